@@ -1,0 +1,100 @@
+"""CLIP's image tower as an image embedder (CLIP, Sec. 2.4; ViT-L/14 by default)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class CLIPConfig:
+    """Sizes of CLIP's image tower, and of the text parameters that lie beside it.
+
+    Attributes:
+        image_size: pixels a side of the tower's input.
+        patch_size: pixels a side of a token.
+        width: of the transformer.
+        layers: of the transformer.
+        heads: of its attention.
+        embed_dim: of the embedding.
+        text_width: of the left-over text parameters.
+        text_length: tokens of a text.
+        vocabulary: number of text tokens.
+    """
+
+    image_size: int = 224
+    patch_size: int = 14
+    width: int = 1024
+    layers: int = 24
+    heads: int = 16
+    embed_dim: int = 768
+    text_width: int = 768
+    text_length: int = 77
+    vocabulary: int = 49408
+
+
+class CLIPWithLeftovers(nn.Module):
+    """The image tower and six text parameters that published checkpoints hold.
+
+    Nothing computes with the text parameters; they are loaded and saved because every reader of
+    the published layout expects them.
+    """
+
+    def __init__(self, config: CLIPConfig) -> None:
+        super().__init__()
+        # Imported here: --help and models without CLIP do not need open_clip or torchvision.
+        from open_clip.transformer import QuickGELU, VisionTransformer
+
+        self.positional_embedding = nn.Parameter(
+            torch.zeros(config.text_length, config.text_width)
+        )
+        self.text_projection = nn.Parameter(torch.zeros(config.text_width, config.embed_dim))
+        self.logit_scale = nn.Parameter(torch.zeros(()))
+        self.visual = VisionTransformer(
+            image_size=config.image_size,
+            patch_size=config.patch_size,
+            width=config.width,
+            layers=config.layers,
+            heads=config.heads,
+            mlp_ratio=4.0,
+            output_dim=config.embed_dim,
+            act_layer=QuickGELU,
+        )
+        self.token_embedding = nn.Embedding(config.vocabulary, config.text_width)
+        self.ln_final = nn.LayerNorm(config.text_width)
+
+
+class CLIPImageEncoder(nn.Module):
+    """One token that says what is in the picture."""
+
+    def __init__(self, config: CLIPConfig) -> None:
+        super().__init__()
+        self.image_size = config.image_size
+        self.model = CLIPWithLeftovers(config)
+
+    def preprocess(self, images: Tensor) -> Tensor:
+        """Resize and normalise as the tower was trained.
+
+        Compat: bicubic with aligned corners and without antialiasing; overshoot is kept.
+
+        Args:
+            images: (B, 3, H, W) in [-1, 1].
+
+        Returns:
+            (B, 3, image_size, image_size), normalised by CLIP's mean and deviation.
+        """
+        size = (self.image_size, self.image_size)
+        resized = F.interpolate(images, size, mode="bicubic", align_corners=True)
+        mean, std = (images.new_tensor(v)[:, None, None] for v in (MEAN, STD))
+        return ((resized + 1.0) / 2.0 - mean) / std
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [-1, 1] -> embeddings (B, 1, embed_dim), not normalised."""
+        pixels = self.preprocess(images.float())
+        return self.model.visual(pixels.to(self.model.visual.proj.dtype))[:, None]

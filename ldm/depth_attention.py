@@ -1,0 +1,194 @@
+"""3D-aware feature attention: the UNet looks along each pixel's ray (paper Sec. 3.3).
+
+A view's frustum volume has, for every pixel of a feature map, D features along that pixel's ray.
+The depth transformers, put after the UNet's middle and output blocks, let the pixel attend to
+them. This is the only way in which one view's denoising learns what the others look like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from ldm.unet import UNet, UNetConfig
+
+
+class DepthAttention(nn.Module):
+    """Attention of every pixel to the D samples on its own ray.
+
+    The projections of keys and values are linear and the same at every depth, so they are taken
+    out of the sum over depth: with W_k moved to the query's side and W_v to the result's,
+
+        q . (W_k f_d) = (W_k^T q) . f_d        sum_d w_d (W_v f_d) = W_v (sum_d w_d f_d),
+
+    and no key or value volume is ever computed. Exact, and fewer operations by a factor near D.
+    """
+
+    def __init__(self, heads: int, head_dim: int, frustum_dim: int) -> None:
+        super().__init__()
+        dim = heads * head_dim
+        self.heads = heads
+        self.scale = head_dim**-0.5
+        self.to_q = nn.Conv2d(dim, dim, 1, bias=False)
+        self.to_k = nn.Conv3d(frustum_dim, dim, 1, bias=False)
+        self.to_v = nn.Conv3d(frustum_dim, dim, 1, bias=False)
+        self.to_out = nn.Conv2d(dim, dim, 1, bias=False)
+
+    def forward(self, x: Tensor, frustum: Tensor) -> Tensor:
+        """Attend along depth.
+
+        Args:
+            x: queries' features, (B, heads * head_dim, H, W).
+            frustum: features along the rays, (B, F, D, H, W).
+
+        Returns:
+            (B, heads * head_dim, H, W).
+        """
+        batch, _, height, width = x.shape
+        key_weight = rearrange(self.to_k.weight, "(n c) f 1 1 1 -> (n f) c 1 1", n=self.heads)
+        value_weight = rearrange(self.to_v.weight, "o f 1 1 1 -> o f 1 1")
+
+        # The heads share keys and values, so they are the queries of one attention a pixel.
+        q = F.conv2d(self.to_q(x), key_weight, groups=self.heads)
+        q = rearrange(q, "b (n f) h w -> (b h w) 1 n f", n=self.heads)
+        rays = rearrange(frustum, "b f d h w -> (b h w) 1 d f")
+        seen = F.scaled_dot_product_attention(q, rays, rays, scale=self.scale)
+
+        seen = rearrange(seen, "(b h w) 1 n f -> b (n f) h w", b=batch, h=height, w=width)
+        return self.to_out(F.conv2d(seen, value_weight, groups=self.heads))
+
+
+class DepthTransformer(nn.Module):
+    """Depth attention between projections, in a residual branch."""
+
+    def __init__(self, dim: int, frustum_dim: int, heads: int = 4) -> None:
+        super().__init__()
+        head_dim = frustum_dim // 2
+        inner = heads * head_dim
+        self.proj_in = nn.Sequential(nn.Conv2d(dim, inner, 1), nn.GroupNorm(8, inner), nn.SiLU())
+        self.proj_context = nn.Sequential(
+            nn.Conv3d(frustum_dim, frustum_dim, 1, bias=False),
+            nn.GroupNorm(8, frustum_dim),
+            nn.ReLU(),
+        )
+        self.depth_attn = DepthAttention(heads, head_dim, frustum_dim)
+        self.proj_out = nn.Sequential(
+            nn.GroupNorm(8, inner),
+            nn.ReLU(),
+            nn.Conv2d(inner, inner, 3, padding=1, bias=False),
+            nn.GroupNorm(8, inner),
+            nn.ReLU(),
+            nn.Conv2d(inner, dim, 3, padding=1, bias=False),
+        )
+        nn.init.zeros_(self.proj_out[-1].weight)  # training starts from the UNet as it was
+
+    def forward(self, x: Tensor, frustum: Tensor) -> Tensor:
+        """(B, C, H, W) and (B, F, D, H, W) -> (B, C, H, W)."""
+        attended = self.depth_attn(self.proj_in(x), self.proj_context(frustum))
+        return x + self.proj_out(attended)
+
+    def null_residual(self, height: int, width: int) -> Tensor:
+        """What the layer adds to any features when its frustum volume is all zeros.
+
+        A zero volume becomes the same vector at every depth and pixel, so the attention returns
+        it whatever the query: the branch depends on the weights alone.
+
+        Returns:
+            (1, C, height, width).
+        """
+        weight = self.depth_attn.to_v.weight
+        zeros = weight.new_zeros(1, weight.shape[1], 1, height, width)
+        value = self.depth_attn.to_v(self.proj_context(zeros))[:, :, 0]  # (1, inner, h, w)
+        return self.proj_out(self.depth_attn.to_out(value))
+
+
+class DepthUNet(UNet):
+    """The UNet with a depth transformer after its middle and after all but the lowest outputs."""
+
+    def __init__(self, config: UNetConfig, frustum_channels: Sequence[int]) -> None:
+        """Build the network.
+
+        Args:
+            config: sizes of the UNet.
+            frustum_channels: channels of the frustum volume at each level, finest first.
+        """
+        super().__init__(config)
+        width, lowest = config.channels, len(config.channel_mult) - 1
+        self.middle_conditions = DepthTransformer(
+            width * config.channel_mult[lowest], frustum_channels[lowest]
+        )
+        self.output_conditions = nn.ModuleList()
+        self.output_levels: list[int] = []  # whose frustum volume each of them reads
+        for level in reversed(range(lowest)):
+            for i in range(config.res_blocks + 1):
+                # An output block may end in an upsampling: its result is one level finer.
+                upsampled = level > 0 and i == config.res_blocks
+                self.output_levels.append(level - 1 if upsampled else level)
+                self.output_conditions.append(
+                    DepthTransformer(
+                        width * config.channel_mult[level],
+                        frustum_channels[self.output_levels[-1]],
+                    )
+                )
+
+    def null_residuals(self, size: int) -> list[Tensor]:
+        """Residuals of all depth transformers for zero frustum volumes: middle, then outputs.
+
+        Args:
+            size: latent pixels a side.
+
+        Returns:
+            (1, C, h, w) each, at the resolutions of their layers.
+        """
+        lowest = len(self.config.channel_mult) - 1
+        layers = [self.middle_conditions, *self.output_conditions]
+        sizes = [size >> level for level in (lowest, *self.output_levels)]
+        return [layer.null_residual(s, s) for layer, s in zip(layers, sizes, strict=True)]
+
+    def forward(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        frustums: Sequence[Tensor],
+        null_residuals: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """Predict the noise of B views.
+
+        Args:
+            x: noisy latent and input-view latent, (B, in_channels, H, W).
+            timesteps: (B,), or (1,) where all views share it.
+            context: image token of each view, (B, 1, context_dim).
+            frustums: frustum volumes, finest first, (B', F, D, H, W) each at its level's size.
+                With B' < B the views behind the first B' are unconditional: their volumes are
+                zeros, and they take `null_residuals` instead.
+            null_residuals: from `null_residuals()`; needed only with B' < B.
+
+        Returns:
+            (B, out_channels, H, W).
+        """
+        time = self.embed_time(timesteps)
+        skips = self.encode(x, time, context)
+        conditional = len(frustums[0])
+
+        def look_along_rays(layer: nn.Module, h: Tensor, level: int, index: int) -> Tensor:
+            looked = layer(h[:conditional], frustums[level]) if conditional else h[:0]
+            if null_residuals is None:
+                return looked
+            return torch.cat([looked, h[conditional:] + null_residuals[index]])
+
+        h = self.middle_block(skips[-1], time, context)
+        h = look_along_rays(self.middle_conditions, h, len(frustums) - 1, 0)
+
+        unconditioned = len(self.output_blocks) - len(self.output_conditions)
+        for i, block in enumerate(self.output_blocks):
+            h = block(torch.cat([h, skips.pop()], dim=1), time, context)
+            j = i - unconditioned
+            if j >= 0:
+                layer, level = self.output_conditions[j], self.output_levels[j]
+                h = look_along_rays(layer, h, level, j + 1)
+        return self.out(h)

@@ -1,0 +1,129 @@
+"""The noise schedule, DDIM's time steps, and the embedding of a time step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """Forward process: beta rises as the square of a line (Stable Diffusion's schedule)."""
+
+    timesteps: int = 1000
+    beta_start: float = 0.00085
+    beta_end: float = 0.0120
+
+
+@dataclass(frozen=True)
+class DDIMStep:
+    """One reverse step from time step `timestep` to the one before it (DDIM, Eq. 12).
+
+    Attributes:
+        timestep: t given to the networks.
+        alpha_bar: cumulative product of alphas at t.
+        alpha_bar_prev: the same at the time step that the result belongs to.
+        sigma: standard deviation of the noise that is added.
+        add_noise: false for the last step.
+    """
+
+    timestep: int
+    alpha_bar: float
+    alpha_bar_prev: float
+    sigma: float
+    add_noise: bool
+
+
+def schedule_buffers(config: ScheduleConfig) -> dict[str, Tensor]:
+    """Compute the seven schedule tensors that a checkpoint holds, float32, (timesteps,).
+
+    Compat: float32 throughout, and the logarithm of the posterior variance is cut at -10.
+    """
+    roots = torch.linspace(
+        math.sqrt(config.beta_start), math.sqrt(config.beta_end), config.timesteps
+    )
+    betas = roots**2
+    alphas = 1.0 - betas
+    alphas_cumprod = alphas.cumprod(dim=0)
+    previous = torch.cat([torch.ones_like(alphas[:1]), alphas_cumprod[:-1]])
+    posterior_variance = betas * (1.0 - previous) / (1.0 - alphas_cumprod)
+    return {
+        "betas": betas,
+        "alphas": alphas,
+        "alphas_cumprod": alphas_cumprod,
+        "sqrt_alphas_cumprod": alphas_cumprod.sqrt(),
+        "sqrt_one_minus_alphas_cumprod": (1.0 - alphas_cumprod).sqrt(),
+        "posterior_variance": posterior_variance,
+        "posterior_log_variance_clipped": posterior_variance.clamp_min(1e-20).log().clamp_min(-10),
+    }
+
+
+def ddim_timesteps(steps: int, timesteps: int = 1000) -> list[int]:
+    """Spread exactly `steps` time steps evenly over the schedule, in increasing order.
+
+    Compat: the first is 1, not 0, and for every divisor of `timesteps` but itself these are the
+    published `range(0, T, T // S) + 1`. With all T steps they are 0 .. T-1.
+
+    Raises:
+        ValueError: `steps` is not in 1 .. `timesteps`.
+    """
+    if not 1 <= steps <= timesteps:
+        raise ValueError(f"the number of sampling steps must be 1 .. {timesteps}, got {steps}")
+    offset = 1 if steps < timesteps else 0
+    return [i * timesteps // steps + offset for i in range(steps)]
+
+
+def ddim_steps(alphas_cumprod: Tensor, steps: int, eta: float) -> list[DDIMStep]:
+    """Tabulate the reverse process (DDIM, Eq. 12 and 16).
+
+    Compat: the step that ends the process goes to `alphas_cumprod[0]`, not to 1, adds no noise,
+    and still takes sigma off its direction term. `1 - alpha_bar_prev` is rounded to float32.
+
+    Args:
+        alphas_cumprod: the schedule in use, float32, (T,).
+        steps: number of steps, 1 .. T.
+        eta: 0 is deterministic, 1 is as random as the ancestral sampler.
+
+    Returns:
+        the steps in the order of execution (decreasing time).
+    """
+    schedule = alphas_cumprod.detach().cpu()
+    timesteps = ddim_timesteps(steps, len(schedule))
+    alpha_bar = schedule[timesteps]
+    alpha_bar_prev = torch.cat([schedule[:1], alpha_bar[:-1]])
+    wide = alpha_bar.double()
+    variance = (1 - alpha_bar_prev) / (1 - wide) * (1 - wide / alpha_bar_prev)
+    sigma = (eta * variance.sqrt()).float()
+    return [
+        DDIMStep(
+            timestep=timesteps[i],
+            alpha_bar=float(alpha_bar[i]),
+            alpha_bar_prev=float(alpha_bar_prev[i]),
+            sigma=float(sigma[i]),
+            add_noise=i > 0,
+        )
+        for i in reversed(range(steps))
+    ]
+
+
+def timestep_embedding(timesteps: Tensor, dim: int, max_period: float = 10000.0) -> Tensor:
+    """Sinusoidal embedding: `dim / 2` cosines, then as many sines.
+
+    Compat: the frequencies and the angles are rounded to float32.
+
+    Args:
+        timesteps: any real dtype, (B,).
+        dim: even.
+        max_period: of the slowest wave, in time steps.
+
+    Returns:
+        float32, (B, dim).
+    """
+    half = dim // 2
+    exponents = torch.arange(half, dtype=torch.float32, device=timesteps.device) / half
+    frequencies = torch.exp(-math.log(max_period) * exponents)
+    angles = timesteps[:, None].float() * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)

@@ -1,0 +1,201 @@
+"""From the noisy views to one spatial volume, and from it to each view's frustum volume.
+
+This is what ties the views together (paper Sec. 3.3): at every denoising step all N noisy views
+are read into one volume of V^3 vertices around the object, and each view is then given that
+volume resampled along its own rays.
+
+    x_t of N views -> features of each view -> the features that every vertex projects to,
+    side by side -> 3D UNet -> spatial volume -> samples along a view's rays -> 3D UNet ->
+    frustum volumes of that view, one for each level of the image UNet
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from torch import Tensor, nn
+
+from ldm.volume_nets import FrustumVolumeUNet, SpatialVolumeUNet, ViewEncoder
+from multiview.projection import project, unproject
+
+
+@dataclass(frozen=True)
+class VolumeConfig:
+    """Sizes of the volumes.
+
+    Attributes:
+        voxels: V, vertices a side.
+        half_side: of the cube of vertices, in world units.
+        view_channels: features a view gives to a vertex.
+        channels: of the spatial volume's UNet, finest level first; multiples of 8.
+        depth_planes: D, samples along a ray.
+        depth_range: half the distance between the first and the last plane; the middle lies at
+            the cameras' distance. sqrt(3)/2 encloses the unit cube.
+        frustum_channels: of the frustum volumes, finest level first; multiples of 8.
+        time_dim: width of the volume networks' time embedding.
+    """
+
+    voxels: int = 32
+    half_side: float = 0.5
+    view_channels: int = 16
+    channels: tuple[int, ...] = (64, 128, 256, 512)
+    depth_planes: int = 48
+    depth_range: float = 3**0.5 / 2
+    frustum_channels: tuple[int, ...] = (64, 128, 256, 512)
+    time_dim: int = 256
+
+    def __post_init__(self) -> None:
+        for name in ("voxels", "depth_planes"):
+            if getattr(self, name) % 8:
+                raise ValueError(f"volume.{name} must be a multiple of 8, got {getattr(self, name)}")
+        for name in ("channels", "frustum_channels"):
+            if len(getattr(self, name)) != 4:
+                raise ValueError(f"volume.{name} must have 4 levels, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class ViewGeometry:
+    """Where the volumes are sampled; depends on the cameras only.
+
+    Attributes:
+        vertices_in_views: each vertex in each view's feature map, normalised to [-1, 1] for
+            `grid_sample`, (N, V, V, V, 2); the volume's axes are (z, y, x).
+        rays_in_volume: each frustum sample in the volume, likewise, (N, D, H, W, 3).
+    """
+
+    vertices_in_views: Tensor
+    rays_in_volume: Tensor
+
+
+def view_geometry(
+    config: VolumeConfig,
+    intrinsics: Tensor,
+    world_to_camera: Tensor,
+    latent_size: int,
+) -> ViewGeometry:
+    """Project the vertices into the views, and the views' rays into the volume.
+
+    Compat: the intrinsics are scaled to the feature map without a half-pixel shift, and
+    coordinates are normalised so that the first and last pixel centres are -1 and 1.
+
+    Args:
+        config: sizes of the volumes.
+        intrinsics: for a feature map of `latent_size` pixels, (N, 3, 3).
+        world_to_camera: (N, 3, 4).
+        latent_size: H = W of the latents.
+
+    Returns:
+        float32 coordinates on the cameras' device.
+    """
+    device = intrinsics.device
+    axis = torch.linspace(-config.half_side, config.half_side, config.voxels, device=device)
+    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+    vertices = torch.stack([x, y, z], dim=-1).reshape(1, -1, 3)
+    pixels, _ = project(vertices, intrinsics, world_to_camera)
+    vertices_in_views = (pixels / ((latent_size - 1) / 2) - 1).reshape(
+        -1, config.voxels, config.voxels, config.voxels, 2
+    )
+
+    distance = world_to_camera[:, 2, 3]  # the cameras look at the origin
+    planes = torch.linspace(0, 1, config.depth_planes, device=device)
+    near, far = distance - config.depth_range, distance + config.depth_range
+    depths = planes * (far - near)[:, None] + near[:, None]  # (N, D)
+    rows = torch.arange(latent_size, dtype=torch.float32, device=device)
+    v, u = torch.meshgrid(rows, rows, indexing="ij")
+    image = repeat(torch.stack([u, v], dim=-1), "h w c -> n (d h w) c", n=1, d=len(planes))
+    depth = repeat(depths, "n d -> n (d h w)", h=latent_size, w=latent_size)
+    points = unproject(image.expand(len(depth), -1, -1), depth, intrinsics, world_to_camera)
+    rays_in_volume = (points / config.half_side).reshape(
+        -1, config.depth_planes, latent_size, latent_size, 3
+    )
+    return ViewGeometry(vertices_in_views, rays_in_volume)
+
+
+class SpatialVolumeNet(nn.Module):
+    """The networks of both volumes."""
+
+    def __init__(
+        self, config: VolumeConfig, num_views: int, view_dim: int, latent_channels: int
+    ) -> None:
+        super().__init__()
+        time_dim, per_view = config.time_dim, config.view_channels
+        self.target_encoder = ViewEncoder(time_dim, view_dim, latent_channels, per_view)
+        self.spatial_volume_feats = SpatialVolumeUNet(
+            num_views * per_view, config.channels, time_dim
+        )
+        self.frustum_volume_feats = FrustumVolumeUNet(
+            config.channels[0], config.frustum_channels, time_dim, view_dim
+        )
+
+    def read_views(
+        self, latents: Tensor, time: Tensor, views: Tensor, geometry: ViewGeometry
+    ) -> Tensor:
+        """Give every vertex the features at its projections into all noisy views.
+
+        Args:
+            latents: noisy latents, (B, N, C, H, W).
+            time: (B, time_dim).
+            views: viewpoint embeddings, (B, N, view_dim).
+            geometry: of the N views.
+
+        Returns:
+            (B, N view_channels, V, V, V), view by view; zero where a vertex is out of a view.
+        """
+        batch, num_views = latents.shape[:2]
+        features = self.target_encoder(
+            latents.flatten(0, 1), time.repeat_interleave(num_views, 0), views.flatten(0, 1)
+        )
+        grid = geometry.vertices_in_views
+        side = grid.shape[1]
+        grid = repeat(grid, "n z y x c -> (b n) (z y) x c", b=batch)
+        sampled = F.grid_sample(features.float(), grid, align_corners=True)  # coordinates: float32
+        volume = rearrange(sampled, "(b n) c (z y) x -> b (n c) z y x", b=batch, z=side)
+        return volume.to(features.dtype)
+
+    def build(
+        self, latents: Tensor, time: Tensor, views: Tensor, geometry: ViewGeometry
+    ) -> Tensor:
+        """Build the spatial volume from all noisy views; arguments as in `read_views`.
+
+        Returns:
+            (B, F, V, V, V).
+        """
+        return self.spatial_volume_feats(self.read_views(latents, time, views, geometry), time)
+
+    def look_along_rays(self, volume: Tensor, rays: Tensor) -> Tensor:
+        """Sample the volume along the rays of T views.
+
+        Args:
+            volume: (B, F, V, V, V).
+            rays: coordinates of the views' samples, (T, D, H, W, 3).
+
+        Returns:
+            (B T, F, D, H, W); zero outside the volume.
+        """
+        batch, num_views = len(volume), len(rays)
+        volumes = volume[:, None].expand(-1, num_views, -1, -1, -1, -1).flatten(0, 1)
+        grid = repeat(rays, "t d h w c -> (b t) d h w c", b=batch)
+        return F.grid_sample(volumes.float(), grid, align_corners=True).to(volume.dtype)
+
+    def view_frustums(
+        self, volume: Tensor, time: Tensor, views: Tensor, rays: Tensor
+    ) -> list[Tensor]:
+        """Resample the volume for T of the views.
+
+        Args:
+            volume: (B, F, V, V, V).
+            time: (B, time_dim).
+            views: viewpoint embeddings of the T views, (B, T, view_dim).
+            rays: the T views' part of `ViewGeometry.rays_in_volume`, (T, D, H, W, 3).
+
+        Returns:
+            finest first, (B T, F_i, D / 2^i, H / 2^i, W / 2^i).
+        """
+        return self.frustum_volume_feats(
+            self.look_along_rays(volume, rays),
+            time.repeat_interleave(len(rays), 0),
+            views.flatten(0, 1),
+        )

@@ -1,0 +1,91 @@
+"""The ring of cameras that every stage agrees on, in closed form.
+
+World: z up, the object centred at the origin with its longest bounding-box side equal to 1.
+Cameras: OpenCV axes (x right, y down, z into the scene), poses are world-to-camera `[R | t]`.
+NumPy only, so that Blender's own Python can import this file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+REFERENCE_IMAGE_SIZE = 256
+"""Pixels a side for which the published intrinsics are written; they scale with the image."""
+FOCAL_LENGTH = 280.0
+"""Focal length in pixels at `REFERENCE_IMAGE_SIZE`: a 35 mm lens on a 32 mm sensor."""
+
+
+@dataclass(frozen=True)
+class Cameras:
+    """N pinhole cameras.
+
+    Attributes:
+        intrinsics: pixels, (N, 3, 3); the principal point is at half the image size.
+        world_to_camera: `[R | t]`, (N, 3, 4).
+        azimuths: radians in [-pi, pi), (N,).
+        elevations: radians, positive looks down on the object, (N,).
+    """
+
+    intrinsics: np.ndarray
+    world_to_camera: np.ndarray
+    azimuths: np.ndarray
+    elevations: np.ndarray
+
+    def scaled(self, factor: float) -> Cameras:
+        """Return the same cameras for images `factor` times as large (K's first two rows scale)."""
+        scale = np.array([factor, factor, 1.0])[:, None]
+        return replace(self, intrinsics=self.intrinsics * scale)
+
+
+def orbit_pose(elevation: float, azimuth: float, distance: float) -> np.ndarray:
+    """World-to-camera pose of a camera on a sphere, looking at the origin with z up.
+
+    Args:
+        elevation: radians in [-pi/2, pi/2]; the limits are well defined.
+        azimuth: radians, counted from the x axis towards the y axis.
+        distance: from the origin, in world units.
+
+    Returns:
+        `[R | t]`, (3, 4) float64.
+    """
+    sin_e, cos_e = np.sin(elevation), np.cos(elevation)
+    sin_a, cos_a = np.sin(azimuth), np.cos(azimuth)
+    right = [-sin_a, cos_a, 0.0]
+    down = [sin_e * cos_a, sin_e * sin_a, -cos_e]
+    forward = [-cos_e * cos_a, -cos_e * sin_a, -sin_e]
+    return np.column_stack([np.array([right, down, forward]), [0.0, 0.0, distance]])
+
+
+def orbit_cameras(
+    num_views: int = 16,
+    elevation_deg: float = 30.0,
+    distance: float = 1.5,
+    image_size: int = REFERENCE_IMAGE_SIZE,
+) -> Cameras:
+    """Cameras at equal azimuth steps on a ring of constant elevation (paper Sec. 4.1).
+
+    Args:
+        num_views: N.
+        elevation_deg: degrees above the horizon.
+        distance: from the origin, in world units.
+        image_size: pixels a side; the intrinsics scale with it.
+
+    Returns:
+        float64 cameras; camera 0 is at azimuth 0.
+    """
+    azimuths = np.arange(num_views) / num_views * 2 * np.pi
+    elevation = np.deg2rad(elevation_deg)
+    poses = np.stack([orbit_pose(elevation, azimuth, distance) for azimuth in azimuths])
+    centre = REFERENCE_IMAGE_SIZE / 2
+    intrinsics = np.array(
+        [[FOCAL_LENGTH, 0.0, centre], [0.0, FOCAL_LENGTH, centre], [0.0, 0.0, 1.0]]
+    )
+    cameras = Cameras(
+        intrinsics=np.repeat(intrinsics[None], num_views, axis=0),
+        world_to_camera=poses,
+        azimuths=(azimuths + np.pi) % (2 * np.pi) - np.pi,
+        elevations=np.full(num_views, elevation),
+    )
+    return cameras.scaled(image_size / REFERENCE_IMAGE_SIZE)

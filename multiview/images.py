@@ -1,0 +1,215 @@
+"""Images in and out: reading, framing the object on white, uint8, strips of views."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from multiview.cameras import REFERENCE_IMAGE_SIZE
+
+log = logging.getLogger(__name__)
+
+MAX_INPUT_PIXELS = 178_000_000
+"""Larger images are refused before they are decoded: at 4 bytes a pixel they would take 0.7 GB."""
+
+
+def read_image(path: Path) -> Image.Image:
+    """Read an image file of any common kind as 8-bit RGB or RGBA.
+
+    16-bit grey is scaled to 8 bits; palette, grey, CMYK and other modes are converted; a
+    camera's orientation tag is applied. Transparency of any kind becomes an alpha channel.
+
+    Args:
+        path: a file that Pillow can read.
+
+    Returns:
+        image of mode "RGBA" where the file has transparency, else "RGB".
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not an image, is cut off, or is larger than `MAX_INPUT_PIXELS`.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    if not path.is_file():
+        raise ValueError(f"{path}: is a folder, expected an image file")
+    try:
+        with warnings.catch_warnings():
+            # Pillow's own limit warns at half of ours and raises at ours with less to say.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                _check_size(path, image.size)
+                return _to_rgb_or_rgba(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{path}: not an image that can be read (PNG, JPEG, WebP, ...)") from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{path}: {error}; make the image smaller first") from error
+    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for broken PNG chunks
+        raise ValueError(f"{path}: the image is damaged or cut off ({error})") from error
+
+
+def _check_size(path: Path, size: tuple[int, int]) -> None:
+    width, height = size
+    if width * height > MAX_INPUT_PIXELS:
+        raise ValueError(
+            f"{path}: the image has {width} x {height} pixels, at most "
+            f"{MAX_INPUT_PIXELS // 10**6} million are read; make it smaller first"
+        )
+
+
+def _to_rgb_or_rgba(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        levels = np.asarray(image).astype(np.float64)
+        if image.mode == "F":  # floating-point grey: [0, 1] by convention
+            levels = levels * 65535.0
+        image = Image.fromarray((np.clip(levels, 0, 65535) / 257.0).round().astype(np.uint8))
+    if image.mode in ("RGBA", "RGB"):
+        return image.copy() if image.fp else image
+    has_alpha = "A" in image.mode or "a" in image.mode or "transparency" in image.info
+    return image.convert("RGBA" if has_alpha else "RGB")
+
+
+def frame_object(image: Image.Image, crop_size: int, size: int) -> Image.Image:
+    """Bring the object to the place in the picture at which the model was trained to see it.
+
+    With `crop_size` -1 the whole picture is padded to a square and scaled. Otherwise the
+    bounding box of alpha > 0 is scaled so that its longer side has `crop_size` pixels (of
+    `REFERENCE_IMAGE_SIZE`; smaller views scale it along) and put in the middle.
+
+    Compat: the box leaves out its last row and column, both sides are truncated to whole
+    pixels, and the resampling is bicubic before the alpha is composited, as in the
+    published inference code.
+
+    Args:
+        image: mode "RGB" (only with `crop_size` -1) or "RGBA".
+        crop_size: -1, or 1 .. `REFERENCE_IMAGE_SIZE`.
+        size: pixels a side of the result.
+
+    Returns:
+        image of the same mode, (size, size).
+
+    Raises:
+        ValueError: no alpha channel to find the object by, nothing visible, or an object
+            too thin to be scaled.
+    """
+    if image.mode == "RGBA" and image.getchannel("A").getbbox() is None:
+        raise ValueError("the image is fully transparent: there is no object in it")
+    if crop_size == -1:
+        side = max(image.size)
+        square = Image.new(image.mode, (side, side))
+        square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+        return square.resize((size, size), Image.Resampling.BICUBIC)
+
+    if image.mode != "RGBA":
+        raise ValueError(
+            "the image has no alpha channel, so the object's box for --crop_size is unknown; "
+            "cut the object out first (python foreground_segment.py --input IMAGE --output "
+            "OBJECT.png) or use --crop_size -1"
+        )
+    left, top, right, bottom = image.getchannel("A").getbbox()  # right and bottom exclusive
+    width, height = right - 1 - left, bottom - 1 - top
+    pixels = int(crop_size * size / REFERENCE_IMAGE_SIZE)
+    scale = pixels / max(width, height) if max(width, height) else 0.0
+    scaled = (int(width * scale), int(height * scale))
+    if min(scaled) == 0:
+        raise ValueError(
+            f"the visible object is only {right - left} x {bottom - top} pixels (width x height): "
+            f"too small or too thin to be scaled to {pixels} pixels"
+        )
+    box = image.crop((left, top, right - 1, bottom - 1))
+    resized = box.resize(scaled, Image.Resampling.BICUBIC)
+    framed = Image.new("RGBA", (size, size))
+    framed.paste(resized, ((size - scaled[0]) // 2, (size - scaled[1]) // 2))
+    return framed
+
+
+def composite_on_white(image: Image.Image) -> np.ndarray:
+    """Put an image on white and scale it to [-1, 1].
+
+    Args:
+        image: mode "RGB" or "RGBA", H x W pixels.
+
+    Returns:
+        float32 RGB in [-1, 1], (H, W, 3).
+    """
+    pixels = np.asarray(image).astype(np.float32) / 255.0
+    if pixels.shape[2] == 4:
+        alpha = pixels[:, :, 3:]
+        pixels = pixels[:, :, :3] * alpha + 1 - alpha
+    return pixels * 2.0 - 1.0
+
+
+def prepare_image(path: Path, crop_size: int, size: int) -> np.ndarray:
+    """Read an input image and make of it what the model expects.
+
+    Args:
+        path: image file; RGBA with the object's mask as alpha unless `crop_size` is -1.
+        crop_size: see `frame_object`.
+        size: pixels a side of the model's views.
+
+    Returns:
+        float32 RGB in [-1, 1], (size, size, 3).
+
+    Raises:
+        FileNotFoundError, ValueError: naming the file, see `read_image` and `frame_object`.
+    """
+    image = read_image(path)
+    if image.mode == "RGB":
+        log.warning("%s has no alpha channel: its background is taken as part of the object", path)
+    elif crop_size != -1 and image.getchannel("A").getextrema()[0] == 255:
+        log.warning("%s is opaque everywhere: its background is taken as part of the object", path)
+    try:
+        return composite_on_white(frame_object(image, crop_size, size))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def to_uint8(images: np.ndarray) -> np.ndarray:
+    """Convert [-1, 1] floats to 0..255, clamped.
+
+    Compat: truncated, not rounded, as the published code writes its images.
+
+    Args:
+        images: float, any shape.
+
+    Returns:
+        uint8, the same shape.
+    """
+    return ((np.clip(images, -1.0, 1.0) + 1.0) * 0.5 * 255).astype(np.uint8)
+
+
+def views_to_strip(views: np.ndarray) -> np.ndarray:
+    """Put N views (N, H, W, C) side by side, (H, N W, C)."""
+    return np.concatenate(list(views), axis=1)
+
+
+def strip_to_views(strip: np.ndarray) -> np.ndarray:
+    """Take a strip of square views (H, N H, C) apart, (N, H, H, C).
+
+    Raises:
+        ValueError: the width is not a multiple of the height.
+    """
+    height, width = strip.shape[:2]
+    if width % height:
+        raise ValueError(
+            f"a strip of square views is N times as wide as high, got {width} x {height} pixels"
+        )
+    return np.stack(np.split(strip, width // height, axis=1))
+
+
+def save_animation(path: Path, views: Sequence[np.ndarray], seconds_per_view: float = 0.12) -> None:
+    """Write views (each uint8 (H, W, 3)) as an endless animated GIF."""
+    frames = [Image.fromarray(view) for view in views]
+    frames[0].save(
+        path,
+        format="GIF",
+        save_all=True,
+        append_images=frames[1:],
+        duration=round(1000 * seconds_per_view),
+        loop=0,
+    )

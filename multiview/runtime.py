@@ -1,0 +1,111 @@
+"""What every command does around its work: configuration, logging, devices, files, errors."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+Schema = TypeVar("Schema")
+
+
+def load_config(schema: type[Schema], path: Path, overrides: Sequence[str] = ()) -> Schema:
+    """Read a YAML file and `key=value` overrides into a typed, frozen dataclass.
+
+    Args:
+        schema: the dataclass that says which keys there are, of which type and default.
+        path: YAML file; it holds only what differs from the defaults.
+        overrides: dotted keys, e.g. "model.unet.channels=64".
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not YAML, an unknown key, or a value of the wrong type; names the file.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such configuration file")
+    try:
+        merged = OmegaConf.merge(
+            OmegaConf.structured(schema),
+            OmegaConf.load(path),
+            OmegaConf.from_dotlist(list(overrides)),
+        )
+        return OmegaConf.to_object(merged)  # type: ignore[return-value]
+    except (OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split("\n")[:1])
+        raise ValueError(f"{path}{_with(overrides)}: {reason}") from error
+
+
+def _with(overrides: Sequence[str]) -> str:
+    return f" with --set {' '.join(overrides)}" if overrides else ""
+
+
+def pick_device(name: str) -> torch.device:
+    """Turn "auto", "cpu", "cuda", "cuda:1" or "mps" into a device that is there.
+
+    Raises:
+        ValueError: the device is unknown or not available; there is no silent fallback.
+    """
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device {name} cannot be used here: {reason}") from error
+    return device
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; it takes the place of `path` on success only."""
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def add_common_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that every command has."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:<n> or mps")
+    parser.add_argument("--debug", action="store_true", help="show a traceback on failure")
+
+
+def run_script(main: Callable[[list[str] | None], None]) -> None:
+    """Run a command's `main`: exit 0 when done, 1 with one clear line when it fails.
+
+    Wrong usage exits 2 (argparse). A traceback is shown only with --debug.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    # Read by torch when it is first imported: operators that Apple's GPU lacks run on its CPU.
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
+    try:
+        main(None)
+    except KeyboardInterrupt:
+        log.error("interrupted")
+        sys.exit(130)
+    except Exception as error:  # noqa: BLE001 - the one place where failures become a line
+        if "--debug" in sys.argv:
+            raise
+        message = " ".join(str(error).split()) or type(error).__name__
+        log.error("%s", message)
+        sys.exit(1)
