@@ -51,9 +51,7 @@ class CLIPWithLeftovers(nn.Module):
         # Imported here: --help and models without CLIP do not need open_clip or torchvision.
         from open_clip.transformer import QuickGELU, VisionTransformer
 
-        self.positional_embedding = nn.Parameter(
-            torch.zeros(config.text_length, config.text_width)
-        )
+        self.positional_embedding = nn.Parameter(torch.zeros(config.text_length, config.text_width))
         self.text_projection = nn.Parameter(torch.zeros(config.text_width, config.embed_dim))
         self.logit_scale = nn.Parameter(torch.zeros(()))
         self.visual = VisionTransformer(

@@ -76,15 +76,16 @@ class DepthTransformer(nn.Module):
             nn.ReLU(),
         )
         self.depth_attn = DepthAttention(heads, head_dim, frustum_dim)
+        last = nn.Conv2d(inner, dim, 3, padding=1, bias=False)
+        nn.init.zeros_(last.weight)  # training starts from the UNet as it was
         self.proj_out = nn.Sequential(
             nn.GroupNorm(8, inner),
             nn.ReLU(),
             nn.Conv2d(inner, inner, 3, padding=1, bias=False),
             nn.GroupNorm(8, inner),
             nn.ReLU(),
-            nn.Conv2d(inner, dim, 3, padding=1, bias=False),
+            last,
         )
-        nn.init.zeros_(self.proj_out[-1].weight)  # training starts from the UNet as it was
 
     def forward(self, x: Tensor, frustum: Tensor) -> Tensor:
         """(B, C, H, W) and (B, F, D, H, W) -> (B, C, H, W)."""

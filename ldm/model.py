@@ -157,6 +157,22 @@ def viewpoint_embedding(elevation: Tensor, target_elevation: float, azimuths: Te
     return torch.cat([offsets, rows.expand(len(elevation), -1, -1)], dim=-1)
 
 
+def model_buffers(config: SyncDreamerConfig) -> dict[str, Tensor]:
+    """Compute the ten tensors of a checkpoint that are not weights: schedule and cameras."""
+    cameras = orbit_cameras(
+        config.cameras.num_views,
+        config.cameras.elevation_deg,
+        config.cameras.distance,
+        config.cameras.image_size,
+    )
+    return {
+        **schedule_buffers(config.schedule),
+        "poses": torch.tensor(cameras.world_to_camera, dtype=torch.float32),
+        "Ks": torch.tensor(cameras.intrinsics, dtype=torch.float32),
+        "azimuth": torch.tensor(cameras.azimuths, dtype=torch.float32),
+    }
+
+
 class SyncDreamer(nn.Module):
     """The whole model; attribute names are the published checkpoint's.
 
@@ -165,24 +181,16 @@ class SyncDreamer(nn.Module):
     schedule are float32 too.
     """
 
+    alphas_cumprod: Tensor
+    poses: Tensor
+    Ks: Tensor
+    azimuth: Tensor
+
     def __init__(self, config: SyncDreamerConfig) -> None:
         super().__init__()
         self.config = config
-        cameras = orbit_cameras(
-            config.cameras.num_views,
-            config.cameras.elevation_deg,
-            config.cameras.distance,
-            config.cameras.image_size,
-        )
-        for name, values in schedule_buffers(config.schedule).items():
+        for name, values in model_buffers(config).items():
             self.register_buffer(name, values)
-        for name, array in (
-            ("poses", cameras.world_to_camera),
-            ("Ks", cameras.intrinsics),
-            ("azimuth", cameras.azimuths),
-        ):
-            self.register_buffer(name, torch.as_tensor(array, dtype=torch.float32))
-
         time_dim = config.volume.time_dim
         self.time_embed = nn.Sequential(
             nn.Linear(time_dim, time_dim), nn.SiLU(), nn.Linear(time_dim, time_dim)
@@ -224,9 +232,7 @@ class SyncDreamer(nn.Module):
             geometry = view_geometry(
                 config.volume, self.Ks * to_latents[:, None], self.poses, config.latent_size
             )
-            self._precomputed = Precomputed(
-                geometry, self.unet.null_residuals(config.latent_size)
-            )
+            self._precomputed = Precomputed(geometry, self.unet.null_residuals(config.latent_size))
         return self._precomputed
 
     def embed_time(self, timesteps: Tensor) -> Tensor:
@@ -281,9 +287,7 @@ class SyncDreamer(nn.Module):
         timesteps = torch.tensor([timestep], device=latents.device)
         time = self.embed_time(timesteps).expand(len(latents), -1)
         geometry = self.precompute().geometry
-        volume = self.spatial_volume.build(
-            latents.to(dtype), time, conditions.viewpoints, geometry
-        )
+        volume = self.spatial_volume.build(latents.to(dtype), time, conditions.viewpoints, geometry)
         predictions = []
         for start in range(0, latents.shape[1], views_at_once):
             views = slice(start, start + views_at_once)
@@ -378,8 +382,5 @@ class SyncDreamer(nn.Module):
         """Latents (N, C, H, W) -> images (N, 3, H f, W f), about [-1, 1], not clamped."""
         scale = 1.0 / self.config.autoencoder.scale
         return torch.cat(
-            [
-                self.first_stage_model.decode(scale * part)
-                for part in latents.split(views_at_once)
-            ]
+            [self.first_stage_model.decode(scale * part) for part in latents.split(views_at_once)]
         )

@@ -50,7 +50,9 @@ class VolumeConfig:
     def __post_init__(self) -> None:
         for name in ("voxels", "depth_planes"):
             if getattr(self, name) % 8:
-                raise ValueError(f"volume.{name} must be a multiple of 8, got {getattr(self, name)}")
+                raise ValueError(
+                    f"volume.{name} must be a multiple of 8, got {getattr(self, name)}"
+                )
         for name in ("channels", "frustum_channels"):
             if len(getattr(self, name)) != 4:
                 raise ValueError(f"volume.{name} must have 4 levels, got {getattr(self, name)}")
@@ -155,9 +157,7 @@ class SpatialVolumeNet(nn.Module):
         volume = rearrange(sampled, "(b n) c (z y) x -> b (n c) z y x", b=batch, z=side)
         return volume.to(features.dtype)
 
-    def build(
-        self, latents: Tensor, time: Tensor, views: Tensor, geometry: ViewGeometry
-    ) -> Tensor:
+    def build(self, latents: Tensor, time: Tensor, views: Tensor, geometry: ViewGeometry) -> Tensor:
         """Build the spatial volume from all noisy views; arguments as in `read_views`.
 
         Returns:

@@ -94,7 +94,9 @@ class Upsample(nn.Module):
 class Block(nn.Sequential):
     """Layers in a row, each given what it needs of the time embedding and the context."""
 
-    def forward(self, x: Tensor, time: Tensor, context: Tensor) -> Tensor:
+    def forward(  # type: ignore[override]
+        self, x: Tensor, time: Tensor, context: Tensor
+    ) -> Tensor:
         """(B, C, H, W), (B or 1, time_dim), (B, 1, context_dim) -> (B, C', H', W')."""
         for layer in self:
             if isinstance(layer, ResBlock):
@@ -124,7 +126,9 @@ class UNet(nn.Module):
             return layers
 
         levels = range(len(config.channel_mult))
-        self.input_blocks = nn.ModuleList([Block(nn.Conv2d(config.in_channels, width, 3, padding=1))])
+        self.input_blocks = nn.ModuleList(
+            [Block(nn.Conv2d(config.in_channels, width, 3, padding=1))]
+        )
         skip_dims, dim = [width], width
         for level in levels:
             for _ in range(config.res_blocks):
@@ -159,7 +163,7 @@ class UNet(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Type of the weights, and so of every input."""
-        return self.out[2].weight.dtype
+        return next(self.parameters()).dtype
 
     def embed_time(self, timesteps: Tensor) -> Tensor:
         """Time steps (B,) -> (B, time_dim)."""

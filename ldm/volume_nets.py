@@ -155,9 +155,7 @@ class SpatialVolumeUNet(nn.Module):
 class FrustumVolumeUNet(nn.Module):
     """From a view's samples of the spatial volume to its frustum volumes at all levels."""
 
-    def __init__(
-        self, dim_in: int, channels: Sequence[int], time_dim: int, view_dim: int
-    ) -> None:
+    def __init__(self, dim_in: int, channels: Sequence[int], time_dim: int, view_dim: int) -> None:
         super().__init__()
         d0, d1, d2, d3 = channels
         self.conv0 = _conv(dim_in, d0)  # Compat: plain, without norm, time or view

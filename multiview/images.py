@@ -44,7 +44,9 @@ def read_image(path: Path) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 _check_size(path, image.size)
-                return _to_rgb_or_rgba(ImageOps.exif_transpose(image))
+                image.load()
+                ImageOps.exif_transpose(image, in_place=True)
+                return _to_rgb_or_rgba(image)
     except UnidentifiedImageError as error:
         raise ValueError(f"{path}: not an image that can be read (PNG, JPEG, WebP, ...)") from error
     except Image.DecompressionBombError as error:
@@ -69,7 +71,7 @@ def _to_rgb_or_rgba(image: Image.Image) -> Image.Image:
             levels = levels * 65535.0
         image = Image.fromarray((np.clip(levels, 0, 65535) / 257.0).round().astype(np.uint8))
     if image.mode in ("RGBA", "RGB"):
-        return image.copy() if image.fp else image
+        return image
     has_alpha = "A" in image.mode or "a" in image.mode or "transparency" in image.info
     return image.convert("RGBA" if has_alpha else "RGB")
 
@@ -97,7 +99,8 @@ def frame_object(image: Image.Image, crop_size: int, size: int) -> Image.Image:
         ValueError: no alpha channel to find the object by, nothing visible, or an object
             too thin to be scaled.
     """
-    if image.mode == "RGBA" and image.getchannel("A").getbbox() is None:
+    visible = image.getchannel("A").getbbox() if image.mode == "RGBA" else (0, 0, *image.size)
+    if visible is None:
         raise ValueError("the image is fully transparent: there is no object in it")
     if crop_size == -1:
         side = max(image.size)
@@ -111,7 +114,7 @@ def frame_object(image: Image.Image, crop_size: int, size: int) -> Image.Image:
             "cut the object out first (python foreground_segment.py --input IMAGE --output "
             "OBJECT.png) or use --crop_size -1"
         )
-    left, top, right, bottom = image.getchannel("A").getbbox()  # right and bottom exclusive
+    left, top, right, bottom = visible  # right and bottom exclusive
     width, height = right - 1 - left, bottom - 1 - top
     pixels = int(crop_size * size / REFERENCE_IMAGE_SIZE)
     scale = pixels / max(width, height) if max(width, height) else 0.0

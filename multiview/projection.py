@@ -31,9 +31,7 @@ def project(points: Tensor, intrinsics: Tensor, world_to_camera: Tensor) -> tupl
     return homogeneous[..., :2] / depth[..., None], depth
 
 
-def unproject(
-    pixels: Tensor, depth: Tensor, intrinsics: Tensor, world_to_camera: Tensor
-) -> Tensor:
+def unproject(pixels: Tensor, depth: Tensor, intrinsics: Tensor, world_to_camera: Tensor) -> Tensor:
     """Lift pixels with known depth to world points: the inverse of `project`.
 
     Args:

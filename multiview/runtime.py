@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -84,6 +85,31 @@ def atomic_write(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_free_space(folder: Path, needed: int) -> None:
+    """Raise OSError where the disk of an existing folder has less than `needed` bytes left."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(
+            f"{folder}: not enough disk space: about {needed / 2**20:.0f} MiB are needed, "
+            f"{free / 2**20:.0f} MiB are free"
+        )
+
+
+def peak_memory() -> str:
+    """Say how much memory this process has used at most: the GPU's where there is one."""
+    import torch
+
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return f"peak GPU memory {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB"
+    try:
+        import resource
+    except ImportError:  # Windows
+        return "peak memory unknown on this system"
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    kilobytes = peak / 1024 if sys.platform == "darwin" else peak
+    return f"peak memory of the process {kilobytes / 2**20:.2f} GiB"
+
+
 def add_common_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that every command has."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:<n> or mps")
@@ -103,7 +129,7 @@ def run_script(main: Callable[[list[str] | None], None]) -> None:
     except KeyboardInterrupt:
         log.error("interrupted")
         sys.exit(130)
-    except Exception as error:  # noqa: BLE001 - the one place where failures become a line
+    except Exception as error:
         if "--debug" in sys.argv:
             raise
         message = " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,102 @@
+"""Write a checkpoint of the published layout whose weights are made from their names.
+
+Such a file has every tensor of a real one, of the right shape and a sane scale, and is the same
+on every machine. Its pictures are noise; everything else about it is real: what it takes to
+load it, how long a step takes, whether two programs compute the same from it.
+
+    python -m benchmarks.seeded_weights --cfg configs/syncdreamer.yaml --out ckpt/seeded.ckpt
+"""
+
+from __future__ import annotations
+
+import argparse
+import zlib
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+
+def _normal(label: str, shape: Iterable[int]) -> np.ndarray:
+    rng = np.random.Generator(np.random.PCG64(zlib.crc32(label.encode())))
+    return rng.standard_normal(tuple(shape))
+
+
+def seeded_tensor(name: str, shape: Iterable[int]) -> np.ndarray:
+    """Make the weight called `name` in a full checkpoint, float32.
+
+    Matrices and kernels are normal with deviation 1/sqrt(fan-in), norms' weights are around 1,
+    biases around 0 with deviation 0.05, all else 0.02. `weight_v` and `weight_g` are the parts
+    of a weight-normalised layer.
+    """
+    shape = tuple(shape)
+    values = _normal(name, shape)
+    if name.endswith(("weight", "weight_v")) and len(shape) >= 2:
+        values /= np.sqrt(np.prod(shape[1:], dtype=np.float64))
+    elif name.endswith("weight_g") or (name.endswith("weight") and len(shape) == 1):
+        values = 1.0 + 0.1 * values
+    else:
+        values *= 0.05 if name.endswith("bias") else 0.02
+    return np.asarray(values, dtype=np.float32)
+
+
+def seeded_noise(label: str, shape: Iterable[int]) -> np.ndarray:
+    """Make a standard normal float32 array from a label."""
+    return _normal("noise:" + label, shape).astype(np.float32)
+
+
+def seeded_image(label: str, size: int, channels: int = 3) -> np.ndarray:
+    """Make an image of 8 x 8 coloured blocks with fine noise, (channels, size, size) in [-1, 1]."""
+    blocks = np.kron(
+        _normal("image-coarse:" + label, (channels, 8, 8)), np.ones((size // 8, size // 8))
+    )
+    fine = _normal("image-fine:" + label, (channels, size, size))
+    return np.clip(0.5 * blocks + 0.1 * fine, -1.0, 1.0).astype(np.float32)
+
+
+def seeded_state(module: torch.nn.Module, prefix: str = "") -> dict[str, torch.Tensor]:
+    """Make all weights of a module; buffers keep their values.
+
+    Args:
+        module: may be on the meta device, but for its buffers.
+        prefix: of the module in a full checkpoint, with its dot.
+    """
+    import torch
+
+    shapes = {name: tuple(weight.shape) for name, weight in module.named_parameters()}
+    with ThreadPoolExecutor() as pool:
+        made = pool.map(lambda item: seeded_tensor(prefix + item[0], item[1]), shapes.items())
+        state = {name: torch.from_numpy(array) for name, array in zip(shapes, made, strict=True)}
+    buffers = {n: b for n, b in module.state_dict().items() if n not in shapes}
+    return {**buffers, **state}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Build the state of the configured model and save it as a Lightning checkpoint would."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cfg", type=Path, default=Path("configs/syncdreamer.yaml"))
+    parser.add_argument("--out", type=Path, required=True, help="the .ckpt file to write")
+    args = parser.parse_args(argv)
+
+    import torch
+
+    from ldm.config import GenerateConfig
+    from ldm.model import SyncDreamer, model_buffers
+    from multiview.runtime import atomic_write, load_config
+
+    config = load_config(GenerateConfig, args.cfg).model
+    with torch.device("meta"):
+        model = SyncDreamer(config)
+    state = {**seeded_state(model), **model_buffers(config)}
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(args.out) as path:
+        torch.save({"state_dict": state}, path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+"""Draw the documentation's pictures and the bundled example input, from nothing but this code.
+
+`testset/locomotive.png` shows the toy of `docs.toy` at an elevation of 20 degrees; the other
+pictures go to `docs/`. Run from the project's folder (half a minute on one CPU core):
+
+    python -m docs.make_figures
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from docs.toy import DISTANCE, render
+from multiview.cameras import REFERENCE_IMAGE_SIZE, orbit_cameras
+from multiview.images import composite_on_white, frame_object, to_uint8
+
+ROOT = Path(__file__).resolve().parent.parent
+INPUT_ELEVATION = 20.0
+INPUT_AZIMUTH = -40.0
+TARGET_ELEVATION = 30.0
+NUM_VIEWS = 16
+ELEVATIONS = (-10, 0, 15, 30, 40)
+CROP_SIZES = (150, 180, 200, 240)
+
+Point = tuple[float, float]
+Colour = tuple[int, int, int]
+INK, GREY, PALE = (40, 44, 52), (150, 155, 165), (205, 210, 218)
+BLUE, ORANGE = (33, 105, 190), (224, 110, 20)
+CAPTION = 34  # height of a caption in pixels
+SMOOTH = 3  # the schematic is drawn this many times as large
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """Return an RGBA picture as RGB on white."""
+    return Image.fromarray(to_uint8(composite_on_white(image)))
+
+
+def captioned_row(
+    pictures: Sequence[Image.Image], captions: Sequence[str], gap: int
+) -> Image.Image:
+    """Put RGB pictures of one size side by side on white, each with a caption below."""
+    width, height = pictures[0].size
+    row = Image.new("RGB", (len(pictures) * (width + gap) + gap, height + gap + CAPTION), "white")
+    draw = ImageDraw.Draw(row)
+    for i, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+        left = gap + i * (width + gap)
+        row.paste(picture, (left, gap))
+        draw.text(
+            (left + width / 2, height + gap + CAPTION / 2),
+            caption,
+            fill=INK,
+            font=ImageFont.load_default(size=19),
+            anchor="mm",
+        )
+    return row
+
+
+def elevation_figure() -> Image.Image:
+    """The toy from several heights, to compare a photo with."""
+    views = [on_white(render(elevation, INPUT_AZIMUTH, 220)) for elevation in ELEVATIONS]
+    views = [view.crop((14, 10, 206, 210)) for view in views]
+    return captioned_row(views, [f"{elevation}°" for elevation in ELEVATIONS], gap=6)
+
+
+def crop_size_figure(example: Image.Image) -> Image.Image:
+    """The example input as the model sees it with several values of `crop_size`."""
+    frames = []
+    for crop_size in CROP_SIZES:
+        frame = on_white(frame_object(example, crop_size, REFERENCE_IMAGE_SIZE))
+        ImageDraw.Draw(frame).rectangle((0, 0, frame.width - 1, frame.height - 1), outline=GREY)
+        frames.append(frame)
+    return captioned_row(frames, [f"crop_size {crop_size}" for crop_size in CROP_SIZES], gap=12)
+
+
+def views_figure(size: int = 128, columns: int = 8) -> Image.Image:
+    """The views of the 16 target cameras of the example input, numbered."""
+    sheet = Image.new("RGB", (columns * size, NUM_VIEWS // columns * size), "white")
+    draw = ImageDraw.Draw(sheet)
+    azimuths = np.rad2deg(orbit_cameras(NUM_VIEWS, TARGET_ELEVATION).azimuths)
+    for i, azimuth in enumerate(azimuths):
+        left, top = i % columns * size, i // columns * size
+        view = on_white(render(TARGET_ELEVATION, INPUT_AZIMUTH + azimuth, size))
+        sheet.paste(view, (left, top))
+        draw.text((left + 6, top + 4), str(i), fill=INK, font=ImageFont.load_default(size=15))
+    return sheet
+
+
+class Schematic:
+    """A drawing around a centre, in world units with y up, and enlarged for smooth lines."""
+
+    def __init__(self, image: Image.Image, centre: Point, unit: float) -> None:
+        self.image, self.centre, self.unit = image, centre, unit
+        self.draw = ImageDraw.Draw(image)
+
+    def at(self, radius: float, degrees: float) -> Point:
+        """Pixel of a point in polar coordinates, degrees counter-clockwise from the right."""
+        angle = np.deg2rad(degrees)
+        x, y = radius * self.unit * np.cos(angle), radius * self.unit * np.sin(angle)
+        return (self.centre[0] + x) * SMOOTH, (self.centre[1] - y) * SMOOTH
+
+    def toy(self, elevation: float, azimuth: float) -> None:
+        """Paste the toy in the drawing's scale, slightly faded."""
+        size = 256
+        pixels_per_unit = orbit_cameras(1, image_size=size).intrinsics[0, 0, 0] / DISTANCE
+        side = round(size * self.unit / pixels_per_unit * SMOOTH)
+        picture = render(elevation, azimuth, size).resize((side, side), Image.Resampling.BICUBIC)
+        corner = tuple(round(c * SMOOTH - side / 2) for c in self.centre)
+        self.image.paste(picture, corner, picture)
+
+    def line(self, ends: tuple[Point, Point], colour: Colour, width: float = 1.5) -> None:
+        """Draw a straight line between two points given as (radius, degrees)."""
+        points = [self.at(*end) for end in ends]
+        self.draw.line(points, fill=colour, width=round(width * SMOOTH))
+
+    def arc(self, radius: float, span: Point, colour: Colour, dashes: int = 0) -> None:
+        """Draw an arc between two angles in degrees, of `dashes` dashes where there are any."""
+        edges = np.linspace(*span, 2 * dashes if dashes else 2)
+        for first, last in edges.reshape(-1, 2):
+            points = [self.at(radius, angle) for angle in np.linspace(first, last, 60)]
+            self.draw.line(points, fill=colour, width=round(1.5 * SMOOTH), joint="curve")
+
+    def arrow_head(self, tip: Point, degrees: float, colour: Colour) -> None:
+        """Draw a filled triangle at `tip` (radius, degrees), pointing to `degrees`."""
+        x, y = self.at(*tip)
+        corners = []
+        for turn, length in ((0, 7), (140, 8), (-140, 8)):
+            angle = np.deg2rad(degrees + turn)
+            corners.append(
+                (x + length * SMOOTH * np.cos(angle), y - length * SMOOTH * np.sin(angle))
+            )
+        self.draw.polygon(corners, fill=colour)
+
+    def camera(self, radius: float, degrees: float, colour: Colour) -> None:
+        """Draw a camera that looks at the centre: a box with a lens in front of it."""
+        body = ((0.0, -9), (0.0, 9), (17, 9), (17, -9))
+        lens = ((0.0, -3), (0.0, 3), (-8, 7), (-8, -7))
+        x, y = self.at(radius, degrees)
+        cos, sin = np.cos(np.deg2rad(degrees)) * SMOOTH, np.sin(np.deg2rad(degrees)) * SMOOTH
+        for shape in (body, lens):
+            corners = [(x + a * cos - b * sin, y - a * sin - b * cos) for a, b in shape]
+            self.draw.polygon(corners, fill=colour)
+
+    def text(
+        self, at: Point, text: str, colour: Colour = INK, size: int = 15, anchor: str = "mm"
+    ) -> None:
+        """Write at a point (radius, degrees)."""
+        font = ImageFont.load_default(size=size * SMOOTH)
+        self.draw.text(self.at(*at), text, fill=colour, font=font, anchor=anchor)
+
+
+def draw_side_view(image: Image.Image) -> None:
+    """The vertical plane through the object and the input camera, on the right."""
+    side = Schematic(image, centre=(318, 330), unit=168)
+    side.toy(0.0, INPUT_AZIMUTH - 90)
+    side.arc(DISTANCE, (-14, 194), PALE, dashes=45)
+    side.line(((1.72, 180), (1.72, 0)), PALE)
+    for degrees, colour in (
+        (180 - TARGET_ELEVATION, BLUE),
+        (TARGET_ELEVATION, BLUE),
+        (INPUT_ELEVATION, ORANGE),
+    ):
+        side.line(((0, 0), (DISTANCE - 0.05, degrees)), colour)
+        side.camera(DISTANCE, degrees, colour)
+    side.draw.ellipse((*side.at(0.034, 135), *side.at(0.034, -45)), fill=INK)
+    side.arc(0.78, (0, INPUT_ELEVATION), ORANGE)
+    side.text((0.84, INPUT_ELEVATION / 2), "e", ORANGE, 19, "lm")
+    side.arc(0.78, (180 - TARGET_ELEVATION, 180), BLUE)
+    side.text((0.84, 180 - TARGET_ELEVATION / 2), "30°", BLUE, 17, "rm")
+    side.text((0.80, 146), f"distance {DISTANCE}", BLUE, 15, "rd")
+
+
+def draw_top_view(image: Image.Image) -> None:
+    """The ring of target cameras from above; the input's azimuth points down."""
+    top = Schematic(image, centre=(900, 330), unit=168)
+    ring = DISTANCE * np.cos(np.deg2rad(TARGET_ELEVATION))
+    top.toy(90.0, INPUT_AZIMUTH)
+    top.arc(ring, (0, 360), PALE)
+    top.line(((0.55, -90), (ring - 0.05, -90)), ORANGE)
+    cameras = orbit_cameras(NUM_VIEWS, TARGET_ELEVATION)
+    for i, azimuth in enumerate(np.rad2deg(cameras.azimuths)):
+        top.camera(ring, azimuth - 90, BLUE)
+        top.text((ring + 0.20, azimuth - 90), str(i), BLUE, 16)
+    top.arc(1.02, (-88, -46), INK)
+    top.arrow_head((1.02, -44), 44, INK)
+    top.text((0.98, -66), "azimuth", INK, 14, "rm")
+
+
+def cameras_figure() -> Image.Image:
+    """Side view and top view of the cameras around the object."""
+    width, height = 1180, 640
+    image = Image.new("RGB", (width * SMOOTH, height * SMOOTH), "white")
+    draw_side_view(image)
+    draw_top_view(image)
+    return image.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def save(image: Image.Image, path: Path) -> None:
+    """Write a PNG file and say so."""
+    path.parent.mkdir(exist_ok=True)
+    image.save(path, optimize=True)
+    print(f"{path.relative_to(ROOT)}: {image.width} x {image.height}, {path.stat().st_size} bytes")
+
+
+def main() -> None:
+    """Draw everything."""
+    example = render(INPUT_ELEVATION, INPUT_AZIMUTH, REFERENCE_IMAGE_SIZE, samples=4)
+    save(example, ROOT / "testset" / "locomotive.png")
+    save(elevation_figure(), ROOT / "docs" / "elevation.png")
+    save(crop_size_figure(example), ROOT / "docs" / "crop_size.png")
+    save(views_figure(), ROOT / "docs" / "views.png")
+    save(cameras_figure(), ROOT / "docs" / "cameras.png")
+
+
+if __name__ == "__main__":
+    main()
