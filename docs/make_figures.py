@@ -1,7 +1,7 @@
 """Draw the documentation's pictures and the bundled example input, from nothing but this code.
 
 `testset/locomotive.png` shows the toy of `docs.toy` at an elevation of 20 degrees; the other
-pictures go to `docs/`. Run from the project's folder (half a minute on one CPU core):
+pictures go to `docs/`. Run from the project's folder (less than a minute on one CPU core):
 
     python -m docs.make_figures
 """
@@ -103,7 +103,7 @@ class Schematic:
         return (self.centre[0] + x) * SMOOTH, (self.centre[1] - y) * SMOOTH
 
     def toy(self, elevation: float, azimuth: float) -> None:
-        """Paste the toy in the drawing's scale, slightly faded."""
+        """Paste the toy in the drawing's scale."""
         size = 256
         pixels_per_unit = orbit_cameras(1, image_size=size).intrinsics[0, 0, 0] / DISTANCE
         side = round(size * self.unit / pixels_per_unit * SMOOTH)
@@ -141,7 +141,7 @@ class Schematic:
         x, y = self.at(radius, degrees)
         cos, sin = np.cos(np.deg2rad(degrees)) * SMOOTH, np.sin(np.deg2rad(degrees)) * SMOOTH
         for shape in (body, lens):
-            corners = [(x + a * cos - b * sin, y - a * sin - b * cos) for a, b in shape]
+            corners = [(x + a * cos + b * sin, y - a * sin + b * cos) for a, b in shape]
             self.draw.polygon(corners, fill=colour)
 
     def text(
@@ -153,45 +153,52 @@ class Schematic:
 
 
 def draw_side_view(image: Image.Image) -> None:
-    """The vertical plane through the object and the input camera, on the right."""
-    side = Schematic(image, centre=(318, 330), unit=168)
+    """The vertical plane through the object and the input camera, which is on the right."""
+    side = Schematic(image, centre=(330, 360), unit=168)
     side.toy(0.0, INPUT_AZIMUTH - 90)
-    side.arc(DISTANCE, (-14, 194), PALE, dashes=45)
+    side.arc(DISTANCE, (-10, 190), PALE, dashes=43)
     side.line(((1.72, 180), (1.72, 0)), PALE)
     for degrees, colour in (
         (180 - TARGET_ELEVATION, BLUE),
         (TARGET_ELEVATION, BLUE),
         (INPUT_ELEVATION, ORANGE),
     ):
-        side.line(((0, 0), (DISTANCE - 0.05, degrees)), colour)
+        side.line(((0, 0), (DISTANCE - 0.03, degrees)), colour)
         side.camera(DISTANCE, degrees, colour)
     side.draw.ellipse((*side.at(0.034, 135), *side.at(0.034, -45)), fill=INK)
     side.arc(0.78, (0, INPUT_ELEVATION), ORANGE)
-    side.text((0.84, INPUT_ELEVATION / 2), "e", ORANGE, 19, "lm")
-    side.arc(0.78, (180 - TARGET_ELEVATION, 180), BLUE)
-    side.text((0.84, 180 - TARGET_ELEVATION / 2), "30°", BLUE, 17, "rm")
-    side.text((0.80, 146), f"distance {DISTANCE}", BLUE, 15, "rd")
+    side.text((0.83, INPUT_ELEVATION / 2), "e", ORANGE, 20, "lm")
+    for degrees, anchor in ((TARGET_ELEVATION, "lm"), (180 - TARGET_ELEVATION, "rm")):
+        flat = 0 if anchor == "lm" else 180
+        side.arc(1.12, (flat, degrees), BLUE)
+        side.text((1.16, (3 * flat + degrees) / 4), f"{TARGET_ELEVATION:.0f}°", BLUE, 16, anchor)
+    side.text((0.98, 147.5), f"distance {DISTANCE}", BLUE, 15, "lb")
+    side.text((1.64, 31), "target 0", BLUE, 16, "lm")
+    side.text((1.64, 149), "target 8", BLUE, 16, "rm")
+    side.text((1.64, INPUT_ELEVATION), "input", ORANGE, 16, "lm")
+    side.text((1.37, -90), "from the side", size=19)
 
 
 def draw_top_view(image: Image.Image) -> None:
     """The ring of target cameras from above; the input's azimuth points down."""
-    top = Schematic(image, centre=(900, 330), unit=168)
+    top = Schematic(image, centre=(930, 290), unit=168)
     ring = DISTANCE * np.cos(np.deg2rad(TARGET_ELEVATION))
     top.toy(90.0, INPUT_AZIMUTH)
     top.arc(ring, (0, 360), PALE)
-    top.line(((0.55, -90), (ring - 0.05, -90)), ORANGE)
-    cameras = orbit_cameras(NUM_VIEWS, TARGET_ELEVATION)
-    for i, azimuth in enumerate(np.rad2deg(cameras.azimuths)):
+    for i, azimuth in enumerate(np.rad2deg(orbit_cameras(NUM_VIEWS).azimuths)):
         top.camera(ring, azimuth - 90, BLUE)
-        top.text((ring + 0.20, azimuth - 90), str(i), BLUE, 16)
-    top.arc(1.02, (-88, -46), INK)
-    top.arrow_head((1.02, -44), 44, INK)
-    top.text((0.98, -66), "azimuth", INK, 14, "rm")
+        top.text((ring - 0.17, azimuth - 90), str(i), BLUE, 16)
+    top.camera(ring + 0.17, -90, ORANGE)
+    top.text((ring + 0.25, -85.5), "input", ORANGE, 16, "lm")
+    top.arc(0.90, (-88, -46), INK)
+    top.arrow_head((0.90, -44), 45, INK)
+    top.text((0.74, -68), "azimuth", INK, 15)
+    top.text((1.787, -90), "from above", size=19)
 
 
 def cameras_figure() -> Image.Image:
     """Side view and top view of the cameras around the object."""
-    width, height = 1180, 640
+    width, height = 1200, 620
     image = Image.new("RGB", (width * SMOOTH, height * SMOOTH), "white")
     draw_side_view(image)
     draw_top_view(image)

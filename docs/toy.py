@@ -88,7 +88,7 @@ def _smile(p: np.ndarray) -> np.ndarray:
 def _cow_catcher(p: np.ndarray) -> np.ndarray:
     """A plough: a box whose front slopes up backwards and to both sides."""
     box = _box((0.41, 0.0, -0.245), (0.11, 0.165, 0.065), 0.015)(p)
-    slope = 0.74 * (p[0] - 0.501) + 0.37 * np.abs(p[1]) + 0.56 * (p[2] + 0.31)
+    slope = 0.74 * (p[0] - 0.5003) + 0.37 * np.abs(p[1]) + 0.56 * (p[2] + 0.31)
     return np.maximum(box, slope)
 
 

@@ -123,7 +123,7 @@ def timestep_embedding(timesteps: Tensor, dim: int, max_period: float = 10000.0)
         float32, (B, dim).
     """
     half = dim // 2
-    exponents = torch.arange(half, dtype=torch.float32, device=timesteps.device) / half
-    frequencies = torch.exp(-math.log(max_period) * exponents)
+    index = torch.arange(half, dtype=torch.float32, device=timesteps.device)
+    frequencies = torch.exp(-math.log(max_period) * index / half)
     angles = timesteps[:, None].float() * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=-1)

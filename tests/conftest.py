@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.seeded_weights import seeded_state
+from ldm.checkpoint import empty_model
+from ldm.config import GenerateConfig
+from ldm.model import SyncDreamer, SyncDreamerConfig, model_buffers
+from ldm.unet import UNetConfig
+from multiview.runtime import load_config
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+COMPACT_GOLDENS = ROOT / "tests" / "data" / "goldens.npz"
+COMPACT_VALUES = 2048
+
+needs_shared = pytest.mark.skipif(
+    not SHARED.is_dir(), reason=f"reference data not found at {SHARED.name}/ beside the project"
+)
+
+
+def thin_out(array: np.ndarray) -> np.ndarray:
+    """Every k-th value, so that at most COMPACT_VALUES are left."""
+    return array.reshape(-1)[:: math.ceil(array.size / COMPACT_VALUES)]
+
+
+def relative_error(out: torch.Tensor | np.ndarray, expected: np.ndarray) -> float:
+    out = out.detach().double().numpy() if isinstance(out, torch.Tensor) else out
+    assert out.shape == expected.shape, f"shape {out.shape}, expected {expected.shape}"
+    expected = expected.astype(np.float64)
+    return float(np.linalg.norm(out - expected) / np.linalg.norm(expected))
+
+
+class Goldens:
+    """Numbers of the published implementation: thinned out in the repository, whole beside it."""
+
+    def __init__(self) -> None:
+        self.compact = np.load(COMPACT_GOLDENS)
+
+    def whole(self, file: str, name: str) -> np.ndarray | None:
+        path = SHARED / "goldens" / f"{file}.npz"
+        return np.load(path)[name] if path.exists() else None
+
+    def check(self, file: str, name: str, out: torch.Tensor, tolerance: float = 1e-4) -> None:
+        out = out.detach().double().numpy() if isinstance(out, torch.Tensor) else out
+        thin = self.compact[f"{file}/{name}"]
+        assert relative_error(thin_out(out), thin) < tolerance, f"{file}/{name} (compact)"
+        whole = self.whole(file, name)
+        if whole is not None:
+            assert relative_error(out, whole) < tolerance, f"{file}/{name} (whole)"
+
+
+@pytest.fixture(scope="session")
+def goldens() -> Goldens:
+    return Goldens()
+
+
+def seeded_model(config: SyncDreamerConfig) -> SyncDreamer:
+    model = empty_model(config)
+    state = {**seeded_state(model), **model_buffers(config)}
+    model.load_state_dict(state, assign=True)
+    return model.eval().requires_grad_(False)
+
+
+def cast(model: SyncDreamer, dtype: torch.dtype) -> SyncDreamer:
+    """The same model with its weights in another type."""
+    other = empty_model(model.config)
+    state = {
+        name: tensor.to(SyncDreamer.storage_dtype(name, dtype))
+        for name, tensor in model.state_dict().items()
+    }
+    other.load_state_dict(state, assign=True)
+    return other.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def model64() -> SyncDreamer:
+    """Everything of published size but a UNet of 64 channels, with weights made from names."""
+    return seeded_model(SyncDreamerConfig(unet=UNetConfig(channels=64)))
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> SyncDreamerConfig:
+    return load_config(GenerateConfig, ROOT / "configs" / "tiny.yaml").model
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_config: SyncDreamerConfig) -> SyncDreamer:
+    return seeded_model(tiny_config)
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tiny_model: SyncDreamer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("ckpt") / "tiny.ckpt"
+    torch.save({"state_dict": tiny_model.state_dict(), "epoch": 0}, path)
+    return path
