@@ -208,11 +208,14 @@ def _load_pickled(path: Path, mapped: bool, placeholders: bool) -> Any:
         with torch.serialization.safe_globals(_placeholders(path) if mapped else []):
             return load()
     except pickle.UnpicklingError as error:
-        names = ", ".join(_foreign_globals(path)) if mapped else "unknown"
+        if placeholders or not mapped:
+            raise ValueError(
+                f"{path}: refused, its tensors cannot be read without running code that is in it"
+            ) from error
         raise ValueError(
             f"{path}: refused, because loading it in full would run code that the file names "
-            f"({names}); take its tensors out without running it: python -m ldm.checkpoint "
-            f"convert {path} {path.with_suffix('.safetensors')}"
+            f"({', '.join(_foreign_globals(path))}); take its tensors out without running it: "
+            f"python -m ldm.checkpoint convert {path} {path.with_suffix('.safetensors')}"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError) as error:
         raise ValueError(
@@ -377,7 +380,7 @@ def convert(source: Path, target: Path, dtype: torch.dtype | None = None) -> Non
     shared = Counter(tensor.untyped_storage().data_ptr() for tensor in converted.values())
     for name, tensor in converted.items():
         alone = shared[tensor.untyped_storage().data_ptr()] == 1
-        converted[name] = tensor.contiguous() if alone else tensor.clone()
+        converted[name] = tensor.contiguous() if alone else tensor.contiguous().clone()
     check_free_space(target.parent, sum(tensor.nbytes for tensor in converted.values()))
     with atomic_write(target) as path:
         save_file(converted, path, metadata={"format": "pt"})

@@ -80,6 +80,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # some libraries make files that only the owner can read
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -55,6 +55,11 @@ class Goldens:
             assert relative_error(out, whole) < tolerance, f"{file}/{name} (whole)"
 
 
+@pytest.fixture(autouse=True)
+def same_random_numbers_every_time() -> None:
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def goldens() -> Goldens:
     return Goldens()

@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from ldm.checkpoint import empty_model, manifest
+from ldm.model import (
+    CameraConfig,
+    Conditions,
+    SyncDreamer,
+    SyncDreamerConfig,
+    viewpoint_embedding,
+)
+from ldm.sampler import SamplerConfig
+from ldm.unet import UNetConfig
+from tests.conftest import cast, relative_error
+
+KEYS = Path(__file__).parents[1] / "data" / "state_dict_keys.tsv"
+
+
+@pytest.fixture(autouse=True)
+def no_grad():
+    with torch.inference_mode():
+        yield
+
+
+def test_the_full_model_has_exactly_the_published_names_and_shapes():
+    lines = set(manifest(SyncDreamerConfig()))
+    assert lines == set(KEYS.read_text().splitlines())
+    assert len(lines) == 1618
+
+
+def conditions_and_latents(model: SyncDreamer, batch: int = 1) -> tuple[Conditions, torch.Tensor]:
+    config = model.config
+    images = torch.rand(batch, 3, config.cameras.image_size, config.cameras.image_size) * 2 - 1
+    channels, size = config.autoencoder.latent_channels, config.latent_size
+    noise = torch.randn(batch, channels, size, size)
+    elevations = torch.linspace(0.1, 0.5, batch)
+    conditions = model.condition(model.encode_image(images), elevations, noise)
+    return conditions, torch.randn(batch, *config.latent_shape)
+
+
+@pytest.mark.parametrize("views_at_once", [1, 3, 7, 16, 99])
+def test_views_in_groups_are_views_at_once(tiny_model: SyncDreamer, views_at_once: int):
+    conditions, latents = conditions_and_latents(tiny_model)
+    whole = tiny_model.predict_noise(latents, 300, conditions, 2.0, 16)
+    parts = tiny_model.predict_noise(latents, 300, conditions, 2.0, views_at_once)
+    assert relative_error(parts, whole.numpy()) < 1e-5
+
+
+def test_a_sample_alone_is_the_same_as_in_a_batch(tiny_model: SyncDreamer):
+    conditions, latents = conditions_and_latents(tiny_model, batch=3)
+    together = tiny_model.predict_noise(latents, 300, conditions, 2.0, 8)
+    alone = Conditions(conditions.context[1:2], conditions.viewpoints[1:2], conditions.latents[1:2])
+    single = tiny_model.predict_noise(latents[1:2], 300, alone, 2.0, 8)
+    assert relative_error(together[1:2], single.numpy()) < 1e-5
+
+
+def plain_noise(model: SyncDreamer, latents, t: int, conditions: Conditions, scale: float):
+    """Guidance by the book: two whole passes, the second with everything zeroed."""
+    timesteps = torch.tensor([t])
+    time, geometry = model.embed_time(timesteps), model.precompute().geometry
+    volume = model.spatial_volume.build(latents, time, conditions.viewpoints, geometry)
+    out = []
+    for n in range(latents.shape[1]):
+        frustums = model.spatial_volume.view_frustums(
+            volume, time, conditions.viewpoints[:, n : n + 1], geometry.rays_in_volume[n : n + 1]
+        )
+        x, context = latents[:, n], conditions.context[:, n : n + 1]
+        seen = torch.cat([x, conditions.latents], dim=1)
+        with_image = model.unet(seen, timesteps, context, frustums)
+        unseen = torch.cat([x, torch.zeros_like(x)], dim=1)
+        zeros = [volume * 0 for volume in frustums]
+        without = model.unet(unseen, timesteps, context * 0, zeros)
+        out.append(without + scale * (with_image - without))
+    return torch.stack(out, dim=1)
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0, 0.0])
+def test_guidance_is_the_plain_formula(tiny_model: SyncDreamer, scale: float):
+    conditions, latents = conditions_and_latents(tiny_model)
+    ours = tiny_model.predict_noise(latents, 300, conditions, scale, 8)
+    plain = plain_noise(tiny_model, latents, 300, conditions, scale)
+    assert relative_error(ours, plain.numpy()) < 1e-5
+
+
+def test_guidance_1_runs_one_branch_only(tiny_model: SyncDreamer):
+    conditions, latents = conditions_and_latents(tiny_model)
+    sizes: list[int] = []
+    hook = tiny_model.unet.out.register_forward_hook(lambda m, i, out: sizes.append(len(out)))
+    for scale, expected in ((1.0, [8, 8]), (2.0, [16, 16])):
+        sizes.clear()
+        tiny_model.predict_noise(latents, 300, conditions, scale, 8)
+        assert sizes == expected
+    hook.remove()
+
+
+def test_one_noisy_view_changes_the_prediction_of_the_others(tiny_model: SyncDreamer):
+    """The coupling of the views through the volume is the whole idea."""
+    conditions, latents = conditions_and_latents(tiny_model)
+    changed = latents.clone()
+    changed[:, 4] += 1.0
+    before = tiny_model.predict_noise(latents, 300, conditions, 1.0, 16)
+    after = tiny_model.predict_noise(changed, 300, conditions, 1.0, 16)
+    assert (after[:, 11] - before[:, 11]).abs().max() > 1e-4
+
+
+def test_what_depends_on_cameras_and_weights_only_is_computed_once(tiny_model: SyncDreamer):
+    assert tiny_model.precompute() is tiny_model.precompute()
+
+
+def test_any_number_of_steps_runs(tiny_model: SyncDreamer):
+    size = tiny_model.config.cameras.image_size
+    features = tiny_model.encode_image(torch.rand(1, 3, size, size))
+    for steps in (1, 3):
+        shapes: list[tuple[int, ...]] = []
+
+        def draw(shape: tuple[int, ...], shapes=shapes) -> torch.Tensor:
+            shapes.append(shape)
+            return torch.randn(shape)
+
+        latents = tiny_model.sample(features, 0.5, SamplerConfig(steps=steps), draw)
+        assert latents.shape == tiny_model.config.latent_shape
+        assert latents.isfinite().all()
+        # The posterior, the initial latents, and one draw a step but the last.
+        assert [len(shape) for shape in shapes] == [4] + [5] * steps
+
+
+def test_the_viewpoint_embedding_is_zero_123s():
+    azimuths = torch.tensor([0.0, math.pi / 2, -math.pi])
+    target = math.radians(30.0)
+    embedding = viewpoint_embedding(torch.tensor([target, 0.0]), target, azimuths)
+    torch.testing.assert_close(embedding[0, 0], torch.tensor([0.0, 0.0, 1.0, 0.0]))
+    quarter = torch.tensor([-target, 1.0, 0.0, 0.0])
+    torch.testing.assert_close(embedding[1, 1], quarter, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_close_and_keeps_what_must_be_exact(tiny_model, dtype):
+    low = cast(tiny_model, dtype)
+    assert low.alphas_cumprod.dtype == torch.float32
+    assert next(low.first_stage_model.parameters()).dtype == torch.float32
+    assert next(low.unet.parameters()).dtype == dtype
+    conditions, latents = conditions_and_latents(tiny_model)
+    exact = tiny_model.predict_noise(latents, 300, conditions, 2.0, 8)
+    rough = low.predict_noise(
+        latents,
+        300,
+        Conditions(
+            conditions.context.to(dtype), conditions.viewpoints.to(dtype), conditions.latents
+        ),
+        2.0,
+        8,
+    )
+    assert rough.dtype == torch.float32
+    assert relative_error(rough, exact.numpy()) < 0.05
+
+
+def test_every_weight_but_the_known_unused_ones_takes_part(tiny_config: SyncDreamerConfig):
+    """Guards against a layer that is built and then forgotten."""
+    torch.manual_seed(0)
+    with torch.inference_mode(False), torch.enable_grad():
+        model = SyncDreamer(tiny_config)
+        with torch.no_grad():
+            for weight in model.parameters():
+                if not weight.any():
+                    weight.normal_(std=0.02)
+        conditions, latents = conditions_and_latents(model)
+        predicted = model.predict_noise(latents, 300, conditions, 2.0, 16)
+        (predicted.sum() + model.decode(latents[0, :1]).sum()).backward()
+    unused = {
+        name
+        for name, weight in model.named_parameters()
+        if weight.grad is None or not weight.grad.any()
+    }
+    clip = "clip_image_encoder.model."
+    expected = {
+        f"{clip}{name}"
+        for name in (
+            "positional_embedding",
+            "text_projection",
+            "logit_scale",
+            "token_embedding.weight",
+            "ln_final.weight",
+            "ln_final.bias",
+        )
+    }
+    never = (".attn2.to_q.", ".attn2.to_k.", ".norm2.")
+    rest = {
+        name
+        for name in unused - expected
+        if not (name.startswith("model.") and any(part in name for part in never))
+    }
+    assert expected <= unused
+    # The bias of a convolution before a norm with one channel a group cancels out.
+    assert all(name.endswith("bias") for name in rest), sorted(rest)
+
+
+def test_sizes_that_do_not_go_together_are_refused():
+    with pytest.raises(ValueError, match=r"image_size must be a multiple of 64"):
+        SyncDreamerConfig(cameras=CameraConfig(image_size=200))
+    with pytest.raises(ValueError, match=r"unet\.in_channels"):
+        SyncDreamerConfig(unet=UNetConfig(in_channels=9))
+    with pytest.raises(ValueError, match=r"unet\.channels"):
+        UNetConfig(channels=100)
+    with pytest.raises(ValueError, match="frustum volume"):
+        SyncDreamerConfig(unet=UNetConfig(channel_mult=(1, 2)))
+
+
+def test_building_the_model_without_weights_takes_no_memory_and_no_random_numbers(tiny_config):
+    before = torch.get_rng_state()
+    model = empty_model(dataclasses.replace(tiny_config))
+    assert all(tensor.is_meta for tensor in model.state_dict().values())
+    torch.testing.assert_close(torch.get_rng_state(), before)

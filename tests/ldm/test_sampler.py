@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ldm.sampler import SamplerConfig, ddim_update, sample_ddim
+from ldm.schedule import DDIMStep, ScheduleConfig, ddim_steps, schedule_buffers
+
+ALPHAS_CUMPROD = schedule_buffers(ScheduleConfig())["alphas_cumprod"]
+
+
+def test_known_noise_gives_back_the_clean_latents():
+    x_0, noise = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8)
+    step = ddim_steps(ALPHAS_CUMPROD, 20, eta=0.0)[5]
+    x_t = step.alpha_bar**0.5 * x_0 + (1 - step.alpha_bar) ** 0.5 * noise
+    x_prev = ddim_update(x_t, noise, step, torch.zeros_like(x_t))
+    expected = step.alpha_bar_prev**0.5 * x_0 + (1 - step.alpha_bar_prev) ** 0.5 * noise
+    torch.testing.assert_close(x_prev, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_one_clean_image_is_recovered_from_pure_noise_by_its_exact_predictor():
+    """For data that is a single point, the noise in x_t is known; DDIM must find the point."""
+    x_0 = torch.randn(4, 8, 8)
+
+    def predict(x_t: torch.Tensor, t: int) -> torch.Tensor:
+        alpha_bar = ALPHAS_CUMPROD[t]
+        return (x_t - alpha_bar.sqrt() * x_0) / (1 - alpha_bar).sqrt()
+
+    for eta in (0.0, 1.0):
+        steps = ddim_steps(ALPHAS_CUMPROD, 50, eta)
+        out = sample_ddim(predict, torch.randn_like(x_0), steps, lambda: torch.randn(4, 8, 8))
+        residual = (1 - ALPHAS_CUMPROD[0]).sqrt()  # the process ends one step before t = 0
+        assert (out - ALPHAS_CUMPROD[0].sqrt() * x_0).std() < 1.2 * residual
+
+
+def test_noise_is_drawn_once_a_step_but_the_last():
+    draws = []
+
+    def draw() -> torch.Tensor:
+        draws.append(1)
+        return torch.zeros(1)
+
+    steps = ddim_steps(ALPHAS_CUMPROD, 7, eta=1.0)
+    seen = []
+    sample_ddim(lambda x, t: seen.append(t) or x * 0, torch.zeros(1), steps, draw)
+    assert len(draws) == 6
+    assert seen == [step.timestep for step in steps]
+
+
+def test_the_noise_term_is_sigma_times_the_noise():
+    x, e, z = torch.randn(3, 5).unbind(0)
+    step = DDIMStep(timestep=9, alpha_bar=0.5, alpha_bar_prev=0.6, sigma=0.3, add_noise=True)
+    silent = DDIMStep(timestep=9, alpha_bar=0.5, alpha_bar_prev=0.6, sigma=0.3, add_noise=False)
+    difference = ddim_update(x, e, step, z) - ddim_update(x, e, silent, z)
+    torch.testing.assert_close(difference, 0.3 * z)
+
+
+def test_the_direction_term_is_the_root_of_at_least_1e_minus_7():
+    zero, one = torch.zeros(1), torch.ones(1)
+    step = DDIMStep(timestep=9, alpha_bar=1.0, alpha_bar_prev=1.0, sigma=0.0, add_noise=False)
+    torch.testing.assert_close(ddim_update(zero, one, step, zero), torch.tensor([1e-7]).sqrt())
+
+
+def test_settings_out_of_range_are_refused():
+    with pytest.raises(ValueError, match="at least 1"):
+        SamplerConfig(steps=0)
+    with pytest.raises(ValueError, match="negative"):
+        SamplerConfig(eta=-0.5)

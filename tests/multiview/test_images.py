@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from multiview.images import (
+    composite_on_white,
+    frame_object,
+    prepare_image,
+    read_image,
+    save_animation,
+    strip_to_views,
+    to_uint8,
+    views_to_strip,
+)
+
+
+def disc(size: int = 300, radius: int = 80) -> Image.Image:
+    y, x = np.mgrid[:size, :size]
+    pixels = np.zeros((size, size, 4), np.uint8)
+    pixels[(x - 90) ** 2 + (y - 150) ** 2 < radius**2] = (200, 40, 90, 255)
+    return Image.fromarray(pixels)
+
+
+def save(image: Image.Image, path: Path) -> Path:
+    image.save(path)
+    return path
+
+
+def test_the_object_is_scaled_to_the_crop_size_and_centred():
+    framed = np.asarray(frame_object(disc(), 200, 256))
+    rows, columns = np.nonzero(framed[..., 3] > 127)
+    assert rows.max() - rows.min() + 1 == pytest.approx(200, abs=1)
+    assert (rows.max() + rows.min()) / 2 == pytest.approx(127.5, abs=1.5)
+    assert (columns.max() + columns.min()) / 2 == pytest.approx(127.5, abs=1.5)
+
+
+def test_the_crop_size_is_counted_in_256ths_of_the_view():
+    framed = np.asarray(frame_object(disc(), 200, 64))
+    assert framed.shape == (64, 64, 4)
+    rows, _ = np.nonzero(framed[..., 3] > 127)
+    assert rows.max() - rows.min() + 1 == pytest.approx(50, abs=1)
+
+
+def test_the_box_leaves_out_its_last_row_and_column():
+    pixels = np.zeros((50, 50, 4), np.uint8)
+    pixels[10:21, 10:21] = (0, 0, 255, 255)
+    pixels[20, 10:21] = pixels[10:21, 20] = (255, 0, 0, 255)
+    framed = np.asarray(frame_object(Image.fromarray(pixels), 200, 256))
+    assert framed[..., 0].max() == 0
+
+
+def test_without_a_crop_size_the_whole_picture_is_padded_to_a_square():
+    image = Image.new("RGBA", (100, 50), (10, 20, 30, 255))
+    framed = np.asarray(frame_object(image, -1, 256))
+    assert framed[0, 128, 3] == 0
+    assert tuple(framed[128, 128]) == (10, 20, 30, 255)
+
+
+def test_half_transparent_pixels_are_mixed_with_white():
+    image = Image.new("RGBA", (2, 2), (0, 0, 0, 128))
+    np.testing.assert_allclose(composite_on_white(image), 1 - 2 * 128 / 255, atol=1e-6)
+
+
+def test_uint8_is_clamped_and_truncated():
+    values = np.array([-3.0, -1.0, 0.0, 0.9999, 1.0, 2.0], np.float32)
+    assert to_uint8(values).tolist() == [0, 0, 127, 254, 255, 255]
+
+
+def test_a_strip_and_its_views_are_inverse():
+    views = np.random.default_rng(0).integers(0, 255, (16, 8, 8, 3), dtype=np.uint8)
+    strip = views_to_strip(views)
+    assert strip.shape == (8, 128, 3)
+    np.testing.assert_array_equal(strip_to_views(strip), views)
+    with pytest.raises(ValueError, match="130 x 8"):
+        strip_to_views(np.zeros((8, 130, 3)))
+
+
+def test_the_animation_has_every_view(tmp_path: Path):
+    views = [np.full((8, 8, 3), 10 * n, np.uint8) for n in range(16)]
+    save_animation(tmp_path / "a.gif", views)
+    with Image.open(tmp_path / "a.gif") as gif:
+        assert gif.n_frames == 16
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "mode"),
+    [
+        ("rgba.png", disc(), "RGBA"),
+        ("palette.png", disc().quantize(8), "RGBA"),
+        ("grey.png", disc().convert("L"), "RGB"),
+        ("grey_alpha.png", disc().convert("LA"), "RGBA"),
+        ("bits.png", disc().convert("1"), "RGB"),
+        ("cmyk.jpg", disc().convert("RGB").convert("CMYK"), "RGB"),
+        ("float.tif", disc().convert("F").point(lambda v: v / 255), "RGB"),
+    ],
+)
+def test_every_kind_of_image_becomes_rgb_or_rgba(tmp_path: Path, name, image, mode):
+    path = save(image, tmp_path / name)
+    read = read_image(path)
+    assert read.mode == mode
+    assert read.size == (300, 300)
+    assert np.asarray(read)[140:160, 80:100, :3].max() > 60
+    if mode == "RGBA":
+        assert np.asarray(read.getchannel("A"))[[150, 0], [90, 299]].tolist() == [255, 0]
+
+
+def test_16_bit_grey_is_scaled_not_cut(tmp_path: Path):
+    levels = np.array([[0, 257 * 100], [257 * 200, 65535]], np.uint16)
+    path = save(Image.fromarray(levels), tmp_path / "deep.png")
+    assert np.asarray(read_image(path))[..., 0].tolist() == [[0, 100], [200, 255]]
+
+
+def test_a_palette_with_transparency_keeps_it(tmp_path: Path):
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([0, 0, 0, 255, 0, 0])
+    image.putpixel((0, 0), 0)
+    image.save(tmp_path / "p.png", transparency=0)
+    read = read_image(tmp_path / "p.png")
+    assert read.getpixel((0, 0))[3] == 0
+    assert read.getpixel((1, 1)) == (255, 0, 0, 255)
+
+
+def test_a_sideways_photo_is_turned_upright(tmp_path: Path):
+    image = Image.new("RGB", (40, 20), "red")
+    exif = image.getexif()
+    exif[0x0112] = 6  # the camera was turned
+    image.save(tmp_path / "photo.jpg", exif=exif)
+    assert read_image(tmp_path / "photo.jpg").size == (20, 40)
+
+
+def test_files_that_are_no_whole_images_are_refused_by_name(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.png"):
+        read_image(tmp_path / "nothing.png")
+    with pytest.raises(ValueError, match="folder"):
+        read_image(tmp_path)
+    text = tmp_path / "text.png"
+    text.write_text("not an image")
+    with pytest.raises(ValueError, match=r"text\.png: not an image"):
+        read_image(text)
+    whole = save(disc(), tmp_path / "whole.png").read_bytes()
+    for keep in (0.3, 0.9):
+        cut = tmp_path / "cut.png"
+        cut.write_bytes(whole[: int(keep * len(whole))])
+        with pytest.raises(ValueError, match=r"cut\.png: the image is damaged or cut off"):
+            read_image(cut)
+
+
+def test_objects_that_cannot_be_framed_are_refused():
+    with pytest.raises(ValueError, match=r"foreground_segment\.py"):
+        frame_object(Image.new("RGB", (9, 9)), 200, 256)
+    for crop_size in (200, -1):
+        with pytest.raises(ValueError, match="fully transparent"):
+            frame_object(Image.new("RGBA", (9, 9)), crop_size, 256)
+    dot = Image.new("RGBA", (9, 9))
+    dot.putpixel((4, 4), (255, 0, 0, 255))
+    with pytest.raises(ValueError, match="1 x 1 pixels"):
+        frame_object(dot, 200, 256)
+    line = Image.new("RGBA", (9, 900))
+    for y in range(900):
+        line.putpixel((4, y), (255, 0, 0, 255))
+        line.putpixel((5, y), (255, 0, 0, 255))
+    with pytest.raises(ValueError, match="too thin"):
+        frame_object(line, 200, 256)
+
+
+def test_an_image_without_alpha_is_taken_whole_with_a_warning(tmp_path: Path, caplog):
+    path = save(Image.new("RGB", (20, 20), "red"), tmp_path / "photo.png")
+    pixels = prepare_image(path, -1, 64)
+    np.testing.assert_allclose(pixels[32, 32], [1, -1, -1])
+    assert "no alpha channel" in caplog.text
+
+
+def test_an_opaque_image_is_framed_with_a_warning(tmp_path: Path, caplog):
+    path = save(Image.new("RGBA", (20, 20), "red"), tmp_path / "opaque.png")
+    prepare_image(path, 200, 256)
+    assert "opaque everywhere" in caplog.text
+
+
+def test_a_12000_pixel_image_takes_bounded_memory(tmp_path: Path):
+    pytest.importorskip("resource")
+    side = 12000
+    image = Image.new("RGBA", (side, side))
+    image.paste((200, 30, 30, 255), (10, 10, side - 10, side - 10))
+    path = tmp_path / "huge.png"
+    image.save(path, compress_level=1)
+    code = (
+        "import resource, sys; from pathlib import Path; from multiview.images import *;"
+        "pixels = prepare_image(Path(sys.argv[1]), 200, 256); assert pixels.shape == (256, 256, 3);"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
+    )
+    assert int(run.stdout) < 2048  # MiB; the pixels alone are 549, and Pillow needs them thrice
+
+
+def test_larger_images_are_refused_before_they_are_decoded(tmp_path: Path):
+    # A header that promises 50000 x 50000 pixels.
+    data = bytearray(save(Image.new("1", (8, 8)), tmp_path / "small.png").read_bytes())
+    data[16:24] = (50000).to_bytes(4, "big") * 2
+    data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, "big")
+    path = tmp_path / "bomb.png"
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"bomb\.png"):
+        read_image(path)

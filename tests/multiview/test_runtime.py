@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from multiview.runtime import (
+    atomic_write,
+    check_free_space,
+    load_config,
+    peak_memory,
+    pick_device,
+    run_script,
+)
+
+
+@dataclass(frozen=True)
+class Inner:
+    steps: int = 5
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, got {self.steps}")
+
+
+@dataclass(frozen=True)
+class Outer:
+    inner: Inner = field(default_factory=Inner)
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_a_file_and_overrides_become_a_frozen_dataclass(tmp_path: Path):
+    path = write(tmp_path / "c.yaml", "inner:\n  steps: 7\n")
+    assert load_config(Outer, path) == Outer(Inner(7))
+    assert load_config(Outer, path, ["inner.steps=9"]) == Outer(Inner(9))
+    assert load_config(Outer, write(tmp_path / "empty.yaml", "")) == Outer()
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        ("inner:\n  stepps: 7\n", [], "stepps"),
+        ("inner:\n  steps: many\n", [], "many"),
+        ("inner:\n  steps: 0\n", [], "at least 1"),
+        ("inner: [\n", [], "c.yaml"),
+        ("- 1\n", [], "c.yaml"),
+        ("", ["inner.stepps=3"], "stepps"),
+        ("", ["inner.steps=x"], "x"),
+    ],
+)
+def test_mistakes_in_a_configuration_name_the_file(tmp_path: Path, text, overrides, message):
+    path = write(tmp_path / "c.yaml", text)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_config(Outer, path, overrides)
+    assert "c.yaml" in str(caught.value)
+    with pytest.raises(FileNotFoundError, match=r"no\.yaml"):
+        load_config(Outer, tmp_path / "no.yaml")
+
+
+def test_a_device_that_is_not_there_is_an_error_not_a_fallback():
+    assert pick_device("cpu").type == "cpu"
+    assert pick_device("auto").type in ("cpu", "cuda", "mps")
+    for name in ("cuda:99", "nonsense"):
+        with pytest.raises(ValueError, match=name):
+            pick_device(name)
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path: Path):
+    path = write(tmp_path / "a.txt", "old")
+
+    def fail_half_way() -> None:
+        with atomic_write(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+    with atomic_write(path) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "new"
+
+
+def test_too_little_space_is_an_error(tmp_path: Path):
+    check_free_space(tmp_path, 1)
+    with pytest.raises(OSError, match="not enough disk space"):
+        check_free_space(tmp_path, 2**60)
+
+
+def test_the_peak_memory_is_reported():
+    assert "GiB" in peak_memory()
+
+
+def test_failures_exit_1_with_one_line_and_a_traceback_only_on_request(monkeypatch, caplog):
+    def main(argv):
+        raise ValueError("a.png: is\nbroken")
+
+    monkeypatch.setattr(sys, "argv", ["script"])
+    with pytest.raises(SystemExit) as caught:
+        run_script(main)
+    assert caught.value.code == 1
+    assert "a.png: is broken" in caplog.text
+    monkeypatch.setattr(sys, "argv", ["script", "--debug"])
+    with pytest.raises(ValueError, match="broken"):
+        run_script(main)
+
+
+def test_wrong_usage_exits_2(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["script"])
+    with pytest.raises(SystemExit) as caught:
+        run_script(lambda argv: argparse.ArgumentParser().error("no"))
+    assert caught.value.code == 2
+
+
+def test_an_interrupt_exits_130(monkeypatch):
+    def main(argv):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["script"])
+    with pytest.raises(SystemExit) as caught:
+        run_script(main)
+    assert caught.value.code == 130
