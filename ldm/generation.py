@@ -224,11 +224,11 @@ def plan_samples(inputs: Sequence[Input], options: GenerateOptions, model: str) 
 
 def write_sample(sample: Sample, strip: np.ndarray) -> None:
     """Write a strip (H, N H, 3) uint8 and the record of how it was made."""
-    sample.path.unlink(missing_ok=True)  # the record must never describe another strip
-    with atomic_write(sample.record) as path:
-        path.write_text(json.dumps(sample.settings, indent=1) + "\n")
-    with atomic_write(sample.path) as path:
-        Image.fromarray(strip).save(path)
+    with atomic_write(sample.path) as strip_path:
+        Image.fromarray(strip).save(strip_path)
+        sample.path.unlink(missing_ok=True)  # the record must never describe another strip
+        with atomic_write(sample.record) as record_path:
+            record_path.write_text(json.dumps(sample.settings, indent=1) + "\n")
 
 
 def write_extras(sample: Sample, options: GenerateOptions) -> None:

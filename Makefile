@@ -1,0 +1,57 @@
+# make demo   set up, then run the main command on a bundled image
+# make test   set up, lint, check types and imports, run the tests
+# make test-all   the same with the slow tests (an hour on 2 cores, 6 GB of disk, 12 GB of memory)
+#
+# Both create .venv and are fast the second time. Flags for pip, for example PyTorch's own index
+# for a machine without a GPU (200 MB instead of 3 GB):
+#   make demo PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_FLAGS ?=
+
+.PHONY: demo test test-all lint clean
+
+demo: $(VENV)/.runtime
+	@test -f ckpt/tiny.ckpt || \
+	  $(BIN)/python -m benchmarks.seeded_weights --cfg configs/tiny.yaml --out ckpt/tiny.ckpt
+	$(BIN)/python generate.py --cfg configs/tiny.yaml --ckpt ckpt/tiny.ckpt \
+	  --input testset/locomotive.png --output output/demo --elevation 20 --crop_size 200 \
+	  --sample_num 1 --sample_steps 10 --save_views --preview
+	@echo
+	@echo "output/demo/0.png holds 16 views side by side, output/demo/0/ each by itself."
+	@echo "The pictures are NOISE: the weights of this tiny model are random numbers. What ran is"
+	@echo "the real command from end to end. README.md says where the trained weights come from."
+
+test: lint
+	$(BIN)/python -m pytest -m "not slow and not gpu and not blender"
+
+test-all: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Debian's python3 comes without ensurepip; then pip puts itself into the new environment.
+$(BIN)/pip:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed")'
+	$(PYTHON) -m venv $(VENV) 2>/dev/null || $(PYTHON) -m venv --without-pip $(VENV)
+	test -f $(BIN)/pip || $(PYTHON) -m pip install --quiet pip --target \
+	  "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	test -f $(BIN)/pip || printf '#!/bin/sh\nexec "$$(dirname "$$0")/python" -m pip "$$@"\n' > $@
+	chmod +x $@
+
+$(VENV)/.runtime: $(BIN)/pip requirements.txt
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -r requirements.txt
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime requirements-dev.txt
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -r requirements-dev.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) output/demo ckpt/tiny.ckpt .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,268 @@
+"""The commands as a user types them: help, README, mistakes."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+import time
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import generate
+from ldm import checkpoint
+from tests.conftest import ROOT
+
+TOY = ROOT / "testset" / "locomotive.png"
+
+
+def run(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)], cwd=cwd, capture_output=True, text=True
+    )
+
+
+def test_help_takes_less_than_a_second():
+    start = time.perf_counter()
+    done = run("generate.py", "--help")
+    assert time.perf_counter() - start < 1.0
+    assert done.returncode == 0
+    assert "--batch_view_num" in done.stdout
+
+
+def readme_commands() -> list[list[str]]:
+    text = (ROOT / "README.md").read_text() + (ROOT / "ckpt" / "README.md").read_text()
+    joined = text.replace("\\\n", " ")
+    found = re.findall(r"^ *(?:\.venv/bin/)?python (.*)$", joined, flags=re.M)
+    return [shlex.split(line, comments=True) for line in found]
+
+
+def test_every_command_of_the_readme_parses_and_its_files_exist():
+    commands = readme_commands()
+    assert len(commands) >= 5
+    for script, *arguments in commands:
+        if script == "-m":
+            module, *arguments = arguments
+            if module == "ldm.checkpoint":
+                checkpoint.build_parser().parse_args(arguments)
+            else:
+                assert (ROOT / (module.replace(".", "/") + ".py")).exists(), module
+        else:
+            assert script == "generate.py"
+            args = generate.parse(arguments)
+            assert args.cfg.exists()
+            assert all(path.exists() for path in args.input)
+
+
+def test_every_local_link_of_the_readme_leads_to_a_file():
+    for page in (ROOT / "README.md", ROOT / "ckpt" / "README.md"):
+        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / link).exists(), link
+
+
+def test_every_requirement_is_imported_and_every_import_required():
+    names = {
+        re.split(r"[<>=~!\[ ]", line)[0].lower().replace("-", "_")
+        for line in (ROOT / "requirements.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    }
+    own = {"ldm", "multiview", "benchmarks", "docs", "tests", "generate"}
+    imported = set()
+    for path in ROOT.glob("*.py"):
+        imported |= set(re.findall(r"^\s*(?:from|import) (\w+)", path.read_text(), re.M))
+    for package in ("ldm", "multiview", "benchmarks"):
+        for path in (ROOT / package).rglob("*.py"):
+            imported |= set(re.findall(r"^\s*(?:from|import) (\w+)", path.read_text(), re.M))
+    known = packages_distributions()
+    third_party = {
+        known[name][0].lower().replace("-", "_")
+        for name in imported - own - set(sys.stdlib_module_names)
+        if name in known
+    }
+    assert third_party - {"pyyaml"} == names  # YAML's errors; OmegaConf brings it along
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--elevation", "91"], "-90 to 90"),
+        (["--elevation", "nan"], "-90 to 90"),
+        (["--elevation", "x"], "invalid float"),
+        (["--crop_size", "257"], "from 1 to 256"),
+        (["--crop_size", "0"], "from 1 to 256"),
+        (["--crop_size", "-2"], "from 1 to 256"),
+        (["--sample_num", "0"], "--sample_num must be at least 1"),
+        (["--sample_num", "-3"], "--sample_num must be at least 1"),
+        (["--batch_view_num", "0"], "--batch_view_num must be at least 1"),
+        (["--sample_steps", "0"], "from 1 to 1000"),
+        (["--sample_steps", "1001"], "from 1 to 1000"),
+        (["--seed", "-1"], "--seed"),
+        (["--cfg_scale", "-1"], "--cfg_scale"),
+        (["--cfg_scale", "inf"], "--cfg_scale"),
+        (["--eta", "-1"], "--eta"),
+        (["--dtype", "int8"], "invalid choice"),
+        (["--sampler", "plms"], "invalid choice"),
+    ],
+)
+def test_wrong_usage_exits_2_and_says_what_is_expected(capsys, flags, message):
+    basic = ["--input", str(TOY), "--output", "x", "--elevation", "20"]
+    with pytest.raises(SystemExit) as caught:
+        generate.parse(basic + flags)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [(["--elevation", "60"], "outside [-10, 40]"), (["--cfg_scale", "0.5"], "below 1")],
+)
+def test_doubtful_values_are_warned_about(caplog, flags, message):
+    generate.parse(["--input", str(TOY), "--output", "x", "--elevation", "20", *flags])
+    assert message in caplog.text
+
+
+def bad_inputs(folder: Path) -> dict[str, tuple[list[str], str]]:
+    """Name -> (flags that differ from a good call, part of the message)."""
+
+    def image(name: str, picture: Image.Image) -> list[str]:
+        picture.save(folder / name)
+        return ["--input", str(folder / name)]
+
+    text = folder / "text.png"
+    text.write_text("hello")
+    cut = folder / "cut.png"
+    cut.write_bytes(TOY.read_bytes()[:9000])
+    pointer = folder / "pointer.ckpt"
+    pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    config = folder / "typo.yaml"
+    config.write_text("model:\n  unet:\n    chanels: 64\n")
+    blocked = folder / "blocked"
+    blocked.write_text("a file")
+    dot = Image.new("RGBA", (64, 64))
+    dot.putpixel((5, 5), (255, 0, 0, 255))
+    return {
+        "missing": (["--input", str(folder / "no.png")], "no.png: no such file"),
+        "text": (["--input", str(text)], "not an image"),
+        "cut": (["--input", str(cut)], "damaged or cut off"),
+        "no alpha": (image("rgb.png", Image.new("RGB", (64, 64))), "foreground_segment.py"),
+        "transparent": (image("empty.png", Image.new("RGBA", (64, 64))), "fully transparent"),
+        "one pixel": (image("dot.png", dot), "1 x 1 pixels"),
+        "no checkpoint": (["--ckpt", str(folder / "no.ckpt")], "no such checkpoint"),
+        "pointer": (["--ckpt", str(pointer)], "git-lfs pointer"),
+        "config": (["--cfg", str(config)], "chanels"),
+        "set": (["--set", "model.chanels=3"], "chanels"),
+        "no config": (["--cfg", str(folder / "no.yaml")], "no such configuration"),
+        "blocked": (["--output", str(blocked / "x")], "cannot be written to"),
+        "device": (["--device", "cuda:77"], "cuda:77"),
+    }
+
+
+def test_bad_input_gets_one_clear_line_exit_1_and_no_output(tmp_path: Path, tiny_checkpoint: Path):
+    """One process for all cases: importing torch takes most of the time."""
+    cases = bad_inputs(tmp_path)
+    good = {
+        "--cfg": "configs/tiny.yaml",
+        "--ckpt": str(tiny_checkpoint),
+        "--input": str(TOY),
+        "--output": str(tmp_path / "out"),
+        "--elevation": "20",
+        "--crop_size": "200",
+        "--device": "cpu",
+    }
+    code = (
+        "import json, sys, generate; from multiview.runtime import run_script\n"
+        "for case in json.load(sys.stdin):\n"
+        "    sys.argv = ['generate.py', *case]\n"
+        "    try: run_script(generate.main)\n"
+        "    except SystemExit as end: print(f'exit {end.code}', file=sys.stderr, flush=True)\n"
+        "    else: print('exit 0', file=sys.stderr, flush=True)\n"
+    )
+    calls = []
+    for flags, _ in cases.values():
+        merged = {**good, **dict(zip(flags[::2], flags[1::2], strict=True))}
+        calls.append([part for pair in merged.items() for part in pair])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=json.dumps(calls),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    answers = re.split(r"^exit (\d+)\n", done.stderr, flags=re.M)
+    assert len(answers) == 2 * len(cases) + 1, done.stderr
+    for i, (name, (_, message)) in enumerate(cases.items()):
+        said, code = answers[2 * i], answers[2 * i + 1]
+        errors = [line for line in said.splitlines() if line.startswith("ERROR")]
+        assert code == "1", (name, said)
+        assert len(errors) == 1, (name, said)
+        assert message in errors[0], (name, said)
+        assert "Traceback" not in said
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_the_whole_command_runs_from_another_process(tmp_path: Path, tiny_checkpoint: Path):
+    arguments = [
+        "generate.py", "--cfg", "configs/tiny.yaml", "--ckpt", tiny_checkpoint, "--input", TOY,
+        "--output", tmp_path, "--elevation", "20", "--crop_size", "200", "--sample_num", "1",
+        "--sample_steps", "2", "--save_views", "--preview",
+    ]  # fmt: skip
+    done = run(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert "15 M parameters" in done.stderr
+    assert "peak" in done.stderr
+    first = (tmp_path / "0.png").read_bytes()
+    again = run(*arguments, "--overwrite")
+    assert again.returncode == 0
+    assert (tmp_path / "0.png").read_bytes() == first
+    assert len(list((tmp_path / "0").iterdir())) == 16
+
+
+def test_a_full_disk_leaves_no_half_file(tmp_path: Path, tiny_checkpoint: Path):
+    """A limit on the size of files stands for the full disk: the write itself fails."""
+    pytest.importorskip("resource")
+    code = (
+        "import resource, signal, sys, generate; from multiview.runtime import run_script\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
+        "run_script(generate.main)\n"
+    )
+    done = run(
+        "-c", code, "--cfg", "configs/tiny.yaml", "--ckpt", tiny_checkpoint, "--input", TOY,
+        "--output", tmp_path / "out", "--elevation", "20", "--sample_num", "1",
+        "--sample_steps", "1",
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "File too large" in done.stderr
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_the_bundled_picture_is_a_cut_out_object():
+    with Image.open(TOY) as image:
+        assert image.mode == "RGBA"
+        alpha = np.asarray(image)[..., 3]
+    assert 0.1 < (alpha > 127).mean() < 0.8
+
+
+@pytest.mark.slow
+def test_the_full_size_model_runs_end_to_end_and_repeats_itself(tmp_path: Path):
+    """Writes a full-size checkpoint of random weights (5.6 GB) and samples from it twice."""
+    ckpt = tmp_path / "seeded.ckpt"
+    assert run("-m", "benchmarks.seeded_weights", "--out", ckpt).returncode == 0
+    arguments = [
+        "generate.py", "--ckpt", ckpt, "--input", TOY, "--output", tmp_path / "out",
+        "--elevation", "0", "--crop_size", "200", "--sample_num", "1", "--sample_steps", "2",
+    ]  # fmt: skip
+    strips = []
+    for extra in ([], ["--overwrite"]):
+        done = run(*arguments, *extra)
+        assert done.returncode == 0, done.stderr
+        strips.append((tmp_path / "out" / "0.png").read_bytes())
+    assert strips[0] == strips[1]
+    with Image.open(tmp_path / "out" / "0.png") as image:
+        assert image.size == (4096, 256)
