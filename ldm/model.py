@@ -235,6 +235,10 @@ class SyncDreamer(nn.Module):
             self._precomputed = Precomputed(geometry, self.unet.null_residuals(config.latent_size))
         return self._precomputed
 
+    def forget_precomputed(self) -> None:
+        """Forget what `precompute` keeps; needed when the weights or the cameras have changed."""
+        self._precomputed = None
+
     def embed_time(self, timesteps: Tensor) -> Tensor:
         """Time embedding of the volume networks, (B,) -> (B, time_dim)."""
         sinusoids = timestep_embedding(timesteps, self.config.volume.time_dim)

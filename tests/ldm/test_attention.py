@@ -4,43 +4,25 @@ from __future__ import annotations
 
 import pytest
 import torch
-from einops import einsum, rearrange
 
+from benchmarks import plain
 from ldm.attention import ImageTokenAttention, SelfAttention
 from ldm.depth_attention import DepthAttention, DepthTransformer
-
-
-def plain_attention(q, k, v, heads: int) -> torch.Tensor:
-    """softmax(q k^T / sqrt(c)) v written out, (B, L, C) each."""
-    q, k, v = (rearrange(x, "b l (n c) -> b n l c", n=heads) for x in (q, k, v))
-    logits = einsum(q, k, "b n i c, b n j c -> b n i j") * q.shape[-1] ** -0.5
-    return rearrange(logits.softmax(-1) @ v, "b n l c -> b l (n c)")
 
 
 def test_self_attention_is_the_plain_formula():
     layer = SelfAttention(32, heads=4)
     x = torch.randn(2, 10, 32)
-    plain = plain_attention(layer.to_q(x), layer.to_k(x), layer.to_v(x), 4)
-    torch.testing.assert_close(layer(x), layer.to_out(plain))
+    torch.testing.assert_close(layer(x), plain.self_attention(layer, x))
 
 
 def test_attention_to_one_token_needs_neither_query_nor_key():
     layer = ImageTokenAttention(32, 20)
     x, context = torch.randn(3, 10, 32), torch.randn(3, 1, 20)
-    plain = plain_attention(layer.to_q(x), layer.to_k(context), layer.to_v(context), 4)
-    torch.testing.assert_close(layer(context).expand(3, 10, 32), layer.to_out(plain))
+    expected = plain.cross_attention(layer, x, context, heads=4)
+    torch.testing.assert_close(layer(context).expand(3, 10, 32), expected)
     with pytest.raises(ValueError, match="one context token"):
         layer(torch.randn(3, 2, 20))
-
-
-def plain_depth_attention(layer: DepthAttention, x, frustum) -> torch.Tensor:
-    """Keys and values at every depth, as the paper draws it."""
-    q = rearrange(layer.to_q(x), "b (n c) h w -> b n c h w", n=layer.heads)
-    k = rearrange(layer.to_k(frustum), "b (n c) d h w -> b n c d h w", n=layer.heads)
-    v = rearrange(layer.to_v(frustum), "b (n c) d h w -> b n c d h w", n=layer.heads)
-    logits = einsum(q, k, "b n c h w, b n c d h w -> b n d h w") * layer.scale
-    out = einsum(logits.softmax(dim=2), v, "b n d h w, b n c d h w -> b n c h w")
-    return layer.to_out(rearrange(out, "b n c h w -> b (n c) h w"))
 
 
 def test_depth_attention_is_the_plain_formula_and_so_are_its_gradients():
@@ -48,15 +30,15 @@ def test_depth_attention_is_the_plain_formula_and_so_are_its_gradients():
     x = torch.randn(2, 32, 3, 5, dtype=torch.float64, requires_grad=True)
     frustum = torch.randn(2, 16, 6, 3, 5, dtype=torch.float64, requires_grad=True)
     inputs = [x, frustum, *layer.parameters()]
-    ours, plain = layer(x, frustum), plain_depth_attention(layer, x, frustum)
-    torch.testing.assert_close(ours, plain)
+    ours, expected = layer(x, frustum), plain.depth_attention(layer, x, frustum)
+    torch.testing.assert_close(ours, expected)
     weights = torch.randn_like(ours)
-    for got, expected in zip(
+    for got, wanted in zip(
         torch.autograd.grad((ours * weights).sum(), inputs),
-        torch.autograd.grad((plain * weights).sum(), inputs),
+        torch.autograd.grad((expected * weights).sum(), inputs),
         strict=True,
     ):
-        torch.testing.assert_close(got, expected)
+        torch.testing.assert_close(got, wanted)
 
 
 def random_depth_transformer() -> DepthTransformer:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import plain
 from ldm.checkpoint import empty_model, manifest
 from ldm.model import (
     CameraConfig,
@@ -60,32 +61,13 @@ def test_a_sample_alone_is_the_same_as_in_a_batch(tiny_model: SyncDreamer):
     assert relative_error(together[1:2], single.numpy()) < 1e-5
 
 
-def plain_noise(model: SyncDreamer, latents, t: int, conditions: Conditions, scale: float):
-    """Guidance by the book: two whole passes, the second with everything zeroed."""
-    timesteps = torch.tensor([t])
-    time, geometry = model.embed_time(timesteps), model.precompute().geometry
-    volume = model.spatial_volume.build(latents, time, conditions.viewpoints, geometry)
-    out = []
-    for n in range(latents.shape[1]):
-        frustums = model.spatial_volume.view_frustums(
-            volume, time, conditions.viewpoints[:, n : n + 1], geometry.rays_in_volume[n : n + 1]
-        )
-        x, context = latents[:, n], conditions.context[:, n : n + 1]
-        seen = torch.cat([x, conditions.latents], dim=1)
-        with_image = model.unet(seen, timesteps, context, frustums)
-        unseen = torch.cat([x, torch.zeros_like(x)], dim=1)
-        zeros = [volume * 0 for volume in frustums]
-        without = model.unet(unseen, timesteps, context * 0, zeros)
-        out.append(without + scale * (with_image - without))
-    return torch.stack(out, dim=1)
-
-
 @pytest.mark.parametrize("scale", [1.0, 2.0, 0.0])
 def test_guidance_is_the_plain_formula(tiny_model: SyncDreamer, scale: float):
     conditions, latents = conditions_and_latents(tiny_model)
     ours = tiny_model.predict_noise(latents, 300, conditions, scale, 8)
-    plain = plain_noise(tiny_model, latents, 300, conditions, scale)
-    assert relative_error(ours, plain.numpy()) < 1e-5
+    with plain.plain_layers():
+        expected = plain.predict_noise(tiny_model, latents, 300, conditions, scale, 5)
+    assert relative_error(ours, expected.numpy()) < 1e-5
 
 
 def test_guidance_1_runs_one_branch_only(tiny_model: SyncDreamer):

@@ -1,0 +1,129 @@
+"""Time the parts of a denoising step, beside the plain formulas in the same run.
+
+python -m benchmarks.seeded_weights --out ckpt/seeded.ckpt
+python -m benchmarks.denoise --ckpt ckpt/seeded.ckpt
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from multiview.runtime import add_common_flags, load_config, peak_memory, pick_device, run_script
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cfg", type=Path, default=Path("configs/syncdreamer.yaml"))
+    parser.add_argument("--ckpt", type=Path, required=True)
+    parser.add_argument("--batch_view_num", type=int, default=8)
+    parser.add_argument("--dtype", choices=["fp32", "bf16", "fp16"], default="fp32")
+    parser.add_argument(
+        "--repeat", type=int, default=3, help="runs of each part; the median counts"
+    )
+    parser.add_argument("--plain", action="store_true", help="time the plain formulas too (fp32)")
+    add_common_flags(parser)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Print a table of seconds."""
+    args = build_parser().parse_args(argv)
+
+    import torch
+
+    from benchmarks import plain
+    from ldm.checkpoint import DTYPES, load_model
+    from ldm.config import GenerateConfig
+
+    torch.set_grad_enabled(False)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    device = pick_device(args.device)
+    config = load_config(GenerateConfig, args.cfg).model
+
+    def clock(work: Callable[[], object]) -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    def measure(name: str, work: Callable[[], object], share: float = 1.0) -> float:
+        work()
+        seconds = statistics.median(clock(work) for _ in range(args.repeat)) * share
+        print(f"{name:42s} {seconds:9.3f} s", flush=True)
+        return seconds
+
+    start = time.perf_counter()
+    model = load_model(config, args.ckpt, device, DTYPES[args.dtype])
+    print(f"{'load':42s} {time.perf_counter() - start:9.3f} s   {peak_memory()}")
+
+    torch.manual_seed(0)
+    size, views = config.cameras.image_size, config.cameras.num_views
+    image = torch.rand(1, 3, size, size, device=device) * 2 - 1
+    features = model.encode_image(image)
+    shape = (1, *config.latent_shape)
+    noise = torch.randn(1, *shape[2:], device=device)
+    conditions = model.condition(features, torch.zeros(1, device=device), noise)
+    latents = torch.randn(shape, device=device)
+    low = latents.to(model.unet.dtype)
+    timesteps = torch.tensor([501], device=device)
+    group = min(args.batch_view_num, views)
+    share = views / group
+
+    measure("encode the input (CLIP and autoencoder)", lambda: model.encode_image(image))
+    measure("precompute (once a model)", lambda: (model.forget_precomputed(), model.precompute()))
+    geometry, null_residuals = model.precompute().geometry, model.precompute().null_residuals
+    time_embedding = model.embed_time(timesteps)
+    net, viewpoints = model.spatial_volume, conditions.viewpoints
+
+    def build() -> torch.Tensor:
+        return net.build(low, time_embedding, viewpoints, geometry)
+
+    parts = measure("step: spatial volume", build)
+    volume = build()
+
+    def resample() -> list[torch.Tensor]:
+        return net.view_frustums(
+            volume, time_embedding, viewpoints[:, :group], geometry.rays_in_volume[:group]
+        )
+
+    parts += measure(f"step: frustum volumes of {views} views", resample, share)
+    frustums = resample()
+    x = torch.randn(2 * group, config.unet.in_channels, *shape[3:], device=device).to(low.dtype)
+    token = conditions.context[0, :group, None]
+    tokens = torch.cat([token, token * 0])
+    parts += measure(
+        f"step: UNet on {views} views, both branches",
+        lambda: model.unet(x, timesteps, tokens, frustums, null_residuals),
+        share,
+    )
+    print(f"{'step: sum':42s} {parts:9.3f} s")
+    measure("decode one view", lambda: model.decode(latents[0, :1]))
+    print(f"{'':42s} {peak_memory()}")
+
+    if args.plain:
+        ours, theirs = [], []
+        for _ in range(args.repeat):  # side by side, so that both see the same machine
+            ours.append(clock(lambda: model.predict_noise(latents, 501, conditions, 2.0, group)))
+            with plain.plain_layers():
+                theirs.append(
+                    clock(lambda: plain.predict_noise(model, latents, 501, conditions, 2.0, group))
+                )
+        ratio = statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
+        print(f"{'whole step':42s} {statistics.median(ours):9.3f} s")
+        print(
+            f"{'whole step, plain formulas':42s} {statistics.median(theirs):9.3f} s   {ratio:.2f} x"
+        )
+
+
+if __name__ == "__main__":
+    run_script(main)
