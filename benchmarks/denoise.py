@@ -24,9 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--ckpt", type=Path, required=True)
     parser.add_argument("--batch_view_num", type=int, default=8)
     parser.add_argument("--dtype", choices=["fp32", "bf16", "fp16"], default="fp32")
-    parser.add_argument(
-        "--repeat", type=int, default=3, help="runs of each part; the median counts"
-    )
+    parser.add_argument("--repeat", type=int, default=3, help="of which the median counts")
     parser.add_argument("--plain", action="store_true", help="time the plain formulas too (fp32)")
     add_common_flags(parser)
     return parser
