@@ -48,8 +48,10 @@ class CLIPWithLeftovers(nn.Module):
 
     def __init__(self, config: CLIPConfig) -> None:
         super().__init__()
-        # Imported here: --help and models without CLIP do not need open_clip or torchvision.
-        from open_clip.transformer import QuickGELU, VisionTransformer
+        # Imported here: --help and models without CLIP do not need open_clip or torchvision. They
+        # make tensors when they are imported, which fails where new tensors go to "meta".
+        with torch.device("cpu"):
+            from open_clip.transformer import QuickGELU, VisionTransformer
 
         self.positional_embedding = nn.Parameter(torch.zeros(config.text_length, config.text_width))
         self.text_projection = nn.Parameter(torch.zeros(config.text_width, config.embed_dim))

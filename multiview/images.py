@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -39,20 +40,25 @@ def read_image(path: Path) -> Image.Image:
     if not path.is_file():
         raise ValueError(f"{path}: is a folder, expected an image file")
     try:
-        with warnings.catch_warnings():
-            # Pillow's own limit warns at half of ours and raises at ours with less to say.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                _check_size(path, image.size)
-                image.load()
-                ImageOps.exif_transpose(image, in_place=True)
-                return _to_rgb_or_rgba(image)
+        with _no_size_warning(), Image.open(path) as image:
+            _check_size(path, image.size)
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            return _to_rgb_or_rgba(image)
     except UnidentifiedImageError as error:
         raise ValueError(f"{path}: not an image that can be read (PNG, JPEG, WebP, ...)") from error
     except Image.DecompressionBombError as error:
         raise ValueError(f"{path}: {error}; make the image smaller first") from error
     except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for broken PNG chunks
         raise ValueError(f"{path}: the image is damaged or cut off ({error})") from error
+
+
+@contextmanager
+def _no_size_warning() -> Iterator[None]:
+    """Pillow warns of images half as large as we accept; `_check_size` is our limit."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
 
 
 def _check_size(path: Path, size: tuple[int, int]) -> None:
@@ -124,7 +130,8 @@ def frame_object(image: Image.Image, crop_size: int, size: int) -> Image.Image:
             f"the visible object is only {right - left} x {bottom - top} pixels (width x height): "
             f"too small or too thin to be scaled to {pixels} pixels"
         )
-    box = image.crop((left, top, right - 1, bottom - 1))
+    with _no_size_warning():
+        box = image.crop((left, top, right - 1, bottom - 1))
     resized = box.resize(scaled, Image.Resampling.BICUBIC)
     framed = Image.new("RGBA", (size, size))
     framed.paste(resized, ((size - scaled[0]) // 2, (size - scaled[1]) // 2))

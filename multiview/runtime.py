@@ -104,12 +104,15 @@ def peak_memory() -> str:
 
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return f"peak GPU memory {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB"
-    try:
-        import resource
-    except ImportError:  # Windows
-        return "peak memory unknown on this system"
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    kilobytes = peak / 1024 if sys.platform == "darwin" else peak
+    try:  # Linux; what `resource` says there may be the peak of the process that started this one
+        status = Path("/proc/self/status").read_text()
+        kilobytes = next(int(s.split()[1]) for s in status.splitlines() if s.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        try:
+            import resource
+        except ImportError:  # Windows
+            return "peak memory unknown on this system"
+        kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # macOS: bytes
     return f"peak memory of the process {kilobytes / 2**20:.2f} GiB"
 
 
