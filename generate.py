@@ -76,17 +76,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         parser.error(
             f"--crop_size must be -1 or from 1 to {REFERENCE_IMAGE_SIZE}, got {args.crop_size}"
         )
-    for name in ("cfg_scale", "eta"):
-        value = getattr(args, name)
-        if not (math.isfinite(value) and value >= 0):
-            parser.error(f"--{name} must be a number of at least 0, got {value}")
+    if not math.isfinite(args.cfg_scale):
+        parser.error(f"--cfg_scale must be a finite number, got {args.cfg_scale}")
+    if not (math.isfinite(args.eta) and args.eta >= 0):
+        parser.error(f"--eta must be a number of at least 0, got {args.eta}")
     for elevation in args.elevation:
         if not -90 <= elevation <= 90:
             parser.error(f"--elevation must be from -90 to 90 degrees, got {elevation}")
         if not -10 <= elevation <= 40:
             log.warning("elevation %g is outside [-10, 40], which the model knows", elevation)
     if args.cfg_scale < 1:
-        log.warning("guidance %g is below 1: the input counts less than it should", args.cfg_scale)
+        effect = "weakened" if args.cfg_scale > 0 else "inverted" if args.cfg_scale else "ignored"
+        log.warning("guidance %g is below 1: the input is %s", args.cfg_scale, effect)
     return args
 
 

@@ -103,8 +103,8 @@ def test_every_requirement_is_imported_and_every_import_required():
         (["--sample_steps", "0"], "from 1 to 1000"),
         (["--sample_steps", "1001"], "from 1 to 1000"),
         (["--seed", "-1"], "--seed"),
-        (["--cfg_scale", "-1"], "--cfg_scale"),
         (["--cfg_scale", "inf"], "--cfg_scale"),
+        (["--cfg_scale", "nan"], "--cfg_scale"),
         (["--eta", "-1"], "--eta"),
         (["--dtype", "int8"], "invalid choice"),
         (["--sampler", "plms"], "invalid choice"),
@@ -120,7 +120,12 @@ def test_wrong_usage_exits_2_and_says_what_is_expected(capsys, flags, message):
 
 @pytest.mark.parametrize(
     ("flags", "message"),
-    [(["--elevation", "60"], "outside [-10, 40]"), (["--cfg_scale", "0.5"], "below 1")],
+    [
+        (["--elevation", "60"], "outside [-10, 40]"),
+        (["--cfg_scale", "0.5"], "the input is weakened"),
+        (["--cfg_scale", "0"], "the input is ignored"),
+        (["--cfg_scale", "-1"], "the input is inverted"),
+    ],
 )
 def test_doubtful_values_are_warned_about(caplog, flags, message):
     generate.parse(["--input", str(TOY), "--output", "x", "--elevation", "20", *flags])
@@ -249,20 +254,71 @@ def test_the_bundled_picture_is_a_cut_out_object():
     assert 0.1 < (alpha > 127).mean() < 0.8
 
 
+@pytest.fixture(scope="module")
+def full_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A full-size checkpoint of random weights, 5.6 GB."""
+    path = tmp_path_factory.mktemp("full") / "seeded.ckpt"
+    assert run("-m", "benchmarks.seeded_weights", "--out", path).returncode == 0
+    return path
+
+
 @pytest.mark.slow
-def test_the_full_size_model_runs_end_to_end_and_repeats_itself(tmp_path: Path):
-    """Writes a full-size checkpoint of random weights (5.6 GB) and samples from it twice."""
-    ckpt = tmp_path / "seeded.ckpt"
-    assert run("-m", "benchmarks.seeded_weights", "--out", ckpt).returncode == 0
+def test_the_full_size_model_runs_end_to_end_and_repeats_itself(
+    tmp_path: Path, full_checkpoint: Path
+):
     arguments = [
-        "generate.py", "--ckpt", ckpt, "--input", TOY, "--output", tmp_path / "out",
+        "generate.py", "--ckpt", full_checkpoint, "--input", TOY, "--output", tmp_path,
         "--elevation", "0", "--crop_size", "200", "--sample_num", "1", "--sample_steps", "2",
     ]  # fmt: skip
     strips = []
     for extra in ([], ["--overwrite"]):
         done = run(*arguments, *extra)
         assert done.returncode == 0, done.stderr
-        strips.append((tmp_path / "out" / "0.png").read_bytes())
+        strips.append((tmp_path / "0.png").read_bytes())
     assert strips[0] == strips[1]
-    with Image.open(tmp_path / "out" / "0.png") as image:
+    with Image.open(tmp_path / "0.png") as image:
         assert image.size == (4096, 256)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_loading_takes_hardly_more_memory_than_the_weights_in_use(
+    full_checkpoint: Path, dtype: str
+):
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("needs Linux's /proc to measure the memory of a process")
+    code = """
+import sys, torch
+from pathlib import Path
+from ldm.checkpoint import DTYPES, empty_model, load_model
+from ldm.model import SyncDreamerConfig
+
+def peak():
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
+
+config = SyncDreamerConfig()
+empty_model(config)  # imports everything
+Path("/proc/self/clear_refs").write_text("5")
+before = peak()
+model = load_model(config, Path(sys.argv[1]), torch.device("cpu"), DTYPES[sys.argv[2]])
+for weight in model.parameters():  # mapped weights count when they are used
+    weight.max()
+print((peak() - before) / sum(weight.nbytes for weight in model.parameters()))
+"""
+    done = run("-c", code, full_checkpoint, dtype)
+    assert done.returncode == 0, done.stderr
+    assert 0.9 < float(done.stdout) < 1.25
+
+
+@pytest.mark.slow
+def test_bfloat16_with_four_views_at_once_fits_in_six_gigabytes(
+    tmp_path: Path, full_checkpoint: Path
+):
+    """Of the process's memory on the CPU, which holds Python and torch too."""
+    done = run(
+        "generate.py", "--ckpt", full_checkpoint, "--input", TOY, "--output", tmp_path,
+        "--elevation", "0", "--crop_size", "200", "--sample_num", "1", "--sample_steps", "1",
+        "--batch_view_num", "4", "--dtype", "bf16", "--device", "cpu",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert float(re.search(r"peak memory of the process ([\d.]+) GiB", done.stderr)[1]) < 6
