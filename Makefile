@@ -13,12 +13,10 @@ PIP_FLAGS ?=
 
 .PHONY: demo test test-all lint clean
 
-demo: $(VENV)/.runtime
-	@test -f ckpt/tiny.ckpt || \
-	  $(BIN)/python -m benchmarks.seeded_weights --cfg configs/tiny.yaml --out ckpt/tiny.ckpt
+demo: $(VENV)/.runtime ckpt/tiny.ckpt
 	$(BIN)/python generate.py --cfg configs/tiny.yaml --ckpt ckpt/tiny.ckpt \
 	  --input testset/locomotive.png --output output/demo --elevation 20 --crop_size 200 \
-	  --sample_num 1 --sample_steps 10 --save_views --preview
+	  --sample_num 1 --sample_steps 10 --save_views --preview --overwrite
 	@echo
 	@echo "output/demo/0.png holds 16 views side by side, output/demo/0/ each by itself."
 	@echo "The pictures are NOISE: the weights of this tiny model are random numbers. What ran is"
@@ -29,6 +27,9 @@ test: lint
 
 test-all: lint
 	$(BIN)/python -m pytest
+
+ckpt/tiny.ckpt: configs/tiny.yaml benchmarks/seeded_weights.py | $(VENV)/.runtime
+	$(BIN)/python -m benchmarks.seeded_weights --cfg configs/tiny.yaml --out $@
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

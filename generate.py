@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="folder of the results; with several inputs, of one folder an input")  # fmt: skip
     add("--elevation", type=float, nargs="+", required=True,
         help="degrees that the input's camera looks down, useful from -10 to 40; one or one "
-        "for each input")  # fmt: skip
+        "for each input (a folder's by name)")  # fmt: skip
     add("--sample_num", type=int, default=4, help="samples of each input")
     add("--crop_size", type=int, default=-1,
         help="scale the object's longer side to this many of 256 pixels (try 200, else 180 or "
@@ -48,12 +48,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=6033, help="of sample 0; sample k has seed + k")
     add("--sampler", choices=["ddim"], default="ddim")
     add("--sample_steps", type=int, default=50, help="denoising steps, 1 to 1000")
-    add("--eta", type=float, default=1.0, help="randomness of the sampler; 0 is deterministic")
+    add("--eta", type=float, default=1.0, help="randomness of the sampler, 0 to 1")
     add("--dtype", choices=["fp32", "tf32", "bf16", "fp16"], default="fp32",
         help="precision of the networks")  # fmt: skip
     add("--save_views", action="store_true", help="write <k>/000.png .. 015.png too")
     add("--preview", action="store_true", help="write the animation <k>.gif too")
-    add("--overwrite", action="store_true", help="replace results made with other settings")
+    add("--overwrite", action="store_true", help="make all samples anew, whatever is there")
     add_common_flags(parser)
     return parser
 
@@ -78,8 +78,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         )
     if not math.isfinite(args.cfg_scale):
         parser.error(f"--cfg_scale must be a finite number, got {args.cfg_scale}")
-    if not (math.isfinite(args.eta) and args.eta >= 0):
-        parser.error(f"--eta must be a number of at least 0, got {args.eta}")
+    if not 0 <= args.eta <= 1:
+        parser.error(f"--eta must be from 0 to 1, got {args.eta}")
     for elevation in args.elevation:
         if not -90 <= elevation <= 90:
             parser.error(f"--elevation must be from -90 to 90 degrees, got {elevation}")

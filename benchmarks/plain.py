@@ -85,8 +85,7 @@ def predict_noise(
     The views are encoded one by one, and the geometry is worked out anew at each step.
     Arguments and result as `SyncDreamer.predict_noise`.
     """
-    model.forget_precomputed()
-    geometry = model.precompute().geometry
+    geometry = model.view_geometry()
     timesteps = torch.tensor([timestep], device=latents.device)
     time = model.embed_time(timesteps).expand(len(latents), -1)
     net, encoder = model.spatial_volume, model.spatial_volume.target_encoder

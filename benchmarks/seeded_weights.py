@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from multiview.runtime import run_script
+
 if TYPE_CHECKING:
     import torch
 
@@ -31,14 +33,13 @@ def seeded_tensor(name: str, shape: Iterable[int]) -> np.ndarray:
     """Make the weight called `name` in a full checkpoint, float32.
 
     Matrices and kernels are normal with deviation 1/sqrt(fan-in), norms' weights are around 1,
-    biases around 0 with deviation 0.05, all else 0.02. `weight_v` and `weight_g` are the parts
-    of a weight-normalised layer.
+    biases around 0 with deviation 0.05, all else 0.02.
     """
     shape = tuple(shape)
     values = _normal(name, shape)
-    if name.endswith(("weight", "weight_v")) and len(shape) >= 2:
+    if name.endswith("weight") and len(shape) >= 2:
         values /= np.sqrt(np.prod(shape[1:], dtype=np.float64))
-    elif name.endswith("weight_g") or (name.endswith("weight") and len(shape) == 1):
+    elif name.endswith("weight") and len(shape) == 1:
         values = 1.0 + 0.1 * values
     else:
         values *= 0.05 if name.endswith("bias") else 0.02
@@ -85,18 +86,18 @@ def main(argv: list[str] | None = None) -> None:
 
     import torch
 
-    from ldm.config import GenerateConfig
-    from ldm.model import SyncDreamer, model_buffers
-    from multiview.runtime import atomic_write, load_config
+    from ldm.checkpoint import empty_model
+    from ldm.config import GenerateConfig, model_buffers
+    from multiview.runtime import atomic_write, check_free_space, load_config
 
     config = load_config(GenerateConfig, args.cfg).model
-    with torch.device("meta"):
-        model = SyncDreamer(config)
-    state = {**seeded_state(model), **model_buffers(config)}
+    model = empty_model(config)
     args.out.parent.mkdir(parents=True, exist_ok=True)
+    check_free_space(args.out.parent, sum(tensor.nbytes for tensor in model.state_dict().values()))
+    state = {**seeded_state(model), **model_buffers(config)}
     with atomic_write(args.out) as path:
         torch.save({"state_dict": state}, path)
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

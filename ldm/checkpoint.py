@@ -1,34 +1,31 @@
-"""Checkpoint files: loading them without running their code, saying what they are, converting.
+"""Checkpoints: loading them into the model, comparing them with it, converting them.
 
     python -m ldm.checkpoint manifest --cfg configs/syncdreamer.yaml
     python -m ldm.checkpoint inspect ckpt/syncdreamer-pretrain.ckpt
     python -m ldm.checkpoint convert ckpt/syncdreamer-pretrain.ckpt ckpt/syncdreamer.safetensors
 
-Files are memory-mapped and put into a model built on the meta device: there is no random
-initialisation and no second copy of the weights.
+Weights are put into a model that was built on the meta device: there is no random
+initialisation and never a second copy of all weights. With float32 on the CPU they are not even
+copied once: they stay mapped from the file.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import logging
-import pickle
-import struct
 import sys
-import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ldm.config import GenerateConfig
-from ldm.model import SyncDreamer, SyncDreamerConfig, model_buffers
+from ldm.config import GenerateConfig, SyncDreamerConfig, model_buffers
+from ldm.model import SyncDreamer
+from ldm.weights_file import container_of, describe_names, read_state
 from multiview.runtime import atomic_write, check_free_space, load_config, run_script
 
 log = logging.getLogger(__name__)
@@ -39,6 +36,7 @@ PART_BYTES = 256 * 2**20
 that the pages of the file that were already read do not count as memory of this process."""
 USED_BUFFERS = ("alphas_cumprod", "poses", "Ks", "azimuth")
 MAX_BUFFER_DEVIATION = 1e-3
+"""Relative; a schedule computed in float64 is 1e-4 away from the float32 one."""
 
 
 @dataclass(frozen=True)
@@ -73,174 +71,6 @@ class Fit:
                 f"{expected} in the model)"
             )
         return "; ".join(parts) or "every name and shape fits"
-
-
-def describe_names(names: Mapping[str, Any]) -> str:
-    """Say in words what a state dict with these names looks like."""
-
-    def has(*prefixes: str) -> bool:
-        return all(any(name.startswith(prefix) for name in names) for prefix in prefixes)
-
-    if has("spatial_volume.", "model.diffusion_model."):
-        return "a SyncDreamer checkpoint"
-    if has("cc_projection.", "cond_stage_model."):
-        return "a Zero123 checkpoint (a starting point for training, not for sampling)"
-    if has("cond_stage_model.", "model.diffusion_model."):
-        return "a Stable Diffusion checkpoint"
-    if has("visual."):
-        return "a CLIP file (not needed for sampling: a SyncDreamer checkpoint holds CLIP)"
-    if has("encoder.", "decoder.", "quant_conv."):
-        return "an autoencoder"
-    if has("renderer."):
-        return "a checkpoint of a renderer (NeuS or NeRF)"
-    return "no kind of checkpoint known here"
-
-
-def _check_container(path: Path) -> str:
-    """Return "safetensors", "zip" or "pickle", or say what the file is instead.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a checkpoint, or not all of it.
-    """
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such checkpoint; ckpt/README.md says where to get it")
-    if not path.is_file():
-        raise ValueError(f"{path}: is a folder, expected a checkpoint file")
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(512)
-    if not head:
-        raise ValueError(f"{path}: the file is empty; download it again")
-    if head.startswith(b"version https://git-lfs"):
-        raise ValueError(
-            f"{path}: is a git-lfs pointer of {size} bytes, not the weights; "
-            f"fetch them with 'git lfs pull'"
-        )
-    if head.lstrip()[:5].lower() in (b"<!doc", b"<html"):
-        raise ValueError(f"{path}: is a web page, not the weights; download the file itself")
-    if head.startswith(b"PK"):
-        if not zipfile.is_zipfile(path):
-            raise ValueError(
-                f"{path}: looks like a half download: {size} bytes, and the end of the archive is "
-                f"missing; download it again"
-            )
-        return "zip"
-    if path.suffix == ".safetensors" or head[8:9] == b"{":
-        _check_safetensors(path, head, size)
-        return "safetensors"
-    if head.startswith(b"\x80"):
-        return "pickle"
-    raise ValueError(
-        f"{path}: is no checkpoint (.ckpt or .safetensors); it starts with {head[:8]!r}"
-    )
-
-
-def _check_safetensors(path: Path, head: bytes, size: int) -> None:
-    length = struct.unpack("<Q", head[:8])[0] if len(head) >= 8 else 0
-    if not 2 <= length <= 100_000_000:
-        raise ValueError(f"{path}: is no safetensors file: its header's length makes no sense")
-    end = None
-    if 8 + length <= size:
-        with path.open("rb") as file:
-            file.seek(8)
-            try:
-                header = json.loads(file.read(length))
-                entries = [v for k, v in header.items() if k != "__metadata__"]
-                end = 8 + length + max((entry["data_offsets"][1] for entry in entries), default=0)
-            except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-                raise ValueError(f"{path}: the safetensors header is damaged") from error
-    if end is None or size < end:
-        raise ValueError(
-            f"{path}: looks like a half download: {size} bytes, "
-            f"{end or 'more'} expected; download it again"
-        )
-
-
-def read_state(path: Path, placeholders: bool = False) -> dict[str, Tensor]:
-    """Map the tensors of a checkpoint file into memory; nothing in the file is run.
-
-    Args:
-        path: a Lightning or plain torch checkpoint, or a safetensors file.
-        placeholders: let objects of unknown classes, which old Lightning files hold beside the
-            weights, become inert placeholders instead of refusing the file.
-
-    Returns:
-        tensors by name, on the CPU, read from the file when they are used.
-
-    Raises:
-        FileNotFoundError, ValueError: naming the file, what it is and what to do.
-    """
-    container = _check_container(path)
-    if container == "safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"{path}: damaged safetensors file ({error})") from error
-    if container == "zip":
-        with zipfile.ZipFile(path) as archive:
-            names = [name.split("/", 1)[-1] for name in archive.namelist()]
-        if "constants.pkl" in names:
-            raise ValueError(
-                f"{path}: is a TorchScript archive, as OpenAI's CLIP file (ViT-L-14.pt) is; a "
-                f"SyncDreamer checkpoint is expected (it holds CLIP's weights itself)"
-            )
-        if "data.pkl" not in names:
-            raise ValueError(f"{path}: is a zip archive without torch weights in it")
-    content = _load_pickled(path, mapped=container == "zip", placeholders=placeholders)
-    state = content.get("state_dict", content) if isinstance(content, dict) else None
-    tensors = {k: v for k, v in (state or {}).items() if isinstance(v, Tensor)}
-    if not tensors:
-        raise ValueError(f"{path}: holds no tensors by name, expected a 'state_dict'")
-    return tensors
-
-
-def _load_pickled(path: Path, mapped: bool, placeholders: bool) -> Any:
-    def load() -> Any:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-
-    try:
-        if not placeholders:
-            return load()
-        with torch.serialization.safe_globals(_placeholders(path) if mapped else []):
-            return load()
-    except pickle.UnpicklingError as error:
-        if placeholders or not mapped:
-            raise ValueError(
-                f"{path}: refused, its tensors cannot be read without running code that is in it"
-            ) from error
-        raise ValueError(
-            f"{path}: refused, because loading it in full would run code that the file names "
-            f"({', '.join(_foreign_globals(path))}); take its tensors out without running it: "
-            f"python -m ldm.checkpoint convert {path} {path.with_suffix('.safetensors')}"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise ValueError(
-            f"{path}: damaged or half downloaded ({' '.join(str(error).split())[:200]})"
-        ) from error
-
-
-def _foreign_globals(path: Path) -> list[str]:
-    return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
-
-
-def _placeholders(path: Path) -> list[Any]:
-    """Make an empty class for every class that the file names and torch does not know.
-
-    The weights-only unpickler calls these instead of what the file asks for, so the file's own
-    code is never imported, let alone run.
-    """
-
-    def make(full_name: str) -> tuple[type, str]:
-        def ignore(self: object, *args: object, **kwargs: object) -> None:
-            """Accept and forget whatever the file says."""
-
-        return type("Placeholder", (), {"__init__": ignore, "__setstate__": ignore}), full_name
-
-    return [make(name) for name in _foreign_globals(path)]
 
 
 def fit(shapes: Mapping[str, tuple[int, ...]], model: SyncDreamer) -> Fit:
@@ -282,8 +112,8 @@ def load_model(
 ) -> SyncDreamer:
     """Build a model with the weights of a file, ready for inference.
 
-    Peak memory is the weights in use and `PART_BYTES`: with float32 on the CPU the weights stay
-    mapped from the file.
+    Peak memory is the weights in use and `PART_BYTES` (a file of torch's old format, before
+    1.6, cannot be mapped: there it is the weights in use and the whole file).
 
     Compat: the schedule and the cameras in the checkpoint win over computed ones, which are
     used only where the file has none.
@@ -310,15 +140,19 @@ def load_model(
     computed = {k: v.to(device) for k, v in buffers.items() if k not in state}
     model.load_state_dict(computed, strict=False, assign=True)
 
-    parts = list(_parts(state))
-    del state
-    for names in parts:
-        mapped = read_state(path)
-        placed = {
-            name: mapped[name].to(device, SyncDreamer.storage_dtype(name, dtype)) for name in names
-        }
+    types = {name: SyncDreamer.storage_dtype(name, dtype) for name in state}
+    as_it_is = device.type == "cpu" and all(t.dtype == types[n] for n, t in state.items())
+    if as_it_is or container_of(path) == "pickle":  # stays mapped; or cannot be mapped
+        placed = {name: tensor.to(device, types[name]) for name, tensor in state.items()}
         model.load_state_dict(placed, strict=False, assign=True)
-        del mapped, placed
+    else:
+        parts = list(_parts(state))
+        del state
+        for names in parts:
+            mapped = read_state(path)
+            placed = {name: mapped[name].to(device, types[name]) for name in names}
+            model.load_state_dict(placed, strict=False, assign=True)
+            del mapped, placed
     left = [name for name, tensor in model.state_dict().items() if tensor.is_meta]
     assert not left, f"not loaded: {left[:3]}"  # `fit` has made sure of it
     return model.eval().requires_grad_(False)
@@ -340,15 +174,24 @@ def _parts(state: Mapping[str, Tensor]) -> Iterator[list[str]]:
 def _report_deviations(
     path: Path, state: Mapping[str, Tensor], computed: Mapping[str, Tensor]
 ) -> None:
+    if "Ks" in state:
+        found, expected = (round(2 * float(ks["Ks"][0, 0, 2])) for ks in (state, computed))
+        if found != expected:
+            raise ValueError(
+                f"{path}: was made for views of {found} x {found} pixels, the configuration has "
+                f"{expected} x {expected} (cameras.image_size)"
+            )
     for name in USED_BUFFERS:
         if name in state:
-            deviation = float((state[name].float() - computed[name]).abs().max())
+            expected_values = computed[name]
+            scale = expected_values.abs().clamp_min(0.01)
+            deviation = float(((state[name].float() - expected_values) / scale).abs().max())
             if not deviation <= MAX_BUFFER_DEVIATION:
                 log.warning(
-                    "%s: its '%s' is up to %.3g away from the configuration; the file's is used",
+                    "%s: its '%s' is up to %.2g %% away from the configuration; the file's is used",
                     path,
                     name,
-                    deviation,
+                    100 * deviation,
                 )
         else:
             log.info("%s has no '%s': computed from the configuration", path, name)
@@ -360,11 +203,12 @@ def convert(source: Path, target: Path, dtype: torch.dtype | None = None) -> Non
     Args:
         source: see `read_state`; objects beside the tensors are left behind unread.
         target: ends in .safetensors; must not be there yet.
-        dtype: type of the weights; None keeps each tensor's own. Tensors that a model of this
-            type keeps in float32 stay as they are, so nothing changes when the file is used.
+        dtype: type of the weights, only for SyncDreamer checkpoints; None keeps each tensor's
+            own. Tensors that a model of this type keeps in float32 stay as they are, so the
+            converted file gives what casting on loading gives.
 
     Raises:
-        FileNotFoundError, FileExistsError, ValueError: nothing is written.
+        FileNotFoundError, FileExistsError, ValueError, OSError: nothing is written.
     """
     from safetensors.torch import save_file
 
@@ -372,11 +216,17 @@ def convert(source: Path, target: Path, dtype: torch.dtype | None = None) -> Non
         raise ValueError(f"{target}: the file to write must end in .safetensors")
     if target.exists():
         raise FileExistsError(f"{target}: is there already; remove it or choose another name")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"{target}: there is no folder {target.parent}")
     state = read_state(source, placeholders=True)
-    converted = {}
-    for name, tensor in state.items():
-        wanted = tensor.dtype if dtype is None else SyncDreamer.storage_dtype(name, dtype)
-        converted[name] = tensor.to(wanted if tensor.is_floating_point() else tensor.dtype)
+    converted = dict(state)
+    if dtype is not None:
+        kind = describe_names(state)
+        if kind != "a SyncDreamer checkpoint":
+            raise ValueError(f"{source}: --dtype is for SyncDreamer checkpoints, this is {kind}")
+        for name, tensor in state.items():
+            if SyncDreamer.storage_dtype(name, dtype) == dtype and tensor.is_floating_point():
+                converted[name] = tensor.to(dtype)
     shared = Counter(tensor.untyped_storage().data_ptr() for tensor in converted.values())
     for name, tensor in converted.items():
         alone = shared[tensor.untyped_storage().data_ptr()] == 1

@@ -48,8 +48,8 @@ class CLIPWithLeftovers(nn.Module):
 
     def __init__(self, config: CLIPConfig) -> None:
         super().__init__()
-        # Imported here: --help and models without CLIP do not need open_clip or torchvision. They
-        # make tensors when they are imported, which fails where new tensors go to "meta".
+        # Imported here: reading configurations and checkpoints does not need open_clip and its
+        # torchvision. They make tensors when imported, which fails where tensors go to "meta".
         with torch.device("cpu"):
             from open_clip.transformer import QuickGELU, VisionTransformer
 

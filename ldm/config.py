@@ -1,14 +1,123 @@
-"""The root of the configuration of `generate.py`."""
+"""The configuration of the commands: all sizes of the model, and what follows from them.
+
+A part's own settings stand above that part; here they are put together and checked.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ldm.model import SyncDreamerConfig
+import torch
+from einops import repeat
+from torch import Tensor
+
+from ldm.autoencoder import AutoencoderConfig
+from ldm.clip import CLIPConfig
+from ldm.schedule import ScheduleConfig, schedule_buffers
+from ldm.spatial_volume import VolumeConfig
+from ldm.unet import UNetConfig
+from multiview.cameras import orbit_cameras
+
+VIEW_DIM = 4
+"""Numbers that describe a viewpoint: see `viewpoint_embedding`."""
+
+
+@dataclass(frozen=True)
+class CameraConfig:
+    """The ring of target cameras.
+
+    Attributes:
+        num_views: N.
+        image_size: pixels a side of a view.
+        elevation_deg: of all target views.
+        distance: from the object, in world units.
+    """
+
+    num_views: int = 16
+    image_size: int = 256
+    elevation_deg: float = 30.0
+    distance: float = 1.5
+
+
+@dataclass(frozen=True)
+class SyncDreamerConfig:
+    """All sizes of the model; the defaults are the published ones."""
+
+    cameras: CameraConfig = field(default_factory=CameraConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    clip: CLIPConfig = field(default_factory=CLIPConfig)
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    volume: VolumeConfig = field(default_factory=VolumeConfig)
+
+    def __post_init__(self) -> None:
+        levels, volume_levels = len(self.unet.channel_mult), len(self.volume.frustum_channels)
+        if levels != volume_levels:
+            raise ValueError(
+                f"every level of the UNet reads a frustum volume: unet.channel_mult has {levels} "
+                f"levels, volume.frustum_channels {volume_levels}"
+            )
+        step = self.autoencoder.downsampling * 2 ** (levels - 1)
+        if self.cameras.image_size % step:
+            raise ValueError(
+                f"cameras.image_size must be a multiple of {step} (autoencoder times UNet "
+                f"downsampling), got {self.cameras.image_size}"
+            )
+        channels = 2 * self.autoencoder.latent_channels
+        if self.unet.in_channels != channels:
+            raise ValueError(
+                f"unet.in_channels must be twice autoencoder.latent_channels ({channels}), "
+                f"got {self.unet.in_channels}"
+            )
+
+    @property
+    def latent_size(self) -> int:
+        """Latent pixels a side."""
+        return self.cameras.image_size // self.autoencoder.downsampling
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int, int]:
+        """Shape of one sample's latents, (N, C, H, W)."""
+        size = self.latent_size
+        return self.cameras.num_views, self.autoencoder.latent_channels, size, size
+
+
+def model_buffers(config: SyncDreamerConfig) -> dict[str, Tensor]:
+    """Compute the ten tensors of a checkpoint that are not weights: schedule and cameras."""
+    cameras = orbit_cameras(
+        config.cameras.num_views,
+        config.cameras.elevation_deg,
+        config.cameras.distance,
+        config.cameras.image_size,
+    )
+    return {
+        **schedule_buffers(config.schedule),
+        "poses": torch.tensor(cameras.world_to_camera, dtype=torch.float32),
+        "Ks": torch.tensor(cameras.intrinsics, dtype=torch.float32),
+        "azimuth": torch.tensor(cameras.azimuths, dtype=torch.float32),
+    }
+
+
+def viewpoint_embedding(elevation: Tensor, target_elevation: float, azimuths: Tensor) -> Tensor:
+    """Describe each target view relative to the input view, as Zero123 does.
+
+    Args:
+        elevation: of the input view, radians, positive looks down, (B,).
+        target_elevation: of the target views, radians.
+        azimuths: of the target views, radians, (N,); the input view is at the first.
+
+    Returns:
+        (elevation - target_elevation, sin, cos of the azimuth difference, 0), (B, N, 4).
+        Compat: Zero123 counts elevation downwards, hence the sign of the first.
+    """
+    difference = azimuths - azimuths[0]
+    rows = torch.stack([difference.sin(), difference.cos(), torch.zeros_like(difference)], dim=-1)
+    offsets = repeat(elevation - target_elevation, "b -> b n 1", n=len(azimuths))
+    return torch.cat([offsets, rows.expand(len(elevation), -1, -1)], dim=-1)
 
 
 @dataclass(frozen=True)
 class GenerateConfig:
-    """What a sampling configuration file may hold."""
+    """What a configuration file of `generate.py` may hold."""
 
     model: SyncDreamerConfig = field(default_factory=SyncDreamerConfig)

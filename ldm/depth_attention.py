@@ -25,7 +25,7 @@ class DepthAttention(nn.Module):
 
         q . (W_k f_d) = (W_k^T q) . f_d        sum_d w_d (W_v f_d) = W_v (sum_d w_d f_d),
 
-    and no key or value volume is ever computed. Exact, and fewer operations by a factor near D.
+    and no key or value volume is ever computed.
     """
 
     def __init__(self, heads: int, head_dim: int, frustum_dim: int) -> None:
@@ -176,14 +176,14 @@ class DepthUNet(UNet):
         skips = self.encode(x, time, context)
         conditional = len(frustums[0])
 
-        def look_along_rays(layer: nn.Module, h: Tensor, level: int, index: int) -> Tensor:
-            looked = layer(h[:conditional], frustums[level]) if conditional else h[:0]
+        def attend(layer: nn.Module, h: Tensor, level: int, index: int) -> Tensor:
+            attended = layer(h[:conditional], frustums[level]) if conditional else h[:0]
             if null_residuals is None:
-                return looked
-            return torch.cat([looked, h[conditional:] + null_residuals[index]])
+                return attended
+            return torch.cat([attended, h[conditional:] + null_residuals[index]])
 
         h = self.middle_block(skips[-1], time, context)
-        h = look_along_rays(self.middle_conditions, h, len(frustums) - 1, 0)
+        h = attend(self.middle_conditions, h, len(frustums) - 1, 0)
 
         unconditioned = len(self.output_blocks) - len(self.output_conditions)
         for i, block in enumerate(self.output_blocks):
@@ -191,5 +191,5 @@ class DepthUNet(UNet):
             j = i - unconditioned
             if j >= 0:
                 layer, level = self.output_conditions[j], self.output_levels[j]
-                h = look_along_rays(layer, h, level, j + 1)
+                h = attend(layer, h, level, j + 1)
         return self.out(h)

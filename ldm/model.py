@@ -13,89 +13,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from ldm.autoencoder import Autoencoder, AutoencoderConfig, DiagonalGaussian
-from ldm.clip import CLIPConfig, CLIPImageEncoder
+from ldm.autoencoder import Autoencoder, DiagonalGaussian
+from ldm.clip import CLIPImageEncoder
+from ldm.config import VIEW_DIM, SyncDreamerConfig, model_buffers, viewpoint_embedding
 from ldm.depth_attention import DepthUNet
 from ldm.sampler import SamplerConfig, sample_ddim
-from ldm.schedule import (
-    DDIMStep,
-    ScheduleConfig,
-    ddim_steps,
-    schedule_buffers,
-    timestep_embedding,
-)
-from ldm.spatial_volume import SpatialVolumeNet, ViewGeometry, VolumeConfig, view_geometry
-from ldm.unet import UNetConfig
-from multiview.cameras import orbit_cameras
-
-VIEW_DIM = 4
-"""Numbers that describe a viewpoint: see `viewpoint_embedding`."""
-
-
-@dataclass(frozen=True)
-class CameraConfig:
-    """The ring of target cameras.
-
-    Attributes:
-        num_views: N.
-        image_size: pixels a side of a view.
-        elevation_deg: of all target views.
-        distance: from the object, in world units.
-    """
-
-    num_views: int = 16
-    image_size: int = 256
-    elevation_deg: float = 30.0
-    distance: float = 1.5
-
-
-@dataclass(frozen=True)
-class SyncDreamerConfig:
-    """All sizes of the model; the defaults are the published ones."""
-
-    cameras: CameraConfig = field(default_factory=CameraConfig)
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
-    clip: CLIPConfig = field(default_factory=CLIPConfig)
-    unet: UNetConfig = field(default_factory=UNetConfig)
-    volume: VolumeConfig = field(default_factory=VolumeConfig)
-
-    def __post_init__(self) -> None:
-        levels, volume_levels = len(self.unet.channel_mult), len(self.volume.frustum_channels)
-        if levels != volume_levels:
-            raise ValueError(
-                f"every level of the UNet reads a frustum volume: unet.channel_mult has {levels} "
-                f"levels, volume.frustum_channels {volume_levels}"
-            )
-        step = self.autoencoder.downsampling * 2 ** (levels - 1)
-        if self.cameras.image_size % step:
-            raise ValueError(
-                f"cameras.image_size must be a multiple of {step} (autoencoder times UNet "
-                f"downsampling), got {self.cameras.image_size}"
-            )
-        channels = 2 * self.autoencoder.latent_channels
-        if self.unet.in_channels != channels:
-            raise ValueError(
-                f"unet.in_channels must be twice autoencoder.latent_channels ({channels}), "
-                f"got {self.unet.in_channels}"
-            )
-
-    @property
-    def latent_size(self) -> int:
-        """Latent pixels a side."""
-        return self.cameras.image_size // self.autoencoder.downsampling
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int, int]:
-        """Shape of one sample's latents, (N, C, H, W)."""
-        size = self.latent_size
-        return self.cameras.num_views, self.autoencoder.latent_channels, size, size
+from ldm.schedule import DDIMStep, ddim_steps, timestep_embedding
+from ldm.spatial_volume import SpatialVolumeNet, ViewGeometry, view_geometry
 
 
 @dataclass(frozen=True)
@@ -132,51 +63,18 @@ class Precomputed:
 
     Attributes:
         geometry: where the volumes are sampled.
-        null_residuals: what the depth transformers add in the unconditional branch.
+        null_residuals: what the depth transformers add in the unconditional branch, (1, C, h, w)
+            each, middle first.
     """
 
     geometry: ViewGeometry
     null_residuals: list[Tensor]
 
 
-def viewpoint_embedding(elevation: Tensor, target_elevation: float, azimuths: Tensor) -> Tensor:
-    """Describe each target view relative to the input view, as Zero123 does.
-
-    Args:
-        elevation: of the input view, radians, positive looks down, (B,).
-        target_elevation: of the target views, radians.
-        azimuths: of the target views, radians, (N,); the input view is at the first.
-
-    Returns:
-        (elevation - target_elevation, sin, cos of the azimuth difference, 0), (B, N, 4).
-        Compat: Zero123 counts elevation downwards, hence the sign of the first.
-    """
-    difference = azimuths - azimuths[0]
-    rows = torch.stack([difference.sin(), difference.cos(), torch.zeros_like(difference)], dim=-1)
-    offsets = repeat(elevation - target_elevation, "b -> b n 1", n=len(azimuths))
-    return torch.cat([offsets, rows.expand(len(elevation), -1, -1)], dim=-1)
-
-
-def model_buffers(config: SyncDreamerConfig) -> dict[str, Tensor]:
-    """Compute the ten tensors of a checkpoint that are not weights: schedule and cameras."""
-    cameras = orbit_cameras(
-        config.cameras.num_views,
-        config.cameras.elevation_deg,
-        config.cameras.distance,
-        config.cameras.image_size,
-    )
-    return {
-        **schedule_buffers(config.schedule),
-        "poses": torch.tensor(cameras.world_to_camera, dtype=torch.float32),
-        "Ks": torch.tensor(cameras.intrinsics, dtype=torch.float32),
-        "azimuth": torch.tensor(cameras.azimuths, dtype=torch.float32),
-    }
-
-
 class SyncDreamer(nn.Module):
     """The whole model; attribute names are the published checkpoint's.
 
-    The autoencoder computes in float32 whatever the weights' type: it is 6 % of the parameters,
+    The autoencoder is kept in float32 whatever the weights' type: it is 6 % of the parameters,
     and eight bits of mantissa would show in the pictures. The latents, the cameras and the
     schedule are float32 too.
     """
@@ -207,6 +105,12 @@ class SyncDreamer(nn.Module):
         unet = DepthUNet(config.unet, config.volume.frustum_channels)
         self.model = nn.ModuleDict({"diffusion_model": unet})
         self._precomputed: Precomputed | None = None
+        self.register_load_state_dict_post_hook(lambda model, _: model.forget_precomputed())
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """Forget what was computed for another device or type whenever the model is moved."""
+        self.forget_precomputed()
+        return super()._apply(fn, recurse)
 
     @property
     def unet(self) -> DepthUNet:
@@ -222,22 +126,30 @@ class SyncDreamer(nn.Module):
     def precompute(self) -> Precomputed:
         """Return what is the same in every step and for every input, computed at the first call.
 
-        Call only when the weights are in place and will not change.
+        For inference: the unconditional branch's part has no gradients.
         """
         if self._precomputed is None:
-            config = self.config
-            to_latents = torch.tensor(
-                [1 / config.autoencoder.downsampling] * 2 + [1.0], device=self.Ks.device
-            )
-            geometry = view_geometry(
-                config.volume, self.Ks * to_latents[:, None], self.poses, config.latent_size
-            )
-            self._precomputed = Precomputed(geometry, self.unet.null_residuals(config.latent_size))
+            with torch.inference_mode(False), torch.no_grad():
+                residuals = self.unet.null_residuals(self.config.latent_size)
+                self._precomputed = Precomputed(self.view_geometry(), residuals)
         return self._precomputed
 
     def forget_precomputed(self) -> None:
-        """Forget what `precompute` keeps; needed when the weights or the cameras have changed."""
+        """Forget what `precompute` keeps; for after a change of the weights in place."""
         self._precomputed = None
+
+    def view_geometry(self) -> ViewGeometry:
+        """Work out where the volumes are sampled, from the cameras of the checkpoint.
+
+        On the CPU, so that a GPU's settings for faster products do not move the samples.
+        """
+        config, device = self.config, self.Ks.device
+        to_latents = torch.tensor([1 / config.autoencoder.downsampling] * 2 + [1.0])
+        intrinsics = self.Ks.cpu() * to_latents[:, None]
+        geometry = view_geometry(config.volume, intrinsics, self.poses.cpu(), config.latent_size)
+        return ViewGeometry(
+            geometry.vertices_in_views.to(device), geometry.rays_in_volume.to(device)
+        )
 
     def embed_time(self, timesteps: Tensor) -> Tensor:
         """Time embedding of the volume networks, (B,) -> (B, time_dim)."""
@@ -260,6 +172,9 @@ class SyncDreamer(nn.Module):
             features: of B input images.
             elevation: of the input views, radians, (B,).
             noise: standard normal, the posterior draw, (B, C, H, W).
+
+        Returns:
+            for all N views, in the networks' type.
         """
         target = math.radians(self.config.cameras.elevation_deg)
         viewpoints = viewpoint_embedding(elevation, target, self.azimuth).to(self.unet.dtype)

@@ -21,7 +21,8 @@ class SamplerConfig:
     Attributes:
         steps: number of denoising steps, 1 .. 1000.
         guidance_scale: s in e = e_uncond + s (e_cond - e_uncond); 1 runs one branch only.
-        eta: 0 is deterministic DDIM, 1 the published setting.
+        eta: 0 is deterministic DDIM, 1 the published setting; above 1 the variances would not
+            add up.
     """
 
     steps: int = 50
@@ -31,8 +32,8 @@ class SamplerConfig:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"the number of sampling steps must be at least 1, got {self.steps}")
-        if self.eta < 0:
-            raise ValueError(f"eta must not be negative, got {self.eta}")
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"eta must be from 0 to 1, got {self.eta}")
 
 
 def ddim_update(x_t: Tensor, noise_prediction: Tensor, step: DDIMStep, noise: Tensor) -> Tensor:

@@ -170,7 +170,10 @@ class UNet(nn.Module):
         return self.time_embed(timestep_embedding(timesteps, self.config.channels).to(self.dtype))
 
     def encode(self, x: Tensor, time: Tensor, context: Tensor) -> list[Tensor]:
-        """Return the output of every input block, the last being the middle's input."""
+        """Return the output of every input block, the last being the middle's input.
+
+        Args and shapes as in `Block.forward`; each result is (B, C, H, W) of its own level.
+        """
         skips = []
         for block in self.input_blocks:
             x = block(x, time, context)

@@ -17,6 +17,22 @@ def _conv(dim_in: int, dim_out: int, stride: int = 1) -> nn.Conv3d:
     return nn.Conv3d(dim_in, dim_out, 3, stride=stride, padding=1)
 
 
+class UpConv3d(nn.ConvTranspose3d):
+    """Transposed convolution to twice the size; on Apple's GPUs, which lack it, in two steps."""
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        """(B, C, D, H, W) -> (B, C', 2D, 2H, 2W)."""
+        return self.in_two_steps(x) if x.device.type == "mps" else super().forward(x)
+
+    def in_two_steps(self, x: Tensor) -> Tensor:
+        """Put zeros between the samples, then convolve with the mirrored kernel: the same."""
+        batch, channels, *size = x.shape
+        spread = x.new_zeros(batch, channels, *(2 * side for side in size))
+        spread[:, :, ::2, ::2, ::2] = x
+        kernel = self.weight.flip(2, 3, 4).transpose(0, 1)
+        return F.conv3d(spread, kernel, self.bias, padding=1)
+
+
 class ViewEncoderBlock(nn.Module):
     """Residual block that is told the time and the view."""
 
@@ -108,7 +124,7 @@ class VolumeUpBlock(VolumeBlock):
 
     def resample(self, dim_in: int, dim_out: int, stride: int) -> nn.Module:  # noqa: ARG002
         """Return the convolution that ends the block."""
-        return nn.ConvTranspose3d(dim_in, dim_out, 3, stride=2, padding=1, output_padding=1)
+        return UpConv3d(dim_in, dim_out, 3, stride=2, padding=1, output_padding=1)
 
 
 class SpatialVolumeUNet(nn.Module):

@@ -72,10 +72,15 @@ def _check_size(path: Path, size: tuple[int, int]) -> None:
 
 def _to_rgb_or_rgba(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
-        levels = np.asarray(image).astype(np.float64)
+        levels = np.asarray(image).astype(np.float32)
+        see_through = image.info.get("transparency")
+        alpha = np.where(levels == see_through, 0, 255).astype(np.uint8)
         if image.mode == "F":  # floating-point grey: [0, 1] by convention
-            levels = levels * 65535.0
-        image = Image.fromarray((np.clip(levels, 0, 65535) / 257.0).round().astype(np.uint8))
+            levels = np.nan_to_num(levels) * 65535.0
+        grey = (np.clip(levels, 0, 65535) / 257.0).round().astype(np.uint8)
+        if see_through is None:
+            return Image.fromarray(np.stack([grey] * 3, axis=-1))
+        return Image.fromarray(np.stack([grey, grey, grey, alpha], axis=-1))
     if image.mode in ("RGBA", "RGB"):
         return image
     has_alpha = "A" in image.mode or "a" in image.mode or "transparency" in image.info
@@ -110,6 +115,11 @@ def frame_object(image: Image.Image, crop_size: int, size: int) -> Image.Image:
         raise ValueError("the image is fully transparent: there is no object in it")
     if crop_size == -1:
         side = max(image.size)
+        if side * side > MAX_INPUT_PIXELS:
+            raise ValueError(
+                f"the image of {image.width} x {image.height} pixels is too large to be padded to "
+                f"a square; make it smaller or cut it"
+            )
         square = Image.new(image.mode, (side, side))
         square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
         return square.resize((size, size), Image.Resampling.BICUBIC)
@@ -170,9 +180,10 @@ def prepare_image(path: Path, crop_size: int, size: int) -> np.ndarray:
     """
     image = read_image(path)
     if image.mode == "RGB":
-        log.warning("%s has no alpha channel: its background is taken as part of the object", path)
+        if crop_size == -1:
+            log.warning("%s has no alpha channel: its background counts as the object", path)
     elif crop_size != -1 and image.getchannel("A").getextrema()[0] == 255:
-        log.warning("%s is opaque everywhere: its background is taken as part of the object", path)
+        log.warning("%s is opaque everywhere: its background counts as the object", path)
     try:
         return composite_on_white(frame_object(image, crop_size, size))
     except ValueError as error:

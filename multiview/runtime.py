@@ -67,6 +67,8 @@ def pick_device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda", "mps"):
+            raise RuntimeError("expected cpu, cuda, cuda:<n> or mps")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
@@ -98,12 +100,12 @@ def check_free_space(folder: Path, needed: int) -> None:
         )
 
 
-def peak_memory() -> str:
-    """Say how much memory this process has used at most: the GPU's where there is one."""
+def peak_memory(device: torch.device) -> str:
+    """Say how much memory this process has used at most, of the GPU if it computes there."""
     import torch
 
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return f"peak GPU memory {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB"
+    if device.type == "cuda":
+        return f"peak GPU memory {torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB"
     try:  # Linux; what `resource` says there may be the peak of the process that started this one
         status = Path("/proc/self/status").read_text()
         kilobytes = next(int(s.split()[1]) for s in status.splitlines() if s.startswith("VmHWM"))

@@ -9,8 +9,8 @@ import torch
 
 from benchmarks.seeded_weights import seeded_state
 from ldm.checkpoint import empty_model
-from ldm.config import GenerateConfig
-from ldm.model import SyncDreamer, SyncDreamerConfig, model_buffers
+from ldm.config import GenerateConfig, SyncDreamerConfig, model_buffers
+from ldm.model import SyncDreamer
 from ldm.unet import UNetConfig
 from multiview.runtime import load_config
 
@@ -20,7 +20,8 @@ COMPACT_GOLDENS = ROOT / "tests" / "data" / "goldens.npz"
 COMPACT_VALUES = 2048
 
 needs_shared = pytest.mark.skipif(
-    not SHARED.is_dir(), reason=f"reference data not found at {SHARED.name}/ beside the project"
+    not (SHARED / "goldens").is_dir(),
+    reason="the reference data are not beside the project",
 )
 
 

@@ -29,9 +29,12 @@ def run(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess
 
 
 def test_help_takes_less_than_a_second():
-    start = time.perf_counter()
-    done = run("generate.py", "--help")
-    assert time.perf_counter() - start < 1.0
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = run("generate.py", "--help")
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 1.0
     assert done.returncode == 0
     assert "--batch_view_num" in done.stdout
 
@@ -44,6 +47,7 @@ def readme_commands() -> list[list[str]]:
 
 
 def test_every_command_of_the_readme_parses_and_its_files_exist():
+    assert "@@" not in (ROOT / "README.md").read_text()
     commands = readme_commands()
     assert len(commands) >= 5
     for script, *arguments in commands:
@@ -76,14 +80,13 @@ def test_every_requirement_is_imported_and_every_import_required():
     imported = set()
     for path in ROOT.glob("*.py"):
         imported |= set(re.findall(r"^\s*(?:from|import) (\w+)", path.read_text(), re.M))
-    for package in ("ldm", "multiview", "benchmarks"):
+    for package in ("ldm", "multiview", "benchmarks", "docs"):
         for path in (ROOT / package).rglob("*.py"):
             imported |= set(re.findall(r"^\s*(?:from|import) (\w+)", path.read_text(), re.M))
     known = packages_distributions()
     third_party = {
-        known[name][0].lower().replace("-", "_")
+        known.get(name, [name])[0].lower().replace("-", "_")
         for name in imported - own - set(sys.stdlib_module_names)
-        if name in known
     }
     assert third_party - {"pyyaml"} == names  # YAML's errors; OmegaConf brings it along
 
@@ -224,6 +227,7 @@ def test_the_whole_command_runs_from_another_process(tmp_path: Path, tiny_checkp
     first = (tmp_path / "0.png").read_bytes()
     again = run(*arguments, "--overwrite")
     assert again.returncode == 0
+    assert "wrote" in again.stderr
     assert (tmp_path / "0.png").read_bytes() == first
     assert len(list((tmp_path / "0").iterdir())) == 16
 
@@ -274,6 +278,7 @@ def test_the_full_size_model_runs_end_to_end_and_repeats_itself(
     for extra in ([], ["--overwrite"]):
         done = run(*arguments, *extra)
         assert done.returncode == 0, done.stderr
+        assert "wrote" in done.stderr
         strips.append((tmp_path / "0.png").read_bytes())
     assert strips[0] == strips[1]
     with Image.open(tmp_path / "0.png") as image:
@@ -291,7 +296,7 @@ def test_loading_takes_hardly_more_memory_than_the_weights_in_use(
 import sys, torch
 from pathlib import Path
 from ldm.checkpoint import DTYPES, empty_model, load_model
-from ldm.model import SyncDreamerConfig
+from ldm.config import SyncDreamerConfig
 
 def peak():
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024

@@ -10,8 +10,11 @@ import torch
 from safetensors.torch import save_file
 
 from ldm import checkpoint
-from ldm.checkpoint import convert, fingerprint, inspect, load_model, main, read_state
-from ldm.model import SyncDreamer, SyncDreamerConfig
+from ldm.checkpoint import convert, fingerprint, inspect, load_model, main
+from ldm.config import SyncDreamerConfig
+from ldm.model import SyncDreamer
+from ldm.weights_file import read_state
+from tests.conftest import ROOT
 
 CPU = torch.device("cpu")
 
@@ -81,7 +84,11 @@ def test_the_schedule_and_cameras_of_the_file_win_over_computed_ones(
     state["poses"] = state["poses"] + 0.01
     model = load(tiny_config, with_state(tmp_path / "far.ckpt", state))
     assert torch.equal(model.poses, state["poses"])
-    assert "'poses' is up to 0.01 away from the configuration" in caplog.text
+    assert "'poses' is up to 1e+02 % away from the configuration" in caplog.text
+
+    state["Ks"] = 2 * state["Ks"]
+    with pytest.raises(ValueError, match="made for views of 256 x 256 pixels"):
+        load(tiny_config, with_state(tmp_path / "large.ckpt", state))
 
 
 def test_schedule_and_cameras_are_computed_where_the_file_has_none(
@@ -117,6 +124,7 @@ def test_a_file_that_does_not_fit_says_which_keys_and_how_many(
         (["visual.proj", "token_embedding.weight"], "a CLIP file"),
         (["encoder.a", "decoder.a", "quant_conv.weight"], "an autoencoder"),
         (["renderer.sdf_network.a"], "a renderer"),
+        (["module.spatial_volume.a"], "several GPUs"),
         (["something"], "no kind of checkpoint known"),
     ],
 )
@@ -141,6 +149,12 @@ def test_files_that_are_no_checkpoints_are_recognised(tmp_path: Path, tiny_check
     refused("pointer.ckpt", pointer, "git-lfs pointer")
     refused("page.ckpt", b"<!DOCTYPE html><html>Sign in</html>", "web page")
     refused("noise.ckpt", b"\x01\x02\x03" * 100, "is no checkpoint")
+    for content in ([1, 2], torch.zeros(3), {1: torch.zeros(3)}, {"state_dict": [1]}, {}):
+        torch.save(content, tmp_path / "odd.ckpt")
+        with pytest.raises(ValueError, match=r"odd\.ckpt: holds no tensors by name"):
+            read_state(tmp_path / "odd.ckpt")
+    refused("garbled.ckpt", whole.replace(b"state_dict", b"\xff" * 10), "refused|damaged")
+    refused("directory.ckpt", whole[:-60] + b"\0" * 60, "half download")
     refused("tensor.ckpt", pickle.dumps([1, 2]), "refused")
 
     good = tmp_path / "good.safetensors"
@@ -185,7 +199,7 @@ def test_a_file_that_needs_code_is_refused_and_nothing_of_it_runs(tmp_path: Path
     trap = tmp_path / "trap"
     path = tmp_path / "attack.ckpt"
     torch.save({"state_dict": {"a": torch.zeros(2)}, "callbacks": Attack(trap)}, path)
-    with pytest.raises(ValueError, match=r"refused.*run code.*convert"):
+    with pytest.raises(ValueError, match="refused"):
         read_state(path)
     with pytest.raises(ValueError, match="cannot be read without running code"):
         read_state(path, placeholders=True)
@@ -217,7 +231,7 @@ def test_convert_takes_the_tensors_out_of_a_file_with_foreign_classes(
         "hyper_parameters": Callback(),
     }
     torch.save(content, source)
-    with pytest.raises(ValueError, match="Callback"):
+    with pytest.raises(ValueError, match=r"refused.*run code.*Callback.*a SyncDreamer.*convert"):
         read_state(source)
     main(["convert", str(source), str(target)])
     same_state(load(tiny_config, target), tiny_model.state_dict())
@@ -236,6 +250,11 @@ def test_a_converted_half_precision_file_gives_what_casting_on_loading_gives(
         convert(tiny_checkpoint, target)
     with pytest.raises(ValueError, match=r"must end in \.safetensors"):
         convert(tiny_checkpoint, tmp_path / "x.ckpt")
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        convert(tiny_checkpoint, tmp_path / "no" / "x.safetensors")
+    other = with_state(tmp_path / "clip.ckpt", {"visual.proj": torch.zeros(2)})
+    with pytest.raises(ValueError, match="--dtype is for SyncDreamer checkpoints"):
+        convert(other, tmp_path / "x.safetensors", torch.bfloat16)
 
 
 def test_convert_copes_with_shared_and_strided_tensors(tmp_path: Path):
@@ -260,7 +279,7 @@ def test_inspect_says_what_a_file_is_and_what_it_lacks(
 
 
 def test_manifest_prints_one_tensor_a_line(capsys):
-    main(["manifest", "--cfg", "configs/tiny.yaml"])
+    main(["manifest", "--cfg", str(ROOT / "configs" / "tiny.yaml")])
     lines = capsys.readouterr().out.splitlines()
     assert "cc_projection.weight\t64x68\tfloat32" in lines
 

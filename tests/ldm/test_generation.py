@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from ldm import generation
-from ldm.generation import GenerateOptions, collect_inputs, generate
+from ldm.generation import GenerateOptions, generate
+from ldm.results import collect_inputs
 from ldm.sampler import SamplerConfig
 
 SAMPLER = SamplerConfig(steps=2)
@@ -158,7 +159,9 @@ def test_overwrite_replaces_results_made_otherwise_and_gives_the_same_bytes_agai
     assert path.read_bytes() != first
     generate(tiny_config, [picture], [20.0], change(options, overwrite=True))
     assert path.read_bytes() == first
-    assert made == [5, 9, 5]
+    generate(tiny_config, [picture], [20.0], change(options, overwrite=True))
+    assert path.read_bytes() == first
+    assert made == [5, 9, 5, 5]  # also where the settings are the same
 
 
 def test_an_input_that_changed_is_another_setting(tiny_config, picture, options):
@@ -192,6 +195,30 @@ def test_views_and_preview_are_written_also_for_a_kept_sample(tiny_config, pictu
         assert gif.n_frames == 16
 
 
+def test_a_strip_that_was_changed_afterwards_is_not_taken_for_the_one_that_was_made(
+    tiny_config, picture, options
+):
+    (path,) = generate(tiny_config, [picture], [20.0], options)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(FileExistsError, match="not the file that was written then"):
+        generate(tiny_config, [picture], [20.0], options)
+
+
+def test_views_and_preview_of_a_replaced_strip_are_removed(tiny_config, picture, options):
+    more = change(options, save_views=True, preview=True)
+    generate(tiny_config, [picture], [20.0], more)
+    (options.output / "0" / "notes.txt").write_text("mine")
+    (options.output / "probe").write_text("mine")
+    generate(tiny_config, [picture], [20.0], change(options, seed=9, overwrite=True))
+    assert sorted(p.name for p in options.output.iterdir()) == ["0", "0.json", "0.png", "probe"]
+    assert [p.name for p in (options.output / "0").iterdir()] == ["notes.txt"]
+
+
+def test_tf32_is_refused_where_there_is_none(tiny_config, picture, options):
+    with pytest.raises(ValueError, match="tf32 is for CUDA"):
+        generate(tiny_config, [picture], [20.0], change(options, dtype="tf32"))
+
+
 def test_a_folder_is_a_batch_with_one_model(tiny_config, picture, options, made, monkeypatch):
     draw(picture.parent / "second.png", (0, 90, 200, 255))
     (picture.parent / "notes.txt").write_text("not an image")
@@ -208,9 +235,15 @@ def test_a_folder_is_a_batch_with_one_model(tiny_config, picture, options, made,
 def test_each_input_may_have_its_own_elevation(tmp_path: Path):
     a, b = (draw(tmp_path / "in" / f"{n}.png", (1, 2, 3, 255)) for n in "ab")
     out = tmp_path / "out"
-    assert collect_inputs([a], [5.0], out) == [(a, 5.0, out)]
-    assert collect_inputs([b, a], [5.0, 7.0], out) == [(b, 5.0, out / "b"), (a, 7.0, out / "a")]
-    assert [e for _, e, _ in collect_inputs([tmp_path / "in"], [5.0], out)] == [5.0, 5.0]
+    (tmp_path / "in" / "._a.png").write_bytes(b"what macOS leaves on foreign disks")
+
+    def collected(paths, elevations):
+        sources = collect_inputs(paths, elevations, out)
+        return [(source.path, source.elevation_deg, source.folder) for source in sources]
+
+    assert collected([a], [5.0]) == [(a, 5.0, out)]
+    assert collected([b, a], [5.0, 7.0]) == [(b, 5.0, out / "b"), (a, 7.0, out / "a")]
+    assert collected([tmp_path / "in"], [5.0]) == [(a, 5.0, out / "a"), (b, 5.0, out / "b")]
     with pytest.raises(ValueError, match="2 values for 1 images"):
         collect_inputs([a], [5.0, 7.0], out)
     with pytest.raises(ValueError, match="two inputs are called 'a'"):
@@ -252,7 +285,8 @@ def test_bfloat16_gives_nearly_the_same_picture(tiny_config, picture, options, t
     (exact,) = generate(tiny_config, [picture], [20.0], options)
     low = change(options, dtype="bf16", output=tmp_path / "low")
     (rough,) = generate(tiny_config, [picture], [20.0], low)
-    assert np.abs(read(exact).astype(float) - read(rough)).mean() < 8
+    difference = np.abs(read(exact).astype(float) - read(rough)).mean()
+    assert 0 < difference < 8
 
 
 def test_numbers_that_overflow_are_an_error_not_a_black_picture(
@@ -262,7 +296,7 @@ def test_numbers_that_overflow_are_an_error_not_a_black_picture(
         "ldm.model.SyncDreamer.sample",
         lambda *args, **kwargs: torch.full((16, 4, 16, 16), torch.nan),
     )
-    with pytest.raises(RuntimeError, match="overflowed"):
+    with pytest.raises(ValueError, match="not finite"):
         generate(tiny_config, [picture], [20.0], options)
     assert not (options.output / "0.png").exists()
 
@@ -272,7 +306,7 @@ def test_the_record_beside_a_strip_holds_all_that_its_pixels_depend_on(
 ):
     generate(tiny_config, [picture], [20.0], options)
     record = json.loads((options.output / "0.json").read_text())
-    assert set(record) == {
-        "input", "elevation_deg", "crop_size", "steps", "guidance_scale", "eta", "dtype", "model",
-        "seed",
+    assert set(record["settings"]) == {
+        "input", "elevation_deg", "crop_size", "steps", "guidance_scale", "eta", "dtype",
+        "weights", "config", "seed",
     }  # fmt: skip

@@ -9,13 +9,8 @@ import torch
 
 from benchmarks import plain
 from ldm.checkpoint import empty_model, manifest
-from ldm.model import (
-    CameraConfig,
-    Conditions,
-    SyncDreamer,
-    SyncDreamerConfig,
-    viewpoint_embedding,
-)
+from ldm.config import CameraConfig, SyncDreamerConfig, viewpoint_embedding
+from ldm.model import Conditions, SyncDreamer
 from ldm.sampler import SamplerConfig
 from ldm.unet import UNetConfig
 from tests.conftest import cast, relative_error

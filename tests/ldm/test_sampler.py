@@ -64,5 +64,7 @@ def test_the_direction_term_is_the_root_of_at_least_1e_minus_7():
 def test_settings_out_of_range_are_refused():
     with pytest.raises(ValueError, match="at least 1"):
         SamplerConfig(steps=0)
-    with pytest.raises(ValueError, match="negative"):
+    with pytest.raises(ValueError, match="from 0 to 1"):
         SamplerConfig(eta=-0.5)
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        SamplerConfig(eta=1.5)

@@ -115,6 +115,8 @@ def test_16_bit_grey_is_scaled_not_cut(tmp_path: Path):
     levels = np.array([[0, 257 * 100], [257 * 200, 65535]], np.uint16)
     path = save(Image.fromarray(levels), tmp_path / "deep.png")
     assert np.asarray(read_image(path))[..., 0].tolist() == [[0, 100], [200, 255]]
+    Image.fromarray(levels).save(path, transparency=257 * 100)
+    assert np.asarray(read_image(path))[..., 3].tolist() == [[255, 0], [255, 255]]
 
 
 def test_a_palette_with_transparency_keeps_it(tmp_path: Path):
@@ -201,6 +203,11 @@ def test_a_12000_pixel_image_takes_bounded_memory(tmp_path: Path):
     )
     assert int(run.stdout) < 2 * 2**20  # KiB; the pixels are 549 MiB, Pillow holds them thrice
     assert run.stderr == ""
+
+
+def test_a_long_thin_image_is_refused_before_it_is_padded_to_a_square():
+    with pytest.raises(ValueError, match="60000 x 20 pixels is too large to be padded"):
+        frame_object(Image.new("RGBA", (60000, 20), "red"), -1, 256)
 
 
 def test_larger_images_are_refused_before_they_are_decoded(tmp_path: Path):

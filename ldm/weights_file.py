@@ -1,0 +1,215 @@
+"""Reading the tensors of a weights file without running anything in it; saying what a file is."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shlex
+import struct
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+Container = Literal["safetensors", "zip", "pickle"]
+
+
+def describe_names(names: Iterable[str]) -> str:
+    """Say in words what a state dict with these names looks like."""
+    names = list(names)
+
+    def has(*prefixes: str) -> bool:
+        return all(any(name.startswith(prefix) for name in names) for prefix in prefixes)
+
+    if has("spatial_volume.", "model.diffusion_model."):
+        return "a SyncDreamer checkpoint"
+    if has("module."):
+        return "a checkpoint of a model wrapped for several GPUs (every name begins with 'module.')"
+    if has("cc_projection.", "cond_stage_model."):
+        return "a Zero123 checkpoint (a starting point for training, not for sampling)"
+    if has("cond_stage_model.", "model.diffusion_model."):
+        return "a Stable Diffusion checkpoint"
+    if has("visual."):
+        return "a CLIP file (not needed for sampling: a SyncDreamer checkpoint holds CLIP)"
+    if has("encoder.", "decoder.", "quant_conv."):
+        return "an autoencoder"
+    if has("renderer."):
+        return "a checkpoint of a renderer (NeuS or NeRF)"
+    return "no kind of checkpoint known here"
+
+
+def container_of(path: Path) -> Container:
+    """Tell what kind of file holds the weights, or say what the file is instead.
+
+    Returns:
+        "safetensors"; "zip", torch's format, which can be mapped; "pickle", torch's before 1.6.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a checkpoint, or not all of it.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such checkpoint; ckpt/README.md says where to get it")
+    if not path.is_file():
+        kind = "a folder" if path.is_dir() else "no regular file"
+        raise ValueError(f"{path}: is {kind}, expected a checkpoint file")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(512)
+    if not head:
+        raise ValueError(f"{path}: the file is empty; download it again")
+    if head.startswith(b"version https://git-lfs"):
+        raise ValueError(
+            f"{path}: is a git-lfs pointer of {size} bytes, not the weights; "
+            f"fetch them with 'git lfs pull'"
+        )
+    if head.lstrip()[:5].lower() in (b"<!doc", b"<html"):
+        raise ValueError(f"{path}: is a web page, not the weights; download the file itself")
+    if head.startswith(b"PK"):
+        _check_zip(path, size)
+        return "zip"
+    if path.suffix == ".safetensors" or head[8:9] == b"{":
+        _check_safetensors(path, head, size)
+        return "safetensors"
+    if head.startswith(b"\x80"):
+        return "pickle"
+    raise ValueError(
+        f"{path}: is no checkpoint (.ckpt or .safetensors); it starts with {head[:8]!r}"
+    )
+
+
+def _check_zip(path: Path, size: int) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name.split("/", 1)[-1] for name in archive.namelist()]
+    except zipfile.BadZipFile as error:
+        raise ValueError(
+            f"{path}: looks like a half download: {size} bytes, and the end of the archive is "
+            f"missing or damaged; download it again"
+        ) from error
+    if "constants.pkl" in names:
+        raise ValueError(
+            f"{path}: is a TorchScript archive, as OpenAI's CLIP file (ViT-L-14.pt) is; a "
+            f"SyncDreamer checkpoint is expected (it holds CLIP's weights itself)"
+        )
+    if "data.pkl" not in names:
+        raise ValueError(f"{path}: is a zip archive without torch weights in it")
+
+
+def _check_safetensors(path: Path, head: bytes, size: int) -> None:
+    length = struct.unpack("<Q", head[:8])[0] if len(head) >= 8 else 0
+    if not 2 <= length <= 100_000_000:
+        raise ValueError(f"{path}: is no safetensors file: its header's length makes no sense")
+    end = None
+    if 8 + length <= size:
+        with path.open("rb") as file:
+            file.seek(8)
+            try:
+                header = json.loads(file.read(length))
+                entries = [v for k, v in header.items() if k != "__metadata__"]
+                end = 8 + length + max((entry["data_offsets"][1] for entry in entries), default=0)
+            except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+                raise ValueError(f"{path}: the safetensors header is damaged") from error
+    if end is None or size < end:
+        raise ValueError(
+            f"{path}: looks like a half download: {size} bytes, "
+            f"{end or 'more'} expected; download it again"
+        )
+
+
+def read_state(path: Path, placeholders: bool = False) -> dict[str, Tensor]:
+    """Map the tensors of a checkpoint file into memory; nothing in the file is run.
+
+    Args:
+        path: a Lightning or plain torch checkpoint, or a safetensors file.
+        placeholders: let objects of unknown classes, which old Lightning files hold beside the
+            weights, become inert placeholders instead of refusing the file.
+
+    Returns:
+        tensors by name, on the CPU, read from the file when they are used.
+
+    Raises:
+        FileNotFoundError, ValueError: naming the file, what it is and what to do.
+    """
+    container = container_of(path)
+    if container == "safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{path}: damaged safetensors file ({_line(error)})") from error
+    content = _load_pickled(path, container == "zip", placeholders)
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    tensors = {
+        name: value
+        for name, value in (state.items() if isinstance(state, Mapping) else ())
+        if isinstance(name, str) and isinstance(value, Tensor)
+    }
+    if not tensors:
+        raise ValueError(f"{path}: holds no tensors by name, expected a 'state_dict'")
+    return tensors
+
+
+def _load_pickled(path: Path, mapped: bool, placeholders: bool) -> Any:
+    def load() -> Any:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+
+    try:
+        if not placeholders:
+            return load()
+        with torch.serialization.safe_globals(_placeholders(path) if mapped else []):
+            return load()
+    except pickle.UnpicklingError as error:
+        if placeholders or not mapped:
+            raise ValueError(
+                f"{path}: refused, its tensors cannot be read without running code that is in it"
+            ) from error
+        raise ValueError(_refusal(path)) from error
+    except Exception as error:  # whatever a damaged pickle makes torch's unpickler raise
+        if "Cannot allocate memory" in str(error):
+            raise MemoryError(f"{path}: not enough memory to map the file") from error
+        raise ValueError(f"{path}: damaged or half downloaded ({_line(error)})") from error
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _refusal(path: Path) -> str:
+    """Say why a file with foreign classes is refused, what it looks like, and what to do."""
+    looks_like = describe_names(read_state(path, placeholders=True))
+    command = ["python", "-m", "ldm.checkpoint", "convert"]
+    command += [str(path), str(path.with_suffix(".safetensors"))]
+    return (
+        f"{path}: refused, because loading it in full would run code that the file names "
+        f"({', '.join(_foreign_globals(path))}). It looks like {looks_like}; to take its tensors "
+        f"out without running anything: {shlex.join(command)}"
+    )
+
+
+def _foreign_globals(path: Path) -> list[str]:
+    try:
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
+    except pickle.UnpicklingError:  # garbled beyond listing; loading it will fail and say so
+        return []
+
+
+def _placeholders(path: Path) -> list[Any]:
+    """Make an empty class for every class that the file names and torch does not know.
+
+    The weights-only unpickler calls these instead of what the file asks for, so the file's own
+    code is never imported, let alone run.
+    """
+
+    def make(full_name: str) -> tuple[type, str]:
+        def ignore(self: object, *args: object, **kwargs: object) -> None:
+            """Accept and forget whatever the file says."""
+
+        return type("Placeholder", (), {"__init__": ignore, "__setstate__": ignore}), full_name
+
+    return [make(name) for name in _foreign_globals(path)]
