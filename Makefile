@@ -29,6 +29,7 @@ test-all: lint
 	$(BIN)/python -m pytest
 
 ckpt/tiny.ckpt: configs/tiny.yaml benchmarks/seeded_weights.py | $(VENV)/.runtime
+	rm -f $@
 	$(BIN)/python -m benchmarks.seeded_weights --cfg configs/tiny.yaml --out $@
 
 lint: $(VENV)/.dev

@@ -11,13 +11,23 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 from pathlib import Path
 
 from multiview.cameras import REFERENCE_IMAGE_SIZE
 from multiview.runtime import add_common_flags, load_config, pick_device, run_script
 
 log = logging.getLogger(__name__)
+
+LIMITS: dict[str, tuple[float, float]] = {
+    "elevation": (-90, 90),
+    "sample_num": (1, 100_000),
+    "crop_size": (1, REFERENCE_IMAGE_SIZE),
+    "cfg_scale": (-1000, 1000),
+    "batch_view_num": (1, 1000),
+    "seed": (0, 2**62),
+    "sample_steps": (1, 1000),
+    "eta": (0, 1),
+}
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -62,33 +72,28 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """Parse and check the flags (exit 2 where they make no sense)."""
     parser = build_parser()
     args = parser.parse_args(argv)
-    for name, low, high in (
-        ("sample_num", 1, None),
-        ("batch_view_num", 1, None),
-        ("seed", 0, 2**63 - 1),
-        ("sample_steps", 1, 1000),
-    ):
-        value = getattr(args, name)
-        if value < low or (high is not None and value > high):
-            limits = f"at least {low}" if high is None else f"from {low} to {high}"
-            parser.error(f"--{name} must be {limits}, got {value}")
-    if args.crop_size != -1 and not 1 <= args.crop_size <= REFERENCE_IMAGE_SIZE:
-        parser.error(
-            f"--crop_size must be -1 or from 1 to {REFERENCE_IMAGE_SIZE}, got {args.crop_size}"
-        )
-    if not math.isfinite(args.cfg_scale):
-        parser.error(f"--cfg_scale must be a finite number, got {args.cfg_scale}")
-    if not 0 <= args.eta <= 1:
-        parser.error(f"--eta must be from 0 to 1, got {args.eta}")
+    for name in ("cfg", "ckpt"):  # the defaults are found from any folder
+        path, default = getattr(args, name), parser.get_default(name)
+        if path == default and not path.exists():
+            setattr(args, name, Path(__file__).parent / default)
+    for name, (low, high) in LIMITS.items():
+        values = getattr(args, name)
+        for value in values if isinstance(values, list) else [values]:
+            if not (low <= value <= high or (name == "crop_size" and value == -1)):
+                also = "-1 or " if name == "crop_size" else ""
+                parser.error(f"--{name} must be {also}from {low} to {high}, got {value}")
+    warn_of_doubtful(args)
+    return args
+
+
+def warn_of_doubtful(args: argparse.Namespace) -> None:
+    """Warn of values that work but are hardly meant."""
     for elevation in args.elevation:
-        if not -90 <= elevation <= 90:
-            parser.error(f"--elevation must be from -90 to 90 degrees, got {elevation}")
         if not -10 <= elevation <= 40:
             log.warning("elevation %g is outside [-10, 40], which the model knows", elevation)
     if args.cfg_scale < 1:
         effect = "weakened" if args.cfg_scale > 0 else "inverted" if args.cfg_scale else "ignored"
         log.warning("guidance %g is below 1: the input is %s", args.cfg_scale, effect)
-    return args
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -90,6 +90,8 @@ def main(argv: list[str] | None = None) -> None:
     from ldm.config import GenerateConfig, model_buffers
     from multiview.runtime import atomic_write, check_free_space, load_config
 
+    if args.out.exists():
+        raise FileExistsError(f"{args.out}: is there already; remove it or choose another name")
     config = load_config(GenerateConfig, args.cfg).model
     model = empty_model(config)
     args.out.parent.mkdir(parents=True, exist_ok=True)

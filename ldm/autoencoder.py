@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from multiview.runtime import check_positive
+
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
@@ -28,6 +30,11 @@ class AutoencoderConfig:
     res_blocks: int = 2
     latent_channels: int = 4
     scale: float = 0.18215
+
+    def __post_init__(self) -> None:
+        check_positive(self)
+        if self.channels % 32:
+            raise ValueError(f"autoencoder.channels must be a multiple of 32, got {self.channels}")
 
     @property
     def downsampling(self) -> int:

@@ -48,20 +48,26 @@ class Fit:
             not count).
         unexpected: names that only the file has.
         mismatched: (name, shape in the file, shape in the model).
+        not_real: names of tensors that are not floating-point numbers.
     """
 
     missing: list[str]
     unexpected: list[str]
     mismatched: list[tuple[str, tuple[int, ...], tuple[int, ...]]]
+    not_real: list[str]
 
     @property
     def exact(self) -> bool:
         """Whether the file fits."""
-        return not (self.missing or self.unexpected or self.mismatched)
+        return not (self.missing or self.unexpected or self.mismatched or self.not_real)
 
     def __str__(self) -> str:
         parts = []
-        for label, names in (("missing", self.missing), ("unexpected", self.unexpected)):
+        for label, names in (
+            ("missing", self.missing),
+            ("unexpected", self.unexpected),
+            ("not floating-point", self.not_real),
+        ):
             if names:
                 parts.append(f"{len(names)} keys {label} (first: {', '.join(names[:3])})")
         if self.mismatched:
@@ -73,18 +79,19 @@ class Fit:
         return "; ".join(parts) or "every name and shape fits"
 
 
-def fit(shapes: Mapping[str, tuple[int, ...]], model: SyncDreamer) -> Fit:
-    """Compare the names and shapes of a file with those of a model."""
+def fit(state: Mapping[str, Tensor], model: SyncDreamer) -> Fit:
+    """Compare the names, shapes and types of a file's tensors with those of a model."""
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     buffers = {name for name, _ in model.named_buffers()}
     return Fit(
-        missing=[name for name in expected if name not in shapes and name not in buffers],
-        unexpected=[name for name in shapes if name not in expected],
+        missing=[name for name in expected if name not in state and name not in buffers],
+        unexpected=[name for name in state if name not in expected],
         mismatched=[
-            (name, tuple(shapes[name]), shape)
+            (name, tuple(state[name].shape), shape)
             for name, shape in expected.items()
-            if name in shapes and tuple(shapes[name]) != shape
+            if name in state and tuple(state[name].shape) != shape
         ],
+        not_real=[name for name, tensor in state.items() if not tensor.is_floating_point()],
     )
 
 
@@ -102,9 +109,16 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
 
 
 def empty_model(config: SyncDreamerConfig) -> SyncDreamer:
-    """Build the model on the meta device: names and shapes, no memory."""
-    with torch.device("meta"):
-        return SyncDreamer(config)
+    """Build the model on the meta device: names and shapes, no memory.
+
+    Raises:
+        ValueError: the sizes do not go together.
+    """
+    try:
+        with torch.device("meta"):
+            return SyncDreamer(config)
+    except (RuntimeError, ValueError, OverflowError) as error:
+        raise ValueError(f"a model of the configured sizes cannot be built: {error}") from error
 
 
 def load_model(
@@ -129,7 +143,7 @@ def load_model(
     """
     state = read_state(path)
     model = empty_model(config)
-    found = fit({name: tuple(tensor.shape) for name, tensor in state.items()}, model)
+    found = fit(state, model)
     if not found.exact:
         raise ValueError(
             f"{path} does not fit the model: {found}. The file looks like "
@@ -183,6 +197,8 @@ def _report_deviations(
             )
     for name in USED_BUFFERS:
         if name in state:
+            if not state[name].isfinite().all():
+                raise ValueError(f"{path}: damaged, its '{name}' holds numbers that are not finite")
             expected_values = computed[name]
             scale = expected_values.abs().clamp_min(0.01)
             deviation = float(((state[name].float() - expected_values) / scale).abs().max())
@@ -227,11 +243,11 @@ def convert(source: Path, target: Path, dtype: torch.dtype | None = None) -> Non
         for name, tensor in state.items():
             if SyncDreamer.storage_dtype(name, dtype) == dtype and tensor.is_floating_point():
                 converted[name] = tensor.to(dtype)
+    check_free_space(target.parent, sum(tensor.nbytes for tensor in converted.values()))
     shared = Counter(tensor.untyped_storage().data_ptr() for tensor in converted.values())
     for name, tensor in converted.items():
         alone = shared[tensor.untyped_storage().data_ptr()] == 1
         converted[name] = tensor.contiguous() if alone else tensor.contiguous().clone()
-    check_free_space(target.parent, sum(tensor.nbytes for tensor in converted.values()))
     with atomic_write(target) as path:
         save_file(converted, path, metadata={"format": "pt"})
 
@@ -247,10 +263,10 @@ def inspect(path: Path, config: SyncDreamerConfig) -> str:
         + ", ".join(f"{count} {name}" for name, count in types.most_common()),
         f"fingerprint {fingerprint(state)}",
     ]
-    found = fit({name: tuple(t.shape) for name, t in state.items()}, empty_model(config))
+    found = fit(state, empty_model(config))
     lines.append(f"against the configuration: {found}")
     for label, names in (("missing", found.missing), ("unexpected", found.unexpected)):
-        lines += [f"  {label}: {name}" for name in names[:20]]
+        lines += [f"  {label}: {ascii(name)[1:-1]}" for name in names[:20]]
         lines += [f"  {label}: ... and {len(names) - 20} more"] if len(names) > 20 else []
     return "\n".join(lines)
 

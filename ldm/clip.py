@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from multiview.runtime import check_positive
+
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -37,6 +39,9 @@ class CLIPConfig:
     text_width: int = 768
     text_length: int = 77
     vocabulary: int = 49408
+
+    def __post_init__(self) -> None:
+        check_positive(self)
 
 
 class CLIPWithLeftovers(nn.Module):

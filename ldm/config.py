@@ -17,6 +17,7 @@ from ldm.schedule import ScheduleConfig, schedule_buffers
 from ldm.spatial_volume import VolumeConfig
 from ldm.unet import UNetConfig
 from multiview.cameras import orbit_cameras
+from multiview.runtime import check_positive
 
 VIEW_DIM = 4
 """Numbers that describe a viewpoint: see `viewpoint_embedding`."""
@@ -37,6 +38,9 @@ class CameraConfig:
     image_size: int = 256
     elevation_deg: float = 30.0
     distance: float = 1.5
+
+    def __post_init__(self) -> None:
+        check_positive(self)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from ldm.results import (
     collect_inputs,
     plan_samples,
     prepare_output,
+    refuse_conflicts,
     refuse_to_replace,
     write_extras,
     write_sample,
@@ -95,7 +96,7 @@ def generate_strip(
         uint8 strip, (H, N H, 3).
 
     Raises:
-        ValueError: the latents are not finite.
+        ValueError: the images are not finite.
     """
     device = model.azimuth.device
     generator = torch.Generator().manual_seed(seed)
@@ -111,12 +112,11 @@ def generate_strip(
         batch_view_num,
         progress=lambda steps: tqdm(steps, "denoising", disable=None, leave=False),
     )
-    if not latents.isfinite().all():
-        raise ValueError(
-            "the latents are not finite: fp16 overflowed (use --dtype bf16 or fp32), or the "
-            "weights are damaged"
-        )
     images = model.decode(latents, batch_view_num)
+    if not images.isfinite().all():
+        half = model.unet.dtype == torch.float16
+        cause = "fp16 overflowed; use --dtype bf16 or fp32" if half else "the weights are damaged"
+        raise ValueError(f"the images came out as numbers that are not finite: {cause}")
     return views_to_strip(to_uint8(rearrange(images, "n c h w -> n h w c").cpu().numpy()))
 
 
@@ -128,8 +128,8 @@ def generate(
 ) -> list[Path]:
     """Make the samples of all inputs with one model; keep those that are there already.
 
-    Everything that can be wrong with the inputs, the checkpoint and the output is found before
-    the weights are loaded and before anything is written.
+    What can be wrong with the inputs, the settings and the output is found before the weights
+    are loaded and before any file is written.
 
     Returns:
         the strips, in order.
@@ -152,8 +152,10 @@ def generate(
         "config": hashlib.sha256(repr(config).encode()).hexdigest()[:16],
     }
     samples = plan_samples(sources, settings, options.sample_num, options.seed)
+    refuse_conflicts(samples)
     if not options.overwrite:
-        refuse_to_replace(samples)
+        for sample in samples:
+            refuse_to_replace(sample)
     kept = [] if options.overwrite else [sample for sample in samples if sample.is_done()]
     todo = [sample for sample in samples if sample not in kept]
     copies = 1 + options.save_views + options.preview
@@ -205,6 +207,8 @@ def _generate(
         strip = generate_strip(
             model, features, elevation, seed, options.sampler, options.batch_view_num
         )
+        if not options.overwrite:
+            refuse_to_replace(sample)  # another process may have written there meanwhile
         write_sample(sample, strip)
         write_extras(sample, options.save_views, options.preview)
         log.info("wrote %s", sample.path)

@@ -79,6 +79,10 @@ class Sample:
             and recorded["sha256"] == _checksum(self.path)
         )
 
+    def is_recorded(self) -> bool:
+        """Whether a record is there that this command wrote."""
+        return self._recorded() is not None
+
     def differences(self) -> str:
         """Say how the strip that is there differs from what is asked."""
         recorded = self._recorded()
@@ -95,7 +99,7 @@ class Sample:
     def _recorded(self) -> dict[str, Any] | None:
         try:
             recorded = json.loads(self.record.read_text())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         if not isinstance(recorded, dict) or not isinstance(recorded.get("settings"), dict):
             return None
@@ -104,6 +108,23 @@ class Sample:
 
 def _checksum(path: Path) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
+def _images_in(path: Path) -> list[Path]:
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file or folder")
+    if not path.is_dir():
+        return [path]
+    found = sorted(
+        file
+        for file in path.iterdir()
+        if file.suffix.lower() in IMAGE_SUFFIXES
+        and not file.name.startswith(".")
+        and file.is_file()
+    )
+    if not found:
+        raise ValueError(f"{path}: there are no images in this folder")
+    return found
 
 
 def collect_inputs(
@@ -119,21 +140,7 @@ def collect_inputs(
     Raises:
         FileNotFoundError, ValueError: no images, or names or elevations that do not match.
     """
-    images: list[Path] = []
-    for path in paths:
-        if not path.exists():
-            raise FileNotFoundError(f"{path}: no such file or folder")
-        if path.is_dir():
-            found = sorted(
-                file
-                for file in path.iterdir()
-                if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
-            )
-            if not found:
-                raise ValueError(f"{path}: there are no images in this folder")
-            images += found
-        else:
-            images.append(path)
+    images = [image for path in paths for image in _images_in(path)]
     if len(elevations_deg) not in (1, len(images)):
         raise ValueError(
             f"--elevation needs one value for all images or one for each: got "
@@ -143,6 +150,9 @@ def collect_inputs(
         elevations_deg = list(elevations_deg) * len(images)
     if len(images) == 1 and not paths[0].is_dir():
         return [Source(images[0], elevations_deg[0], output)]
+    for path in images:
+        if path.stem in (".", ".."):
+            raise ValueError(f"{path}: cannot name a folder of results after this file; rename it")
     folders = [output / path.stem for path in images]
     if len(set(folders)) < len(folders):
         twice = next(folder for folder in folders if folders.count(folder) > 1)
@@ -178,13 +188,36 @@ def plan_samples(
     return samples
 
 
-def refuse_to_replace(samples: Sequence[Sample]) -> None:
-    """Raise FileExistsError where a result is there that was made in another way."""
+def refuse_to_replace(sample: Sample) -> None:
+    """Raise FileExistsError where a result, or a file of its name, was made in another way."""
+    if sample.path.exists() and not sample.is_done():
+        raise FileExistsError(
+            f"{sample.path}: was made with other settings ({sample.differences()}); choose "
+            f"another --output, or replace it with --overwrite"
+        )
+    beside = [sample.record, sample.preview, *sorted(sample.views.glob("[0-9][0-9][0-9].png"))]
+    foreign = [path for path in beside if path.exists()]
+    if foreign and not sample.is_recorded():
+        raise FileExistsError(
+            f"{foreign[0]}: is there already and is not a result of this command; choose another "
+            f"--output, or replace it with --overwrite"
+        )
+
+
+def refuse_conflicts(samples: Sequence[Sample]) -> None:
+    """Raise FileExistsError where a result would take the place of an input or of a folder."""
+    inputs = {sample.source.path.resolve() for sample in samples}
     for sample in samples:
-        if sample.path.exists() and not sample.is_done():
+        for path in (sample.path, sample.record, sample.preview):
+            if path.is_dir():
+                raise FileExistsError(f"{path}: is a folder, but a result is to be written there")
+            if path.resolve() in inputs:
+                raise FileExistsError(f"{path}: is an input; choose another --output")
+        if sample.views.exists() and not sample.views.is_dir():
+            raise FileExistsError(f"{sample.views}: is a file, but the views' folder has this name")
+        if sample.views.resolve() in {path.parent for path in inputs}:
             raise FileExistsError(
-                f"{sample.path}: was made with other settings ({sample.differences()}); choose "
-                f"another --output, or replace it with --overwrite"
+                f"{sample.views}: the folder of an input; choose another --output"
             )
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from multiview.runtime import check_positive
+
 
 @dataclass(frozen=True)
 class ScheduleConfig:
@@ -16,6 +18,9 @@ class ScheduleConfig:
     timesteps: int = 1000
     beta_start: float = 0.00085
     beta_end: float = 0.0120
+
+    def __post_init__(self) -> None:
+        check_positive(self)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ldm.volume_nets import FrustumVolumeUNet, SpatialVolumeUNet, ViewEncoder
 from multiview.projection import project, unproject
+from multiview.runtime import check_positive
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class VolumeConfig:
     time_dim: int = 256
 
     def __post_init__(self) -> None:
+        check_positive(self)
         for name in ("voxels", "depth_planes"):
             if getattr(self, name) % 8:
                 raise ValueError(

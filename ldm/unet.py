@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ldm.attention import SpatialTransformer
 from ldm.schedule import timestep_embedding
+from multiview.runtime import check_positive
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class UNetConfig:
     context_dim: int = 768
 
     def __post_init__(self) -> None:
+        check_positive(self)
         if self.channels % 32 or self.channels % self.heads:
             raise ValueError(
                 f"unet.channels must be a multiple of 32 and of unet.heads ({self.heads}), "

@@ -6,8 +6,10 @@ import json
 import pickle
 import shlex
 import struct
+import warnings
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +17,8 @@ import torch
 from torch import Tensor
 
 Container = Literal["safetensors", "zip", "pickle"]
+MAX_STRUCTURE_BYTES = 100_000_000
+"""Of the part of a torch file that names its tensors; a real one takes less than one megabyte."""
 
 
 def describe_names(names: Iterable[str]) -> str:
@@ -85,6 +89,14 @@ def _check_zip(path: Path, size: int) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name.split("/", 1)[-1] for name in archive.namelist()]
+            structure = max(
+                (
+                    entry.file_size
+                    for entry in archive.infolist()
+                    if entry.filename.endswith("data.pkl")
+                ),
+                default=0,
+            )
     except zipfile.BadZipFile as error:
         raise ValueError(
             f"{path}: looks like a half download: {size} bytes, and the end of the archive is "
@@ -97,6 +109,8 @@ def _check_zip(path: Path, size: int) -> None:
         )
     if "data.pkl" not in names:
         raise ValueError(f"{path}: is a zip archive without torch weights in it")
+    if structure > MAX_STRUCTURE_BYTES:
+        raise ValueError(f"{path}: refused, its list of tensors alone would take {structure} bytes")
 
 
 def _check_safetensors(path: Path, head: bytes, size: int) -> None:
@@ -111,7 +125,14 @@ def _check_safetensors(path: Path, head: bytes, size: int) -> None:
                 header = json.loads(file.read(length))
                 entries = [v for k, v in header.items() if k != "__metadata__"]
                 end = 8 + length + max((entry["data_offsets"][1] for entry in entries), default=0)
-            except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            except (
+                ValueError,
+                KeyError,
+                TypeError,
+                IndexError,
+                AttributeError,
+                RecursionError,
+            ) as error:
                 raise ValueError(f"{path}: the safetensors header is damaged") from error
     if end is None or size < end:
         raise ValueError(
@@ -140,18 +161,26 @@ def read_state(path: Path, placeholders: bool = False) -> dict[str, Tensor]:
         from safetensors.torch import load_file
 
         try:
-            return load_file(path)
+            return _checked(path, load_file(path))
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{path}: damaged safetensors file ({_line(error)})") from error
     content = _load_pickled(path, container == "zip", placeholders)
     state = content.get("state_dict", content) if isinstance(content, dict) else None
+    return _checked(path, state if isinstance(state, Mapping) else {})
+
+
+def _checked(path: Path, state: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """Pick the tensors by name; refuse kinds of tensors that are not an array of numbers."""
     tensors = {
-        name: value
-        for name, value in (state.items() if isinstance(state, Mapping) else ())
+        name: value.detach()
+        for name, value in state.items()
         if isinstance(name, str) and isinstance(value, Tensor)
     }
     if not tensors:
         raise ValueError(f"{path}: holds no tensors by name, expected a 'state_dict'")
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+            raise ValueError(f"{path}: '{name}' is a sparse, quantized or empty tensor")
     return tensors
 
 
@@ -160,20 +189,21 @@ def _load_pickled(path: Path, mapped: bool, placeholders: bool) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
 
     try:
-        if not placeholders:
-            return load()
-        with torch.serialization.safe_globals(_placeholders(path) if mapped else []):
-            return load()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old formats; what is wrong is said below
+            return _load_with_placeholders(path, load) if placeholders and mapped else load()
     except pickle.UnpicklingError as error:
         if placeholders or not mapped:
             raise ValueError(
-                f"{path}: refused, its tensors cannot be read without running code that is in it"
+                f"{path}: refused, it holds more than tensors and plain values, and these cannot "
+                f"be read without running code that the file names"
             ) from error
         raise ValueError(_refusal(path)) from error
     except Exception as error:  # whatever a damaged pickle makes torch's unpickler raise
         if "Cannot allocate memory" in str(error):
             raise MemoryError(f"{path}: not enough memory to map the file") from error
-        raise ValueError(f"{path}: damaged or half downloaded ({_line(error)})") from error
+        reason = _line(error) or type(error).__name__
+        raise ValueError(f"{path}: damaged or half downloaded ({reason})") from error
 
 
 def _line(error: BaseException) -> str:
@@ -199,17 +229,28 @@ def _foreign_globals(path: Path) -> list[str]:
         return []
 
 
-def _placeholders(path: Path) -> list[Any]:
-    """Make an empty class for every class that the file names and torch does not know.
+def _load_with_placeholders(path: Path, load: Callable[[], Any]) -> Any:
+    """Load with an empty class in the place of every class that torch does not know.
 
     The weights-only unpickler calls these instead of what the file asks for, so the file's own
-    code is never imported, let alone run.
+    code is never imported, let alone run. It fills dictionaries only, so a foreign dictionary
+    (Lightning's settings) needs a placeholder that is one.
     """
 
-    def make(full_name: str) -> tuple[type, str]:
-        def ignore(self: object, *args: object, **kwargs: object) -> None:
-            """Accept and forget whatever the file says."""
+    def ignore(self: object, *args: object, **kwargs: object) -> None:
+        """Accept and forget whatever the file says."""
 
-        return type("Placeholder", (), {"__init__": ignore, "__setstate__": ignore}), full_name
+    def dictionary(cls: type, *args: object, **kwargs: object) -> OrderedDict[Any, Any]:  # noqa: ARG001
+        return OrderedDict()
 
-    return [make(name) for name in _foreign_globals(path)]
+    names = _foreign_globals(path)
+    opaque = {"__init__": ignore, "__setstate__": ignore}
+    for attributes in (opaque, {"__new__": dictionary}):
+        stand_ins = [(type("Placeholder", (), attributes), name) for name in names]
+        try:
+            with torch.serialization.safe_globals(stand_ins):  # type: ignore[arg-type]
+                return load()
+        except pickle.UnpicklingError:
+            if attributes is not opaque:
+                raise
+    raise AssertionError("unreachable")

@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 MAX_INPUT_PIXELS = 178_000_000
 """Larger images are refused before they are decoded: at 4 bytes a pixel they would take 0.7 GB."""
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
+"""Pixel formats only: others that Pillow knows would start foreign programs."""
 
 
 def read_image(path: Path) -> Image.Image:
@@ -38,10 +40,11 @@ def read_image(path: Path) -> Image.Image:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
     if not path.is_file():
-        raise ValueError(f"{path}: is a folder, expected an image file")
+        kind = "a folder" if path.is_dir() else "no regular file"
+        raise ValueError(f"{path}: is {kind}, expected an image file")
     try:
-        with _no_size_warning(), Image.open(path) as image:
-            _check_size(path, image.size)
+        with _no_size_warning(), Image.open(path, formats=FORMATS) as image:
+            _check_size(image.size)
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
             return _to_rgb_or_rgba(image)
@@ -49,7 +52,9 @@ def read_image(path: Path) -> Image.Image:
         raise ValueError(f"{path}: not an image that can be read (PNG, JPEG, WebP, ...)") from error
     except Image.DecompressionBombError as error:
         raise ValueError(f"{path}: {error}; make the image smaller first") from error
-    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for broken PNG chunks
+    except _TooLargeError as error:
+        raise ValueError(f"{path}: {error}") from error
+    except (OSError, SyntaxError, ValueError) as error:  # all that Pillow raises for broken files
         raise ValueError(f"{path}: the image is damaged or cut off ({error})") from error
 
 
@@ -61,11 +66,15 @@ def _no_size_warning() -> Iterator[None]:
         yield
 
 
-def _check_size(path: Path, size: tuple[int, int]) -> None:
+class _TooLargeError(Exception):
+    """An image has more pixels than are read."""
+
+
+def _check_size(size: tuple[int, int]) -> None:
     width, height = size
     if width * height > MAX_INPUT_PIXELS:
-        raise ValueError(
-            f"{path}: the image has {width} x {height} pixels, at most "
+        raise _TooLargeError(
+            f"the image has {width} x {height} pixels, at most "
             f"{MAX_INPUT_PIXELS // 10**6} million are read; make it smaller first"
         )
 
@@ -83,7 +92,7 @@ def _to_rgb_or_rgba(image: Image.Image) -> Image.Image:
         return Image.fromarray(np.stack([grey, grey, grey, alpha], axis=-1))
     if image.mode in ("RGBA", "RGB"):
         return image
-    has_alpha = "A" in image.mode or "a" in image.mode or "transparency" in image.info
+    has_alpha = image.mode in ("LA", "La", "PA", "RGBa") or "transparency" in image.info
     return image.convert("RGBA" if has_alpha else "RGB")
 
 
@@ -113,6 +122,9 @@ def frame_object(image: Image.Image, crop_size: int, size: int) -> Image.Image:
     visible = image.getchannel("A").getbbox() if image.mode == "RGBA" else (0, 0, *image.size)
     if visible is None:
         raise ValueError("the image is fully transparent: there is no object in it")
+    left, top, right, bottom = visible  # right and bottom exclusive
+    if max(right - left, bottom - top) < 2:
+        raise ValueError("the visible object is only 1 x 1 pixels")
     if crop_size == -1:
         side = max(image.size)
         if side * side > MAX_INPUT_PIXELS:
@@ -130,9 +142,10 @@ def frame_object(image: Image.Image, crop_size: int, size: int) -> Image.Image:
             "cut the object out first (python foreground_segment.py --input IMAGE --output "
             "OBJECT.png) or use --crop_size -1"
         )
-    left, top, right, bottom = visible  # right and bottom exclusive
     width, height = right - 1 - left, bottom - 1 - top
-    pixels = int(crop_size * size / REFERENCE_IMAGE_SIZE)
+    pixels = crop_size * size // REFERENCE_IMAGE_SIZE
+    if pixels < 2:
+        raise ValueError(f"--crop_size {crop_size} leaves less than 2 of the view's {size} pixels")
     scale = pixels / max(width, height) if max(width, height) else 0.0
     scaled = (int(width * scale), int(height * scale))
     if min(scaled) == 0:

@@ -8,7 +8,8 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -37,20 +38,40 @@ def load_config(schema: type[Schema], path: Path, overrides: Sequence[str] = ())
 
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such configuration file")
+    where = f"{path} with --set {' '.join(overrides)}" if overrides else str(path)
     try:
+        read = OmegaConf.load(path)
+        if OmegaConf.is_dict(read) and "target" in (OmegaConf.select(read, "model") or {}):
+            raise ValueError(
+                "is a configuration of the published code, which names classes; this project's "
+                "own are in configs/"
+            )
         merged = OmegaConf.merge(
-            OmegaConf.structured(schema),
-            OmegaConf.load(path),
-            OmegaConf.from_dotlist(list(overrides)),
+            OmegaConf.structured(schema), read, OmegaConf.from_dotlist(list(overrides))
         )
         return OmegaConf.to_object(merged)  # type: ignore[return-value]
-    except (OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split("\n")[:1])
-        raise ValueError(f"{path}{_with(overrides)}: {reason}") from error
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" in line {mark.line + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or error
+        raise ValueError(f"{where}: not valid YAML{line}: {reason}") from error
+    except OmegaConfBaseException as error:
+        key = f"{error.full_key}: " if getattr(error, "full_key", None) else ""
+        raise ValueError(f"{where}: {key}{str(error).splitlines()[0]}") from error
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{where}: {str(error).splitlines()[0]}") from error
 
 
-def _with(overrides: Sequence[str]) -> str:
-    return f" with --set {' '.join(overrides)}" if overrides else ""
+def check_positive(config: object) -> None:
+    """Raise ValueError where a whole number in a dataclass of sizes, or in a tuple, is below 1.
+
+    Levels, which count from 0, are in tuples whose names end in "levels"; these are left out.
+    """
+    for item in fields(config):  # type: ignore[arg-type]
+        value = getattr(config, item.name)
+        values = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(v, int) and v < 1 for v in values) and not item.name.endswith("levels"):
+            raise ValueError(f"{type(config).__name__}.{item.name} must be positive, got {value}")
 
 
 def pick_device(name: str) -> torch.device:
@@ -78,7 +99,11 @@ def pick_device(name: str) -> torch.device:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; it takes the place of `path` on success only."""
+    """Yield a temporary path beside `path`; it takes the place of `path` on success only.
+
+    Raises:
+        OSError: naming `path`, for whatever goes wrong with the disk meanwhile.
+    """
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield temporary
@@ -86,8 +111,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # some libraries make files that only the owner can read
         temporary.replace(path)
+    except OSError as error:
+        raise OSError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def check_free_space(folder: Path, needed: int) -> None:
@@ -95,8 +123,8 @@ def check_free_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OSError(
-            f"{folder}: not enough disk space: about {needed / 2**20:.0f} MiB are needed, "
-            f"{free / 2**20:.0f} MiB are free"
+            f"{folder}: not enough disk space: up to {needed / 2**20:.1f} MiB are needed, "
+            f"{free / 2**20:.1f} MiB are free"
         )
 
 
@@ -129,6 +157,8 @@ def run_script(main: Callable[[list[str] | None], None]) -> None:
 
     Wrong usage exits 2 (argparse). A traceback is shown only with --debug.
     """
+    if sys.stderr is None:  # closed by whoever started this
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - stays open until the end
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
     # Read by torch when it is first imported: operators that Apple's GPU lacks run on its CPU.
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")

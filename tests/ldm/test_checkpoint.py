@@ -257,6 +257,37 @@ def test_a_converted_half_precision_file_gives_what_casting_on_loading_gives(
         convert(other, tmp_path / "x.safetensors", torch.bfloat16)
 
 
+class Hyperparameters(dict):
+    """Old Lightning files keep their settings in such a class of its own."""
+
+
+def test_convert_forgets_settings_of_a_foreign_class(tiny_model, tiny_config, tmp_path: Path):
+    source, target = tmp_path / "lightning.ckpt", tmp_path / "out.safetensors"
+    settings = Hyperparameters(lr=1e-4, nested=Hyperparameters(a=1))
+    content = {"hyper_parameters": settings, "state_dict": tiny_model.state_dict()}
+    torch.save(content, source)
+    convert(source, target)
+    same_state(load(tiny_config, target), tiny_model.state_dict())
+
+
+def test_parameters_count_as_tensors(tiny_model, tmp_path: Path):
+    state = {"a": torch.nn.Parameter(torch.ones(3))}
+    assert fingerprint(read_state(with_state(tmp_path / "p.ckpt", state)))
+
+
+def test_tensors_that_cannot_be_weights_are_refused(tiny_config, tiny_model, tmp_path: Path):
+    state = dict(tiny_model.state_dict())
+    state["cc_projection.bias"] = state["cc_projection.bias"].to(torch.int8)
+    with pytest.raises(ValueError, match=r"1 keys not floating-point \(first: cc_projection"):
+        load(tiny_config, with_state(tmp_path / "int.ckpt", state))
+    state = dict(tiny_model.state_dict())
+    state["alphas_cumprod"] = state["alphas_cumprod"] * torch.nan
+    with pytest.raises(ValueError, match="damaged, its 'alphas_cumprod'"):
+        load(tiny_config, with_state(tmp_path / "nan.ckpt", state))
+    with pytest.raises(ValueError, match="sparse"):
+        read_state(with_state(tmp_path / "s.ckpt", {"a": torch.eye(3).to_sparse()}))
+
+
 def test_convert_copes_with_shared_and_strided_tensors(tmp_path: Path):
     base = torch.arange(12.0).reshape(3, 4)
     state = {"a": base, "b": base.T, "c": base[1:]}

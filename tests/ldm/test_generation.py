@@ -214,6 +214,57 @@ def test_views_and_preview_of_a_replaced_strip_are_removed(tiny_config, picture,
     assert [p.name for p in (options.output / "0").iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.parametrize("name", ["0.json", "0.gif", "0/000.png"])
+def test_a_file_of_a_results_name_that_is_not_ours_is_not_replaced(
+    tiny_config, picture, options, made, name
+):
+    mine = options.output / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(FileExistsError, match="is not a result of this command"):
+        generate(tiny_config, [picture], [20.0], change(options, save_views=True, preview=True))
+    assert mine.read_text() == "mine"
+    assert made == []
+
+
+def test_an_input_is_never_overwritten(tiny_config, picture, options, made):
+    twin = draw(picture.parent / "0.png", (9, 9, 9, 255))
+    before = twin.read_bytes()
+    for overwrite in (False, True):
+        into_its_folder = change(options, output=picture.parent, overwrite=overwrite)
+        with pytest.raises(FileExistsError, match="is an input"):
+            generate(tiny_config, [twin], [20.0], into_its_folder)
+    assert twin.read_bytes() == before
+    assert made == []
+
+
+@pytest.mark.parametrize("name", ["0.png", "0.json", "0.gif"])
+def test_a_folder_in_a_results_place_is_found_before_the_weights_are_loaded(
+    tiny_config, picture, options, made, name
+):
+    (options.output / name).mkdir(parents=True)
+    with pytest.raises(FileExistsError, match="is a folder"):
+        generate(tiny_config, [picture], [20.0], change(options, overwrite=True))
+    assert made == []
+
+
+def test_a_result_that_another_process_wrote_meanwhile_is_not_replaced(
+    tiny_config, picture, options, monkeypatch
+):
+    real = generation.generate_strip
+
+    def slow(*arguments):
+        strip = real(*arguments)
+        if not (options.output / "0.png").exists():
+            (options.output / "0.png").write_bytes(b"another's")
+        return strip
+
+    monkeypatch.setattr(generation, "generate_strip", slow)
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        generate(tiny_config, [picture], [20.0], options)
+    assert (options.output / "0.png").read_bytes() == b"another's"
+
+
 def test_tf32_is_refused_where_there_is_none(tiny_config, picture, options):
     with pytest.raises(ValueError, match="tf32 is for CUDA"):
         generate(tiny_config, [picture], [20.0], change(options, dtype="tf32"))
@@ -246,6 +297,8 @@ def test_each_input_may_have_its_own_elevation(tmp_path: Path):
     assert collected([tmp_path / "in"], [5.0]) == [(a, 5.0, out / "a"), (b, 5.0, out / "b")]
     with pytest.raises(ValueError, match="2 values for 1 images"):
         collect_inputs([a], [5.0, 7.0], out)
+    with pytest.raises(ValueError, match="rename it"):
+        collect_inputs([b.rename(tmp_path / "in" / "...png"), a], [5.0], out)
     with pytest.raises(ValueError, match="two inputs are called 'a'"):
         collect_inputs([a, a], [5.0], out)
     (tmp_path / "empty").mkdir()

@@ -157,13 +157,13 @@ def test_files_that_are_no_whole_images_are_refused_by_name(tmp_path: Path):
 def test_objects_that_cannot_be_framed_are_refused():
     with pytest.raises(ValueError, match=r"foreground_segment\.py"):
         frame_object(Image.new("RGB", (9, 9)), 200, 256)
+    dot = Image.new("RGBA", (9, 9))
+    dot.putpixel((4, 4), (255, 0, 0, 255))
     for crop_size in (200, -1):
         with pytest.raises(ValueError, match="fully transparent"):
             frame_object(Image.new("RGBA", (9, 9)), crop_size, 256)
-    dot = Image.new("RGBA", (9, 9))
-    dot.putpixel((4, 4), (255, 0, 0, 255))
-    with pytest.raises(ValueError, match="1 x 1 pixels"):
-        frame_object(dot, 200, 256)
+        with pytest.raises(ValueError, match="1 x 1 pixels"):
+            frame_object(dot, crop_size, 256)
     line = Image.new("RGBA", (9, 900))
     for y in range(900):
         line.putpixel((4, y), (255, 0, 0, 255))
