@@ -48,17 +48,17 @@ class DepthAttention(nn.Module):
         Returns:
             (B, heads * head_dim, H, W).
         """
-        batch, _, height, width = x.shape
+        height = x.shape[2]
         key_weight = rearrange(self.to_k.weight, "(n c) f 1 1 1 -> (n f) c 1 1", n=self.heads)
         value_weight = rearrange(self.to_v.weight, "o f 1 1 1 -> o f 1 1")
 
         # The heads share keys and values, so they are the queries of one attention a pixel.
         q = F.conv2d(self.to_q(x), key_weight, groups=self.heads)
-        q = rearrange(q, "b (n f) h w -> (b h w) 1 n f", n=self.heads)
-        rays = rearrange(frustum, "b f d h w -> (b h w) 1 d f")
+        q = rearrange(q, "b (n f) h w -> b (h w) n f", n=self.heads)
+        rays = rearrange(frustum, "b f d h w -> b (h w) d f")
         seen = F.scaled_dot_product_attention(q, rays, rays, scale=self.scale)
 
-        seen = rearrange(seen, "(b h w) 1 n f -> b (n f) h w", b=batch, h=height, w=width)
+        seen = rearrange(seen, "b (h w) n f -> b (n f) h w", h=height)
         return self.to_out(F.conv2d(seen, value_weight, groups=self.heads))
 
 
