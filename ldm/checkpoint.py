@@ -7,6 +7,8 @@
 Weights are put into a model that was built on the meta device: there is no random
 initialisation and never a second copy of all weights. With float32 on the CPU they are not even
 copied once: they stay mapped from the file.
+
+The command line is in this file too, beside what it calls, which makes it longer than most.
 """
 
 from __future__ import annotations

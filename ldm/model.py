@@ -7,6 +7,8 @@ One reverse process runs over the latents of all N target views. At each step
     3. one UNet, told the input view, the viewpoint and those samples, predicts each view's noise
                                                                  (ldm.depth_attention)
     4. DDIM takes the step for all views                         (ldm.sampler)
+
+This file is one class, which is why it is longer than most.
 """
 
 from __future__ import annotations
@@ -190,7 +192,7 @@ class SyncDreamer(nn.Module):
         guidance_scale: float,
         views_at_once: int,
     ) -> Tensor:
-        """Predict the noise in all N views with classifier-free guidance (paper, Eq. 5-6).
+        """Predict the noise in all N views with classifier-free guidance (paper Sec. 3.2).
 
         Args:
             latents: noisy latents x_t of all views, float32, (B, N, C, H, W).

@@ -67,7 +67,7 @@ def sample_ddim(
 ) -> Tensor:
     """Run the reverse process from pure noise to clean latents.
 
-    All views share one process: at each step `predict_noise` sees all of them (paper, Eq. 6).
+    All views share one process: at each step `predict_noise` sees all of them (paper Sec. 3.2).
 
     Args:
         predict_noise: the model.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm.attention import SpatialTransformer
+from ldm.layers import Upsample
 from ldm.schedule import timestep_embedding
 from multiview.runtime import check_positive
 
@@ -79,18 +79,6 @@ class Downsample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H/2, W/2)."""
         return self.op(x)
-
-
-class Upsample(nn.Module):
-    """Nearest neighbour and a convolution, twice the resolution."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(dim, dim, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, 2H, 2W)."""
-        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
 
 
 class Block(nn.Sequential):
