@@ -250,7 +250,7 @@ def _load_with_placeholders(path: Path, load: Callable[[], Any]) -> Any:
         try:
             with torch.serialization.safe_globals(stand_ins):  # type: ignore[arg-type]
                 return load()
-        except pickle.UnpicklingError:
+        except (pickle.UnpicklingError, TypeError):  # the latter from older torch
             if attributes is not opaque:
                 raise
     raise AssertionError("unreachable")
