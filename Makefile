@@ -1,6 +1,6 @@
 # make demo   set up, then run the main command on a bundled image
 # make test   set up, lint, check types and imports, run the tests
-# make test-all   the same with the slow tests (15 minutes on 2 cores, 6 GB of disk, 12 GB of memory)
+# make test-all   the same with the slow tests (15 minutes on 2 cores, 12 GB of disk, 12 GB of memory)
 #
 # Both create .venv and are fast the second time. Flags for pip, for example PyTorch's own index
 # for a machine without a GPU (200 MB instead of 3 GB):

@@ -157,18 +157,21 @@ def load_model(
     model.load_state_dict(computed, strict=False, assign=True)
 
     types = {name: SyncDreamer.storage_dtype(name, dtype) for name in state}
-    as_it_is = device.type == "cpu" and all(t.dtype == types[n] for n, t in state.items())
-    if as_it_is or container_of(path) == "pickle":  # stays mapped; or cannot be mapped
-        placed = {name: tensor.to(device, types[name]) for name, tensor in state.items()}
+    cannot_be_mapped = container_of(path) == "pickle"
+    as_they_are: dict[str, Tensor] = {}
+    copied: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        stays = cannot_be_mapped or (device.type == "cpu" and tensor.dtype == types[name])
+        (as_they_are if stays else copied)[name] = tensor
+    placed = {name: tensor.to(device, types[name]) for name, tensor in as_they_are.items()}
+    model.load_state_dict(placed, strict=False, assign=True)
+    parts = list(_parts(copied))
+    del state, as_they_are, copied, placed
+    for names in parts:
+        mapped = read_state(path)
+        placed = {name: mapped[name].to(device, types[name]) for name in names}
         model.load_state_dict(placed, strict=False, assign=True)
-    else:
-        parts = list(_parts(state))
-        del state
-        for names in parts:
-            mapped = read_state(path)
-            placed = {name: mapped[name].to(device, types[name]) for name in names}
-            model.load_state_dict(placed, strict=False, assign=True)
-            del mapped, placed
+        del mapped, placed
     left = [name for name, tensor in model.state_dict().items() if tensor.is_meta]
     assert not left, f"not loaded: {left[:3]}"  # `fit` has made sure of it
     return model.eval().requires_grad_(False)
@@ -184,7 +187,8 @@ def _parts(state: Mapping[str, Tensor]) -> Iterator[list[str]]:
             names, size = [], 0
         names.append(name)
         size += tensor.nbytes
-    yield names
+    if names:
+        yield names
 
 
 def _report_deviations(

@@ -286,10 +286,14 @@ def test_the_full_size_model_runs_end_to_end_and_repeats_itself(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_loading_takes_hardly_more_memory_than_the_weights_in_use(
-    full_checkpoint: Path, dtype: str
+    full_checkpoint: Path, dtype: str, suffix: str
 ):
+    path = full_checkpoint.with_suffix(suffix)
+    if not path.exists():
+        assert run("-m", "ldm.checkpoint", "convert", full_checkpoint, path).returncode == 0
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("needs Linux's /proc to measure the memory of a process")
     code = """
@@ -310,7 +314,7 @@ for weight in model.parameters():  # mapped weights count when they are used
     weight.max()
 print((peak() - before) / sum(weight.nbytes for weight in model.parameters()))
 """
-    done = run("-c", code, full_checkpoint, dtype)
+    done = run("-c", code, path, dtype)
     assert done.returncode == 0, done.stderr
     assert 0.9 < float(done.stdout) < 1.25
 
