@@ -243,13 +243,14 @@ def prepare_output(samples: Sequence[Sample], bytes_each: int, save_views: bool)
 
 def write_sample(sample: Sample, strip: np.ndarray) -> None:
     """Write a strip (H, N H, 3) uint8 and its record, in the place of what was there."""
+    replaces_ours = sample.is_recorded()
     with atomic_write(sample.path) as strip_path:
         Image.fromarray(strip).save(strip_path)
         record = {"settings": sample.settings, "sha256": _checksum(strip_path)}
         with atomic_write(sample.record) as record_path:
             record_path.write_text(json.dumps(record, indent=1) + "\n")
-    sample.preview.unlink(missing_ok=True)  # of a strip that was replaced
-    if sample.views.is_dir():
+    if replaces_ours:  # then its views and its preview are out of date
+        sample.preview.unlink(missing_ok=True)
         for view in sample.views.glob("[0-9][0-9][0-9].png"):
             view.unlink()
 

@@ -225,6 +225,9 @@ def test_a_file_of_a_results_name_that_is_not_ours_is_not_replaced(
         generate(tiny_config, [picture], [20.0], change(options, save_views=True, preview=True))
     assert mine.read_text() == "mine"
     assert made == []
+    if name != "0.json":  # what is not asked for is not touched even with --overwrite
+        generate(tiny_config, [picture], [20.0], change(options, overwrite=True))
+        assert mine.read_text() == "mine"
 
 
 def test_an_input_is_never_overwritten(tiny_config, picture, options, made):
