@@ -1,9 +1,9 @@
 """Generate 16 multiview-consistent images of the object in one image.
 
-    python generate.py --ckpt ckpt/syncdreamer-pretrain.ckpt --input testset/engine.png \
-        --output output/engine --elevation 20 --crop_size 200
+    python generate.py --ckpt ckpt/syncdreamer-pretrain.ckpt --input testset/locomotive.png \
+        --output output/locomotive --elevation 20 --crop_size 200
 
-writes output/engine/0.png .. 3.png, four samples of 16 views side by side: azimuth 0 (the
+writes output/locomotive/0.png .. 3.png, four samples of 16 views side by side: azimuth 0 (the
 input's) to 337.5 degrees in steps of 22.5, all at elevation 30.
 """
 
@@ -99,10 +99,6 @@ def warn_of_doubtful(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Generate the views that the command line asks for."""
     args = parse(argv)
-    for path in args.input:
-        if not path.exists():
-            raise FileNotFoundError(f"{path}: no such file or folder")
-
     from ldm.config import GenerateConfig
     from ldm.generation import GenerateOptions, generate
     from ldm.sampler import SamplerConfig

@@ -1,7 +1,7 @@
 """Time the parts of a denoising step, beside the plain formulas in the same run.
 
 python -m benchmarks.seeded_weights --out ckpt/seeded.ckpt
-python -m benchmarks.denoise --ckpt ckpt/seeded.ckpt
+python -m benchmarks.denoise --ckpt ckpt/seeded.ckpt --plain
 """
 
 from __future__ import annotations

@@ -61,10 +61,10 @@ def seeded_image(label: str, size: int, channels: int = 3) -> np.ndarray:
 
 
 def seeded_state(module: torch.nn.Module, prefix: str = "") -> dict[str, torch.Tensor]:
-    """Make all weights of a module; buffers keep their values.
+    """Make all weights of a module, without its buffers.
 
     Args:
-        module: may be on the meta device, but for its buffers.
+        module: may be on the meta device.
         prefix: of the module in a full checkpoint, with its dot.
     """
     import torch
@@ -72,9 +72,7 @@ def seeded_state(module: torch.nn.Module, prefix: str = "") -> dict[str, torch.T
     shapes = {name: tuple(weight.shape) for name, weight in module.named_parameters()}
     with ThreadPoolExecutor() as pool:
         made = pool.map(lambda item: seeded_tensor(prefix + item[0], item[1]), shapes.items())
-        state = {name: torch.from_numpy(array) for name, array in zip(shapes, made, strict=True)}
-    buffers = {n: b for n, b in module.state_dict().items() if n not in shapes}
-    return {**buffers, **state}
+        return {name: torch.from_numpy(array) for name, array in zip(shapes, made, strict=True)}
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -176,7 +176,7 @@ class SyncDreamer(nn.Module):
             noise: standard normal, the posterior draw, (B, C, H, W).
 
         Returns:
-            for all N views, in the networks' type.
+            for all N views, in the networks' type but for the latents, which stay float32.
         """
         target = math.radians(self.config.cameras.elevation_deg)
         viewpoints = viewpoint_embedding(elevation, target, self.azimuth).to(self.unet.dtype)
@@ -208,7 +208,8 @@ class SyncDreamer(nn.Module):
         timesteps = torch.tensor([timestep], device=latents.device)
         time = self.embed_time(timesteps).expand(len(latents), -1)
         geometry = self.precompute().geometry
-        volume = self.spatial_volume.build(latents.to(dtype), time, conditions.viewpoints, geometry)
+        latents, input_latents = latents.to(dtype), conditions.latents.to(dtype)
+        volume = self.spatial_volume.build(latents, time, conditions.viewpoints, geometry)
         predictions = []
         for start in range(0, latents.shape[1], views_at_once):
             views = slice(start, start + views_at_once)
@@ -217,10 +218,10 @@ class SyncDreamer(nn.Module):
             )
             predictions.append(
                 self._predict_views(
-                    latents[:, views].to(dtype),
+                    latents[:, views],
                     timesteps,
                     conditions.context[:, views],
-                    conditions.latents.to(dtype),
+                    input_latents,
                     frustums,
                     guidance_scale,
                 )

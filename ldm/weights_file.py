@@ -88,29 +88,23 @@ def container_of(path: Path) -> Container:
 def _check_zip(path: Path, size: int) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
-            names = [name.split("/", 1)[-1] for name in archive.namelist()]
-            structure = max(
-                (
-                    entry.file_size
-                    for entry in archive.infolist()
-                    if entry.filename.endswith("data.pkl")
-                ),
-                default=0,
-            )
+            sizes = {e.filename.split("/", 1)[-1]: e.file_size for e in archive.infolist()}
     except zipfile.BadZipFile as error:
         raise ValueError(
             f"{path}: looks like a half download: {size} bytes, and the end of the archive is "
             f"missing or damaged; download it again"
         ) from error
-    if "constants.pkl" in names:
+    if "constants.pkl" in sizes:
         raise ValueError(
             f"{path}: is a TorchScript archive, as OpenAI's CLIP file (ViT-L-14.pt) is; a "
             f"SyncDreamer checkpoint is expected (it holds CLIP's weights itself)"
         )
-    if "data.pkl" not in names:
+    if "data.pkl" not in sizes:
         raise ValueError(f"{path}: is a zip archive without torch weights in it")
-    if structure > MAX_STRUCTURE_BYTES:
-        raise ValueError(f"{path}: refused, its list of tensors alone would take {structure} bytes")
+    if sizes["data.pkl"] > MAX_STRUCTURE_BYTES:
+        raise ValueError(
+            f"{path}: refused, its list of tensors alone would take {sizes['data.pkl']} bytes"
+        )
 
 
 def _check_safetensors(path: Path, head: bytes, size: int) -> None:
