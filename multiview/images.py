@@ -161,8 +161,24 @@ def frame_object(image: Image.Image, crop_size: int, size: int) -> Image.Image:
     return framed
 
 
+def over_white(image: Image.Image) -> np.ndarray:
+    """Put an image on white.
+
+    Args:
+        image: mode "RGB" or "RGBA", H x W pixels.
+
+    Returns:
+        float32 RGB in [0, 1], (H, W, 3).
+    """
+    pixels = np.asarray(image).astype(np.float32) / 255.0
+    if pixels.shape[2] == 4:
+        alpha = pixels[:, :, 3:]
+        pixels = pixels[:, :, :3] * alpha + 1 - alpha
+    return pixels
+
+
 def composite_on_white(image: Image.Image) -> np.ndarray:
-    """Put an image on white and scale it to [-1, 1].
+    """Put an image on white and scale it to [-1, 1], the model's range.
 
     Args:
         image: mode "RGB" or "RGBA", H x W pixels.
@@ -170,11 +186,7 @@ def composite_on_white(image: Image.Image) -> np.ndarray:
     Returns:
         float32 RGB in [-1, 1], (H, W, 3).
     """
-    pixels = np.asarray(image).astype(np.float32) / 255.0
-    if pixels.shape[2] == 4:
-        alpha = pixels[:, :, 3:]
-        pixels = pixels[:, :, :3] * alpha + 1 - alpha
-    return pixels * 2.0 - 1.0
+    return over_white(image) * 2.0 - 1.0
 
 
 def prepare_image(path: Path, crop_size: int, size: int) -> np.ndarray:
