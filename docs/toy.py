@@ -18,6 +18,8 @@ DISTANCE = 1.5
 """From the cameras to the object's centre, as for every camera of the project."""
 
 Distance = Callable[[np.ndarray], np.ndarray]
+Paint = Callable[[np.ndarray], np.ndarray]
+"""Colour of the surface at world points (3, N), linear RGB (3, N)."""
 Vector = tuple[float, float, float]
 
 CENTRE_Z = 0.0675  # half the difference of the toy's top and bottom as modelled below
@@ -151,7 +153,7 @@ PARTS: tuple[tuple[Vector, Distance], ...] = (
 )
 
 
-def _distance(p: np.ndarray) -> np.ndarray:
+def surface_distance(p: np.ndarray) -> np.ndarray:
     """Distance to the toy at world points (3, N)."""
     p = p + np.array([[0.0], [0.0], [CENTRE_Z]], dtype=p.dtype)
     nearest = PARTS[0][1](p)
@@ -160,7 +162,7 @@ def _distance(p: np.ndarray) -> np.ndarray:
     return nearest
 
 
-def _albedo(p: np.ndarray) -> np.ndarray:
+def part_colour(p: np.ndarray) -> np.ndarray:
     """Colour of the nearest part at world points (3, N), linear RGB (3, N)."""
     p = p + np.array([[0.0], [0.0], [CENTRE_Z]], dtype=p.dtype)
     nearest = np.argmin([part(p) for _, part in PARTS], axis=0)
@@ -178,7 +180,7 @@ def _march(origin: np.ndarray, rays: np.ndarray) -> np.ndarray:
     for _ in range(160):
         if not active.size:
             break
-        step = _distance(origin + rays[:, active] * travelled)
+        step = surface_distance(origin + rays[:, active] * travelled)
         hit = step < EPSILON
         depth[active[hit]] = travelled[hit]
         travelled = travelled + STEP * step
@@ -189,7 +191,7 @@ def _march(origin: np.ndarray, rays: np.ndarray) -> np.ndarray:
 
 def _normals(p: np.ndarray) -> np.ndarray:
     corners = np.array([[1, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]], dtype=np.float32)
-    gradient = sum(c[:, None] * _distance(p + 1e-3 * c[:, None]) for c in corners)
+    gradient = sum(c[:, None] * surface_distance(p + 1e-3 * c[:, None]) for c in corners)
     return gradient / np.linalg.norm(gradient, axis=0)
 
 
@@ -198,13 +200,13 @@ def _visibility(p: np.ndarray, light: np.ndarray) -> np.ndarray:
     visible = np.ones(p.shape[1], dtype=np.float32)
     travelled = np.full(p.shape[1], 0.015, dtype=np.float32)
     for _ in range(18):
-        gap = _distance(p + light * travelled)
+        gap = surface_distance(p + light * travelled)
         visible = np.minimum(visible, np.clip(9 * gap / travelled, 0, 1))
         travelled = travelled + np.clip(gap, 0.012, 0.12)
     return visible
 
 
-def _shade(p: np.ndarray, rays: np.ndarray) -> np.ndarray:
+def _shade(p: np.ndarray, rays: np.ndarray, paint: Paint) -> np.ndarray:
     """Linear RGB (3, N): a key light with soft shadows, a fill light, ambient light, a gloss."""
     normals = _normals(p)
     p = p + 2e-3 * normals
@@ -215,17 +217,34 @@ def _shade(p: np.ndarray, rays: np.ndarray) -> np.ndarray:
     lit = np.clip((normals * key).sum(0), 0, 1) * _visibility(p, key)
     filled = np.clip(0.35 + 0.65 * (normals * fill).sum(0), 0, 1)
     reach = (0.02, 0.05, 0.10, 0.17)
-    hidden = sum((h - _distance(p + h * normals)) * 0.5**i / h for i, h in enumerate(reach))
+    hidden = sum((h - surface_distance(p + h * normals)) * 0.5**i / h for i, h in enumerate(reach))
     ambient = np.clip(1 - 0.5 * hidden, 0, 1) * (0.72 + 0.28 * normals[2])
     halfway = key - rays
     halfway /= np.linalg.norm(halfway, axis=0)
     gloss = np.clip((normals * halfway).sum(0), 0, 1) ** 48 * lit
-    albedo = _albedo(p)
+    albedo = paint(p)
     return albedo * (0.85 * lit + 0.25 * filled * ambient + 0.4 * ambient) + 0.2 * gloss
 
 
+def _pixel_rays(
+    pose: np.ndarray, size: int, samples: int, pixel_centre: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rays of an image, `samples` along each side of a pixel, in the order of reading.
+
+    Returns:
+        The camera's place (3, 1) and the unit rays (3, N), float32.
+    """
+    rotation, translation = pose[:, :3], pose[:, 3]
+    intrinsics = orbit_cameras(num_views=1, image_size=size).intrinsics[0]
+    steps = (np.arange(size * samples) + 0.5) / samples - 0.5 + pixel_centre
+    pixels = np.stack([*np.meshgrid(steps, steps), np.ones((len(steps),) * 2)]).reshape(3, -1)
+    rays = rotation.T @ np.linalg.inv(intrinsics) @ pixels
+    rays = (rays / np.linalg.norm(rays, axis=0)).astype(np.float32)
+    return (-rotation.T @ translation).astype(np.float32)[:, None], rays
+
+
 def render(elevation_deg: float, azimuth_deg: float, size: int, samples: int = 3) -> Image.Image:
-    """Render the toy with a camera of the project.
+    """Render the toy with a camera of the project; pixel centres are whole numbers.
 
     Args:
         elevation_deg: degrees above the horizon.
@@ -237,14 +256,31 @@ def render(elevation_deg: float, azimuth_deg: float, size: int, samples: int = 3
         RGBA picture; alpha is the toy's mask, with smooth edges.
     """
     pose = orbit_pose(np.deg2rad(elevation_deg), np.deg2rad(azimuth_deg), DISTANCE)
-    rotation, translation = pose[:, :3], pose[:, 3]
-    intrinsics = orbit_cameras(num_views=1, image_size=size).intrinsics[0]
-    steps = (np.arange(size * samples) + 0.5) / samples - 0.5  # pixel centres are whole numbers
-    pixels = np.stack([*np.meshgrid(steps, steps), np.ones((len(steps),) * 2)]).reshape(3, -1)
-    rays = rotation.T @ np.linalg.inv(intrinsics) @ pixels
-    rays = (rays / np.linalg.norm(rays, axis=0)).astype(np.float32)
-    origin = (-rotation.T @ translation).astype(np.float32)[:, None]
+    return render_pose(pose, size, samples)
 
+
+def render_pose(
+    pose: np.ndarray,
+    size: int,
+    samples: int = 3,
+    pixel_centre: float = 0.0,
+    paint: Paint = part_colour,
+) -> Image.Image:
+    """Render the toy with the project's intrinsics from anywhere.
+
+    Args:
+        pose: world-to-camera `[R | t]`, (3, 4).
+        size: pixels a side.
+        samples: rays per pixel along each side of it.
+        pixel_centre: where the pixel of column j and row i is sampled: around
+            (j + pixel_centre, i + pixel_centre). 0: centres are whole numbers; 0.5: the image
+            ends at 0 and `size`, as for Blender and rasterisers.
+        paint: colour of the surface.
+
+    Returns:
+        RGBA picture; alpha is the toy's mask, with smooth edges.
+    """
+    origin, rays = _pixel_rays(pose, size, samples, pixel_centre)
     linear = np.zeros((4, rays.shape[1]), dtype=np.float32)  # premultiplied
     for first in range(0, rays.shape[1], RAYS_AT_ONCE):
         chunk = rays[:, first : first + RAYS_AT_ONCE]
@@ -252,10 +288,23 @@ def render(elevation_deg: float, azimuth_deg: float, size: int, samples: int = 3
         hit = np.flatnonzero(np.isfinite(depth))
         if hit.size:
             points = origin + chunk[:, hit] * depth[hit]
-            linear[:3, first + hit] = np.clip(_shade(points, chunk[:, hit]), 0, 1)
+            linear[:3, first + hit] = np.clip(_shade(points, chunk[:, hit], paint), 0, 1)
             linear[3, first + hit] = 1
     linear = linear.reshape(4, size, samples, size, samples).mean(axis=(2, 4))
     alpha = linear[3:]
     colour = np.divide(linear[:3], alpha, out=np.zeros_like(linear[:3]), where=alpha > 0)
     picture = np.concatenate([colour ** (1 / 2.2), alpha])
     return Image.fromarray((picture * 255).round().astype(np.uint8).transpose(1, 2, 0))
+
+
+def render_depth(pose: np.ndarray, size: int, pixel_centre: float = 0.0) -> np.ndarray:
+    """Depth of the toy along the camera's z axis, one ray a pixel; arguments as `render_pose`.
+
+    Returns:
+        World units, infinite where there is no toy, (size, size) float32.
+    """
+    origin, rays = _pixel_rays(pose, size, 1, pixel_centre)
+    chunks = np.split(rays, range(RAYS_AT_ONCE, rays.shape[1], RAYS_AT_ONCE), axis=1)
+    along = np.concatenate([_march(origin, chunk) for chunk in chunks])
+    z_per_unit = pose[2, :3].astype(np.float32) @ rays
+    return (along * z_per_unit).reshape(size, size)
