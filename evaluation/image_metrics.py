@@ -1,0 +1,139 @@
+"""PSNR and SSIM of views, and a guard against views in another order.
+
+All is computed by NumPy and SciPy, so that the numbers do not depend on the device.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+SsimForm = Literal["cropped", "current"]
+SSIM_FORMS: dict[str, str] = {
+    "cropped": "border-cropped, as in the paper (torchmetrics up to 1.4)",
+    "current": "border kept (torchmetrics since 1.5); the paper's numbers are the cropped form",
+}
+
+SIGMA = 1.5
+RADIUS = 5
+"""Of the Gaussian window: 11 x 11 pixels."""
+THUMBNAIL = 32
+"""Pixels a side at which orders of views are compared."""
+SUSPICIOUS_GAIN = 1.0
+"""dB: views in another order that fit better by this much are probably what was meant."""
+
+
+def psnr(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Peak signal-to-noise ratio of each view over all its pixels and channels.
+
+    Compat: the mean is taken in float32 over the pixels first, then over the channels, as
+    the published evaluation does. Its rounding moves a view's value by up to about 1e-3 dB;
+    without it the published numbers would be missed by as much.
+
+    Args:
+        true: RGB in [0, 1], (N, H, W, 3).
+        predicted: the same.
+
+    Returns:
+        dB, (N,) float64; infinite where a view equals the true one.
+    """
+    squared = (true.astype(np.float32) - predicted.astype(np.float32)) ** 2
+    error = squared.mean(axis=(1, 2)).mean(axis=1).astype(np.float64)
+    with np.errstate(divide="ignore"):
+        return -10.0 * np.log10(error)
+
+
+def ssim(true: np.ndarray, predicted: np.ndarray, form: SsimForm = "cropped") -> np.ndarray:
+    """Structural similarity of each view (Wang et al. 2004), Gaussian window of 11 x 11.
+
+    The data range is the larger one of the two views' own ranges (1 for two uniform views).
+    torchmetrics, with which the paper's numbers were made, averaged over the map without a
+    border of 5 pixels until its version 1.4, and over the whole map (of images extended by
+    reflection) since 1.5: that gives about 0.009 more. This function has both and needs neither.
+
+    Args:
+        true: RGB in [0, 1], (N, H, W, 3).
+        predicted: the same.
+        form: "cropped" (the paper's) or "current".
+
+    Returns:
+        (N,) float64, at most 1.
+
+    Raises:
+        ValueError: the views are too small for the window.
+    """
+    if min(true.shape[1:3]) <= 2 * RADIUS:
+        raise ValueError(
+            f"SSIM needs views of at least {2 * RADIUS + 1} pixels a side, got "
+            f"{true.shape[2]} x {true.shape[1]}"
+        )
+    pairs = zip(true.astype(np.float64), predicted.astype(np.float64), strict=True)
+    margin = slice(RADIUS, -RADIUS) if form == "cropped" else slice(None)
+    return np.array([_ssim_map(a, b)[margin, margin].mean() for a, b in pairs])
+
+
+def _ssim_map(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Structural similarity around each pixel of (H, W, 3) images, (H, W, 3)."""
+    value_range = max(np.ptp(a), np.ptp(b)) or 1.0
+    c1, c2 = (0.01 * value_range) ** 2, (0.03 * value_range) ** 2
+    mean_a, mean_b = _blur(a), _blur(b)
+    variance_a = _blur(a * a) - mean_a**2
+    variance_b = _blur(b * b) - mean_b**2
+    covariance = _blur(a * b) - mean_a * mean_b
+    return ((2 * mean_a * mean_b + c1) * (2 * covariance + c2)) / (
+        (mean_a**2 + mean_b**2 + c1) * (variance_a + variance_b + c2)
+    )
+
+
+def _blur(image: np.ndarray) -> np.ndarray:
+    from scipy.ndimage import gaussian_filter
+
+    truncate = RADIUS / SIGMA
+    return gaussian_filter(image, (SIGMA, SIGMA, 0), mode="mirror", truncate=truncate)
+
+
+def better_order(true: np.ndarray, predicted: np.ndarray) -> str | None:
+    """Say which other order of the predicted views fits the true ones clearly better, if any.
+
+    Views that start at another azimuth or run the other way round are the commonest reason
+    for numbers that cannot be reproduced, and nothing else shows it. All shifts of both
+    directions are tried on thumbnails.
+
+    Args:
+        true: RGB in [0, 1], (N, H, W, 3).
+        predicted: the same.
+
+    Returns:
+        a sentence, or None where the order is right, or the views hardly tell.
+    """
+    small_true, small_predicted = _thumbnails(true), _thumbnails(predicted)
+    n = len(true)
+    errors = ((small_true[:, None] - small_predicted[None]) ** 2).mean(axis=(2, 3, 4))  # (N, N)
+    index = np.arange(n)
+    orders = {
+        (direction, shift): (direction * index + shift) % n
+        for direction in (1, -1)
+        for shift in range(n)
+    }
+    scores = {
+        order: float(-10 * np.log10(errors[index, views] + 1e-10).mean())
+        for order, views in orders.items()
+    }
+    (direction, shift), best = max(scores.items(), key=lambda item: item[1])
+    gain = best - scores[1, 0]
+    if gain < SUSPICIOUS_GAIN:
+        return None
+    reverse = "in reverse order and " if direction < 0 else ""
+    return (
+        f"the predicted views seem to be in another order: {reverse}starting with view {shift}, "
+        f"they would fit by {gain:.1f} dB (of thumbnails) better"
+    )
+
+
+def _thumbnails(views: np.ndarray) -> np.ndarray:
+    """Average (N, S, S, 3) views over blocks, to at most about THUMBNAIL pixels a side."""
+    block = max(views.shape[1] // THUMBNAIL, 1)
+    side = views.shape[1] // block
+    cut = views[:, : side * block, : side * block].astype(np.float64)
+    return cut.reshape(len(views), side, block, side, block, 3).mean(axis=(2, 4))

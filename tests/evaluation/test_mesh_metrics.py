@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+trimesh = pytest.importorskip("trimesh", reason="needs requirements-eval.txt")
+pytest.importorskip("embreex", reason="needs requirements-eval.txt")
+pytest.importorskip("mesh2sdf", reason="needs requirements-eval.txt")
+pytest.importorskip("scipy", reason="needs requirements-eval.txt")
+
+from evaluation.depth import depth_to_points, read_depth_maps
+from evaluation.mesh_metrics import (
+    chamfer,
+    evaluate_mesh,
+    inside,
+    visible_points,
+    volume_iou,
+    voxel_down_sample,
+)
+from evaluation.meshes import GSO_ROTATIONS_DEG, gso_rotation, read_mesh, to_render_frame
+from multiview.cameras import orbit_cameras
+from tests.conftest import ROOT, SHARED, needs_shared
+
+CPU = torch.device("cpu")
+EXAMPLES = ROOT / "eval_examples"
+
+
+def sphere(radius: float, centre: tuple[float, float, float] = (0.0, 0.0, 0.0)):
+    mesh = trimesh.creation.icosphere(subdivisions=4, radius=radius)
+    mesh.apply_translation(centre)
+    return mesh
+
+
+def nearest_on(mesh, points: np.ndarray) -> np.ndarray:
+    from scipy.spatial import cKDTree
+
+    surface, _ = trimesh.sample.sample_surface(mesh, 400_000, seed=0)
+    return cKDTree(surface).query(points)[0]
+
+
+def test_chamfer_and_iou_of_two_spheres_equal_the_published_evaluations():
+    """The numbers are the published implementation's for these two meshes, see the goldens."""
+    a, b = sphere(0.40), sphere(0.42, (0.03, -0.01, 0.02))
+    assert chamfer(visible_points(a, CPU), visible_points(b, CPU)) == pytest.approx(
+        0.02750222757458687, abs=1e-4
+    )
+    assert volume_iou(a, b) == pytest.approx(0.8369808384398405, abs=1e-6)
+    assert inside(a).sum() == 8733
+    assert inside(b).sum() == 10153
+
+
+@needs_shared
+def test_those_numbers_are_the_goldens(eval_goldens: dict[str, np.ndarray]):
+    assert eval_goldens["syn_chamfer"][0] == pytest.approx(0.02750222757458687)
+    assert eval_goldens["syn_iou"] == pytest.approx(0.8369808384398405)
+
+
+def test_chamfer_is_the_mean_of_both_directions_and_not_squared():
+    a = np.array([[0.0, 0, 0], [1, 0, 0]])
+    b = np.array([[0.0, 0, 0.3]])
+    there = (0.3 + np.sqrt(1 + 0.09)) / 2
+    assert chamfer(a, b) == pytest.approx((there + 0.3) / 2)
+    assert chamfer(a, b) == pytest.approx(chamfer(b, a))
+
+
+def test_a_mesh_compared_with_itself_is_perfect():
+    mesh = sphere(0.4)
+    points = visible_points(mesh, CPU)
+    assert chamfer(points, points) == 0
+    assert volume_iou(mesh, mesh) == 1
+
+
+def test_iou_of_nested_boxes_is_the_ratio_of_their_volumes():
+    outer, inner = trimesh.creation.box((1.0, 1.0, 1.0)), trimesh.creation.box((0.5, 1.0, 1.0))
+    assert volume_iou(outer, inner) == pytest.approx(0.5, abs=0.04)  # 1/32 wide samples
+    assert volume_iou(outer, trimesh.creation.box((0.1,) * 3).apply_translation((3, 3, 3))) == 0
+
+
+def test_points_are_averaged_voxel_by_voxel():
+    points = np.array([[0.0, 0, 0], [0.002, 0, 0], [0.02, 0, 0], [0.0, 0.5, 0]])
+    down = voxel_down_sample(points, 0.01)
+    assert sorted(map(tuple, down)) == [(0.0, 0.5, 0.0), (0.001, 0.0, 0.0), (0.02, 0.0, 0.0)]
+    assert voxel_down_sample(np.empty((0, 3)), 0.01).shape == (0, 3)
+
+
+def test_visible_points_are_on_the_surface_but_for_the_half_pixel():
+    radii = np.linalg.norm(visible_points(sphere(0.4), CPU), axis=1)
+    assert np.abs(radii - 0.4).mean() < 0.004
+
+
+def test_the_chickens_depth_points_are_the_published_ones(
+    chicken: Path, eval_goldens: dict[str, np.ndarray]
+):
+    depth, cameras = read_depth_maps(chicken / "chicken-gt", 16), orbit_cameras()
+    seen = np.isfinite(depth)
+    np.testing.assert_array_equal(
+        seen.sum(axis=(1, 2)), eval_goldens["chicken_mask_pixels_per_view"]
+    )
+    points = voxel_down_sample(depth_to_points(depth, seen, cameras), 0.01)
+    assert len(points) == eval_goldens["chicken_down_point_count"]
+    box = np.stack([points.min(axis=0), points.max(axis=0)])
+    np.testing.assert_allclose(box, eval_goldens["chicken_down_bbox"], atol=1e-5)
+
+
+def test_the_chickens_mesh_agrees_with_its_depth_and_only_when_turned_right(chicken: Path):
+    model = read_mesh(chicken / "chicken-mesh" / "meshes" / "model.obj")
+    depth = read_depth_maps(chicken / "chicken-gt", 16)
+    points = voxel_down_sample(depth_to_points(depth, np.isfinite(depth), orbit_cameras()), 0.01)
+    right = nearest_on(to_render_frame(model, gso_rotation("chicken")), points).mean()
+    assert right < 0.005
+    for other in (0, 90, 180):
+        assert nearest_on(to_render_frame(model, other), points).mean() > 4 * right
+
+
+@needs_shared
+@pytest.mark.parametrize("name", ["alarm", "lion", "mario", "sofa", "teapot"])
+def test_scanned_objects_in_their_render_frame_cover_their_renders(name: str):
+    from PIL import Image
+
+    from evaluation.depth import depth_maps
+
+    folder = SHARED / "data" / "gso" / name
+    mesh = to_render_frame(read_mesh(folder / "model.obj"), gso_rotation(name))
+    views = (3, 10)
+    depth = depth_maps(mesh, orbit_cameras(), 256, CPU)
+    for view in views:
+        with Image.open(folder / f"{view:03d}.png") as image:
+            alpha = np.asarray(image)[..., 3] > 127
+        mask = np.isfinite(depth[view])
+        assert (alpha & mask).sum() / (alpha | mask).sum() > 0.99
+
+
+def example(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """A sphere with a bump as the true mesh, a folder for its depth, and a prediction of it."""
+    bump = trimesh.util.concatenate([sphere(0.4), sphere(0.15, (0.45, 0.0, 0.0))])
+    bump.export(tmp_path / "true.obj")
+    to_render_frame(bump, 30.0).export(tmp_path / "predicted.ply")
+    (tmp_path / "gt").mkdir()
+    return tmp_path / "predicted.ply", tmp_path / "true.obj", tmp_path / "gt"
+
+
+def test_without_depth_maps_they_are_made_from_the_true_mesh(tmp_path: Path, caplog):
+    caplog.set_level("INFO")
+    scores = evaluate_mesh(*example(tmp_path), 30.0, CPU)
+    assert "has no depth maps: they are made from the true mesh" in caplog.text
+    assert scores.chamfer < 1e-4
+    assert scores.iou > 0.97
+    worse = evaluate_mesh(*example_paths(tmp_path), 210.0, CPU)
+    assert worse.chamfer > 0.01
+
+
+def example_paths(tmp_path: Path) -> tuple[Path, Path, Path]:
+    return tmp_path / "predicted.ply", tmp_path / "true.obj", tmp_path / "gt"
+
+
+def test_the_bundled_example_is_scored_and_its_wrong_rotation_noticed(caplog):
+    paths = (
+        EXAMPLES / "locomotive-pr" / "mesh.ply",
+        EXAMPLES / "locomotive-mesh" / "meshes" / "model.obj",
+        EXAMPLES / "locomotive-gt",
+    )
+    scores = evaluate_mesh(*paths, 0.0, CPU)
+    assert 0.005 < scores.chamfer < 0.015
+    assert 0.8 < scores.iou < 0.9
+    assert "do not fit" not in caplog.text
+    evaluate_mesh(*paths, 90.0, CPU)
+    assert "do not fit: their silhouettes have an IoU of 0." in caplog.text
+    assert 90.0 not in GSO_ROTATIONS_DEG.values()
+
+
+def test_a_mesh_that_no_camera_sees_is_an_error(tmp_path: Path):
+    predicted, true, depth = example(tmp_path)
+    away = sphere(0.1, (0.0, 0.0, 50.0))
+    away.export(predicted)
+    with pytest.raises(ValueError, match=r"predicted\.ply: none of the 16 cameras sees"):
+        evaluate_mesh(predicted, true, depth, 0.0, CPU)
+
+
+def test_depth_maps_of_nothing_are_an_error(tmp_path: Path):
+    from evaluation.depth import write_depth_map
+
+    predicted, true, folder = example(tmp_path)
+    shutil.rmtree(folder)
+    folder.mkdir()
+    for k in range(16):
+        write_depth_map(folder / f"{k:03d}-depth.png", np.full((16, 16), np.inf))
+    with pytest.raises(ValueError, match="nothing but background"):
+        evaluate_mesh(predicted, true, folder, 0.0, CPU)

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+trimesh = pytest.importorskip("trimesh", reason="needs requirements-eval.txt")
+
+from evaluation.meshes import (
+    count_open_edges,
+    gso_rotation,
+    read_mesh,
+    to_render_frame,
+    warn_of_doubtful,
+)
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".obj", ".stl", ".off", ".PLY"])
+def test_triangle_meshes_of_every_format_are_read_as_they_are(tmp_path: Path, suffix: str):
+    box = trimesh.creation.box((1.0, 0.5, 0.25))
+    path = tmp_path / f"box{suffix}"
+    box.export(path, file_type=suffix[1:].lower())
+    mesh = read_mesh(path)
+    np.testing.assert_allclose(mesh.bounds, box.bounds, atol=1e-6)
+    assert mesh.volume == pytest.approx(0.125, rel=1e-5)
+    assert count_open_edges(mesh) == 0
+
+
+def test_quads_become_triangles(tmp_path: Path):
+    quad = "v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nf 1 2 3 4\n"
+    (tmp_path / "quad.obj").write_text(quad)
+    assert read_mesh(tmp_path / "quad.obj").faces.shape == (2, 3)
+
+
+def test_an_obj_opens_no_other_file(tmp_path: Path):
+    """Its material library and textures may be anywhere; nothing needs them."""
+    fifo = tmp_path / "blocks-whoever-opens-it.mtl"
+    try:
+        import os
+
+        os.mkfifo(fifo)
+    except (AttributeError, OSError):
+        pytest.skip("needs named pipes")
+    text = f"mtllib {fifo}\nmtllib {fifo.name}\nv 0 0 0\nv 1 0 0\nv 0 1 0\nusemtl a\nf 1 2 3\n"
+    (tmp_path / "a.obj").write_text(text)
+    assert len(read_mesh(tmp_path / "a.obj").faces) == 1
+
+
+COORDINATES = "".join(f"property float {axis}\n" for axis in "xyz")
+PLY = "ply\nformat ascii 1.0\nelement vertex {}\n" + COORDINATES
+FACES = "element face {}\nproperty list uchar int vertex_indices\nend_header\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("text.ply", "hello", "cannot be read"),
+        ("empty.ply", "", "cannot be read"),
+        ("cut.ply", PLY.format(3) + FACES.format(1) + "0 0 0\n1 0", "cannot be read"),
+        ("header.ply", PLY.format(3), "cannot be read"),
+        ("points.ply", PLY.format(1) + "end_header\n0 0 0\n", "no faces"),
+        ("none.ply", PLY.format(0) + FACES.format(0), "empty|cannot be read"),
+        ("flat.obj", "v 0 0 0\nv 0 0 0\nv 0 0 0\nf 1 2 3\n", "area 0"),
+        ("nan.obj", "v nan 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", "nan or infinite"),
+        ("index.ply", PLY.format(3) + FACES.format(1) + "0 0 0\n1 0 0\n0 1 0\n3 0 1 9\n",
+         "name vertex 9|cannot be read"),
+        ("scene.glb", "glTF", r"formats \.ply, \.obj"),
+    ],
+)  # fmt: skip
+def test_files_that_hold_no_mesh_are_refused_by_name(
+    tmp_path: Path, name: str, content: str, message: str
+):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_mesh(tmp_path / name)
+    assert name in str(caught.value)
+
+
+def test_a_missing_mesh_is_named(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match=r"no\.ply: no such mesh"):
+        read_mesh(tmp_path / "no.ply")
+
+
+def test_a_binary_ply_that_is_cut_off_is_refused(tmp_path: Path):
+    trimesh.creation.icosphere(subdivisions=3).export(tmp_path / "whole.ply")
+    whole = (tmp_path / "whole.ply").read_bytes()
+    for share in (0.3, 0.6, 0.9):
+        (tmp_path / "cut.ply").write_bytes(whole[: int(len(whole) * share)])
+        with pytest.raises(ValueError, match=r"cut\.ply: the mesh cannot be read"):
+            read_mesh(tmp_path / "cut.ply")
+
+
+def test_the_render_frame_is_centred_has_longest_side_1_and_is_turned_back():
+    box = trimesh.creation.box((4.0, 2.0, 1.0))
+    box.apply_translation((10.0, 20.0, 30.0))
+    corner = trimesh.Trimesh(vertices=[[10, 20, 30], [12, 20, 30], [10, 21, 30]], faces=[[0, 1, 2]])
+    mesh = trimesh.util.concatenate([box, corner])
+    moved = to_render_frame(mesh, 90.0)
+    np.testing.assert_allclose(moved.bounds, [[-0.25, -0.5, -0.125], [0.25, 0.5, 0.125]], atol=1e-9)
+    # the middle of the side at +x goes to -y: rotation about z by -90 degrees
+    np.testing.assert_allclose(moved.vertices[-2], [0.0, -0.5, 0.0], atol=1e-9)
+    np.testing.assert_allclose(mesh.vertices[-2], [12.0, 20.0, 30.0])  # the given one stays
+
+
+def test_the_listed_rotations_are_those_of_the_papers_objects():
+    expected = {"chicken": 270, "sofa": -90, "elephant": 180, "turtle": 225, "sorter": 112.5}
+    assert {name: gso_rotation(name) for name in expected} == expected
+    assert gso_rotation("teapot") == 0
+
+
+def test_a_good_mesh_is_not_doubted(caplog):
+    warn_of_doubtful(Path("good.ply"), trimesh.creation.icosphere(subdivisions=2, radius=0.5))
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda mesh: mesh.apply_scale(3.0), "bad.ply reaches to 1.5, outside the cube"),
+        (lambda mesh: mesh.apply_translation((0, 0, 2.0)), "outside the cube"),
+        (lambda mesh: mesh.apply_scale(0.1), "longest side is 0.1"),
+        (lambda mesh: mesh.update_faces(np.arange(5, len(mesh.faces))), "not a closed manifold"),
+    ],
+)
+def test_a_mesh_in_another_frame_or_open_is_warned_about(caplog, change, message: str):
+    mesh = trimesh.creation.icosphere(subdivisions=2, radius=0.5)
+    change(mesh)
+    warn_of_doubtful(Path("bad.ply"), mesh)
+    assert message in caplog.text
+
+
+def test_an_edge_with_three_faces_is_not_manifold():
+    tetrahedron = trimesh.creation.icosphere(subdivisions=0)
+    fin = np.vstack([tetrahedron.vertices, [[2.0, 2.0, 2.0]]])
+    a, b = tetrahedron.faces[0][:2]
+    mesh = trimesh.Trimesh(fin, np.vstack([tetrahedron.faces, [[a, b, 12]]]), process=False)
+    assert count_open_edges(tetrahedron) == 0
+    assert count_open_edges(mesh) == 3

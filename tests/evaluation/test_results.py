@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import csv
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from evaluation.results import COLUMNS, Result, append, check_log, read_log, table_row
+
+ROW = Result("toy", psnr=float("inf"), ssim=0.5, ssim_form="cropped", per_view={"psnr": [1.0, 2.0]})
+
+
+def test_rows_are_separated_by_tabs_with_five_decimals():
+    assert table_row("toy", 25.4129061, None, 1123) == "toy\t25.41291\tn/a\t1123"
+    assert table_row("toy", float("inf"), 1.0) == "toy\tinf\t1.00000"
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.json"])
+def test_rows_are_appended_and_none_is_lost(tmp_path: Path, name: str):
+    path = tmp_path / name
+    append(path, ROW)
+    append(path, Result("mesh", chamfer=0.0261, iou=0.5421))
+    rows = read_log(path)
+    assert [row["name"] for row in rows] == ["toy", "mesh"]
+    assert float(rows[0]["psnr"]) == float("inf")
+    assert float(rows[1]["chamfer"]) == 0.0261
+    assert set(COLUMNS) <= set(rows[0])
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == [name]
+
+
+def test_json_logs_are_strict_json_and_keep_the_views(tmp_path: Path):
+    append(tmp_path / "log.json", ROW)
+    rows = json.loads((tmp_path / "log.json").read_text(), parse_constant=pytest.fail)
+    assert rows[0]["psnr"] == "inf"
+    assert rows[0]["per_view"] == {"psnr": [1.0, 2.0]}
+
+
+def test_names_with_commas_and_quotes_survive_a_csv(tmp_path: Path):
+    for name in ('a, "b"', "plain"):
+        append(tmp_path / "log.csv", Result(name, points=3))
+    with (tmp_path / "log.csv").open(newline="") as file:
+        assert [row["name"] for row in csv.DictReader(file)] == ['a, "b"', "plain"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs file locks of POSIX")
+@pytest.mark.parametrize("name", ["log.csv", "log.json"])
+def test_rows_appended_at_the_same_time_are_all_there(tmp_path: Path, name: str):
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: append(tmp_path / name, Result(f"run {i}", points=i)), range(40)))
+    assert {int(row["points"]) for row in read_log(tmp_path / name)} == set(range(40))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("log.csv", "a,b\n1,2\n", "expected the columns name,psnr"),
+        ("log.csv", ",".join(COLUMNS) + "\ntoy,1\n", "more or fewer values"),
+        ("log.json", "{}", "expected a list of objects"),
+        ("log.json", "[1", "is not a log of this project"),
+        ("log.txt", "", "a .csv or a .json file"),
+    ],
+)
+def test_files_of_another_kind_are_refused_and_left_as_they_are(
+    tmp_path: Path, name: str, content: str, message: str
+):
+    path = tmp_path / name
+    path.write_text(content)
+    for use in (check_log, lambda path: append(path, ROW)):
+        with pytest.raises(ValueError, match=message) as caught:
+            use(path)
+        assert name in str(caught.value)
+    assert path.read_text() == content
+
+
+def test_a_log_in_a_folder_that_does_not_exist_is_noticed_before_the_work(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        check_log(tmp_path / "nowhere" / "log.csv")
