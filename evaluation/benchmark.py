@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MOST_WORKERS = 8
+"""By default; more would need more memory than machines with many cores always have."""
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser; nothing heavy is imported for it."""
@@ -51,8 +54,8 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--workers",
         type=int,
-        default=os.cpu_count() or 1,
-        help="objects at a time (default: cores)",
+        default=min(os.cpu_count() or 1, MOST_WORKERS),
+        help=f"objects at a time, about 1 GB each (default: one a core, at most {MOST_WORKERS})",
     )
     add("--ssim", choices=["cropped", "current"], default="cropped", help="see eval_nvs.py")
     add("--lpips_weights", type=Path, help="see eval_nvs.py")

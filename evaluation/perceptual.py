@@ -66,7 +66,9 @@ class Lpips:
             (N,) float64, 0 for equal views.
         """
         pairs = zip(self._to_tensor(true), self._to_tensor(predicted), strict=True)
-        return np.array([self.net(a[None], b[None]).item() for a, b in pairs])
+        # TF32 convolutions, a GPU's default, would move the numbers by more than 1e-4.
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+            return np.array([self.net(a[None], b[None]).item() for a, b in pairs])
 
     def _to_tensor(self, views: np.ndarray) -> Tensor:
         channels_first = np.ascontiguousarray(views.transpose(0, 3, 1, 2), dtype=np.float32)

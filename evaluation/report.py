@@ -136,6 +136,8 @@ def make_notes(mean: Result, entries: list[Entry]) -> list[str]:
         )
     elif mean.points_form:
         notes.append(f"COLMAP points are {mean.points_form}. RealFusion's are inflated by noise.")
+    if mean.psnr is not None and mean.lpips is None:
+        notes.append("LPIPS is missing: the machine had no VGG16 weights for it.")
     for metric, title, _, _ in METRICS:
         measured = _count(results, metric)
         if 0 < measured < len(results) and metric not in ("chamfer", "iou"):

@@ -173,7 +173,7 @@ def over_white(image: Image.Image) -> np.ndarray:
     pixels = np.asarray(image).astype(np.float32) / 255.0
     if pixels.shape[2] == 4:
         alpha = pixels[:, :, 3:]
-        pixels = pixels[:, :, :3] * alpha + 1 - alpha
+        pixels = pixels[:, :, :3] * alpha + (1 - alpha)  # exact where opaque
     return pixels
 
 

@@ -1,0 +1,144 @@
+"""eval_nvs.py and eval_mesh.py as a user sees them; eval_colmap.py is in test_colmap.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("scipy", reason="needs requirements-eval.txt")
+
+import eval_mesh
+import eval_nvs
+from evaluation import perceptual
+from evaluation.perceptual import LpipsUnavailableError
+from evaluation.results import read_log
+from multiview.runtime import run_script
+from tests.conftest import ROOT
+from tests.evaluation.conftest import ring_of_views, save_views
+
+EXAMPLES = ROOT / "eval_examples"
+
+
+@pytest.fixture
+def no_lpips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without VGG16's weights."""
+
+    def nowhere() -> Path:
+        raise LpipsUnavailableError("no weights here, put them there")
+
+    monkeypatch.setattr(perceptual, "find_weights", nowhere)
+
+
+@pytest.fixture
+def views(tmp_path: Path) -> tuple[str, str]:
+    """True views as RGBA, and the same on white as RGB."""
+    rgb = ring_of_views()
+    alpha = (rgb < 1).any(axis=-1, keepdims=True).astype(float)
+    hidden = np.where(alpha > 0, rgb, 0.3)  # colours under the transparent part do not count
+    true = save_views(tmp_path / "true", np.concatenate([hidden, alpha], axis=-1))
+    return str(true), str(save_views(tmp_path / "predicted", rgb))
+
+
+def nvs(views: tuple[str, str], *flags: str) -> None:
+    eval_nvs.main(["--gt", views[0], "--pr", views[1], "--name", "toy", *flags])
+
+
+def test_equal_views_print_inf_and_1_and_rgba_is_put_on_white(no_lpips, views, capsys):
+    nvs(views)
+    assert capsys.readouterr().out == "toy\tinf\t1.00000\tn/a\n"
+
+
+def test_missing_lpips_is_said_in_one_line_and_is_an_error_only_if_it_is_required(
+    no_lpips, views, capsys, caplog
+):
+    nvs(views)
+    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == ["LPIPS is missing: no weights here, put them there"]
+    with pytest.raises(LpipsUnavailableError, match="no weights here"):
+        nvs(views, "--require_lpips")
+
+
+@pytest.mark.parametrize(("form", "said"), [("cropped", "up to 1.4"), ("current", "since 1.5")])
+def test_the_form_of_ssim_is_said_and_logged(no_lpips, views, tmp_path, caplog, form, said):
+    caplog.set_level("INFO")
+    nvs(views, "--ssim", form, "--log", str(tmp_path / "log.csv"))
+    assert said in caplog.text
+    assert read_log(tmp_path / "log.csv")[0]["ssim_form"] == form
+
+
+def test_verbose_prints_every_view_before_the_mean(no_lpips, views, capsys):
+    nvs((views[0], str(save_views(Path(views[1]), ring_of_views() * 0.9))), "--verbose")
+    *lines, mean = (line.split("\t") for line in capsys.readouterr().out.splitlines())
+    assert [line[0] for line in lines] == [f"{k:03d}" for k in range(16)]
+    for column in (1, 2):
+        expected = np.mean([float(line[column]) for line in lines])
+        assert float(mean[column]) == pytest.approx(expected, abs=1e-4)
+    assert {line[3] for line in lines} == {"n/a"}
+
+
+def test_mirrored_views_score_worse_and_are_warned_about(no_lpips, views, capsys, caplog):
+    mirrored = save_views(Path(views[1]), ring_of_views()[::-1])
+    nvs((views[0], str(mirrored)))
+    assert float(capsys.readouterr().out.split("\t")[1]) < 30
+    assert "in reverse order and starting with view 15" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["", "a\tb", "a\nb"])
+def test_names_that_would_break_the_table_are_wrong_usage(views, name: str):
+    with pytest.raises(SystemExit) as caught:
+        nvs(views, "--name", name)
+    assert caught.value.code == 2
+
+
+def test_mistakes_get_one_line_and_exit_status_1(views, tmp_path, monkeypatch, caplog, no_lpips):
+    (Path(views[1]) / "009.png").unlink()
+    arguments = ["--gt", views[0], "--pr", views[1], "--name", "toy"]
+    monkeypatch.setattr("sys.argv", ["eval_nvs.py", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        run_script(eval_nvs.main)
+    assert caught.value.code == 1
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
+        f"{views[1]}: 15 of 16 views are there, missing: 009.png"
+    ]
+
+
+def mesh_flags(**changes: str) -> list[str]:
+    flags = {
+        "--pr_mesh": str(EXAMPLES / "locomotive-pr" / "mesh.ply"),
+        "--pr_name": "toy",
+        "--gt_dir": str(EXAMPLES / "locomotive-gt"),
+        "--gt_mesh": str(EXAMPLES / "locomotive-mesh" / "meshes" / "model.obj"),
+        "--gt_name": "locomotive",
+    }
+    flags.update({f"--{name}": value for name, value in changes.items()})
+    return [part for flag in flags.items() for part in flag]
+
+
+def test_output_writes_the_compared_points(tmp_path, monkeypatch, capsys):
+    trimesh = pytest.importorskip("trimesh", reason="needs requirements-eval.txt")
+    pytest.importorskip("mesh2sdf", reason="needs requirements-eval.txt")
+    monkeypatch.chdir(tmp_path)
+    eval_mesh.main([*mesh_flags(), "--output", "--log", "log.json"])
+    name, chamfer, iou = capsys.readouterr().out.split("\t")
+    assert name == "toy"
+    (row,) = read_log(tmp_path / "log.json")
+    assert (f"{row['chamfer']:.5f}", f"{row['iou']:.5f}\n") == (chamfer, iou)
+    for side in ("pr", "gt"):
+        points = trimesh.load(tmp_path / "output" / "points" / f"toy-{side}.ply").vertices
+        assert len(points) > 5000
+        assert np.abs(points).max() < 0.6
+
+
+def test_points_are_not_written_outside_their_folder(capsys):
+    with pytest.raises(SystemExit) as caught:
+        eval_mesh.main([*mesh_flags(pr_name="../toy"), "--output"])
+    assert caught.value.code == 2
+    assert "must be the name of a file" in capsys.readouterr().err
+
+
+def test_a_log_of_another_kind_is_refused_before_the_work(tmp_path):
+    (tmp_path / "log.csv").write_text("a,b\n")
+    with pytest.raises(ValueError, match="is not a log of this project"):
+        eval_mesh.main([*mesh_flags(gt_mesh="nowhere.obj"), "--log", str(tmp_path / "log.csv")])
