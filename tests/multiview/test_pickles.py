@@ -12,12 +12,20 @@ from multiview.pickles import read_pickle
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_containers_numbers_text_and_arrays_are_read(tmp_path: Path, protocol: int):
-    content = [np.eye(3), {"a": (1, 2.5, "b", None, True)}, np.float32(0.5), [np.arange(3)]]
+    content = [
+        np.eye(3), {"a": (1, 2.5, "b", None, True)}, np.float32(0.5), [np.arange(3)],
+        np.asfortranarray(np.arange(6.0).reshape(2, 3)), np.array(["ab", "c"]),
+        np.arange(3, dtype=">i2"), np.array(True), np.zeros((0, 3)),
+    ]  # fmt: skip
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(content, protocol))
     read = read_pickle(tmp_path / "a.pkl")
     np.testing.assert_array_equal(read[0], np.eye(3))
     assert read[1] == content[1]
     assert read[2] == np.float32(0.5)
+    assert isinstance(read[2], np.float32)
+    for made, expected in zip(read[3] + read[4:9], content[3] + content[4:9], strict=True):
+        np.testing.assert_array_equal(made, expected)
+        assert made.dtype == expected.dtype
 
 
 class Evil:
@@ -31,6 +39,58 @@ def test_nothing_in_a_pickle_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(ValueError, match=r"a\.pkl: not a pickle that can be read safely: it asks"):
         read_pickle(tmp_path / "a.pkl")
     assert not (tmp_path / "pwned").exists()
+
+
+def call(function: str, *arguments: object, state: object = None) -> bytes:
+    """A pickle that calls `module name` with arguments, then hands a state to what comes."""
+    parts = f"c{function.replace(' ', chr(10))}\n(".encode()
+    for argument in arguments:
+        is_raw = isinstance(argument, Raw)
+        parts += argument.code if is_raw else pickle.dumps(argument, 2)[2:-1]
+    parts += b"tR"
+    if state is not None:
+        parts += state.code if isinstance(state, Raw) else pickle.dumps(state, 2)[2:-1]
+        parts += b"b"
+    return parts
+
+
+class Raw:
+    """A part of a pickle by its opcodes."""
+
+    def __init__(self, code: bytes) -> None:
+        self.code = code
+
+
+NUMBERS = Raw(call("numpy dtype", "f8", False, True))
+OBJECTS = Raw(call("numpy dtype", "O8", False, True))
+FIELDS = ("x",), {"x": (1, 10**9)}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        call("numpy.core.multiarray scalar", OBJECTS, "A" * 8),
+        call("numpy._core.numeric _frombuffer", "A" * 8, OBJECTS, (1,), "C"),
+        call("numpy ndarray", (1,), OBJECTS, "A" * 8),
+        call("numpy.core.multiarray _reconstruct", Raw(b"cnumpy\nndarray\n"), (0,), "b",
+             state=Raw(b"(K\x01K\x01\x85" + OBJECTS.code + b"\x89U\x08AAAAAAAAt")),
+        call("numpy dtype", "V8", False, True),
+        call("numpy dtype", "f8", False, True, state=(3, "<", None, *FIELDS, 8, 8, 0)),
+        call("numpy dtype", "f8", False, True, state=(3, "<", ("O8", 1), None, None, 8, 8, 0)),
+        call("numpy dtype", "U" + "9" * 9, False, True),
+        call("numpy.core.multiarray _reconstruct", Raw(b"cnumpy\nndarray\n"), (0,), "b",
+             state=Raw(b"(K\x01J\xff\xff\xff\x7f\x85" + NUMBERS.code + b"\x89U\x08AAAAAAAAt")),
+        b"cnumpy\ndtype\n",
+        NUMBERS.code,
+        b"]q\x00h\x00a",  # a list that holds itself
+    ],
+)  # fmt: skip
+def test_arrays_of_pointers_and_other_crafted_arrays_are_refused(tmp_path: Path, code: bytes):
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x02" + code + b".")
+    with pytest.raises(
+        ValueError, match=r"a\.pkl: not a pickle that can be read safely|a\.pkl: .*recursion"
+    ):
+        read_pickle(tmp_path / "a.pkl")
 
 
 def test_damaged_and_missing_files_are_named(tmp_path: Path):
