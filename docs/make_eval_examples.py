@@ -33,13 +33,13 @@ from docs.toy import (
     render_pose,
     surface_distance,
 )
+from evaluation.depth import write_depth_map
 from multiview.cameras import REFERENCE_IMAGE_SIZE, orbit_cameras
 
 NAME = "locomotive"
 NUM_VIEWS = 16
 ELEVATION = 30.0
 PIXEL_CENTRE = 0.5  # as Blender and rasterisers sample a pixel
-NEAR, FAR, FULL_SCALE = 0.6, 2.4, 65535  # of the depth maps; FAR is the background
 
 TRUE_GRID = 1 / 75  # marching cubes cells, in units of the toy's length
 STAND_IN_GRID = 1 / 68
@@ -226,12 +226,6 @@ def stand_in_view(view: Image.Image) -> Image.Image:
     return pale.filter(ImageFilter.GaussianBlur(STAND_IN_BLUR))
 
 
-def encode_depth(depth: np.ndarray) -> Image.Image:
-    """Depths in world units, infinite for the background, as a 16-bit picture."""
-    values = (np.minimum(depth, FAR) - NEAR) / (FAR - NEAR) * FULL_SCALE
-    return Image.fromarray(values.round().astype(np.uint16))
-
-
 def write_obj(mesh: Mesh, path: Path) -> None:
     """Write a mesh as Wavefront OBJ, without a material."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -282,7 +276,7 @@ def write_views(out: Path, placement: Placement) -> None:
         view = render_pose(pose, size, 3, PIXEL_CENTRE, painted)
         save(view, out / f"{NAME}-gt" / f"{i:03d}.png")
         depth = placement.scale * render_depth(pose, size, PIXEL_CENTRE)
-        save(encode_depth(depth), out / f"{NAME}-gt" / f"{i:03d}-depth.png")
+        write_depth_map(out / f"{NAME}-gt" / f"{i:03d}-depth.png", depth)
         pose = stand_in.pose_in_toy_frame(world_to_camera)
         view = stand_in_view(render_pose(pose, size, 2, PIXEL_CENTRE, painted))
         save(view, out / f"{NAME}-pr" / f"{i:03d}.png")

@@ -14,21 +14,32 @@ import argparse
 import logging
 import multiprocessing
 import os
+import signal
 import sys
-from concurrent.futures import ThreadPoolExecutor, as_completed
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evaluation.results import Result, row_name, table_row
-from multiview.runtime import add_common_flags, pick_device, run_script
+from multiview.runtime import add_common_flags, file_lock, pick_device, run_script
 
 if TYPE_CHECKING:
-    from evaluation.objects import ObjectFiles, Record, Settings
+    from evaluation.finder import ObjectFiles
+    from evaluation.objects import Record, Settings
 
 log = logging.getLogger(__name__)
 
 MOST_WORKERS = 8
 """By default; more would need more memory than machines with many cores always have."""
+
+SECONDS_TO_END = 15
+"""For a process that was told to: compiled code hears it late."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -73,32 +84,35 @@ def main(argv: list[str] | None = None) -> None:
     if args.workers < 1:
         parser.error(f"--workers must be at least 1, got {args.workers}")
     for name in args.objects or ():
-        if Path(name).name != name:
+        if Path(name).name != name or name in ("", ".", ".."):
             parser.error(f"--objects are names of folders, got {name!r}")
-    from evaluation.objects import Finder
-    from evaluation.report import Entry, write_report
+    from evaluation.finder import Finder
+    from evaluation.page import Entry
+    from evaluation.report import write_report
 
     finder = Finder(args.gt, args.pr, args.pr_mesh)
     names = args.objects or finder.names()
     if not names:
         raise FileNotFoundError(f"there are no folders of views in {args.gt} and {args.pr}")
     objects = [finder.find(name) for name in dict.fromkeys(names)]
-    settings = choose_settings(args)
     folder = args.out / "objects"
-    records = evaluate_all(objects, settings, folder, args.workers)
-    entries = [
-        Entry(files, record, folder / files.name)
-        for files, record in zip(objects, records, strict=True)
-    ]
-    write_report(args.out, args.name, entries)
-    failed = _print_results(records)
+    folder.mkdir(parents=True, exist_ok=True)
+    with file_lock(folder, wait=False):
+        settings, missing = choose_settings(args)
+        records = evaluate_all(objects, settings, folder, args.workers)
+        entries = [
+            Entry(files, record, folder / files.name)
+            for files, record in zip(objects, records, strict=True)
+        ]
+        write_report(args.out, args.name, entries, missing)
+    failed = _print_results(records, args.debug)
     log.info("wrote results.csv, table.md, table.tex and index.html to %s", args.out)
     if failed:
         log.error("%d of %d objects failed, in whole or in part", failed, len(records))
         sys.exit(1)
 
 
-def _print_results(records: list[Record]) -> int:
+def _print_results(records: list[Record], debug: bool) -> int:
     """Print a row for each object and their mean; count the objects with failures."""
     from evaluation.objects import mean_result
 
@@ -109,35 +123,47 @@ def _print_results(records: list[Record]) -> int:
     log.info("columns: name, PSNR, SSIM, LPIPS, Chamfer distance, volume IoU, COLMAP points")
     for record in records:
         for part, message in record.errors.items():
-            log.warning("%s, %s: %s", record.result.name, part, message)
+            trace = [record.traces[part]] if debug and part in record.traces else []
+            log.warning("%s, %s: %s", record.result.name, part, "\n".join([message, *trace]))
     return sum(bool(record.errors) for record in records)
 
 
-def choose_settings(args: argparse.Namespace) -> Settings:
+def choose_settings(args: argparse.Namespace) -> tuple[Settings, list[str]]:
     """Find out what this machine can compute, before all objects fail for the same reason.
 
+    Returns:
+        how to evaluate, and sentences on what is left out because it is not installed.
+
     Raises:
-        see `Lpips` (where it is required or weights are named), `open_engine`, `choose_form`.
+        see `Lpips` (where it is required or weights are named), `open_engine` (where a program is
+        named) and `choose_form`.
     """
     from evaluation.colmap import choose_form
     from evaluation.colmap_engines import open_engine
     from evaluation.objects import Settings
     from evaluation.perceptual import lpips_or_reason
 
+    missing = []
     device = pick_device(args.device)
-    engine = open_engine(args.colmap)
-    form = choose_form(args.mode, engine)
     lpips, reason = lpips_or_reason(args.lpips_weights, device, args.require_lpips)
     if reason:
-        log.warning("LPIPS is missing: %s", reason)
-    return Settings(
+        missing.append(f"LPIPS is missing: {reason}")
+    try:
+        engine = open_engine(args.colmap)
+    except ModuleNotFoundError as error:
+        engine = None
+        missing.append(f"COLMAP points are missing: {error}")
+    for sentence in missing:
+        log.warning("%s", sentence)
+    settings = Settings(
         ssim=args.ssim,
         lpips_weights=lpips.weights if lpips else None,
         colmap=args.colmap,
-        engine=engine.name,
-        points=form,
+        engine=engine.name if engine else "",
+        points=choose_form(args.mode, engine) if engine else None,
         device=str(device),
     )
+    return settings, missing
 
 
 def evaluate_all(
@@ -152,54 +178,105 @@ def evaluate_all(
         workers: objects at a time.
 
     Returns:
-        a record for each object; that of a process that crashed says so.
+        a record for each object; where the process of one crashed, or cannot be started, it says
+        so.
     """
     from tqdm import tqdm
 
-    with ThreadPoolExecutor(workers) as pool:
-        threads = max((os.cpu_count() or 1) // workers, 1)
-        jobs = [
-            pool.submit(_kept_or_made, files, settings, folder / files.name, threads)
-            for files in objects
-        ]
+    workers = min(workers, len(objects))
+    threads = max((os.cpu_count() or 1) // workers, 1)
+    waiting = deque(objects)
+    running: list[_Task] = []
+    records: dict[str, Record] = {}
+    with tqdm(total=len(objects), unit="object", disable=None) as bar, _terminated_by_exit():
         try:
-            for _ in tqdm(as_completed(jobs), total=len(jobs), unit="object", disable=None):
-                pass
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in multiprocessing.active_children():
-                process.terminate()
-            raise
-    return [job.result() for job in jobs]
+            while waiting or running:
+                while waiting and len(running) < workers:
+                    files = waiting.popleft()
+                    started = _kept_or_started(files, settings, folder / files.name, threads)
+                    if isinstance(started, _Task):
+                        running.append(started)
+                    else:
+                        records[files.name] = started
+                        bar.update()
+                # without objects, `wait` would never come back
+                ready = wait([task.process.sentinel for task in running]) if running else []
+                for task in [task for task in running if task.process.sentinel in ready]:
+                    running.remove(task)
+                    records[task.name] = task.record()
+                    bar.update()
+        finally:
+            for task in running:
+                task.process.terminate()
+            for task in running:
+                task.process.join(SECONDS_TO_END)
+                task.process.kill()  # no more than a no-op where it has ended
+    return [records[files.name] for files in objects]
 
 
-def _kept_or_made(files: ObjectFiles, settings: Settings, folder: Path, threads: int) -> Record:
-    """Take an object's record if it is whole and up to date, else make it in another process."""
+@contextmanager
+def _terminated_by_exit() -> Iterator[None]:
+    """Let SIGTERM raise SystemExit, as Ctrl-C raises KeyboardInterrupt, so that all is cleaned."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@dataclass
+class _Task:
+    """An object that is being evaluated."""
+
+    name: str
+    key: str
+    folder: Path
+    process: BaseProcess
+
+    def record(self) -> Record:
+        """The record, when the process has ended."""
+        from evaluation.objects import Record
+
+        self.process.join()
+        record = Record.load(self.folder)
+        if record is not None and record.key == self.key:
+            return record
+        code = self.process.exitcode
+        how = f"signal {-code}" if code and code < 0 else f"exit status {code}"
+        said = f"the process that evaluated the object ended by {how}"
+        return Record(self.key, Result(self.name), {"crash": said})
+
+
+def _kept_or_started(
+    files: ObjectFiles, settings: Settings, folder: Path, threads: int
+) -> Record | _Task:
+    """Take an object's record if it is whole and up to date, else begin to make it."""
     from evaluation.objects import Record, key_of
 
-    key = key_of(files, settings)
-    record = Record.load(folder)
-    if record is not None and record.key == key and not record.errors:
-        log.info("%s: kept, nothing has changed", files.name)
-        return record
-    folder.mkdir(parents=True, exist_ok=True)
-    context = multiprocessing.get_context("spawn")
-    process = context.Process(target=_evaluate, args=(files, settings, folder, threads))
-    process.start()
-    process.join()
-    record = Record.load(folder)
-    if process.exitcode == 0 and record is not None and record.key == key:
-        return record
-    return Record(key, Result(files.name), {"crash": _how_it_ended(process.exitcode)})
-
-
-def _how_it_ended(exit_code: int | None) -> str:
-    signal = f"signal {-exit_code}" if exit_code and exit_code < 0 else f"exit status {exit_code}"
-    return f"the process that evaluated the object ended by {signal}"
+    try:
+        key = key_of(files, settings)
+        record = Record.load(folder)
+        if record is not None and record.key == key and record.is_whole(folder):
+            log.info("%s: kept, nothing has changed", files.name)
+            return record
+        folder.mkdir(parents=True, exist_ok=True)
+        Record.remove(folder)
+        process = multiprocessing.get_context("spawn").Process(
+            target=_evaluate, args=(files, settings, folder, threads), daemon=True
+        )
+        process.start()
+    except Exception as error:  # noqa: BLE001 - one object's trouble is not that of the others
+        return Record("", Result(files.name), {"start": str(error) or type(error).__name__})
+    return _Task(files.name, key, folder, process)
 
 
 def _evaluate(files: ObjectFiles, settings: Settings, folder: Path, threads: int) -> None:
     """Evaluate an object in this process, quietly: all that is said is in the record."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that started this
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     os.environ["TQDM_DISABLE"] = "1"  # read by tqdm when it is imported
     import torch
 

@@ -22,8 +22,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from evaluation.colmap_engines import Engine, Workspace
-from evaluation.views import view_names
 from multiview.cameras import Cameras, orbit_cameras
+from multiview.images import view_names
 from multiview.runtime import check_free_space
 
 Form = Literal["sparse", "dense"]

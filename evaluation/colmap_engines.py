@@ -1,5 +1,7 @@
 """COLMAP as the package pycolmap or as a program: the same steps on the same files.
 
+Both are in this one, longer file, so that the two forms of a step can be held against each other.
+
 Both are made to repeat themselves: one thread, a fixed seed, exact matching where it is to be had.
 """
 
@@ -124,10 +126,10 @@ class PyColmap:
         reader.camera_model, reader.camera_params = "PINHOLE", camera
         self._run(
             "extract_features",
+            {"camera_model": "PINHOLE"},  # until 3.13
             database_path=work.database,
             image_path=work.images,
             camera_mode=self._colmap.CameraMode.PER_IMAGE,
-            camera_model="PINHOLE",
             reader_options=reader,
             device=self._colmap.Device.cpu,
             **options,
@@ -177,10 +179,10 @@ class PyColmap:
         """See `Engine`."""
         self._run(
             "stereo_fusion",
+            {"output_type": "ply"},  # before 3.13 there was no other
             output_path=work.fused,
             workspace_path=work.dense,
             input_type="geometric",
-            output_type="ply",
         )
 
     def _feature_options(self, step: str) -> dict[str, Any]:
@@ -198,14 +200,14 @@ class PyColmap:
                 setattr(options, key, value)
         return options
 
-    def _run(self, step: str, **arguments: Any) -> None:
-        """Call a function of pycolmap without the arguments that this version does not have."""
+    def _run(self, step: str, if_known: Mapping[str, Any] | None = None, **arguments: Any) -> None:
+        """Call a function with all `arguments`, and with those of `if_known` that it names."""
         function = getattr(self._colmap, step)
-        signature = (function.__doc__ or "").split("\n")[0]  # all that pybind11 tells
+        names = function.__doc__ or ""  # all that pybind11 tells of the arguments
+        optional = {name: x for name, x in (if_known or {}).items() if f"{name}: " in names}
         known = {
             name: str(value) if isinstance(value, Path) else value
-            for name, value in arguments.items()
-            if f"{name}: " in signature
+            for name, value in {**arguments, **optional}.items()
         }
         chatter = self._colmap.logging
         level, chatter.minloglevel = chatter.minloglevel, chatter.FATAL.value

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from evaluation.meshes import import_trimesh
+from evaluation.packages import need
 from multiview.cameras import Cameras
 from multiview.images import MAX_INPUT_PIXELS
 from multiview.projection import unproject
@@ -47,7 +47,7 @@ def depth_maps(mesh: Trimesh, cameras: Cameras, size: int, device: torch.device)
         camera-z depth, infinite where there is nothing, (N, size, size) float64.
 
     Raises:
-        ImportError: the ray caster is not installed.
+        ModuleNotFoundError: the ray caster is not installed.
     """
     if device.type == "cuda" and importlib.util.find_spec("nvdiffrast"):
         return _rasterise(mesh, cameras, size, device)
@@ -55,16 +55,11 @@ def depth_maps(mesh: Trimesh, cameras: Cameras, size: int, device: torch.device)
 
 
 def _cast_rays(mesh: Trimesh, cameras: Cameras, size: int) -> np.ndarray:
-    import_trimesh()
-    try:
-        from trimesh.ray.ray_pyembree import RayMeshIntersector
+    need("trimesh", "depth maps of meshes")
+    need("embreex", "casting rays")
+    from trimesh.ray.ray_pyembree import RayMeshIntersector
 
-        intersector = RayMeshIntersector(mesh)
-    except (ImportError, NameError, AttributeError) as error:
-        raise ImportError(
-            "depth maps need the ray caster embreex, which cannot be imported here "
-            f"({error}); pip install -r requirements-eval.txt"
-        ) from error
+    intersector = RayMeshIntersector(mesh)
     centres = np.arange(size) + 0.5
     columns, rows = np.meshgrid(centres, centres)
     pixels = np.stack([columns, rows, np.ones_like(rows)], axis=-1).reshape(-1, 3)

@@ -53,3 +53,9 @@ def write_strips(folder: Path, true: np.ndarray, predicted: np.ndarray) -> None:
             strip = strip.resize((len(true) * LARGEST_VIEW, LARGEST_VIEW))
         with atomic_write(folder / f"{name}.jpg") as temporary:
             strip.save(temporary, quality=85)
+
+
+def strips_in(folder: Path) -> dict[str, Path] | None:
+    """The pictures that `write_strips` wrote into a folder; None where any is missing."""
+    paths = {name: folder / f"{name}.jpg" for name in STRIPS}
+    return paths if all(path.is_file() for path in paths.values()) else None

@@ -2,8 +2,9 @@
 
     python -m evaluation.ground_truth --mesh model.obj --name chicken --out chicken-gt
 
-writes chicken-gt/mesh.ply, the mesh in the frame of the renders (longest side 1, centred, turned
-back as the paper's objects were), and 000-depth.png .. 015-depth.png, its 16-bit depth maps.
+writes chicken-gt/000-depth.png .. 015-depth.png, the 16-bit depth maps of the mesh in the frame of
+the renders (longest side 1, centred, turned back as the paper's objects were), and true_mesh.ply,
+the mesh in that frame (as --gt_mesh it needs --gt_rotation 0). What is there is not replaced.
 """
 
 from __future__ import annotations
@@ -41,17 +42,21 @@ def main(argv: list[str] | None = None) -> None:
     from evaluation.views import NUM_VIEWS
     from multiview.cameras import REFERENCE_IMAGE_SIZE, orbit_cameras
 
+    files = [args.out / name for name in ("true_mesh.ply", *depth_names(NUM_VIEWS))]
+    there = [path for path in files if path.exists()]
+    if there:
+        raise FileExistsError(f"{there[0]}: is there already; choose another folder for --out")
     rotation = gso_rotation(args.name) if args.rotation is None else args.rotation
     mesh = to_render_frame(read_mesh(args.mesh), rotation)
     depth = depth_maps(
         mesh, orbit_cameras(NUM_VIEWS), REFERENCE_IMAGE_SIZE, pick_device(args.device)
     )
     args.out.mkdir(parents=True, exist_ok=True)
-    with atomic_write(args.out / "mesh.ply") as temporary:
+    with atomic_write(files[0]) as temporary:
         mesh.export(temporary, file_type="ply")
-    for name, view in zip(depth_names(NUM_VIEWS), depth, strict=True):
-        write_depth_map(args.out / name, view)
-    log.info("wrote mesh.ply and %d depth maps to %s (turned back by %g degrees)",
+    for path, view in zip(files[1:], depth, strict=True):
+        write_depth_map(path, view)
+    log.info("wrote true_mesh.ply and %d depth maps to %s (turned back by %g degrees)",
              NUM_VIEWS, args.out, rotation)  # fmt: skip
 
 

@@ -9,6 +9,8 @@ from typing import Literal
 
 import numpy as np
 
+from evaluation.packages import need
+
 SsimForm = Literal["cropped", "current"]
 SSIM_FORMS: dict[str, str] = {
     "cropped": "border-cropped, as in the paper (torchmetrics up to 1.4)",
@@ -87,10 +89,9 @@ def _ssim_map(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _blur(image: np.ndarray) -> np.ndarray:
-    from scipy.ndimage import gaussian_filter
-
+    blur = need("scipy.ndimage", "SSIM").gaussian_filter
     truncate = RADIUS / SIGMA
-    return gaussian_filter(image, (SIGMA, SIGMA, 0), mode="mirror", truncate=truncate)
+    return blur(image, (SIGMA, SIGMA, 0), mode="mirror", truncate=truncate)
 
 
 def better_order(true: np.ndarray, predicted: np.ndarray) -> str | None:

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from evaluation.depth import depth_maps, depth_to_points, read_depth_maps
-from evaluation.meshes import import_trimesh, read_mesh, to_render_frame, warn_of_doubtful
+from evaluation.meshes import read_mesh, to_render_frame, warn_of_frame, warn_of_holes
+from evaluation.packages import need
 from evaluation.views import NUM_VIEWS
 from multiview.cameras import REFERENCE_IMAGE_SIZE, orbit_cameras
 from multiview.runtime import atomic_write
@@ -27,6 +28,9 @@ LATTICE = 64
 """Samples a side of the cube [-1, 1]^3 at which volumes are compared."""
 SAME_MASK = 0.9
 """Silhouettes of the true mesh and of its depth maps overlap by more than this."""
+
+
+NEEDED = (("mesh2sdf", "the IoU"), ("scipy.spatial", "the Chamfer distance"))
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,12 @@ def evaluate_mesh(
         FileNotFoundError, ValueError, ImportError: see `read_mesh`, `read_depth_maps`,
             `depth_maps` and `volume_iou`.
     """
+    for module, purpose in NEEDED:
+        need(module, purpose)
     mesh, true_mesh = read_mesh(predicted), read_mesh(true)
-    warn_of_doubtful(predicted, mesh)
+    warn_of_frame(predicted, mesh)
+    warn_of_holes(predicted, mesh)
+    warn_of_holes(true, true_mesh)
     true_mesh = to_render_frame(true_mesh, rotation_deg)
     points = visible_points(mesh, device)
     if not len(points):
@@ -157,10 +165,9 @@ def chamfer(a: np.ndarray, b: np.ndarray) -> float:
         a: (P, 3).
         b: (Q, 3).
     """
-    from scipy.spatial import cKDTree
-
-    to_b, _ = cKDTree(b).query(a)
-    to_a, _ = cKDTree(a).query(b)
+    tree = need(*NEEDED[1]).cKDTree
+    to_b, _ = tree(b).query(a)
+    to_a, _ = tree(a).query(b)
     return float((to_b.mean() + to_a.mean()) / 2)
 
 
@@ -185,15 +192,9 @@ def inside(mesh: Trimesh) -> np.ndarray:
         bool, (64, 64, 64).
 
     Raises:
-        ImportError: mesh2sdf is not installed.
+        ModuleNotFoundError: mesh2sdf is not installed.
     """
-    try:
-        import mesh2sdf
-    except ImportError as error:
-        raise ImportError(
-            f"the IoU needs mesh2sdf ({error}); pip install -r requirements-eval.txt (it is "
-            "compiled when it is installed and needs a C++ compiler)"
-        ) from error
+    mesh2sdf = need(*NEEDED[0])
     distance = mesh2sdf.compute(np.asarray(mesh.vertices), np.asarray(mesh.faces), LATTICE)
     return np.asarray(distance < 0)
 
@@ -201,4 +202,4 @@ def inside(mesh: Trimesh) -> np.ndarray:
 def write_points(path: Path, points: np.ndarray) -> None:
     """Write points (P, 3) as a PLY point cloud."""
     with atomic_write(path) as temporary:
-        import_trimesh().PointCloud(points).export(temporary, file_type="ply")
+        need("trimesh", "writing points").PointCloud(points).export(temporary, file_type="ply")

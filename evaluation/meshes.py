@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import logging
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from evaluation.packages import need
 
 if TYPE_CHECKING:
     from trimesh import Trimesh
@@ -17,8 +18,9 @@ log = logging.getLogger(__name__)
 
 FORMATS = (".ply", ".obj", ".stl", ".off")
 """Formats without files beside them, without a y-up convention and without a scene."""
-OBJECT_CUBE = 0.6
-"""Objects live inside |x|, |y|, |z| <= 0.6: their longest side is 1, and there is some room."""
+OBJECT_BOX = np.array([0.71, 0.71, 0.6])
+"""Objects live inside |x|, |y|, |z| <= 0.6: their longest side is 1, and there is some room. One
+that was turned about z reaches at most to the square root of 1/2."""
 SMALLEST_SIDE = 0.5
 """Meshes whose longest side is below this are hardly in the frame of the protocol."""
 
@@ -44,9 +46,9 @@ def read_mesh(path: Path) -> Trimesh:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: another format, not readable, without faces, or with invalid numbers.
-        ImportError: trimesh is not installed.
+        ModuleNotFoundError: trimesh is not installed.
     """
-    trimesh = import_trimesh()
+    trimesh = need("trimesh", "reading meshes")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such mesh file")
     if path.suffix.lower() not in FORMATS:
@@ -62,17 +64,6 @@ def read_mesh(path: Path) -> Trimesh:
         raise ValueError(f"{path}: the mesh cannot be read ({reason})") from error
     _check_readable(path, mesh)
     return mesh
-
-
-def import_trimesh() -> ModuleType:
-    """Import trimesh, or say how to install it."""
-    try:
-        import trimesh
-    except ImportError as error:
-        raise ImportError(
-            f"meshes need trimesh ({error}); pip install -r requirements-eval.txt"
-        ) from error
-    return trimesh
 
 
 def _check_readable(path: Path, mesh: Trimesh) -> None:
@@ -92,21 +83,30 @@ def _check_readable(path: Path, mesh: Trimesh) -> None:
         raise ValueError(f"{path}: all faces of the mesh have area 0")
 
 
-def warn_of_doubtful(path: Path, mesh: Trimesh) -> None:
-    """Warn of a mesh that can be evaluated but is probably not what was meant."""
+def warn_of_frame(path: Path, mesh: Trimesh) -> None:
+    """Warn of a predicted mesh that is probably not in the frame of the views.
+
+    Args:
+        path: for the message.
+        mesh: as it is in the file.
+    """
     low, high = mesh.bounds
-    reach, longest = float(np.abs([low, high]).max()), float((high - low).max())
-    if reach > OBJECT_CUBE:
+    reach, longest = np.abs([low, high]).max(axis=0), float((high - low).max())
+    if (reach > OBJECT_BOX).any():
         log.warning(
-            "%s reaches to %.3g, outside the cube |x|, |y|, |z| <= %g of the protocol: probably it "
-            "is in another frame (expected: z up, centred, longest side 1)",
-            path, reach, OBJECT_CUBE,
+            "%s reaches to %s, outside |x|, |y| <= %g, |z| <= %g: probably it is in another frame "
+            "(expected: z up, centred, longest side 1)",
+            path, ", ".join(f"{x:.3g}" for x in reach), *OBJECT_BOX[1:],
         )  # fmt: skip
     elif longest < SMALLEST_SIDE:
         log.warning(
             "%s is small: its longest side is %.3g; probably it is in another frame (expected: "
             "z up, centred, longest side 1)", path, longest,
         )  # fmt: skip
+
+
+def warn_of_holes(path: Path, mesh: Trimesh) -> None:
+    """Warn of a mesh that is not a closed manifold: what is inside of it is not well defined."""
     open_edges = count_open_edges(mesh)
     if open_edges:
         log.warning(

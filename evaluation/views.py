@@ -7,15 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from multiview.images import over_white, read_image, strip_to_views
+from multiview.images import over_white, read_image, strip_to_views, view_names
 
 NUM_VIEWS = 16
 """Views of an object in the paper's protocol."""
-
-
-def view_names(num_views: int = NUM_VIEWS) -> list[str]:
-    """File names of the views in the order of their azimuths: 000.png, 001.png, ..."""
-    return [f"{index:03d}.png" for index in range(num_views)]
 
 
 def read_views(path: Path, num_views: int = NUM_VIEWS) -> np.ndarray:

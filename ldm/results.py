@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from multiview.images import save_animation, strip_to_views
+from multiview.images import save_animation, strip_to_views, view_names
 from multiview.runtime import atomic_write, check_free_space
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
@@ -263,8 +263,8 @@ def write_extras(sample: Sample, save_views: bool, preview: bool) -> None:
         views = strip_to_views(np.asarray(image))
     if save_views:
         sample.views.mkdir(exist_ok=True)
-        for n, view in enumerate(views):
-            with atomic_write(sample.views / f"{n:03d}.png") as path:
+        for name, view in zip(view_names(len(views)), views, strict=True):
+            with atomic_write(sample.views / name) as path:
                 Image.fromarray(view).save(path)
     if preview:
         with atomic_write(sample.preview) as path:

@@ -248,6 +248,11 @@ def strip_to_views(strip: np.ndarray) -> np.ndarray:
     return np.stack(np.split(strip, width // height, axis=1))
 
 
+def view_names(num_views: int = 16) -> list[str]:
+    """File names of single views in the order of their azimuths: 000.png, 001.png, ..."""
+    return [f"{index:03d}.png" for index in range(num_views)]
+
+
 def save_animation(path: Path, views: Sequence[np.ndarray], seconds_per_view: float = 0.12) -> None:
     """Write views (each uint8 (H, W, 3)) as an endless animated GIF."""
     frames = [Image.fromarray(view) for view in views]

@@ -118,6 +118,30 @@ def atomic_write(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def file_lock(path: Path, wait: bool = True) -> Iterator[None]:
+    """Hold the lock of a file or folder, where the system has locks (not on Windows).
+
+    Args:
+        path: what is locked, in a folder that exists; a file `.<name>.lock` beside it is left.
+        wait: for another process that holds it.
+
+    Raises:
+        OSError: another process holds it, and `wait` is false.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with path.absolute().parent.joinpath(f".{path.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError as error:
+            raise OSError(f"{path}: another process is writing there; wait for its end") from error
+        yield
+
+
 def check_free_space(folder: Path, needed: int) -> None:
     """Raise OSError where the disk of an existing folder has less than `needed` bytes left."""
     free = shutil.disk_usage(folder).free

@@ -115,7 +115,11 @@ def imported_by(paths: list[Path]) -> set[str]:
     names = {
         name
         for path in paths
-        for name in re.findall(r"^\s*(?:from|import) (\w+)", path.read_text(), re.M)
+        for name in re.findall(
+            r"^\s*(?:from|import) (\w+)|\bneed\(\s*\"(\w+)|^NEEDED.*?\"(\w+)\"",
+            path.read_text(),
+            re.M,
+        )
     }
     own = {path.stem for path in ROOT.glob("*.py")} | {
         folder.name for folder in ROOT.iterdir() if folder.is_dir()

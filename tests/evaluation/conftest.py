@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation.views import view_names
+from multiview.images import view_names
 from tests.conftest import SHARED
 
 

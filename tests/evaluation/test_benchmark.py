@@ -3,10 +3,13 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import multiprocessing
 import os
 import re
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +20,15 @@ for package in ("trimesh", "embreex", "mesh2sdf", "scipy", "pycolmap", "lpips"):
     pytest.importorskip(package, reason="needs requirements-eval.txt")
 
 from evaluation import benchmark
+from evaluation.finder import Finder, ObjectFiles
 from evaluation.gallery import error_map
-from evaluation.objects import Finder, ObjectFiles, Record, Settings, mean_result
-from evaluation.report import Entry, best_and_worst_first, make_tables, write_report
+from evaluation.objects import Record, Settings, mean_result
+from evaluation.page import Entry, best_and_worst_first
+from evaluation.report import write_report
 from evaluation.results import Result
-from tests.conftest import ROOT
+from evaluation.tables import make_tables
+from multiview.runtime import file_lock
+from tests.conftest import ROOT, SHARED, needs_shared
 from tests.evaluation.conftest import ring_of_views, save_views
 
 EXAMPLES = ROOT / "eval_examples"
@@ -31,9 +38,10 @@ SETTINGS = Settings("cropped", None, None, "pycolmap", "sparse", "cpu")
 def run(out: Path, root: Path, *flags: str) -> int:
     """The command's exit status."""
     try:
-        benchmark.main(
-            ["--pr", str(root / "pr"), "--gt", str(root / "gt"), "--out", str(out), *flags]
-        )
+        benchmark.main([
+            "--pr", str(root / "pr"), "--gt", str(root / "gt"), "--out", str(out),
+            "--mode", "sparse", "--device", "cpu", *flags,
+        ])  # fmt: skip
     except SystemExit as end:
         return int(end.code or 0)
     return 0
@@ -126,6 +134,9 @@ def test_run_again_it_keeps_what_is_whole_and_remakes_what_changed(
     assert run(out, root) == 0
     assert "equal & <same>: kept" in caplog.text
     assert "noisy: kept" not in caplog.text
+    (out / "objects" / "noisy" / "error.jpg").unlink()
+    assert run(out, root) == 0
+    assert (out / "objects" / "noisy" / "error.jpg").is_file()
     after = rows(out)
     assert after["noisy"]["psnr"] == "inf"
     assert after["noisy"]["psnr"] != before["noisy"]["psnr"]
@@ -168,6 +179,11 @@ def test_the_page_is_self_contained_and_every_picture_in_it_is_whole(report: Pat
     assert 'class="tag worst"' in page
 
 
+COUNT_PICTURES = (
+    "const all = [...document.images];"
+    "document.title = all.filter(i => i.complete && i.naturalWidth > 1000).length + '/' +"
+    "all.length"
+)
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
@@ -192,13 +208,7 @@ def in_chromium(page: Path, folder: Path, script: str) -> str:
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_chromium_shows_every_picture_and_sorts_the_objects(report: Path, tmp_path: Path):
-    shown = in_chromium(
-        report / "index.html",
-        tmp_path,
-        "const all = [...document.images];"
-        "document.title = all.filter(i => i.complete && i.naturalWidth > 1000).length + '/' +"
-        "all.length",
-    )
+    shown = in_chromium(report / "index.html", tmp_path, COUNT_PICTURES)
     assert shown == "9/9"
     names = in_chromium(
         report / "index.html",
@@ -210,6 +220,16 @@ def test_chromium_shows_every_picture_and_sorts_the_objects(report: Path, tmp_pa
     )
     expected = "locomotive|noisy|equal &amp; &lt;same&gt;|"
     assert names.startswith(expected)
+    again = in_chromium(
+        report / "index.html",
+        tmp_path,
+        "const by = document.getElementById('by');"
+        "const names = () => [...document.querySelectorAll('h2')].map(h => h.textContent).join();"
+        "const before = names(); by.selectedIndex = 1; by.onchange(); const other = names();"
+        "by.selectedIndex = 0; by.onchange();"
+        "document.title = [before === names(), before === other].join()",
+    )
+    assert again == "true,false"
 
 
 def test_a_process_that_dies_is_reported_and_the_others_go_on(tmp_path: Path, monkeypatch):
@@ -220,7 +240,97 @@ def test_a_process_that_dies_is_reported_and_the_others_go_on(tmp_path: Path, mo
         "crash": "the process that evaluated the object ended by exit status 3"
     }
     assert records[1].errors == {}
-    assert benchmark._how_it_ended(-11).endswith("ended by signal 11")
+    entries = [
+        Entry(files, record, tmp_path / files.name)
+        for files, record in zip(objects, records, strict=True)
+    ]
+    write_report(tmp_path, "x", entries, [])
+    assert "ended by exit status 3" in (tmp_path / "index.html").read_text()
+    assert "ended by exit status 3" in rows(tmp_path)["dies"]["errors"]
+
+
+def test_an_object_that_cannot_even_be_begun_does_not_stop_the_others(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(benchmark, "_evaluate", die_or_save)
+    (tmp_path / "blocked").write_text("a file where its folder should be")
+    objects = [ObjectFiles(name, *[None] * 5) for name in ("blocked", "lives")]
+    blocked, lives = benchmark.evaluate_all(objects, SETTINGS, tmp_path, workers=1)
+    assert "blocked" in blocked.errors["start"]
+    assert lives.errors == {}
+
+
+def test_a_process_killed_by_a_signal_is_named_by_it(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(benchmark, "_evaluate", kill_itself)
+    (record,) = benchmark.evaluate_all(
+        [ObjectFiles("dies", *[None] * 5)], SETTINGS, tmp_path, workers=1
+    )
+    assert record.errors["crash"].endswith("ended by signal 9")
+
+
+def test_interrupting_ends_the_processes_and_leaves_no_record(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(benchmark, "_evaluate", sleep_long)
+    monkeypatch.setattr(benchmark, "wait", interrupt)
+    objects = [ObjectFiles(name, *[None] * 5) for name in ("a", "b")]
+    with pytest.raises(KeyboardInterrupt):
+        benchmark.evaluate_all(objects, SETTINGS, tmp_path, workers=2)
+    assert not multiprocessing.active_children()
+    assert not list(tmp_path.rglob("record.json"))
+
+
+def test_two_runs_into_one_report_do_not_mix(objects: Path, tmp_path: Path):
+    (tmp_path / "objects").mkdir()
+    with file_lock(tmp_path / "objects"), pytest.raises(OSError, match="another process"):
+        run(tmp_path, objects)
+
+
+def test_without_lpips_and_colmap_the_rest_is_scored_and_the_tables_say_so(
+    objects: Path, tmp_path: Path, monkeypatch
+):
+    def missing(*_: object) -> tuple[None, str]:
+        return None, "no weights"
+
+    def no_engine(_: object) -> None:
+        raise ModuleNotFoundError("no COLMAP")
+
+    monkeypatch.setattr("evaluation.perceptual.lpips_or_reason", missing)
+    monkeypatch.setattr("evaluation.colmap_engines.open_engine", no_engine)
+    assert run(tmp_path, objects, "--objects", "noisy") == 0
+    row = rows(tmp_path)["noisy"]
+    assert float(row["psnr"]) > 20
+    assert (row["lpips"], row["points"]) == ("", "")
+    table = (tmp_path / "table.md").read_text()
+    assert "LPIPS is missing: no weights" in table
+    assert "COLMAP points are missing: no COLMAP" in table
+
+
+def test_the_truth_compared_with_itself_is_warned_about(tmp_path: Path):
+    for kind in ("gt", "pr"):
+        (tmp_path / kind).mkdir()
+    save_views(tmp_path / "gt" / "a", ring_of_views())
+    flags = ["--pr", str(tmp_path / "gt"), "--objects", "a"]
+    assert run(tmp_path / "out", tmp_path, *flags) == 0
+    assert "the predicted views are the true ones" in (tmp_path / "out/index.html").read_text()
+
+
+@needs_shared
+@pytest.mark.slow
+def test_six_scanned_objects_take_less_than_ten_minutes_and_every_picture_is_shown(tmp_path: Path):
+    """True renders of five against themselves, and the chicken's generated views."""
+    for kind in ("gt", "pr"):
+        (tmp_path / kind).mkdir()
+        for name in ("alarm", "lion", "mario", "sofa", "teapot"):
+            (tmp_path / kind / name).symlink_to(SHARED / "data" / "gso" / name)
+        target = SHARED / "data" / "chicken" / f"chicken-{kind}"
+        (tmp_path / kind / f"chicken-{kind}").symlink_to(target)
+    start = time.perf_counter()
+    assert run(tmp_path / "out", tmp_path) == 0
+    assert time.perf_counter() - start < 600
+    found = rows(tmp_path / "out")
+    assert [name for name in found if found[name]["psnr"] != "inf"] == ["chicken"]
+    assert all(int(row["points"]) > 0 for name, row in found.items() if name != "mean")
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium for the page")
+    shown = in_chromium(tmp_path / "out" / "index.html", tmp_path, COUNT_PICTURES)
+    assert shown == "18/18"
 
 
 def die_or_save(files: ObjectFiles, settings: Settings, folder: Path, threads: int) -> None:
@@ -231,8 +341,21 @@ def die_or_save(files: ObjectFiles, settings: Settings, folder: Path, threads: i
     Record(key_of(files, settings), Result(files.name)).save(folder)
 
 
+def kill_itself(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def sleep_long(*_: object) -> None:
+    time.sleep(600)
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_records_survive_their_file_and_damaged_ones_are_not_used(tmp_path: Path):
-    record = Record("k", Result("x", psnr=float("inf"), points=3, per_view={"psnr": [1.0]}))
+    views = {"psnr": [1.0, float("inf")]}
+    record = Record("k", Result("x", psnr=float("inf"), points=3, per_view=views))
     record.save(tmp_path)
     assert Record.load(tmp_path) == record
     for text in ("", "[]", "{}", '{"key": 1, "result": {"nme": 2}}'):
@@ -299,6 +422,8 @@ def test_meshes_may_lie_elsewhere(tmp_path: Path):
     [
         (["--workers", "0"], "--workers must be at least 1"),
         (["--objects", "../x"], "--objects are names of folders"),
+        (["--objects", ".."], "--objects are names of folders"),
+        (["--objects", ""], "--objects are names of folders"),
         (["--name", "a\nb"], "not a name in one line"),
     ],
 )
@@ -339,7 +464,7 @@ def test_means_are_over_the_objects_that_have_a_score():
 
 
 def test_a_report_of_failures_only_is_written(tmp_path: Path):
-    write_report(tmp_path, "x", [entry("a"), entry("b")])
+    write_report(tmp_path, "x", [entry("a"), entry("b")], [])
     assert "<h2>a</h2>" in (tmp_path / "index.html").read_text()
 
 

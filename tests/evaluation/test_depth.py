@@ -154,8 +154,10 @@ def test_no_depth_maps_are_none_some_are_an_error_and_wrong_ones_are_named(tmp_p
 def test_the_chickens_depth_is_made_again_from_its_mesh(chicken: Path, tmp_path: Path):
     model = chicken / "chicken-mesh" / "meshes" / "model.obj"
     ground_truth.main(["--mesh", str(model), "--name", "chicken", "--out", str(tmp_path)])
+    with pytest.raises(FileExistsError, match=r"true_mesh\.ply: is there already"):
+        ground_truth.main(["--mesh", str(model), "--name", "chicken", "--out", str(tmp_path)])
     made, true = read_depth_maps(tmp_path, 16), read_depth_maps(chicken / "chicken-gt", 16)
     np.testing.assert_array_equal(np.isfinite(made), np.isfinite(true))
     seen = np.isfinite(true)
     assert np.abs(made[seen] - true[seen]).mean() < 1e-4
-    np.testing.assert_allclose(np.ptp(read_mesh(tmp_path / "mesh.ply").bounds[:, 2]), 1.0)
+    np.testing.assert_allclose(np.ptp(read_mesh(tmp_path / "true_mesh.ply").bounds[:, 2]), 1.0)

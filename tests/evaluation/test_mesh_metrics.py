@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import importlib.util
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -170,6 +172,36 @@ def test_the_bundled_example_is_scored_and_its_wrong_rotation_noticed(caplog):
     evaluate_mesh(*paths, 90.0, CPU)
     assert "do not fit: their silhouettes have an IoU of 0." in caplog.text
     assert 90.0 not in GSO_ROTATIONS_DEG.values()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(
+    not (torch.cuda.is_available() and importlib.util.find_spec("nvdiffrast")),
+    reason="needs a CUDA device and nvdiffrast",
+)
+def test_rasterising_on_a_gpu_gives_the_chamfer_distance_of_casting_rays():
+    paths = (
+        EXAMPLES / "locomotive-pr" / "mesh.ply",
+        EXAMPLES / "locomotive-mesh" / "meshes" / "model.obj",
+        EXAMPLES / "locomotive-gt",
+    )
+    on_gpu = evaluate_mesh(*paths, 0.0, torch.device("cuda")).chamfer
+    assert on_gpu == pytest.approx(evaluate_mesh(*paths, 0.0, CPU).chamfer, abs=1e-4)
+
+
+def test_missing_packages_are_named_before_the_work(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mesh2sdf", None)
+    with pytest.raises(ModuleNotFoundError, match=r"the IoU needs .*requirements-eval\.txt"):
+        evaluate_mesh(Path("no.ply"), Path("no.obj"), Path("nowhere"), 0.0, CPU)
+
+
+def test_an_open_true_mesh_is_warned_about(tmp_path: Path, caplog):
+    predicted, true, depth = example(tmp_path)
+    mesh = sphere(0.4)
+    mesh.update_faces(np.arange(3, len(mesh.faces)))
+    mesh.export(true)
+    evaluate_mesh(predicted, true, depth, 0.0, CPU)
+    assert "true.obj is not a closed manifold" in caplog.text
 
 
 def test_a_mesh_that_no_camera_sees_is_an_error(tmp_path: Path):

@@ -12,7 +12,8 @@ from evaluation.meshes import (
     gso_rotation,
     read_mesh,
     to_render_frame,
-    warn_of_doubtful,
+    warn_of_frame,
+    warn_of_holes,
 )
 
 
@@ -110,15 +111,22 @@ def test_the_listed_rotations_are_those_of_the_papers_objects():
 
 
 def test_a_good_mesh_is_not_doubted(caplog):
-    warn_of_doubtful(Path("good.ply"), trimesh.creation.icosphere(subdivisions=2, radius=0.5))
+    turned = trimesh.creation.box((1.0, 1.0, 0.4))
+    turned.apply_transform(trimesh.transformations.rotation_matrix(np.pi / 4, (0, 0, 1)))
+    for mesh in (trimesh.creation.icosphere(subdivisions=2, radius=0.5), turned):
+        warn_of_frame(Path("good.ply"), mesh)
+        warn_of_holes(Path("good.ply"), mesh)
     assert not caplog.text
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda mesh: mesh.apply_scale(3.0), "bad.ply reaches to 1.5, outside the cube"),
-        (lambda mesh: mesh.apply_translation((0, 0, 2.0)), "outside the cube"),
+        (
+            lambda mesh: mesh.apply_scale(3.0),
+            "bad.ply reaches to 1.5, 1.5, 1.5, outside |x|, |y| <= 0.71",
+        ),
+        (lambda mesh: mesh.apply_translation((0, 0, 2.0)), "reaches to 0.5, 0.5, 2.5, outside"),
         (lambda mesh: mesh.apply_scale(0.1), "longest side is 0.1"),
         (lambda mesh: mesh.update_faces(np.arange(5, len(mesh.faces))), "not a closed manifold"),
     ],
@@ -126,7 +134,8 @@ def test_a_good_mesh_is_not_doubted(caplog):
 def test_a_mesh_in_another_frame_or_open_is_warned_about(caplog, change, message: str):
     mesh = trimesh.creation.icosphere(subdivisions=2, radius=0.5)
     change(mesh)
-    warn_of_doubtful(Path("bad.ply"), mesh)
+    warn_of_frame(Path("bad.ply"), mesh)
+    warn_of_holes(Path("bad.ply"), mesh)
     assert message in caplog.text
 
 
