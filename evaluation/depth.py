@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from evaluation.packages import need
 from multiview.cameras import Cameras
 from multiview.images import MAX_INPUT_PIXELS
+from multiview.packages import EVALUATION, need
 from multiview.projection import unproject
 from multiview.runtime import atomic_write
 
@@ -56,7 +56,7 @@ def depth_maps(mesh: Trimesh, cameras: Cameras, size: int, device: torch.device)
 
 def _cast_rays(mesh: Trimesh, cameras: Cameras, size: int) -> np.ndarray:
     need("trimesh", "depth maps of meshes")
-    need("embreex", "casting rays")
+    need("embreex", "casting rays", EVALUATION)
     from trimesh.ray.ray_pyembree import RayMeshIntersector
 
     intersector = RayMeshIntersector(mesh)

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from evaluation.packages import need
+from multiview.packages import need
 
 SsimForm = Literal["cropped", "current"]
 SSIM_FORMS: dict[str, str] = {

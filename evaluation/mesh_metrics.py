@@ -12,9 +12,9 @@ import torch
 
 from evaluation.depth import depth_maps, depth_to_points, read_depth_maps
 from evaluation.meshes import read_mesh, to_render_frame, warn_of_frame, warn_of_holes
-from evaluation.packages import need
 from evaluation.views import NUM_VIEWS
 from multiview.cameras import REFERENCE_IMAGE_SIZE, orbit_cameras
+from multiview.packages import EVALUATION, need
 from multiview.runtime import atomic_write
 
 if TYPE_CHECKING:
@@ -30,7 +30,10 @@ SAME_MASK = 0.9
 """Silhouettes of the true mesh and of its depth maps overlap by more than this."""
 
 
-NEEDED = (("mesh2sdf", "the IoU"), ("scipy.spatial", "the Chamfer distance"))
+NEEDED = (
+    ("mesh2sdf", "the IoU", EVALUATION),
+    ("scipy.spatial", "the Chamfer distance"),
+)
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,8 @@ def evaluate_mesh(
         FileNotFoundError, ValueError, ImportError: see `read_mesh`, `read_depth_maps`,
             `depth_maps` and `volume_iou`.
     """
-    for module, purpose in NEEDED:
-        need(module, purpose)
+    for package in NEEDED:
+        need(*package)
     mesh, true_mesh = read_mesh(predicted), read_mesh(true)
     warn_of_frame(predicted, mesh)
     warn_of_holes(predicted, mesh)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evaluation.packages import need
+from multiview.packages import need
 
 if TYPE_CHECKING:
     from trimesh import Trimesh

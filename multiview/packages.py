@@ -1,17 +1,20 @@
-"""The packages that only the evaluation needs."""
+"""Packages that are imported only when they are needed."""
 
 from __future__ import annotations
 
 import importlib
 from types import ModuleType
 
+EVALUATION = "requirements-eval.txt"
 
-def need(module: str, purpose: str) -> ModuleType:
-    """Import a module of requirements-eval.txt when it is needed.
+
+def need(module: str, purpose: str, requirements: str = "requirements.txt") -> ModuleType:
+    """Import a module when it is needed, or say what to install.
 
     Args:
         module: e.g. "scipy.ndimage".
         purpose: what it is for, to begin a sentence with.
+        requirements: the file that lists its package.
 
     Raises:
         ModuleNotFoundError: it cannot be imported; says what to install.
@@ -21,5 +24,5 @@ def need(module: str, purpose: str) -> ModuleType:
     except ImportError as error:
         raise ModuleNotFoundError(
             f"{purpose} needs the package {module.split('.')[0]}, which cannot be imported "
-            f"({error}); pip install -r requirements-eval.txt"
+            f"({error}); pip install -r {requirements}"
         ) from error

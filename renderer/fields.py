@@ -1,0 +1,327 @@
+"""The networks of NeuS: signed distance, colour, sharpness (Wang et al. 2021).
+
+The attribute names, and the order of the parameters, are those of the published checkpoints
+(`renderer.sdf_network.lin0.weight_g`, ...).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from multiview.runtime import check_positive
+
+_PUBLISHED_PREFIX = "renderer."
+
+
+@dataclass(frozen=True)
+class SurfaceSamples:
+    """What the geometry says about P points.
+
+    Attributes:
+        sdf: signed distance, positive outside, world units, (P,).
+        gradients: of the signed distance by the point, not normalised, (P, 3).
+        features: for the colour network, (P, F).
+    """
+
+    sdf: Tensor
+    gradients: Tensor
+    features: Tensor
+
+
+class SurfaceField(Protocol):
+    """All that the renderer needs to know of a surface; the networks here are one of many."""
+
+    def sdf(self, points: Tensor) -> Tensor:
+        """Signed distances (P,) of points (P, 3)."""
+
+    def surface(self, points: Tensor) -> SurfaceSamples:
+        """Signed distances with gradients and features of points (P, 3)."""
+
+    def color(self, points: Tensor, normals: Tensor, to_camera: Tensor, features: Tensor) -> Tensor:
+        """Colours in [0, 1], (P, 3)."""
+
+    def inv_s(self) -> Tensor:
+        """The sharpness s of the surface, a scalar."""
+
+
+def encode_frequencies(x: Tensor, bands: int) -> Tensor:
+    """Concatenate x with sin(2^k x) and cos(2^k x), k < bands (NeRF Eq. 4 without its factor pi).
+
+    Args:
+        x: (..., C).
+        bands: number of frequencies.
+
+    Returns:
+        x, then sine and cosine band by band, (..., C * (1 + 2 * bands)).
+    """
+    parts = [x]
+    for k in range(bands):
+        parts += [torch.sin(x * 2.0**k), torch.cos(x * 2.0**k)]
+    return torch.cat(parts, dim=-1)
+
+
+class WeightNormLinear(nn.Module):
+    """Linear layer with weight = g v / |v| row by row (weight normalisation, Salimans & Kingma).
+
+    Torch's own `parametrizations.weight_norm` names its parameters differently from the
+    published checkpoints; these are named alike.
+    """
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.empty(out_features))
+        self.weight_g = nn.Parameter(torch.empty(out_features, 1))
+        self.weight_v = nn.Parameter(torch.empty(out_features, in_features))
+        bound = 1.0 / math.sqrt(in_features)
+        self.set_weight(
+            torch.empty_like(self.weight_v).uniform_(-bound, bound),
+            torch.empty_like(self.bias).uniform_(-bound, bound),
+        )
+
+    @torch.no_grad()
+    def set_weight(self, weight: Tensor, bias: Tensor) -> None:
+        """Set direction and length so that the layer's weight is `weight`, (out, in)."""
+        self.weight_v.copy_(weight)
+        self.weight_g.copy_(weight.norm(dim=1, keepdim=True))
+        self.bias.copy_(bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., in) to (..., out)."""
+        scale = self.weight_g / self.weight_v.norm(dim=1, keepdim=True)
+        return F.linear(x, self.weight_v * scale, self.bias)
+
+
+@dataclass(frozen=True)
+class SDFNetworkConfig:
+    """Size and start of the signed-distance network.
+
+    Attributes:
+        width: of the hidden layers.
+        depth: number of hidden layers.
+        skip: the layer that sees the encoded point again.
+        bands: frequencies of the point's encoding.
+        features: outputs beside the signed distance.
+        beta: sharpness of the softplus.
+        init_radius: world units, of the sphere that the untrained network resembles.
+    """
+
+    width: int = 256
+    depth: int = 8
+    skip: int = 4
+    bands: int = 6
+    features: int = 256
+    beta: float = 100.0
+    init_radius: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_positive(self)
+        if not 1 <= self.skip < self.depth:
+            raise ValueError(
+                f"skip must be from 1 to depth - 1 = {self.depth - 1}, got {self.skip}"
+            )
+        if self.width <= self.encoded:
+            raise ValueError(f"width must exceed {self.encoded}, the encoding's, got {self.width}")
+
+    @property
+    def encoded(self) -> int:
+        """Channels of the encoded point."""
+        return 3 * (1 + 2 * self.bands)
+
+
+class SDFNetwork(nn.Module):
+    """MLP from a point to its signed distance and a feature vector (NeuS, network architecture)."""
+
+    def __init__(self, config: SDFNetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        for i in range(config.depth + 1):
+            inputs = config.encoded if i == 0 else config.width
+            outputs = config.width - config.encoded if i + 1 == config.skip else config.width
+            if i == config.depth:
+                outputs = 1 + config.features
+            layer = WeightNormLinear(inputs, outputs)
+            self._start_as_sphere(i, layer)
+            self.add_module(f"lin{i}", layer)
+
+    def _start_as_sphere(self, i: int, layer: WeightNormLinear) -> None:
+        """Geometric initialisation of layer i (SAL, Atzmon & Lipman 2020).
+
+        The network then starts roughly as |p| - r, within about 0.2: the frequencies have no weight
+        at first, hidden layers keep the length of their input, the last one takes the mean. The
+        softplus, which is not 0 at 0, lifts the centre.
+        """
+        outputs, inputs = layer.weight_v.shape
+        if i == self.config.depth:
+            mean = math.sqrt(math.pi / inputs)
+            weight = torch.empty_like(layer.weight_v).normal_(mean, 1e-4)
+            bias = torch.full_like(layer.bias, -self.config.init_radius)
+        else:
+            weight = torch.empty_like(layer.weight_v).normal_(0.0, math.sqrt(2.0 / outputs))
+            bias = torch.zeros_like(layer.bias)
+        if i == 0:
+            weight[:, 3:] = 0.0
+        elif i == self.config.skip:
+            weight[:, 3 - self.config.encoded :] = 0.0
+        layer.set_weight(weight, bias)
+
+    def forward(self, points: Tensor) -> Tensor:
+        """Map points (..., 3) to the signed distance and the features, (..., 1 + F)."""
+        encoded = encode_frequencies(points, self.config.bands)
+        x = encoded
+        for i in range(self.config.depth + 1):
+            if i == self.config.skip:
+                x = torch.cat([x, encoded], dim=-1) / math.sqrt(2.0)
+            x = self.get_submodule(f"lin{i}")(x)
+            if i < self.config.depth:
+                x = F.softplus(x, beta=self.config.beta)
+        return x
+
+    def with_gradients(self, points: Tensor) -> SurfaceSamples:
+        """Evaluate and differentiate by the points, in one pass.
+
+        Works under `torch.no_grad` too (not in inference mode). The gradients can themselves be
+        differentiated by the parameters unless gradients are off.
+
+        Args:
+            points: (P, 3); no gradient flows back into them.
+        """
+        training = torch.is_grad_enabled()
+        with torch.enable_grad():
+            points = points.detach().requires_grad_()
+            out = self(points)
+            sdf = out[..., 0]
+            (gradients,) = torch.autograd.grad(sdf.sum(), points, create_graph=training)
+        if not training:
+            out, sdf = out.detach(), sdf.detach()
+        return SurfaceSamples(sdf=sdf, gradients=gradients, features=out[..., 1:])
+
+
+@dataclass(frozen=True)
+class ColorNetworkConfig:
+    """Size of the colour network.
+
+    Attributes:
+        width: of the hidden layers.
+        depth: number of hidden layers.
+        bands: frequencies of the direction's encoding.
+    """
+
+    width: int = 256
+    depth: int = 4
+    bands: int = 4
+
+    def __post_init__(self) -> None:
+        check_positive(self)
+
+
+class ColorNetwork(nn.Module):
+    """MLP from point, reflected direction, normal and features to a colour.
+
+    Compat: SyncDreamer gives it the view direction mirrored at the normal, as Ref-NeRF (Verbin et
+    al. 2022) does, where NeuS gives the view direction itself.
+    """
+
+    def __init__(self, config: ColorNetworkConfig, features: int) -> None:
+        super().__init__()
+        self.config = config
+        inputs = 3 + 3 * (1 + 2 * config.bands) + 3 + features
+        sizes = [inputs, *[config.width] * config.depth, 3]
+        for i in range(config.depth + 1):
+            self.add_module(f"lin{i}", WeightNormLinear(sizes[i], sizes[i + 1]))
+
+    def forward(
+        self, points: Tensor, normals: Tensor, to_camera: Tensor, features: Tensor
+    ) -> Tensor:
+        """Colours of surface points.
+
+        Args:
+            points: (..., 3).
+            normals: unit, outward, (..., 3).
+            to_camera: unit, from the points to the camera, (..., 3).
+            features: (..., F).
+
+        Returns:
+            in [0, 1], (..., 3).
+        """
+        reflected = 2.0 * (to_camera * normals).sum(dim=-1, keepdim=True) * normals - to_camera
+        encoded = encode_frequencies(reflected, self.config.bands)
+        x = torch.cat([points, encoded, normals, features], dim=-1)
+        for i in range(self.config.depth):
+            x = F.relu(self.get_submodule(f"lin{i}")(x))
+        return torch.sigmoid(self.get_submodule(f"lin{self.config.depth}")(x))
+
+
+class SingleVariance(nn.Module):
+    """The learned sharpness of the surface, s = exp(10 v)."""
+
+    def __init__(self, init_variance: float) -> None:
+        super().__init__()
+        self.variance = nn.Parameter(torch.tensor(init_variance))
+
+    def forward(self) -> Tensor:
+        """Return s, a scalar kept in [1e-6, 1e6]."""
+        return torch.exp(10.0 * self.variance).clamp(1e-6, 1e6)
+
+
+@dataclass(frozen=True)
+class NeuSFieldConfig:
+    """The three networks; the defaults are the published ones."""
+
+    sdf: SDFNetworkConfig = field(default_factory=SDFNetworkConfig)
+    color: ColorNetworkConfig = field(default_factory=ColorNetworkConfig)
+    init_variance: float = 0.3
+
+
+class NeuSField(nn.Module):
+    """Signed distance, colour and sharpness with the published names: a `SurfaceField`."""
+
+    def __init__(self, config: NeuSFieldConfig | None = None) -> None:
+        super().__init__()
+        config = config or NeuSFieldConfig()
+        self.sdf_network = SDFNetwork(config.sdf)
+        self.color_network = ColorNetwork(config.color, config.sdf.features)
+        self.deviation_network = SingleVariance(config.init_variance)
+
+    def sdf(self, points: Tensor) -> Tensor:
+        """Signed distances (...,) of points (..., 3)."""
+        return self.sdf_network(points)[..., 0]
+
+    def surface(self, points: Tensor) -> SurfaceSamples:
+        """Signed distances with gradients and features of points (P, 3)."""
+        return self.sdf_network.with_gradients(points)
+
+    def color(self, points: Tensor, normals: Tensor, to_camera: Tensor, features: Tensor) -> Tensor:
+        """Colours in [0, 1], (P, 3), see `ColorNetwork.forward`."""
+        return self.color_network(points, normals, to_camera, features)
+
+    def inv_s(self) -> Tensor:
+        """The sharpness s of the surface, a scalar."""
+        return self.deviation_network()
+
+    def load_published(self, state: Mapping[str, Tensor]) -> None:
+        """Load the `state_dict` of a published checkpoint, whose names begin with `renderer.`.
+
+        Raises:
+            ValueError: names are missing or left over.
+            RuntimeError: shapes differ.
+        """
+        own = {
+            name.removeprefix(_PUBLISHED_PREFIX): tensor
+            for name, tensor in state.items()
+            if name.startswith(_PUBLISHED_PREFIX)
+        }
+        missing = sorted(self.state_dict().keys() - own.keys())
+        unexpected = sorted(own.keys() - self.state_dict().keys())
+        if missing or unexpected:
+            raise ValueError(
+                f"the weights do not fit the NeuS networks: {len(missing)} names missing (first: "
+                f"{missing[:3]}), {len(unexpected)} unexpected (first: {unexpected[:3]})"
+            )
+        self.load_state_dict(own)

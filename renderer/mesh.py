@@ -1,0 +1,322 @@
+"""Triangle meshes: out of a grid of signed distances, cleaned, simplified, seen and written.
+
+A mesh that encloses a volume is closed here in the strict sense: every edge belongs to exactly two
+faces, even where vertices at equal positions are taken as one.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+from torch.nn import functional as F
+
+from multiview.packages import need
+from multiview.runtime import atomic_write
+
+if TYPE_CHECKING:
+    from trimesh import Trimesh
+
+log = logging.getLogger(__name__)
+
+
+def extract(sdf: np.ndarray, first: float, spacing: float) -> Trimesh:
+    """Triangulate the surface where the signed distance is 0, by marching cubes.
+
+    What lies beyond the samples counts as outside: a surface that leaves the grid is closed there.
+
+    Args:
+        sdf: negative inside, indexed x, y, z, (V, V, V).
+        first: the coordinate of index 0 along every axis.
+        spacing: between neighbouring samples.
+
+    Returns:
+        a closed mesh with its faces towards the outside.
+
+    Raises:
+        ValueError: the distances are not finite, or negative nowhere.
+    """
+    trimesh, measure = need("trimesh", "making meshes"), _marching_cubes()
+    if not np.isfinite(sdf).all():
+        raise ValueError("the signed distances hold nan or infinite numbers; no mesh can be made")
+    if not (sdf < 0).any():
+        raise ValueError("the signed distance is negative nowhere: there is no surface to mesh")
+    padded = np.pad(sdf.astype(np.float32), 1, constant_values=spacing)
+    # Samples on the surface would give several vertices at one place and faces without area.
+    closest = np.float32(1e-3 * spacing)
+    padded = np.where(np.abs(padded) < closest, np.where(padded < 0, -closest, closest), padded)
+    vertices, faces, _, _ = measure.marching_cubes(padded, 0.0)
+    vertices = (vertices.astype(np.float64) - 1) * spacing + first
+    mesh = trimesh.Trimesh(vertices, faces, process=False)
+    assert mesh.volume > 0, "marching cubes turned the faces inwards"
+    return mesh
+
+
+def _marching_cubes() -> ModuleType:
+    return need("skimage.measure", "making meshes")
+
+
+def remove_floaters(mesh: Trimesh, share: float = 0.01) -> Trimesh:
+    """Keep the connected pieces that make up the object, without the cavities inside them.
+
+    Args:
+        mesh: of closed pieces, with their faces towards the outside.
+        share: pieces with less than this share of the largest piece's volume are removed.
+
+    Returns:
+        a mesh without inner surfaces: no cavities, and nothing that was inside another piece.
+
+    Raises:
+        ValueError: no piece encloses a positive volume.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    edges, count = mesh.edges, len(mesh.vertices)
+    graph = coo_array((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(count, count))
+    _, piece_of_vertex = connected_components(graph, directed=False)
+    piece = piece_of_vertex[mesh.faces[:, 0]]
+    corners = mesh.triangles.view(np.ndarray)
+    signed = np.einsum("fi,fi->f", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])) / 6
+    volumes = np.bincount(piece, weights=signed)
+    if not volumes.max() > 0:
+        raise ValueError("no part of the mesh encloses a positive volume")
+    kept: list[int] = []
+    for candidate in np.argsort(-volumes):
+        if volumes[candidate] < share * volumes.max():
+            break
+        inner_point = corners[piece == candidate][0, 0]
+        if not any(_encloses(corners[piece == other], inner_point) for other in kept):
+            kept.append(candidate)
+    return _submesh(mesh, np.isin(piece, kept))
+
+
+def _encloses(corners: np.ndarray, point: np.ndarray) -> bool:
+    """Whether the winding number of closed triangles, (F, 3, 3), about a point is not 0."""
+    a, b, c = np.moveaxis(corners - point, 1, 0)
+    la, lb, lc = (np.linalg.norm(side, axis=1) for side in (a, b, c))
+    triple = np.einsum("fi,fi->f", a, np.cross(b, c))
+    ab, bc, ca = ((x * y).sum(axis=1) for x, y in ((a, b), (b, c), (c, a)))
+    solid_angle = 2 * np.arctan2(triple, la * lb * lc + ab * lc + bc * la + ca * lb)
+    return bool(abs(solid_angle.sum()) > 2 * np.pi)
+
+
+def _submesh(mesh: Trimesh, chosen: np.ndarray) -> Trimesh:
+    part = mesh.copy()
+    part.update_faces(chosen)
+    part.remove_unreferenced_vertices()
+    return part
+
+
+def simplify(mesh: Trimesh, faces: int) -> Trimesh:
+    """Merge faces until about `faces` are left; a closed mesh stays closed.
+
+    Args:
+        mesh: colours and texture are not kept.
+        faces: how many to aim at; more are left where fewer would break a closed surface.
+
+    Returns:
+        a new mesh, or `mesh` itself where it is small enough already.
+    """
+    if len(mesh.faces) <= faces:
+        return mesh
+    fast = need("fast_simplification", "making meshes")
+    trimesh = need("trimesh", "making meshes")
+    points = np.asarray(mesh.vertices, dtype=np.float32)
+    triangles = np.asarray(mesh.faces, dtype=np.int32)
+    target = faces
+    while target < len(mesh.faces):
+        for aggressiveness in (7, 5, 3):
+            vertices, kept = fast.simplify(
+                points, triangles, target_count=target, agg=aggressiveness
+            )
+            if not mesh.is_watertight:
+                return trimesh.Trimesh(vertices, kept)
+            simpler = trimesh.Trimesh(*_part_touching_sheets(vertices, kept))
+            if simpler.is_watertight and simpler.is_winding_consistent and simpler.volume > 0:
+                return simpler
+        target = target * 3 // 2
+    log.warning("the mesh could not be simplified to %d faces without breaking it", faces)
+    return mesh
+
+
+def _part_touching_sheets(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Undo what collapsed edges leave: flat folds, and sheets that share an edge.
+
+    Folds are pairs of faces on the same corners, which are removed. Vertices of edges with more
+    than two faces are doubled, one for each sheet, and the doubles are moved a little into theirs.
+
+    Args:
+        vertices: (V, 3).
+        faces: (F, 3).
+
+    Returns:
+        vertices and faces, both new.
+    """
+    while True:
+        corners, copies = np.unique(np.sort(faces, axis=1), axis=0, return_counts=True)
+        if (copies == 1).all():
+            break
+        folded = {tuple(face) for face in corners[copies > 1].tolist()}
+        faces = faces[[tuple(sorted(face)) not in folded for face in faces.tolist()]]
+    points, faces = list(vertices.astype(np.float64)), faces.copy()
+    edges, uses = np.unique(
+        np.sort(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1), axis=0, return_counts=True
+    )
+    torn = {tuple(edge) for edge in edges[uses > 2].tolist()}
+    before = faces.copy()
+    for vertex in sorted({corner for edge in torn for corner in edge}):
+        around = np.flatnonzero((before == vertex).any(axis=1))
+        sheets = _sheets(before[around].tolist(), vertex, torn)
+        for sheet in set(sheets.tolist()):
+            own = around[sheets == sheet]
+            inward = vertices[before[own]].reshape(-1, 3).mean(axis=0) - vertices[vertex]
+            faces[own] = np.where(before[own] == vertex, len(points), faces[own])
+            points.append(vertices[vertex] + 0.01 * inward)
+    used, renumbered = np.unique(faces, return_inverse=True)
+    return np.asarray(points)[used], renumbered.reshape(-1, 3)
+
+
+def _sheets(faces: list[list[int]], vertex: int, torn: set[tuple[int, ...]]) -> np.ndarray:
+    """Number the faces around a vertex by the sheet they are in; sheets end at torn edges."""
+    sheet = np.arange(len(faces))
+    first_at: dict[int, int] = {}
+    for index, face in enumerate(faces):
+        for corner in face:
+            if corner != vertex and tuple(sorted((corner, vertex))) not in torn:
+                other = first_at.setdefault(corner, index)
+                sheet[sheet == sheet[index]] = sheet[other]
+    return sheet
+
+
+def with_colours(mesh: Trimesh, colours: np.ndarray) -> Trimesh:
+    """Return a copy whose vertices have colours.
+
+    Args:
+        mesh: V vertices.
+        colours: in [0, 1], clipped to it, (V, 3).
+    """
+    trimesh = need("trimesh", "making meshes")
+    levels = np.round(np.clip(colours, 0, 1) * 255).astype(np.uint8)
+    return trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=levels, process=False)
+
+
+def write_ply(path: Path, mesh: Trimesh) -> None:
+    """Write a binary PLY, with the colours of the vertices as bytes if they have some."""
+    content = mesh.export(file_type="ply", vertex_normal=False)
+    assert isinstance(content, bytes)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@dataclass(frozen=True)
+class Fragments:
+    """Where triangles cover the centres of pixels, in no particular order.
+
+    Attributes:
+        pixels: row * size + column, (P,).
+        faces: the triangle, (P,).
+        weights: of its three corners, they sum to 1, (P, 3).
+        depth: camera-z, or 0 for triangles that are flat from the start, (P,).
+    """
+
+    pixels: np.ndarray
+    faces: np.ndarray
+    weights: np.ndarray
+    depth: np.ndarray
+
+    def interpolate(self, values: np.ndarray, faces: np.ndarray) -> np.ndarray:
+        """Values of vertices (V, C), connected by faces (F, 3), at the fragments, (P, C)."""
+        corners = faces[self.faces]
+        return sum(values[corners[:, k]] * self.weights[:, k, None] for k in range(3))
+
+
+def rasterise(corners: np.ndarray, size: int) -> Fragments:
+    """Find all pixels whose centres (column + 0.5, row + 0.5) lie in flat triangles.
+
+    Args:
+        corners: in pixels, x to the right and y downwards, (F, 3, 2).
+        size: pixels a side of the image; what is outside is left out.
+    """
+    low = np.clip(np.ceil(corners.min(axis=1) - 0.5), 0, size).astype(np.int64)
+    high = np.clip(np.floor(corners.max(axis=1) - 0.5), -1, size - 1).astype(np.int64)
+    first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    area = first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]
+    extent = np.where(area[:, None] != 0, np.maximum(high - low + 1, 0), 0)
+    counts = extent.prod(axis=1)
+    # Weights of corners 1 and 2 are affine in x and y: slope_x x + slope_y y + constant.
+    slopes = np.stack([second[:, 1], -second[:, 0], -first[:, 1], first[:, 0]], axis=1)
+    slopes /= np.where(area == 0, 1, area)[:, None]
+    start = low + 0.5 - corners[:, 0]  # from corner 0 to the first pixel centre
+    constants = np.stack(
+        [slopes[:, 0] * start[:, 0] + slopes[:, 1] * start[:, 1],
+         slopes[:, 2] * start[:, 0] + slopes[:, 3] * start[:, 1]], axis=1,
+    )  # fmt: skip
+    faces = np.repeat(np.arange(len(corners)), counts)
+    index = np.arange(len(faces)) - np.repeat(np.cumsum(counts) - counts, counts)
+    rows, columns = np.divmod(index, np.repeat(extent[:, 0], counts))
+    table = np.concatenate([slopes, constants], axis=1)[faces]
+    one = table[:, 0] * columns + table[:, 1] * rows + table[:, 4]
+    two = table[:, 2] * columns + table[:, 3] * rows + table[:, 5]
+    inside = np.flatnonzero((one >= -1e-9) & (two >= -1e-9) & (one + two <= 1 + 1e-9))
+    faces, one, two = faces[inside], one[inside], two[inside]
+    pixels = (rows[inside] + low[faces, 1]) * size + columns[inside] + low[faces, 0]
+    weights = np.stack([1 - one - two, one, two], axis=1)
+    return Fragments(pixels, faces, weights, np.zeros(len(pixels)))
+
+
+def visible(mesh: Trimesh, intrinsics: np.ndarray, pose: np.ndarray, size: int) -> Fragments:
+    """What a camera sees of a mesh, in the middle of its pixels; both sides of faces are seen.
+
+    Args:
+        mesh: all of it in front of the camera.
+        intrinsics: of a size x size image, (3, 3).
+        pose: world-to-camera, (3, 4).
+        size: pixels a side.
+
+    Returns:
+        the nearest fragment of every pixel that sees the mesh.
+    """
+    in_camera = np.asarray(mesh.vertices) @ pose[:, :3].T + pose[:, 3]
+    assert (in_camera[:, 2] > 0).all(), "a part of the mesh is behind the camera"
+    homogeneous = in_camera @ intrinsics.T
+    projected = homogeneous[:, :2] / homogeneous[:, 2:]
+    corners = mesh.faces.view(np.ndarray)
+    flat = rasterise(projected[corners], size)
+    # Over an image, 1 / z is what is affine on a plane.
+    shares = flat.weights / in_camera[:, 2][corners[flat.faces]]
+    nearness = shares.sum(axis=1)
+    nearest = np.zeros(size * size)
+    np.maximum.at(nearest, flat.pixels, nearness)
+    winner = np.full(size * size, -1)
+    front = np.flatnonzero(nearness == nearest[flat.pixels])
+    winner[flat.pixels[front]] = front
+    winner = winner[winner >= 0]
+    nearness = nearness[winner]
+    return Fragments(
+        flat.pixels[winner],
+        flat.faces[winner],
+        shares[winner] / nearness[:, None],
+        1 / nearness,
+    )
+
+
+def sample(image: Tensor, places: Tensor) -> Tensor:
+    """Bilinear values of an image, by the nearest ones beyond the centres of its outer pixels.
+
+    Args:
+        image: (C, H, W).
+        places: x to the right, y downwards, from -1 to 1 between the edges of the image, (P, 2).
+
+    Returns:
+        (P, C).
+    """
+    sampled = F.grid_sample(
+        image[None], places[None, None], padding_mode="border", align_corners=False
+    )
+    return sampled[0, :, 0].T

@@ -1,0 +1,303 @@
+"""NeuS (Wang et al. 2021) as SyncDreamer published it: sampling, rendering, losses.
+
+Knows the surface only as a `SurfaceField`; the randomness is an argument. Shape letters: R rays,
+S samples a ray.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from multiview.runtime import check_positive
+from renderer.fields import SurfaceField
+from renderer.rays import OBJECT_HALF_SIZE, inside_object_cube, points_on_rays
+from renderer.volume_rendering import (
+    accumulate,
+    annealed_cosine,
+    composite_on_white,
+    sample_pdf,
+    sdf_to_alpha,
+    weights_from_alpha,
+)
+
+SDFFunction = Callable[[Tensor], Tensor]
+"""Signed distances (...,) of points (..., 3)."""
+
+_SLOPE_EPSILON = 1e-5
+_STEEPEST_SLOPE = 1e3
+_MASK_EPSILON = 1e-5
+_NO_OPACITY = 1e-5
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """Where a ray is sampled (NeuS, hierarchical sampling).
+
+    Attributes:
+        coarse: evenly spaced samples.
+        importance: further samples close to the surface, in all rounds together.
+        rounds: of up-sampling.
+        first_inv_s: sharpness of the density of the first round; it doubles every round.
+    """
+
+    coarse: int = 64
+    importance: int = 64
+    rounds: int = 4
+    first_inv_s: float = 64.0
+
+    def __post_init__(self) -> None:
+        check_positive(self)
+        if self.importance % self.rounds:
+            raise ValueError(
+                f"importance must be a multiple of rounds = {self.rounds}, got {self.importance}"
+            )
+
+
+def upsample_depths(
+    sdf: Tensor, depths: Tensor, inside: Tensor, inv_s: float, num_samples: int
+) -> Tensor:
+    """Propose further depths where the signed distance changes its sign.
+
+    The slope of a section is the steeper of its own and the previous one's, never rising
+    (from the published NeuS implementation; not in the paper).
+
+    Args:
+        sdf: at the depths, (R, S).
+        depths: increasing, (R, S).
+        inside: which samples count, (R, S); a section counts if one of its ends does.
+        inv_s: sharpness of the density to draw from.
+        num_samples: n, a ray.
+
+    Returns:
+        increasing, (R, n).
+    """
+    lengths = depths.diff(dim=-1)
+    slopes = sdf.diff(dim=-1) / (lengths + _SLOPE_EPSILON)
+    previous = torch.cat([torch.zeros_like(slopes[:, :1]), slopes[:, :-1]], dim=-1)
+    slopes = torch.minimum(slopes, previous).clamp(-_STEEPEST_SLOPE, 0.0)
+    slopes = slopes * (inside[:, 1:] | inside[:, :-1])
+    middle = 0.5 * (sdf[:, 1:] + sdf[:, :-1])
+    weights = weights_from_alpha(sdf_to_alpha(middle, slopes, lengths, inv_s))
+    return sample_pdf(depths, weights, num_samples)
+
+
+@torch.no_grad()
+def sample_depths(
+    sdf: SDFFunction,
+    origins: Tensor,
+    directions: Tensor,
+    near: Tensor,
+    far: Tensor,
+    config: SamplingConfig,
+    uniforms: Tensor | None = None,
+) -> Tensor:
+    """Choose the depths at which rays are sampled.
+
+    Args:
+        sdf: the current surface.
+        origins: (R, 3).
+        directions: (R, 3).
+        near: (R,).
+        far: (R,).
+        config: numbers of samples.
+        uniforms: random numbers in [0, 1), (R,), to shift each ray's coarse samples in training;
+            None for no shift. Compat: the shift is up to 1 / coarse in world units to both
+            sides, whatever the distance of the samples.
+
+    Returns:
+        increasing, (R, S), S = coarse + importance.
+    """
+    steps = torch.linspace(0.0, 1.0, config.coarse, dtype=near.dtype, device=near.device)
+    depths = near[:, None] + (far - near)[:, None] * steps
+    if uniforms is not None:
+        depths = depths + (uniforms[:, None] - 0.5) * 2.0 / config.coarse
+
+    points = points_on_rays(origins, directions, depths)
+    distances = sdf(points)
+    for i in range(config.rounds):
+        inside = inside_object_cube(points_on_rays(origins, directions, depths))
+        inv_s = config.first_inv_s * 2.0**i
+        new = upsample_depths(distances, depths, inside, inv_s, config.importance // config.rounds)
+        depths, order = torch.cat([depths, new], dim=-1).sort(dim=-1)
+        if i + 1 < config.rounds:
+            new_distances = sdf(points_on_rays(origins, directions, new))
+            distances = torch.cat([distances, new_distances], dim=-1).gather(-1, order)
+    return depths
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """What R rays of S samples see.
+
+    Attributes:
+        color: in front of white, in [0, 1], (R, 3).
+        opacity: sum of the weights: the predicted mask, (R,).
+        normal: sum of the weighted unit normals, not normalised, world axes, (R, 3).
+        depth: weighted mean distance from the origin of the ray; 0 where nothing is hit, (R,).
+        weights: (R, S).
+        gradient_error: (|gradient of the SDF| - 1)^2, 0 outside the object's cube, (R, S).
+        inside: bool, which samples lie in the object's cube, (R, S).
+    """
+
+    color: Tensor
+    opacity: Tensor
+    normal: Tensor
+    depth: Tensor
+    weights: Tensor
+    gradient_error: Tensor
+    inside: Tensor
+
+
+def _spread(values: Tensor, chosen: Tensor) -> Tensor:
+    """Put values (P, ...) where `chosen` (R, S) is true, zeros elsewhere: (R, S, ...)."""
+    out = values.new_zeros(*chosen.shape, *values.shape[1:])
+    out[chosen] = values
+    return out
+
+
+def render_rays(
+    surface_field: SurfaceField,
+    origins: Tensor,
+    directions: Tensor,
+    depths: Tensor,
+    cos_anneal: float = 1.0,
+    half_size: float = OBJECT_HALF_SIZE,
+) -> Rendering:
+    """Render rays through the samples in the object's cube (NeuS Eq. 11 and 13).
+
+    Sections go from each depth to the next, the last is as long as the one before it; the field
+    is asked in their middles, and only inside the cube.
+
+    Args:
+        surface_field: geometry and colour.
+        origins: (R, 3).
+        directions: unit, (R, 3).
+        depths: increasing, (R, S).
+        cos_anneal: see `volume_rendering.cos_anneal_ratio`; 1 for evaluation.
+        half_size: of the object's cube, world units.
+    """
+    lengths = depths.diff(dim=-1)
+    lengths = torch.cat([lengths, lengths[:, -1:]], dim=-1)
+    middles = depths + 0.5 * lengths
+    points = points_on_rays(origins, directions, middles)
+    inside = inside_object_cube(points, half_size)
+
+    inner_points = points[inside]  # (P, 3)
+    inner_directions = directions[:, None, :].expand_as(points)[inside]
+    surface = surface_field.surface(inner_points)
+    normals = F.normalize(surface.gradients, dim=-1)
+    colors = surface_field.color(inner_points, normals, -inner_directions, surface.features)
+    cosine = annealed_cosine((inner_directions * surface.gradients).sum(dim=-1), cos_anneal)
+    alpha = sdf_to_alpha(surface.sdf, cosine, lengths[inside], surface_field.inv_s())
+    gradient_error = (surface.gradients.norm(dim=-1) - 1.0).square()
+
+    weights = weights_from_alpha(_spread(alpha, inside))  # (R, S)
+    opacity = weights.sum(dim=-1)
+    return Rendering(
+        color=composite_on_white(weights, _spread(colors, inside)),
+        opacity=opacity,
+        normal=accumulate(weights, _spread(normals, inside)),
+        depth=(weights * middles).sum(dim=-1) / opacity.clamp_min(_NO_OPACITY),
+        weights=weights,
+        gradient_error=_spread(gradient_error, inside),
+        inside=inside,
+    )
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Factors of the three terms of the loss (NeuS Sec. 3.3).
+
+    Attributes:
+        color: of the soft-L1 difference of colours.
+        mask: of the squared difference of opacities.
+        eikonal: of the deviation of the gradients from length 1.
+        softness: added under the root of the colours' difference, squared units of colour.
+    """
+
+    color: float = 0.5
+    mask: float = 1.0
+    eikonal: float = 0.1
+    softness: float = 0.001
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Scalars; the three terms are without their factors."""
+
+    total: Tensor
+    color: Tensor
+    mask: Tensor
+    eikonal: Tensor
+
+
+def soft_l1(predicted: Tensor, target: Tensor, softness: float) -> Tensor:
+    """Mean over rays of sqrt(|difference|^2 + softness), (R, 3) against (R, 3)."""
+    return ((predicted - target).square().sum(dim=-1) + softness).sqrt().mean()
+
+
+def eikonal_loss(gradient_error: Tensor, inside: Tensor) -> Tensor:
+    """Mean of (|gradient| - 1)^2 over the samples that count.
+
+    Compat: 1e-5 is added per sample, not once, in the denominator.
+
+    Args:
+        gradient_error: (R, S).
+        inside: bool, (R, S).
+    """
+    counted = inside.to(gradient_error.dtype)
+    return (gradient_error * counted).sum() / (counted + _MASK_EPSILON).sum()
+
+
+def neus_losses(
+    rendering: Rendering, colors: Tensor, masks: Tensor | None, config: LossConfig
+) -> Losses:
+    """Compare rendered rays with the images.
+
+    Args:
+        rendering: of R rays.
+        colors: true colours on white, in [0, 1], (R, 3).
+        masks: true opacities in [0, 1], (R,); None leaves the term out.
+        config: factors.
+    """
+    color = soft_l1(rendering.color, colors, config.softness)
+    eikonal = eikonal_loss(rendering.gradient_error, rendering.inside)
+    mask = torch.zeros_like(color) if masks is None else F.mse_loss(rendering.opacity, masks)
+    total = config.color * color + config.mask * mask + config.eikonal * eikonal
+    return Losses(total=total, color=color, mask=mask, eikonal=eikonal)
+
+
+@dataclass(frozen=True)
+class LearningRateConfig:
+    """A linear warm-up, then steps down.
+
+    Attributes:
+        peak: after the warm-up.
+        warmup_steps: number of steps before `peak`.
+        warmup_start: of `peak`, at step 0.
+        decay: factor of every full interval; the default comes to 0.02 in two of them.
+        interval: steps, counted from step 0.
+    """
+
+    peak: float = 5e-4
+    warmup_steps: int = 100
+    warmup_start: float = 0.02
+    decay: float = math.sqrt(0.02)
+    interval: int = 1000
+
+    def __post_init__(self) -> None:
+        check_positive(self)
+
+
+def learning_rate(step: int, config: LearningRateConfig) -> float:
+    """Learning rate of a training step, counted from 0."""
+    if step < config.warmup_steps:
+        progress = step / config.warmup_steps
+        return config.peak * (config.warmup_start + progress * (1.0 - config.warmup_start))
+    return float(config.peak * config.decay ** (step // config.interval))

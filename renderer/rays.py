@@ -1,0 +1,134 @@
+"""Rays through pixels, and the part of a ray that an object can lie on.
+
+Directions have length 1, so depths are distances from the camera centre in world units.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+OBJECT_HALF_SIZE = 0.6
+"""Objects lie inside the cube |x|, |y|, |z| <= this, in world units."""
+PUBLISHED_PIXEL_OFFSET = 0.0
+"""The published method shoots its rays through whole pixel coordinates."""
+PIXEL_CENTRE_OFFSET = 0.5
+"""Where the centre of pixel (0, 0) is when the principal point is at half the image's size."""
+
+_TINY = 1e-12
+
+
+def pixel_grid(height: int, width: int, device: torch.device | None = None) -> Tensor:
+    """Whole coordinates (column, row) of all pixels, row by row.
+
+    Returns:
+        float32, (H * W, 2).
+    """
+    rows, columns = torch.meshgrid(
+        torch.arange(height, dtype=torch.float32, device=device),
+        torch.arange(width, dtype=torch.float32, device=device),
+        indexing="ij",
+    )
+    return torch.stack([columns, rows], dim=-1).reshape(-1, 2)
+
+
+def pixel_rays(
+    pixels: Tensor, intrinsics: Tensor, world_to_camera: Tensor, pixel_offset: float
+) -> tuple[Tensor, Tensor]:
+    """Rays from the camera centres through pixels.
+
+    The leading axes of all arguments are broadcast: a camera a ray, or (N, 1) cameras and
+    (P,) pixels for N * P rays.
+
+    Args:
+        pixels: (column, row), (..., 2); whole numbers count from the first pixel.
+        intrinsics: pixels, (..., 3, 3).
+        world_to_camera: `[R | t]`, (..., 3, 4).
+        pixel_offset: added to `pixels`: `PIXEL_CENTRE_OFFSET` for images in which a pixel is the
+            square from its coordinates to the next ones, `PUBLISHED_PIXEL_OFFSET` for the
+            published method.
+
+    Returns:
+        origins and unit directions in world coordinates, both (..., 3).
+    """
+    rotation, translation = world_to_camera[..., :3], world_to_camera[..., 3]
+    centres = (pixels + pixel_offset).to(intrinsics.dtype)
+    homogeneous = torch.cat([centres, torch.ones_like(centres[..., :1])], dim=-1)
+    to_world = rotation.mT @ torch.linalg.inv(intrinsics)
+    directions = (to_world @ homogeneous[..., None])[..., 0]
+    directions = directions / directions.norm(dim=-1, keepdim=True)
+    origins = -(rotation.mT @ translation[..., None])[..., 0]
+    return origins.expand_as(directions), directions
+
+
+def points_on_rays(origins: Tensor, directions: Tensor, depths: Tensor) -> Tensor:
+    """Points at the given depths.
+
+    Args:
+        origins: (..., 3).
+        directions: (..., 3).
+        depths: distances along the rays, (..., S).
+
+    Returns:
+        (..., S, 3).
+    """
+    return origins[..., None, :] + directions[..., None, :] * depths[..., None]
+
+
+def inside_object_cube(points: Tensor, half_size: float = OBJECT_HALF_SIZE) -> Tensor:
+    """Tell which points lie in the cube |x|, |y|, |z| <= half_size.
+
+    Args:
+        points: (..., 3).
+        half_size: world units.
+
+    Returns:
+        bool, (...).
+    """
+    return (points.abs() <= half_size).all(dim=-1)
+
+
+def depths_around_origin(
+    origins: Tensor, directions: Tensor, half_length: float = math.sqrt(3) / 2
+) -> tuple[Tensor, Tensor]:
+    """First and last depth of a stretch around the ray's closest point to the world's origin.
+
+    Compat: the published method samples `half_length` to both sides of the closest point, whether
+    or not the ray meets the ball of that radius.
+
+    Args:
+        origins: (..., 3).
+        directions: need not be of length 1, (..., 3).
+        half_length: in lengths of the direction; half a unit cube's diagonal by default.
+
+    Returns:
+        near and far, both (...).
+    """
+    closest = -(origins * directions).sum(dim=-1) / directions.square().sum(dim=-1)
+    return closest - half_length, closest + half_length
+
+
+def depths_in_cube(
+    origins: Tensor,
+    directions: Tensor,
+    half_size: float = OBJECT_HALF_SIZE,
+    min_near: float = 0.2,
+) -> tuple[Tensor, Tensor]:
+    """First and last depth of a ray in the cube |x|, |y|, |z| <= half_size.
+
+    Args:
+        origins: (..., 3).
+        directions: (..., 3).
+        half_size: world units.
+        min_near: near is at least this, world units.
+
+    Returns:
+        near and far, both (...); far equals near for rays that miss the cube.
+    """
+    safe = torch.where(directions.abs() < _TINY, torch.full_like(directions, _TINY), directions)
+    first, second = (-half_size - origins) / safe, (half_size - origins) / safe
+    near = torch.minimum(first, second).amax(dim=-1).clamp_min(min_near)
+    far = torch.maximum(first, second).amin(dim=-1)
+    return near, torch.maximum(near, far)

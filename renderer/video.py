@@ -1,0 +1,120 @@
+"""Pictures of coloured meshes, and videos of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+
+from multiview.cameras import Cameras, orbit_cameras
+from multiview.packages import need
+from multiview.runtime import atomic_write
+from renderer.mesh import Fragments, sample, visible
+
+if TYPE_CHECKING:
+    from trimesh import Trimesh
+
+SUPERSAMPLING = 2
+"""Samples of a pixel along either side."""
+
+
+def render(mesh: Trimesh, cameras: Cameras, size: int) -> Iterator[np.ndarray]:
+    """Draw a coloured mesh, unlit and on white, as each of several cameras sees it.
+
+    Args:
+        mesh: with a texture or with colours of its vertices.
+        cameras: N of them, for size x size images.
+        size: pixels a side.
+
+    Yields:
+        red, green, blue and opacity in [0, 1], not multiplied, (size, size, 4) float32.
+    """
+    fine = size * SUPERSAMPLING
+    scale = np.diag([SUPERSAMPLING, SUPERSAMPLING, 1.0])
+    for intrinsics, pose in zip(cameras.intrinsics, cameras.world_to_camera, strict=True):
+        seen = visible(mesh, scale @ intrinsics, pose, fine)
+        samples = np.zeros((fine * fine, 4), dtype=np.float32)
+        samples[:, :3] = 1
+        samples[seen.pixels, :3] = _colours(mesh, seen)
+        samples[seen.pixels, 3] = 1
+        blocks = samples.reshape(size, SUPERSAMPLING, size, SUPERSAMPLING, 4)
+        yield blocks.mean(axis=(1, 3))
+
+
+def _colours(mesh: Trimesh, seen: Fragments) -> np.ndarray:
+    """Unlit colours in [0, 1] of what is seen of a mesh, (P, 3)."""
+    faces, visual = mesh.faces.view(np.ndarray), cast(Any, mesh.visual)
+    if visual.kind != "texture":
+        return seen.interpolate(visual.vertex_colors[:, :3] / np.float32(255), faces)
+    texture = np.asarray(visual.material.baseColorTexture.convert("RGB")).astype(np.float32) / 255
+    places = seen.interpolate(visual.uv * [2, -2] + [-1, 1], faces)  # v = 0 is at the bottom
+    channels = torch.from_numpy(texture).permute(2, 0, 1)
+    return sample(channels, torch.from_numpy(places.astype(np.float32))).numpy()
+
+
+def orbit_frames(
+    mesh: Trimesh, num: int = 180, elevation_deg: float = 30.0, size: int = 256
+) -> Iterator[np.ndarray]:
+    """Frames of a full turn around a coloured mesh, from azimuth 0 on, on white.
+
+    Args:
+        mesh: with a texture or with colours of its vertices.
+        num: frames of the turn.
+        elevation_deg: of the camera, degrees above the horizon.
+        size: pixels a side.
+
+    Yields:
+        uint8 (size, size, 3).
+    """
+    cameras = orbit_cameras(num, elevation_deg=elevation_deg, image_size=size)
+    for picture in render(mesh, cameras, size):
+        yield np.round(picture[..., :3] * 255).astype(np.uint8)
+
+
+def write_video(path: Path, frames: Iterable[np.ndarray], fps: int = 30) -> None:
+    """Write a video that browsers and editors play: H.264 in MP4, yuv420p.
+
+    Args:
+        path: of the .mp4; written whole or not at all.
+        frames: uint8 (H, W, 3), all of one size; odd sides get one more white line of pixels.
+        fps: frames a second.
+
+    Raises:
+        ImportError: the package with the encoder is not installed.
+        ValueError: there are no frames, or they are not pictures of one size.
+    """
+    need("imageio_ffmpeg", "writing videos")
+    imageio = need("imageio.v2", "writing videos")
+    pending = iter(frames)
+    first = next(pending, None)
+    if first is None:
+        raise ValueError(f"{path}: a video needs at least one frame")
+    odd = [(0, first.shape[0] % 2), (0, first.shape[1] % 2), (0, 0)]
+    with (
+        atomic_write(path) as temporary,
+        closing(
+            imageio.get_writer(
+                temporary,
+                format="FFMPEG",
+                mode="I",
+                fps=fps,
+                codec="libx264",
+                pixelformat="yuv420p",
+                quality=8,
+                macro_block_size=2,
+                output_params=["-movflags", "+faststart"],
+            )
+        ) as writer,
+    ):
+        for frame in chain([first], pending):
+            if frame.shape != first.shape or frame.dtype != np.uint8:
+                raise ValueError(
+                    f"{path}: expected uint8 frames of shape {first.shape}, got {frame.dtype} "
+                    f"{frame.shape}"
+                )
+            writer.append_data(np.pad(frame, odd, constant_values=255))

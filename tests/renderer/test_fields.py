@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.testing import assert_close
+
+from renderer.fields import (
+    ColorNetworkConfig,
+    NeuSField,
+    NeuSFieldConfig,
+    SDFNetwork,
+    SDFNetworkConfig,
+    WeightNormLinear,
+    encode_frequencies,
+)
+from tests.conftest import SHARED, needs_shared
+
+GOLDENS = Path(__file__).parents[1] / "data" / "renderer_goldens.npz"
+SMALL = NeuSFieldConfig(
+    sdf=SDFNetworkConfig(width=32, depth=3, skip=2, bands=2, features=8),
+    color=ColorNetworkConfig(width=16, depth=2, bands=1),
+)
+
+
+@pytest.fixture(scope="module")
+def published() -> dict[str, Tensor]:
+    with np.load(GOLDENS) as arrays:
+        return {name: torch.from_numpy(arrays[name]) for name in arrays}
+
+
+def seeded_weight(name: str, shape: torch.Size) -> Tensor:
+    """The weight that the published numbers were made with, from its name in a checkpoint."""
+    rng = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
+    values = rng.standard_normal(tuple(shape))
+    if name.endswith("weight_v"):
+        values = values / np.sqrt(shape[1])
+    elif name.endswith("weight_g"):
+        values = 1.0 + 0.1 * values
+    else:
+        values = values * (0.05 if name.endswith("bias") else 0.02)
+    return torch.from_numpy(np.asarray(values, dtype=np.float32))
+
+
+@pytest.fixture(scope="module")
+def seeded_field() -> NeuSField:
+    network = NeuSField()
+    shapes = {f"renderer.{name}": value.shape for name, value in network.state_dict().items()}
+    network.load_published({name: seeded_weight(name, shape) for name, shape in shapes.items()})
+    return network
+
+
+def test_the_networks_have_the_published_number_of_parameters():
+    assert sum(parameter.numel() for parameter in NeuSField().parameters()) == 802491
+
+
+def test_names_and_shapes_follow_the_published_pattern():
+    state = NeuSField().state_dict()
+    linear = [f"{part}.lin{i}" for part, n in (("sdf", 9), ("color", 5)) for i in range(n)]
+    names = [f"{part}.{leaf}" for part in linear for leaf in ("bias", "weight_g", "weight_v")]
+    names = [name.replace(".", "_network.", 1) for name in names]
+    assert list(state) == [*names, "deviation_network.variance"]
+    assert state["sdf_network.lin3.weight_v"].shape == (217, 256)
+    assert state["sdf_network.lin8.weight_g"].shape == (257, 1)
+    assert state["color_network.lin0.weight_v"].shape == (256, 289)
+
+
+@needs_shared
+def test_names_shapes_and_types_equal_the_published_list():
+    manifest = json.loads((SHARED / "goldens" / "neus_manifest.json").read_text())
+    ours = [
+        [f"renderer.{name}", list(value.shape), str(value.dtype).removeprefix("torch.")]
+        for name, value in NeuSField().state_dict().items()
+    ]
+    assert ours == manifest["state_dict"]
+
+
+def test_the_networks_compute_the_published_numbers(seeded_field, published):
+    points, to_camera = published["net_points"], published["net_dirs"]
+    with torch.no_grad():
+        surface = seeded_field.surface(points)
+        normals = F.normalize(surface.gradients, dim=-1)
+        colors = seeded_field.color(points, normals, to_camera, surface.features)
+    out = torch.cat([surface.sdf[:, None], surface.features], dim=-1)
+    assert_close(out, published["net_sdf_and_features"], atol=1e-5, rtol=0)
+    assert_close(surface.gradients, published["net_gradient"], atol=1e-5, rtol=0)
+    assert_close(colors, published["net_color"], atol=1e-5, rtol=0)
+
+
+def test_the_sharpness_starts_at_exp_3():
+    assert NeuSField(SMALL).inv_s().item() == pytest.approx(20.0855, abs=1e-3)
+
+
+def test_an_untrained_network_is_roughly_a_sphere():
+    network = SDFNetwork(SDFNetworkConfig())
+    radius = torch.linspace(0.1, 1.0, 200)
+    points = F.normalize(torch.randn(200, 3), dim=-1) * radius[:, None]
+    with torch.no_grad():
+        surface = network.with_gradients(points)
+    error = surface.sdf - (radius - 0.5)
+    assert abs(error.mean()) < 0.15
+    assert error.square().mean().sqrt() < 0.25
+    assert (surface.sdf[radius < 0.2] < 0).all()
+    assert surface.sdf[radius > 0.8].mean() > 0.15
+    assert (surface.gradients * points).sum(dim=-1).min() > 0
+
+
+def test_gradients_are_the_differences_of_the_distance():
+    network = SDFNetwork(SMALL.sdf).double()
+    points = 0.5 * torch.randn(4, 3, dtype=torch.float64)
+    gradients = network.with_gradients(points).gradients
+    steps = 1e-5 * torch.eye(3, dtype=torch.float64)
+    with torch.no_grad():
+        ahead = network(points[:, None] + steps)[..., 0]
+        behind = network(points[:, None] - steps)[..., 0]
+    assert_close(gradients, (ahead - behind) / 2e-5, atol=1e-6, rtol=1e-6)
+
+
+def test_gradients_can_be_trained_and_cost_no_graph_without_training():
+    network = SDFNetwork(SMALL.sdf)
+    points = torch.randn(4, 3)
+    training = network.with_gradients(points)
+    training.gradients.square().sum().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None or name == "lin3.bias", name
+    with torch.no_grad():
+        evaluation = network.with_gradients(points)
+    assert_close(evaluation.gradients, training.gradients.detach())
+    tensors = (evaluation.sdf, evaluation.gradients, evaluation.features)
+    assert not any(tensor.requires_grad for tensor in tensors)
+    assert not points.requires_grad
+
+
+def test_no_points_give_no_values():
+    surface = NeuSField(SMALL).surface(torch.zeros(0, 3))
+    assert surface.sdf.shape == (0,)
+    assert surface.gradients.shape == (0, 3)
+
+
+def test_a_weight_normalised_layer_has_the_weight_it_was_given():
+    layer = WeightNormLinear(4, 3)
+    weight, bias, x = torch.randn(3, 4), torch.randn(3), torch.randn(2, 4)
+    layer.set_weight(weight, bias)
+    assert_close(layer(x), F.linear(x, weight, bias))
+    layer.weight_v.data *= 7.0
+    assert_close(layer(x), F.linear(x, weight, bias))
+
+
+def test_a_coordinate_is_encoded_with_itself_and_doubling_frequencies():
+    encoded = encode_frequencies(torch.tensor([0.5]), bands=2)
+    expected = [0.5, np.sin(0.5), np.cos(0.5), np.sin(1.0), np.cos(1.0)]
+    assert_close(encoded, torch.tensor(expected, dtype=torch.float32))
+
+
+def test_a_view_along_the_normal_is_reflected_onto_itself():
+    network = NeuSField(SMALL)
+    normals = F.normalize(torch.randn(5, 3), dim=-1)
+    tangents = F.normalize(torch.linalg.cross(normals, torch.randn(5, 3)), dim=-1)
+    points, features = torch.randn(5, 3), torch.randn(5, 8)
+    leaving = F.normalize(normals + tangents, dim=-1)
+    seen = network.color(points, normals, leaving, features)
+    inputs = encode_frequencies(F.normalize(normals - tangents, dim=-1), bands=1)
+    x = torch.cat([points, inputs, normals, features], dim=-1)
+    for i in range(2):
+        x = F.relu(network.color_network.get_submodule(f"lin{i}")(x))
+    expected = torch.sigmoid(network.color_network.get_submodule("lin2")(x))
+    assert_close(seen, expected, atol=1e-5, rtol=0)
+
+
+def test_weights_that_do_not_fit_are_named():
+    network = NeuSField(SMALL)
+    state = {f"renderer.{name}": value for name, value in network.state_dict().items()}
+    del state["renderer.sdf_network.lin0.bias"]
+    state["renderer.extra"] = torch.zeros(1)
+    with pytest.raises(ValueError, match=r"sdf_network\.lin0\.bias.*1 unexpected.*extra"):
+        network.load_published(state)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"skip": 8}, "skip"), ({"width": 39}, "width"), ({"depth": 0}, "depth")],
+)
+def test_impossible_sizes_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        SDFNetworkConfig(**options)

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from multiview.cameras import orbit_cameras
+from renderer.mesh import (
+    _part_touching_sheets,
+    extract,
+    rasterise,
+    remove_floaters,
+    sample,
+    simplify,
+    visible,
+    with_colours,
+    write_ply,
+)
+
+trimesh = pytest.importorskip("trimesh")
+pytest.importorskip("skimage")
+
+VOXELS = 48
+FIRST, SPACING = -0.6 + 0.6 / VOXELS, 1.2 / VOXELS
+
+
+def ball(radius: float, centre: tuple[float, float, float] = (0, 0, 0)) -> np.ndarray:
+    """Signed distances to a ball in the middle of the cells of the cube, (V, V, V)."""
+    axis = FIRST + SPACING * np.arange(VOXELS)
+    grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1)
+    return np.linalg.norm(grid - centre, axis=-1) - radius
+
+
+def test_a_ball_becomes_a_closed_mesh_of_its_volume_area_and_place():
+    mesh = extract(ball(0.3, (0.1, 0.0, -0.2)), FIRST, SPACING)
+    assert mesh.is_watertight
+    assert mesh.is_winding_consistent
+    np.testing.assert_allclose(mesh.volume, 4 / 3 * np.pi * 0.3**3, rtol=0.01)
+    np.testing.assert_allclose(mesh.area, 4 * np.pi * 0.3**2, rtol=0.01)
+    np.testing.assert_allclose(mesh.center_mass, [0.1, 0.0, -0.2], atol=1e-3)
+
+
+def test_a_surface_that_leaves_the_grid_is_closed_at_the_border():
+    mesh = extract(ball(0.7), FIRST, SPACING)
+    assert mesh.is_watertight
+    assert mesh.volume > 0
+    assert np.abs(mesh.bounds).max() <= 0.6 + SPACING
+
+
+def test_samples_exactly_on_the_surface_leave_no_holes_and_no_doubled_points():
+    axis = FIRST + SPACING * np.arange(VOXELS)
+    side = axis[-10]
+    grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1)
+    mesh = extract(np.abs(grid).max(axis=-1) - side, FIRST, SPACING)
+    assert trimesh.Trimesh(mesh.vertices, mesh.faces).is_watertight  # merges equal vertices
+    np.testing.assert_allclose(mesh.volume, (2 * side) ** 3, rtol=0.01)
+
+
+def test_distances_without_a_surface_are_refused():
+    with pytest.raises(ValueError, match="negative nowhere"):
+        extract(np.ones((8, 8, 8)), FIRST, SPACING)
+    with pytest.raises(ValueError, match="nan"):
+        extract(np.full((8, 8, 8), np.nan), FIRST, SPACING)
+
+
+def test_floating_pieces_and_cavities_go_and_large_pieces_stay():
+    large, second, floater = (
+        ball(0.3, (-0.2, 0, 0)),
+        ball(0.1, (0.4, 0, 0)),
+        ball(0.05, (0.4, 0.4, 0)),
+    )
+    cavity, inside_it = ball(0.2, (-0.2, 0, 0)), ball(0.1, (-0.2, 0, 0))
+    hollow = np.minimum(np.maximum(large, -cavity), inside_it)
+    mesh = remove_floaters(extract(np.minimum.reduce([hollow, second, floater]), FIRST, SPACING))
+    expected = 4 / 3 * np.pi * (0.3**3 + 0.1**3)
+    assert mesh.is_watertight
+    assert mesh.body_count == 2
+    np.testing.assert_allclose(mesh.volume, expected, rtol=0.02)
+
+
+def test_a_mesh_that_is_inside_out_has_no_pieces_to_keep():
+    mesh = extract(ball(0.3), FIRST, SPACING)
+    mesh.invert()
+    with pytest.raises(ValueError, match="positive volume"):
+        remove_floaters(mesh)
+
+
+@pytest.mark.parametrize("faces", [500, 2000, 8000])
+def test_a_simplified_mesh_has_few_faces_and_stays_closed(faces: int):
+    pytest.importorskip("fast_simplification")
+    rough = ball(0.4) + 0.15 * np.sin(25 * ball(0.0, (0.3, 0.1, 0))) * np.cos(
+        30 * ball(0.0, (0, 1, 0))
+    )
+    mesh = remove_floaters(extract(rough, FIRST, SPACING))
+    simpler = simplify(mesh, faces)
+    assert len(mesh.faces) > 8000
+    assert len(simpler.faces) <= faces * 1.5
+    assert simpler.is_watertight
+    np.testing.assert_allclose(simpler.volume, mesh.volume, rtol=0.05 if faces < 1000 else 0.01)
+
+
+def test_a_small_mesh_is_not_simplified():
+    mesh = extract(ball(0.3), FIRST, SPACING)
+    assert simplify(mesh, len(mesh.faces)) is mesh
+
+
+def test_solids_that_touch_in_an_edge_are_parted_and_flat_folds_removed():
+    points = np.array(
+        [[0, 0, 0], [0, 0, 1], [1, 0, 0.5], [0, 1, 0.5], [-1, 0, 0.5], [0, -1, 0.5], [2, 2, 2]],
+        dtype=float,
+    )
+    faces = np.array(
+        [[0, 1, 2], [1, 0, 3], [0, 2, 3], [1, 3, 2], [0, 1, 4], [1, 0, 5], [0, 4, 5], [1, 5, 4],
+         [2, 3, 6], [3, 2, 6]]
+    )  # fmt: skip
+    mesh = trimesh.Trimesh(*_part_touching_sheets(points, faces))
+    assert mesh.is_watertight
+    assert mesh.body_count == 2
+    assert len(mesh.faces) == 8
+    np.testing.assert_allclose(abs(mesh.volume), 1 / 3, rtol=0.05)
+
+
+def test_a_ply_is_binary_and_keeps_the_colours_of_the_vertices(tmp_path):
+    mesh = extract(ball(0.3), FIRST, SPACING)
+    colours = np.random.default_rng(0).uniform(-0.1, 1.1, (len(mesh.vertices), 3))
+    write_ply(tmp_path / "mesh.ply", with_colours(mesh, colours))
+    assert [path.name for path in tmp_path.iterdir()] == ["mesh.ply"]
+    header = (tmp_path / "mesh.ply").read_bytes().split(b"end_header")[0].decode()
+    assert "format binary_little_endian" in header
+    assert "property uchar red" in header
+    read = trimesh.load(tmp_path / "mesh.ply", process=False)
+    np.testing.assert_allclose(read.vertices, mesh.vertices, atol=1e-6)
+    np.testing.assert_array_equal(read.faces, mesh.faces)
+    expected = np.round(np.clip(colours, 0, 1) * 255)
+    np.testing.assert_array_equal(read.visual.vertex_colors[:, :3], expected)
+
+
+def test_triangles_cover_exactly_the_pixel_centres_inside_them():
+    corners = np.array([[[0.6, 0.6], [6.4, 0.6], [0.6, 6.4]]])
+    fragments = rasterise(corners, 8)
+    rows, columns = np.divmod(np.arange(64), 8)
+    x, y = columns + 0.5, rows + 0.5
+    expected = np.flatnonzero((x >= 0.6) & (y >= 0.6) & (x + y <= 7))
+    np.testing.assert_array_equal(np.sort(fragments.pixels), expected)
+    centres = fragments.interpolate(corners[0], np.array([[0, 1, 2]]))
+    np.testing.assert_allclose(centres[:, 0], x[fragments.pixels], atol=1e-9)
+    np.testing.assert_allclose(centres[:, 1], y[fragments.pixels], atol=1e-9)
+
+
+def test_triangles_without_area_or_outside_the_image_cover_nothing():
+    flat = [[1, 1], [3, 3], [5, 5]]
+    outside = [[-9, 2], [-2, 2], [-5, 6]]
+    assert len(rasterise(np.array([flat, outside], dtype=float), 8).pixels) == 0
+
+
+def test_a_camera_sees_the_near_side_of_a_ball_at_the_depth_of_its_rays():
+    ball_mesh = trimesh.creation.icosphere(5, radius=0.5)
+    cameras = orbit_cameras(4, image_size=64)
+    seen = visible(ball_mesh, cameras.intrinsics[1], cameras.world_to_camera[1], 64)
+    pixels = np.stack(
+        [seen.pixels % 64 + 0.5, seen.pixels // 64 + 0.5, np.ones(len(seen.pixels))], 1
+    )
+    rays = pixels @ np.linalg.inv(cameras.intrinsics[1]).T
+    a, b = (rays**2).sum(axis=1), rays[:, 2] * 1.5
+    expected = (b - np.sqrt(np.maximum(b**2 - a * (1.5**2 - 0.5**2), 0))) / a
+    inner = b**2 - a * 2 > 0.05
+    np.testing.assert_allclose(seen.depth[inner], expected[inner], atol=2e-3)
+    assert len(np.unique(seen.pixels)) == len(seen.pixels)
+    points = seen.interpolate(np.asarray(ball_mesh.vertices), ball_mesh.faces)
+    pose = cameras.world_to_camera[1]
+    np.testing.assert_allclose((points @ pose[:, :3].T + pose[:, 3])[:, 2], seen.depth, atol=1e-9)
+
+
+def test_an_image_sampled_in_the_middle_of_its_pixels_gives_the_pixels():
+    image = torch.rand(3, 5, 5, generator=torch.Generator().manual_seed(0))
+    rows, columns = torch.meshgrid(torch.arange(5), torch.arange(5), indexing="ij")
+    places = torch.stack([columns, rows], dim=-1).reshape(-1, 2)
+    sampled = sample(image, (places + 0.5) / 5 * 2 - 1)
+    torch.testing.assert_close(sampled.T.reshape(3, 5, 5), image)
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "fast_simplification", None)
+    with pytest.raises(ImportError, match=r"fast_simplification.*requirements\.txt"):
+        simplify(extract(ball(0.3), FIRST, SPACING), 100)

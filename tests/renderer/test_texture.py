@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import json
+from functools import cache
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from multiview.cameras import Cameras, orbit_cameras
+from renderer.mesh import with_colours
+from renderer.texture import _unwrap, bake, vertex_colours, write_glb
+from renderer.video import render
+
+trimesh = pytest.importorskip("trimesh")
+pytest.importorskip("xatlas")
+
+SIZE = 128
+SIDES = np.array(
+    [[0.8, 0.2, 0.2], [0.2, 0.7, 0.3], [0.2, 0.3, 0.8], [0.7, 0.7, 0.2], [0.3, 0.7, 0.7]]
+)
+"""Colours of the sides +x, +y, -x, -y and of the top; the bottom is pink in no view."""
+
+
+def photos(mesh, cameras: Cameras) -> tuple[np.ndarray, np.ndarray]:
+    """Views on white, (N, S, S, 3), and masks (N, S, S)."""
+    pictures = np.stack(list(render(mesh, cameras, SIZE)))
+    return pictures[..., :3], pictures[..., 3] > 0.5
+
+
+@cache
+def cube():
+    """A cube without colours, its colourful twin with parted sides, and the side of each face."""
+    box = trimesh.creation.box((0.7, 0.7, 0.7)).subdivide().subdivide().subdivide()
+    directions = np.array([[1, 0, 0], [0, 1, 0], [-1, 0, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]])
+    side = (box.face_normals @ directions.T).argmax(axis=1)
+    colours = np.concatenate([SIDES, [[1.0, 0.0, 1.0]]])[side]
+    corners = np.asarray(box.vertices)[box.faces].reshape(-1, 3)
+    parted = trimesh.Trimesh(corners, np.arange(len(corners)).reshape(-1, 3), process=False)
+    return box, with_colours(parted, np.repeat(colours, 3, axis=0)), side
+
+
+@cache
+def baked_cube():
+    box, colourful, _ = cube()
+    cameras = orbit_cameras(16, image_size=SIZE)
+    views, masks = photos(colourful, cameras)
+    return bake(box, views, masks, cameras, size=256)
+
+
+def test_a_cube_gets_the_colours_of_its_sides_back():
+    _, colourful, _ = cube()
+    for elevation in (85, 30, 5):  # degrees
+        cameras = orbit_cameras(8, elevation_deg=elevation, image_size=SIZE)
+        expected, masks = photos(colourful, cameras)
+        actual, _ = photos(baked_cube(), cameras)
+        off = np.abs(actual - expected).max(axis=-1)
+        inner = np.stack([ndimage.binary_erosion(mask, iterations=2) for mask in masks])
+        assert np.median(off[inner]) < 0.01
+        assert (off[inner] > 0.1).mean() < 0.05  # at the edges of the cube, which views blur
+
+
+def test_the_bottom_that_no_view_sees_takes_the_colours_around_it():
+    cameras = orbit_cameras(1, elevation_deg=-90, image_size=SIZE)
+    views, masks = photos(baked_cube(), cameras)
+    bottom = views[0][ndimage.binary_erosion(masks[0], iterations=2)]
+    low, high = SIDES[:4].min(axis=0), SIDES[:4].max(axis=0)
+    assert (bottom > low - 0.02).all()
+    assert (bottom < high + 0.02).all()
+    centre = views[0, SIZE // 2, SIZE // 2]
+    np.testing.assert_allclose(centre, SIDES[:4].mean(axis=0), atol=0.1)
+
+
+def test_no_texel_is_black_or_white_not_even_between_the_charts():
+    texels = np.asarray(baked_cube().visual.material.baseColorTexture) / 255
+    assert texels.shape == (256, 256, 3)
+    assert texels.min() > SIDES.min() - 0.03
+    assert texels.max() < SIDES.max() + 0.03
+
+
+def test_vertices_get_the_colours_of_their_sides():
+    box, colourful, side = cube()
+    cameras = orbit_cameras(16, image_size=SIZE)
+    colours = vertex_colours(box, *photos(colourful, cameras), cameras)
+    on_edges = (np.abs(box.vertices) > 0.349).sum(axis=1) > 1
+    corners, sides = box.faces.reshape(-1), np.repeat(side, 3)
+    chosen = ~on_edges[corners] & (sides < 5)
+    np.testing.assert_allclose(colours[corners[chosen]], SIDES[sides[chosen]], atol=0.03)
+
+
+def test_the_white_background_leaves_no_halo_where_masks_are_a_pixel_too_large():
+    dark = np.array([0.2, 0.15, 0.1])
+    ball = trimesh.creation.icosphere(4, radius=0.4)
+    cameras = orbit_cameras(16, image_size=SIZE)
+    views, masks = photos(with_colours(ball, np.tile(dark, (len(ball.vertices), 1))), cameras)
+    masks = np.stack([ndimage.binary_dilation(mask) for mask in masks])
+    np.testing.assert_allclose(
+        vertex_colours(ball, views, masks, cameras),
+        np.tile(dark, (len(ball.vertices), 1)),
+        atol=0.02,
+    )
+
+
+def two_balls():
+    parts = [trimesh.creation.icosphere(4, radius=0.2) for _ in range(2)]
+    parts[0].apply_translation([0.25, 0, 0])
+    parts[1].apply_translation([-0.25, 0, 0])
+    colours = np.repeat([[0.8, 0.2, 0.2], [0.2, 0.2, 0.8]], len(parts[0].vertices), axis=0)
+    return trimesh.util.concatenate(parts), colours
+
+
+def test_what_hides_another_part_does_not_colour_it():
+    balls, colours = two_balls()
+    cameras = orbit_cameras(16, elevation_deg=0, image_size=SIZE)
+    views, _ = photos(with_colours(balls, colours), cameras)
+    np.testing.assert_allclose(vertex_colours(balls, views, None, cameras), colours, atol=0.05)
+
+
+def test_one_view_of_sixteen_that_shows_something_else_is_outvoted():
+    balls, colours = two_balls()
+    cameras = orbit_cameras(16, image_size=SIZE)
+    views, masks = photos(with_colours(balls, colours), cameras)
+    views[5][masks[5]] = [0.1, 0.9, 0.1]
+    off = np.abs(vertex_colours(balls, views, masks, cameras) - colours).max(axis=1)
+    assert (off > 0.1).mean() < 0.02  # 1 in 16 without the vote
+
+
+def test_a_part_that_no_view_shows_takes_the_mean_colour_and_empty_masks_do_no_harm():
+    balls, colours = two_balls()
+    cameras = orbit_cameras(16, image_size=SIZE)
+    views, masks = photos(with_colours(balls, colours), cameras)
+    red_only = masks & (views[..., 0] > 0.5)
+    half = len(colours) // 2
+    blue_is_unseen = vertex_colours(balls, views, red_only, cameras)
+    np.testing.assert_allclose(blue_is_unseen[half:], colours[:half], atol=0.05)
+    nothing = vertex_colours(balls, views, np.zeros_like(masks), cameras)
+    np.testing.assert_allclose(nothing, 0.5, atol=1e-6)
+
+
+def test_views_that_do_not_fit_the_cameras_are_refused():
+    balls, _ = two_balls()
+    cameras = orbit_cameras(16, image_size=SIZE)
+    with pytest.raises(ValueError, match="16 cameras, got views"):
+        vertex_colours(balls, np.ones((4, SIZE, SIZE, 3)), None, cameras)
+
+
+def test_unwrapped_faces_keep_their_order_and_lie_in_the_unit_square():
+    box, _, _ = cube()
+    origin, faces, uv = _unwrap(box, 256)
+    np.testing.assert_array_equal(origin[faces], box.faces)
+    assert uv.min() >= 0
+    assert uv.max() <= 1
+
+
+def test_a_glb_holds_the_mesh_with_y_up_and_its_texture(tmp_path):
+    mesh = baked_cube()
+    write_glb(tmp_path / "mesh.glb", mesh)
+    assert [path.name for path in tmp_path.iterdir()] == ["mesh.glb"]
+    content = (tmp_path / "mesh.glb").read_bytes()
+    length = int.from_bytes(content[12:16], "little")
+    gltf = json.loads(content[20 : 20 + length])
+    assert all("uri" not in item for item in gltf["buffers"] + gltf["images"])
+    (material,) = gltf["materials"]
+    assert material["pbrMetallicRoughness"]["metallicFactor"] == 0
+    assert material["pbrMetallicRoughness"]["roughnessFactor"] == 0.9
+    assert not material.get("doubleSided", False)
+    assert "NORMAL" in gltf["meshes"][0]["primitives"][0]["attributes"]
+
+    read = trimesh.load(tmp_path / "mesh.glb", force="mesh", process=False)
+    x, y, z = read.vertices.T
+    np.testing.assert_allclose(np.stack([x, -z, y], axis=1), mesh.vertices, atol=1e-6)
+    np.testing.assert_array_equal(read.faces, mesh.faces)
+    np.testing.assert_allclose(read.visual.uv, mesh.visual.uv, atol=1e-6)
+    np.testing.assert_array_equal(
+        np.asarray(read.visual.material.baseColorTexture),
+        np.asarray(mesh.visual.material.baseColorTexture),
+    )

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from renderer.volume_rendering import (
+    accumulate,
+    annealed_cosine,
+    composite_on_white,
+    cos_anneal_ratio,
+    sample_pdf,
+    sdf_to_alpha,
+    weights_from_alpha,
+)
+
+GOLDENS = Path(__file__).parents[1] / "data" / "renderer_goldens.npz"
+
+
+@pytest.fixture(scope="module")
+def published() -> dict[str, Tensor]:
+    with np.load(GOLDENS) as arrays:
+        return {name: torch.from_numpy(arrays[name]) for name in arrays}
+
+
+def test_transmittance_worked_out_by_hand():
+    alpha = torch.tensor([0.0, 0.3, 0.8, 0.8, 0.5])
+    # before each sample 1.0, 1.0, 0.7, 0.14, 0.028 of the light is left
+    expected = torch.tensor([0.0, 0.3, 0.56, 0.112, 0.014])
+    assert_close(weights_from_alpha(alpha), expected, atol=1e-6, rtol=0)
+
+
+def test_the_weights_of_an_opaque_slab_sum_to_one_and_hide_what_is_behind():
+    alpha = torch.zeros(128)
+    alpha[40:60] = 1.0
+    weights = weights_from_alpha(alpha)
+    assert_close(weights.sum(), torch.tensor(1.0), atol=128e-7, rtol=0)
+    assert weights[40] == pytest.approx(1.0, abs=1e-5)
+    assert weights[41:].sum() < 1e-6
+
+
+def test_a_constant_density_absorbs_exponentially():
+    lengths = torch.full((100,), 0.02, dtype=torch.float64)
+    alpha = 1.0 - torch.exp(-3.0 * lengths)
+    assert weights_from_alpha(alpha).sum().item() == pytest.approx(1 - math.exp(-6.0), abs=1e-5)
+
+
+def test_what_is_not_absorbed_is_white():
+    weights = torch.tensor([[0.25, 0.5], [0.0, 0.0]])
+    colors = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 0.0, 0.4]]]).expand(2, 2, 3)
+    expected = torch.tensor([[0.5, 0.25, 0.45], [1.0, 1.0, 1.0]])
+    assert_close(composite_on_white(weights, colors), expected)
+    assert_close(accumulate(weights, colors)[0], torch.tensor([0.25, 0.0, 0.2]))
+
+
+def test_samples_of_a_density_are_the_published_ones(published):
+    bins, weights = published["pdf_bins"], published["pdf_weights"]
+    for count in (16, 64):
+        expected = published[f"pdf_samples{count}"]
+        assert_close(sample_pdf(bins, weights, count), expected, atol=1e-6, rtol=0)
+    drawn = sample_pdf(bins, weights, 8, published["pdf_u"])
+    assert_close(drawn, published["pdf_samples_random8"], atol=1e-6, rtol=0)
+
+
+def test_a_density_in_one_cell_puts_all_samples_there(published):
+    bins = published["pdf_bins"][:1]
+    weights = torch.zeros(1, 64)
+    weights[0, 20] = 1.0
+    samples = sample_pdf(bins, weights, 16)
+    assert_close(samples, published["pdf_onehot_samples16"], atol=1e-6, rtol=0)
+    assert (samples >= bins[0, 20]).all()
+    assert (samples <= bins[0, 21]).all()
+    assert (samples.diff() > 0).all()
+
+
+def test_a_flat_density_gives_its_arguments_back():
+    bins = torch.linspace(0.0, 1.0, 11).expand(2, 11)
+    uniforms = torch.rand(2, 7, generator=torch.Generator().manual_seed(3))
+    weights = torch.ones(2, 10)
+    assert_close(sample_pdf(bins, weights, 7, uniforms), uniforms, atol=1e-6, rtol=0)
+    middles = torch.tensor([0.125, 0.375, 0.625, 0.875]).expand(2, 4)
+    assert_close(sample_pdf(bins, weights, 4), middles, atol=1e-6, rtol=0)
+
+
+def test_opacities_of_a_sphere_are_the_published_ones(published):
+    points, directions = published["alpha_points"], published["alpha_dirs"]
+    sdf = points.norm(dim=-1) - 0.3
+    cosine = (directions * points / points.norm(dim=-1, keepdim=True)).sum(dim=-1)
+    for i, inv_s in enumerate(published["alpha_inv_s"].tolist()):
+        for j, ratio in enumerate(published["alpha_cos_anneal"].tolist()):
+            slope = annealed_cosine(cosine, ratio)
+            alpha = sdf_to_alpha(sdf, slope, published["alpha_dists"], inv_s)
+            assert_close(alpha, published["alpha"][i, j], atol=1e-6, rtol=1e-5)
+
+
+def test_opacity_of_one_section_worked_out_by_hand():
+    # f falls from 0.1 to -0.1 along the section, s = 20: from sigmoid(2) to sigmoid(-2)
+    alpha = sdf_to_alpha(torch.tensor(0.0), torch.tensor(-1.0), torch.tensor(0.2), 20.0)
+    start, end = 1 / (1 + math.exp(-2.0)), 1 / (1 + math.exp(2.0))
+    assert alpha.item() == pytest.approx((start - end) / start, abs=1e-5)
+
+
+def test_sections_along_which_the_distance_falls_evenly_share_one_logistic_step():
+    depths = torch.linspace(0.0, 2.0, 201, dtype=torch.float64)
+    middle = 0.5 * (depths[1:] + depths[:-1])
+    alpha = sdf_to_alpha(1.0 - middle, -torch.ones(200), depths.diff(), 30.0)
+    weights = weights_from_alpha(alpha)
+    expected = torch.sigmoid(30.0 * (1.0 - depths)).diff().neg()
+    assert_close(weights, expected, atol=2e-4, rtol=0)
+    assert (weights * middle).sum().item() == pytest.approx(1.0, abs=2e-3)
+
+
+def test_a_surface_that_faces_away_is_opaque_only_before_the_annealing_ends():
+    cosine = torch.tensor([-1.0, -0.5, 0.0, 0.5, 1.0])
+    assert_close(annealed_cosine(cosine, 1.0), torch.tensor([-1.0, -0.5, 0.0, 0.0, 0.0]))
+    assert_close(annealed_cosine(cosine, 0.0), torch.tensor([-1.0, -0.75, -0.5, -0.25, 0.0]))
+
+
+def test_the_annealing_is_the_published_one(published):
+    for step, ratio in zip(published["anneal_steps"], published["anneal_values"], strict=True):
+        assert cos_anneal_ratio(int(step)) == pytest.approx(ratio.item())
+    assert cos_anneal_ratio(0, anneal_steps=0) == 1.0
+
+
+def test_weights_and_opacities_have_the_right_derivatives():
+    sdf = torch.linspace(0.2, -0.1, 6, dtype=torch.float64, requires_grad=True)
+    inv_s = torch.tensor(15.0, dtype=torch.float64, requires_grad=True)
+    lengths = torch.full((6,), 0.06, dtype=torch.float64)
+
+    def weights(sdf: Tensor, inv_s: Tensor) -> Tensor:
+        return weights_from_alpha(sdf_to_alpha(sdf, torch.full_like(sdf, -0.9), lengths, inv_s))
+
+    assert torch.autograd.gradcheck(weights, (sdf, inv_s))

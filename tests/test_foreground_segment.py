@@ -1,0 +1,155 @@
+"""The command that cuts an object out, as a user types it and inside one process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import foreground_segment
+from multiview import segmentation
+from tests.conftest import ROOT
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "foreground_segment.py", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+def call(*arguments: str | Path) -> None:
+    foreground_segment.main([str(argument) for argument in arguments])
+
+
+def square_on_white(mode: str = "RGB", size: tuple[int, int] = (60, 40)) -> Image.Image:
+    pixels = np.full((size[1], size[0], 3), 255, np.uint8)
+    pixels[10:30, 20:40] = np.arange(80, 120)[:20, None, None] + np.array([80, 0, 20])
+    return Image.fromarray(pixels).convert(mode)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"), [("a.png", "RGB"), ("a.jpg", "RGB"), ("a.bmp", "L"), ("a.webp", "RGB")]
+)
+def test_any_image_becomes_rgba_with_the_very_colours_of_the_input(tmp_path, name, mode):
+    source, output = tmp_path / name, tmp_path / "new" / "out.png"
+    square_on_white(mode).save(source, quality=95)
+    call("--input", source, "--output", output, "--backend", "white")
+    before, after = Image.open(source).convert("RGB"), Image.open(output)
+    assert after.mode == "RGBA"
+    assert after.size == before.size
+    assert np.array_equal(np.asarray(after)[:, :, :3], np.asarray(before))
+    alpha = np.asarray(after)[:, :, 3]
+    assert alpha[12:28, 22:38].min() == 255
+    assert alpha[:8].max() == alpha[32:].max() == 0
+    assert [path.name for path in output.parent.iterdir()] == ["out.png"]
+
+
+def test_alpha_that_the_input_has_is_kept_where_it_is_the_smaller(tmp_path: Path):
+    image = square_on_white("RGBA")
+    alpha = np.full((40, 60), 255, np.uint8)
+    alpha[:, :25] = 0
+    alpha[:, 30:32] = 100
+    image.putalpha(Image.fromarray(alpha))
+    image.save(tmp_path / "in.png")
+    call("--input", tmp_path / "in.png", "--output", tmp_path / "out.png", "--backend", "white")
+    out = np.asarray(Image.open(tmp_path / "out.png"))
+    assert np.array_equal(out[:, :, :3], np.asarray(image)[:, :, :3])
+    assert out[:, :25, 3].max() == 0
+    assert set(out[15:25, 30:32, 3].ravel()) == {100}
+    assert out[15:25, 33:38, 3].min() == 255
+
+
+def test_a_colour_profile_stays_with_the_colours(tmp_path: Path):
+    profile = b"\0" * 16 + b"RGB " + b"\0" * 108
+    square_on_white().save(tmp_path / "in.png", icc_profile=profile)
+    call("--input", tmp_path / "in.png", "--output", tmp_path / "out.png", "--backend", "white")
+    assert Image.open(tmp_path / "out.png").info["icc_profile"] == profile
+
+
+def test_the_default_finds_the_bundled_toy_on_a_photo_like_background(tmp_path: Path):
+    try:
+        segmentation.open_segmenter("u2net")
+    except segmentation.SegmentationUnavailableError as error:
+        pytest.skip(str(error))
+    toy = np.asarray(Image.open(ROOT / "testset" / "locomotive.png")).astype(np.float64)
+    true = toy[:, :, 3:] / 255
+    ramp = np.linspace(60, 150, len(toy))[:, None, None] * np.array([0.8, 1.0, 0.7])
+    photo = (toy[:, :, :3] * true + ramp * (1 - true)).astype(np.uint8)
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    done = run("--input", tmp_path / "photo.png", "--output", tmp_path / "out.png")
+    assert done.returncode == 0, done.stderr
+    out = np.asarray(Image.open(tmp_path / "out.png"))
+    assert np.array_equal(out[:, :, :3], photo)
+    found, expected = out[:, :, 3] >= 128, true[:, :, 0] >= 0.5
+    assert (found & expected).sum() / (found | expected).sum() > 0.9
+
+
+def test_nothing_found_is_an_error_of_one_line_and_leaves_no_file(tmp_path: Path):
+    Image.new("RGB", (50, 50), "white").save(tmp_path / "in.png")
+    done = run(
+        "--input", tmp_path / "in.png", "--output", tmp_path / "out.png", "--backend", "white"
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "in.png: no object was found in it; try another --backend than white" in line
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_a_mask_of_everything_is_warned_of(tmp_path: Path, caplog):
+    Image.new("RGB", (50, 50), "green").save(tmp_path / "in.png")
+    call("--input", tmp_path / "in.png", "--output", tmp_path / "out.png", "--backend", "white")
+    assert "the mask covers the whole picture" in caplog.text
+    assert (tmp_path / "out.png").exists()
+
+
+def test_an_old_output_is_replaced_and_survives_a_failure(tmp_path: Path):
+    output = tmp_path / "out.png"
+    output.write_bytes(b"old")
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"bad\.png: not an image"):
+        call("--input", tmp_path / "bad.png", "--output", output, "--backend", "white")
+    assert output.read_bytes() == b"old"
+    square_on_white().save(tmp_path / "in.png")
+    call("--input", tmp_path / "in.png", "--output", output, "--backend", "white")
+    assert Image.open(output).mode == "RGBA"
+
+
+def test_a_missing_input_is_named_and_exits_1(tmp_path: Path):
+    done = run("--input", tmp_path / "none.png", "--output", tmp_path / "out.png")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [f"ERROR: {tmp_path / 'none.png'}: no such file"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--output", "{}/out.jpg"], "must be a .png file"),
+        (["--output", "{}/in.png"], "is the --input, which is never overwritten"),
+        (["--output", "{}/link.png"], "is the --input, which is never overwritten"),
+        (["--output", "{}/folder.png"], "is a folder"),
+        (["--output", "{}/out.png", "--backend", "sam"], "invalid choice"),
+        ([], "--output"),
+    ],
+)
+def test_wrong_usage_exits_2_and_leaves_the_input_alone(tmp_path, capsys, flags, message):
+    source = tmp_path / "in.png"
+    square_on_white().save(source)
+    before = source.read_bytes()
+    (tmp_path / "link.png").symlink_to(source)
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(SystemExit) as exit_:
+        call("--input", source, *(flag.format(tmp_path) for flag in flags))
+    assert exit_.value.code == 2
+    assert message in capsys.readouterr().err
+    assert source.read_bytes() == before
+
+
+def test_the_choices_are_the_backends_that_there_are():
+    assert foreground_segment.BACKENDS == segmentation.BACKENDS
