@@ -14,7 +14,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from evaluation.results import Result, add_log_flag, append, check_log, row_name, table_row
+from evaluation.results import Result, add_log_flag, angle, append, check_log, row_name, table_row
 from multiview.runtime import add_common_flags, pick_device, run_script
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--pr_mesh", type=Path, required=True, help="predicted mesh: .ply, .obj, .stl or .off")
+    add("--pr_mesh", type=Path, required=True, help="predicted mesh, .ply or .obj")
     add("--pr_name", type=row_name, required=True, help="of the object, for the table")
     add("--gt_dir", type=Path, required=True,
         help="folder of the true depth maps 000-depth.png .. 015-depth.png; without them they are "
@@ -37,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--gt_name", required=True,
         help="name of the true object: those of the paper's Google Scanned Objects were turned "
         "about z by a listed angle, all others are not turned")  # fmt: skip
-    add("--gt_rotation", type=float, metavar="DEGREES",
+    add("--gt_rotation", type=angle, metavar="DEGREES",
         help="that angle, for objects that are not listed")  # fmt: skip
     add("--output", action="store_true",
         help=f"write the compared points too: {POINTS}/<pr_name>-pr.ply and -gt.ply")  # fmt: skip

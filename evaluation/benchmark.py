@@ -18,8 +18,6 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -95,6 +93,8 @@ def main(argv: list[str] | None = None) -> None:
     if not names:
         raise FileNotFoundError(f"there are no folders of views in {args.gt} and {args.pr}")
     objects = [finder.find(name) for name in dict.fromkeys(names)]
+    if args.out.exists() and not args.out.is_dir():
+        raise NotADirectoryError(f"{args.out}: --out must be a folder, this is a file")
     folder = args.out / "objects"
     folder.mkdir(parents=True, exist_ok=True)
     with file_lock(folder, wait=False):
@@ -122,6 +122,8 @@ def _print_results(records: list[Record], debug: bool) -> int:
                         result.iou, result.points))  # fmt: skip
     log.info("columns: name, PSNR, SSIM, LPIPS, Chamfer distance, volume IoU, COLMAP points")
     for record in records:
+        for message in record.warnings:
+            log.warning("%s: %s", record.result.name, message)
         for part, message in record.errors.items():
             trace = [record.traces[part]] if debug and part in record.traces else []
             log.warning("%s, %s: %s", record.result.name, part, "\n".join([message, *trace]))
@@ -188,7 +190,7 @@ def evaluate_all(
     waiting = deque(objects)
     running: list[_Task] = []
     records: dict[str, Record] = {}
-    with tqdm(total=len(objects), unit="object", disable=None) as bar, _terminated_by_exit():
+    with tqdm(total=len(objects), unit="object", disable=None) as bar:
         try:
             while waiting or running:
                 while waiting and len(running) < workers:
@@ -212,19 +214,6 @@ def evaluate_all(
                 task.process.join(SECONDS_TO_END)
                 task.process.kill()  # no more than a no-op where it has ended
     return [records[files.name] for files in objects]
-
-
-@contextmanager
-def _terminated_by_exit() -> Iterator[None]:
-    """Let SIGTERM raise SystemExit, as Ctrl-C raises KeyboardInterrupt, so that all is cleaned."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @dataclass
@@ -254,7 +243,7 @@ def _kept_or_started(
     files: ObjectFiles, settings: Settings, folder: Path, threads: int
 ) -> Record | _Task:
     """Take an object's record if it is whole and up to date, else begin to make it."""
-    from evaluation.objects import Record, key_of
+    from evaluation.objects import Record, check_own, key_of
 
     try:
         key = key_of(files, settings)
@@ -263,6 +252,7 @@ def _kept_or_started(
             log.info("%s: kept, nothing has changed", files.name)
             return record
         folder.mkdir(parents=True, exist_ok=True)
+        check_own(folder)
         Record.remove(folder)
         process = multiprocessing.get_context("spawn").Process(
             target=_evaluate, args=(files, settings, folder, threads), daemon=True
@@ -277,6 +267,7 @@ def _evaluate(files: ObjectFiles, settings: Settings, folder: Path, threads: int
     """Evaluate an object in this process, quietly: all that is said is in the record."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that started this
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["TQDM_DISABLE"] = "1"  # read by tqdm when it is imported
     import torch
 
@@ -285,6 +276,14 @@ def _evaluate(files: ObjectFiles, settings: Settings, folder: Path, threads: int
     torch.set_num_threads(threads)
     logging.getLogger().addHandler(logging.NullHandler())
     evaluate_object(files, settings, folder)
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from evaluation.colmap_engines import Engine, Workspace
 from multiview.cameras import Cameras, orbit_cameras
 from multiview.images import view_names
-from multiview.runtime import check_free_space
+from multiview.runtime import check_free_space, file_lock
 
 Form = Literal["sparse", "dense"]
 Mode = Literal["auto", "sparse", "dense"]
@@ -266,13 +266,15 @@ def project_folder(path: Path | None) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="eval_colmap-") as temporary:
             yield Path(temporary)
         return
-    _remove_former_run(path)
-    path.mkdir(parents=True, exist_ok=True)
-    (path / MANIFEST).write_text(f"{UNFINISHED}\n", encoding="utf-8")
-    try:
-        yield path
-    finally:
-        (path / MANIFEST).write_text("\n".join(_own_files(path)) + "\n", encoding="utf-8")
+    path.absolute().parent.mkdir(parents=True, exist_ok=True)
+    with file_lock(path, wait=False):
+        _remove_former_run(path)
+        path.mkdir(exist_ok=True)
+        (path / MANIFEST).write_text(f"{UNFINISHED}\n", encoding="utf-8")
+        try:
+            yield path
+        finally:
+            (path / MANIFEST).write_text("\n".join(_own_files(path)) + "\n", encoding="utf-8")
 
 
 def _own_files(folder: Path) -> list[str]:

@@ -181,9 +181,11 @@ def read_depth_maps(folder: Path, num_views: int) -> np.ndarray | None:
         depth map at all.
 
     Raises:
-        FileNotFoundError: some are missing; names them.
+        FileNotFoundError: there is no such folder, or some are missing; names them.
         ValueError: a file is not a square 16-bit grey PNG, or they differ in size.
     """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder of depth maps (000-depth.png, ...)")
     names = depth_names(num_views)
     missing = [name for name in names if not (folder / name).is_file()]
     if len(missing) == num_views:

@@ -106,5 +106,7 @@ def _names_in(root: Path, suffix: str, other: str) -> Iterator[str]:
         if name.startswith(".") or name.endswith(other) or not folder.is_dir():
             continue
         bare = name.removesuffix(suffix)
+        if not bare:
+            continue
         if _has_views(folder) or any(map(_has_views, _folders(root, bare, suffix))):
             yield bare

@@ -58,4 +58,5 @@ def write_strips(folder: Path, true: np.ndarray, predicted: np.ndarray) -> None:
 def strips_in(folder: Path) -> dict[str, Path] | None:
     """The pictures that `write_strips` wrote into a folder; None where any is missing."""
     paths = {name: folder / f"{name}.jpg" for name in STRIPS}
-    return paths if all(path.is_file() for path in paths.values()) else None
+    whole = all(path.is_file() and path.stat().st_size for path in paths.values())
+    return paths if whole else None

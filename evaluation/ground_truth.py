@@ -13,6 +13,7 @@ import argparse
 import logging
 from pathlib import Path
 
+from evaluation.results import angle
 from multiview.runtime import add_common_flags, atomic_write, pick_device, run_script
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--mesh", type=Path, required=True, help="the object's own mesh, z up")
     add("--name", default="", help="of the object, if the paper's list has an angle for it")
-    add("--rotation", type=float, metavar="DEGREES", help="that angle, for other objects")
+    add("--rotation", type=angle, metavar="DEGREES", help="that angle, for other objects")
     add("--out", type=Path, required=True, help="folder of the results")
     add_common_flags(parser)
     return parser
@@ -42,6 +43,8 @@ def main(argv: list[str] | None = None) -> None:
     from evaluation.views import NUM_VIEWS
     from multiview.cameras import REFERENCE_IMAGE_SIZE, orbit_cameras
 
+    if args.out.exists() and not args.out.is_dir():
+        raise NotADirectoryError(f"{args.out}: --out must be a folder, this is a file")
     files = [args.out / name for name in ("true_mesh.ply", *depth_names(NUM_VIEWS))]
     there = [path for path in files if path.exists()]
     if there:
@@ -52,10 +55,15 @@ def main(argv: list[str] | None = None) -> None:
         mesh, orbit_cameras(NUM_VIEWS), REFERENCE_IMAGE_SIZE, pick_device(args.device)
     )
     args.out.mkdir(parents=True, exist_ok=True)
-    with atomic_write(files[0]) as temporary:
-        mesh.export(temporary, file_type="ply")
-    for path, view in zip(files[1:], depth, strict=True):
-        write_depth_map(path, view)
+    try:
+        with atomic_write(files[0]) as temporary:
+            mesh.export(temporary, file_type="ply")
+        for path, view in zip(files[1:], depth, strict=True):
+            write_depth_map(path, view)
+    except BaseException:  # all or nothing
+        for path in files:
+            path.unlink(missing_ok=True)
+        raise
     log.info("wrote true_mesh.ply and %d depth maps to %s (turned back by %g degrees)",
              NUM_VIEWS, args.out, rotation)  # fmt: skip
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import logging
+import re
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +18,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMATS = (".ply", ".obj", ".stl", ".off")
-"""Formats without files beside them, without a y-up convention and without a scene."""
+LARGEST_COORDINATE = 1e4
+"""Objects are of size 1; beyond this, single-precision numbers mean nothing."""
 OBJECT_BOX = np.array([0.71, 0.71, 0.6])
 """Objects live inside |x|, |y|, |z| <= 0.6: their longest side is 1, and there is some room. One
 that was turned about z reaches at most to the square root of 1/2."""
@@ -38,32 +40,72 @@ GSO_ROTATIONS_DEG: dict[str, float] = {
 
 
 def read_mesh(path: Path) -> Trimesh:
-    """Read a triangle mesh, as it is in the file, without materials.
+    """Read a triangle mesh, as it is in the file, without materials; polygons become triangles.
 
     Args:
-        path: .ply, .obj, .stl or .off.
+        path: .ply or .obj.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: another format, not readable, without faces, or with invalid numbers.
+        ValueError: another format, not readable, cut off, without faces, or with invalid numbers.
         ModuleNotFoundError: trimesh is not installed.
     """
     trimesh = need("trimesh", "reading meshes")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such mesh file")
-    if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"{path}: expected a mesh in one of the formats {', '.join(FORMATS)}")
-    content = io.BytesIO(path.read_bytes())  # a stream: nothing beside the file is opened
-    options = {"skip_materials": True} if path.suffix.lower() == ".obj" else {}
+    if path.suffix.lower() not in (".ply", ".obj"):
+        raise ValueError(f"{path}: expected a mesh in one of the formats .ply and .obj")
     try:
-        mesh = trimesh.load(
-            content, file_type=path.suffix[1:].lower(), force="mesh", process=False, **options
-        )
+        if path.suffix.lower() == ".ply":
+            content = path.read_bytes()
+            # from a stream, so that nothing beside the file is opened
+            mesh = trimesh.load(io.BytesIO(content), file_type="ply", force="mesh", process=False)
+            _check_complete(content, mesh)
+        else:
+            vertices, faces = _read_obj(path.read_text(encoding="utf-8-sig", errors="replace"))
+            mesh = trimesh.Trimesh(vertices, faces, process=False)
     except Exception as error:
         reason = str(error) or type(error).__name__
         raise ValueError(f"{path}: the mesh cannot be read ({reason})") from error
     _check_readable(path, mesh)
     return mesh
+
+
+def _check_complete(content: bytes, mesh: Trimesh) -> None:
+    """Compare a mesh with what the header of its PLY file announces: text may simply end."""
+    header = content[: content.index(b"end_header")]
+    announced = {
+        name.decode(): int(number)
+        for name, number in re.findall(rb"^element (vertex|face) (\d+)", header, re.M)
+    }
+    if not announced.get("face"):
+        return  # points: refused as a mesh without faces
+    for name, found in (("vertex", len(mesh.vertices)), ("face", len(mesh.faces))):
+        if found < announced.get(name, 0):
+            raise ValueError(
+                f"cut off: {announced[name]} elements of the kind {name} are announced, {found} "
+                "are there"
+            )
+
+
+def _read_obj(text: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read the vertices (V, 3) and, as triangles, the faces (F, 3) of a Wavefront OBJ.
+
+    trimesh takes relative indices to count from the end of the file rather than from the line.
+    """
+    vertices: list[list[float]] = []
+    faces: list[list[int]] = []
+    for number, line in enumerate(text.replace("\\\n", " ").splitlines(), start=1):
+        kind, *values = line.split("#")[0].split() or [""]
+        if kind == "v":
+            vertices.append([float(value) for value in values[:3]])
+        elif kind == "f":
+            corners = [int(value.split("/")[0]) for value in values]
+            corners = [c - 1 if c > 0 else len(vertices) + c for c in corners]
+            if 0 in [int(value.split("/")[0]) for value in values] or min(corners, default=0) < 0:
+                raise ValueError(f"line {number} names a vertex that there is not: {line.strip()}")
+            faces += [[corners[0], *pair] for pair in pairwise(corners[1:])]
+    return np.array(vertices).reshape(-1, 3), np.array(faces, dtype=np.int64).reshape(-1, 3)
 
 
 def _check_readable(path: Path, mesh: Trimesh) -> None:
@@ -77,8 +119,9 @@ def _check_readable(path: Path, mesh: Trimesh) -> None:
         raise ValueError(
             f"{path}: faces name vertex {int(faces.max())}, there are {len(mesh.vertices)}"
         )
-    if not np.isfinite(mesh.vertices[faces]).all():
-        raise ValueError(f"{path}: vertices hold nan or infinite coordinates")
+    largest = np.abs(mesh.vertices[faces]).max()
+    if not largest < LARGEST_COORDINATE:
+        raise ValueError(f"{path}: vertices have coordinates up to {largest:g}, expected about 1")
     if not mesh.area > 0:
         raise ValueError(f"{path}: all faces of the mesh have area 0")
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from evaluation.colmap import Form, count_points, project_folder
+from evaluation.colmap import MANIFEST, OWN_NAMES, Form, count_points, project_folder
 from evaluation.colmap_engines import open_engine
 from evaluation.depth import depth_names
 from evaluation.finder import ObjectFiles
@@ -24,7 +24,7 @@ from evaluation.image_metrics import SsimForm
 from evaluation.mesh_metrics import evaluate_mesh
 from evaluation.meshes import gso_rotation
 from evaluation.perceptual import Lpips
-from evaluation.results import Result, from_json, to_json
+from evaluation.results import Result, from_json, one_line, to_json
 from evaluation.view_metrics import read_pair, score_views
 from evaluation.views import NUM_VIEWS, read_views
 from multiview.images import view_names
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 PROTOCOL = 1
 """Raised when scores change; records of another number are made anew."""
-RECORD = "record.json"
+RECORD, COLMAP = "record.json", "colmap"
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,30 @@ class Record:
         """Read `RECORD`; None where there is none, or one that cannot be used."""
         try:
             record = from_json(json.loads((folder / RECORD).read_text(encoding="utf-8")))
-            return Record(**{**record, "result": Result(**record["result"])})
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            result = Result(**record["result"])
+            mean_result([result])  # which only numbers allow
+            return Record(**{**record, "result": result})
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
+
+
+def check_own(folder: Path) -> None:
+    """Make sure that an object's folder in a report holds nothing but what a former run made.
+
+    Raises:
+        FileExistsError: it does; nothing is touched.
+    """
+    project = folder / COLMAP
+    found = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    foreign = found - {RECORD, COLMAP, *(f"{strip}.jpg" for strip in STRIPS)}
+    if project.is_dir():
+        inside = {path.name for path in project.iterdir()} - {MANIFEST, *OWN_NAMES}
+        foreign |= {f"{COLMAP}/{name}" for name in inside}
+    if foreign:
+        raise FileExistsError(
+            f"{folder}: holds files that no former run made, such as {one_line(min(foreign))}; "
+            "choose another folder for --out"
+        )
 
 
 def key_of(files: ObjectFiles, settings: Settings) -> str:
@@ -199,14 +220,10 @@ def _colmap(files: ObjectFiles, settings: Settings, folder: Path) -> dict[str, A
     if files.predicted is None or settings.points is None:
         return {}
     views = read_views(files.predicted)
-    project = folder / "colmap"
-    shutil.rmtree(project, ignore_errors=True)  # of a run that was killed
-    try:
-        with project_folder(project):
-            engine = open_engine(settings.colmap)
-            points = count_points(views, project, engine, settings.points)
-    finally:
-        shutil.rmtree(project, ignore_errors=True)
+    project = folder / COLMAP
+    with project_folder(project):
+        points = count_points(views, project, open_engine(settings.colmap), settings.points)
+    shutil.rmtree(project)
     return {"points": points.count, "points_form": points.form}
 
 

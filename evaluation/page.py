@@ -127,7 +127,7 @@ def best_and_worst_first(entries: list[Entry]) -> tuple[list[Entry], dict[str, s
     )
     ranked = [entry for _, entry in scored]
     rest = [entry for entry in entries if score(entry) is None]
-    if len(ranked) < 2:
+    if len(ranked) < 2 or scored[0][0] == scored[-1][0]:
         return ranked + rest, {}
     order = [ranked[0], ranked[-1], *ranked[1:-1], *rest]
     return order, {ranked[0].files.name: "best", ranked[-1].files.name: "worst"}

@@ -156,8 +156,10 @@ def _from_torchvision(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path}: not a file of weights ({first_line})") from error
+        raise ValueError(
+            f"{path}: not a file of weights that can be read safely; expected {HUB_FILE}: delete "
+            f"it and fetch {HUB_URL}"
+        ) from error
     if not isinstance(state, dict):
         raise ValueError(f"{path}: holds no state dict")
     return state

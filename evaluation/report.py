@@ -35,15 +35,21 @@ def write_report(out: Path, name: str, entries: list[Entry], missing: list[str])
     }
     for file, text in contents.items():
         with atomic_write(out / file) as temporary:
-            temporary.write_text(text, encoding="utf-8", newline="")
+            temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
 def _csv(entries: list[Entry], mean: Result) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*COLUMNS, "errors"])
+    writer.writerow([*COLUMNS, "errors", "warnings"])
     for entry in entries:
         errors = "; ".join(f"{part}: {said}" for part, said in entry.record.errors.items())
-        writer.writerow([*(getattr(entry.record.result, c) for c in COLUMNS), errors])
-    writer.writerow([*(getattr(mean, c) for c in COLUMNS), ""])
+        writer.writerow(
+            [
+                *(getattr(entry.record.result, c) for c in COLUMNS),
+                errors,
+                "; ".join(entry.record.warnings),
+            ]
+        )
+    writer.writerow([*(getattr(mean, c) for c in COLUMNS), "", ""])
     return text.getvalue()

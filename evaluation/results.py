@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import math
+import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -53,12 +54,32 @@ def as_text(value: float | str | None) -> str:
     """Format a value as the tables show it: floats with 5 decimals, infinity as `inf`."""
     if value is None:
         return NOT_MEASURED
-    return f"{value:.5f}" if isinstance(value, float) else str(value)
+    return f"{value:.5f}" if isinstance(value, float) else one_line(str(value))
+
+
+def one_line(text: str) -> str:
+    """Escape what would break a line or a file of UTF-8, as folders may be called anything."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def table_row(*values: float | str | None) -> str:
     """One line for stdout, separated by tabs."""
     return "\t".join(map(as_text, values))
+
+
+def angle(text: str) -> float:
+    """Read an angle in degrees, for argparse.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not a finite number.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an angle in degrees")
+    return value
 
 
 def row_name(text: str) -> str:
@@ -83,10 +104,14 @@ def check_log(path: Path | None) -> None:
     Raises:
         ValueError, OSError: see `append`.
     """
-    if path is not None:
-        read_log(path)
-        if not path.absolute().parent.is_dir():
-            raise FileNotFoundError(f"{path}: there is no folder {path.absolute().parent}")
+    if path is None:
+        return
+    read_log(path)
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{path}: there is no folder {folder}")
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"{path}: the folder {folder} cannot be written to")
 
 
 def append(path: Path, result: Result) -> None:
@@ -100,6 +125,7 @@ def append(path: Path, result: Result) -> None:
         ValueError: another suffix, or the file holds something else; it is left as it is.
         OSError: the file cannot be written.
     """
+    path = path.resolve()  # a link stays one
     with file_lock(path):
         rows = [*read_log(path), _as_record(result, per_view=path.suffix == ".json")]
         text = _to_csv(rows) if path.suffix == ".csv" else json.dumps(rows, indent=1) + "\n"
@@ -115,12 +141,14 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     """
     if path.suffix not in (".csv", ".json"):
         raise ValueError(f"{path}: a log is a .csv or a .json file")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path}: a log is a file, this is none")
     if not path.exists() or not path.stat().st_size:
         return []
     try:
         text = path.read_text(encoding="utf-8")
         return _read_csv(text) if path.suffix == ".csv" else _read_json(text)
-    except (ValueError, csv.Error) as error:
+    except (ValueError, RecursionError, csv.Error) as error:
         raise ValueError(
             f"{path}: is not a log of this project ({error}); choose another file for --log"
         ) from error

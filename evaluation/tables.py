@@ -57,12 +57,12 @@ def make_tables(name: str, mean: Result, results: list[Result]) -> list[Table]:
         mean: over its objects.
         results: of its objects.
     """
-    caption = "Mean over {} objects; the other rows are the paper's, over 30 objects"
+    caption = "Mean over {}; the other rows are the paper's, over 30 objects"
     ours = {metric: cell(getattr(mean, metric), digits) for metric, _, _, digits in METRICS}
     if mean.points_form:
         ours["points"] += f" ({mean.points_form})"
     views = Table(
-        "Novel views. " + caption.format(count_of(results, "psnr")),
+        "Novel views. " + caption.format(_objects(results, "psnr")),
         ("Method", "PSNR ↑", "SSIM ↑", "LPIPS ↓", "COLMAP points ↑"),
         (
             *((m, f"{p:.2f}", f"{s:.3f}", f"{lp:.3f}", str(n)) for m, p, s, lp, n in PAPER_VIEWS),
@@ -70,7 +70,7 @@ def make_tables(name: str, mean: Result, results: list[Result]) -> list[Table]:
         ),
     )
     meshes = Table(
-        "Surfaces. " + caption.format(count_of(results, "chamfer")),
+        "Surfaces. " + caption.format(_objects(results, "chamfer")),
         ("Method", "Chamfer dist. ↓", "Volume IoU ↑"),
         (
             *((method, f"{c:.4f}", f"{i:.4f}") for method, c, i in PAPER_MESHES),
@@ -78,6 +78,11 @@ def make_tables(name: str, mean: Result, results: list[Result]) -> list[Table]:
         ),
     )
     return [views, meshes] if mean.chamfer is not None else [views]
+
+
+def _objects(results: list[Result], metric: str) -> str:
+    number = count_of(results, metric)
+    return f"{number} object{'s' * (number != 1)}"
 
 
 def make_notes(mean: Result, results: list[Result], broken: list[str]) -> list[str]:

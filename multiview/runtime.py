@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -186,6 +187,8 @@ def run_script(main: Callable[[list[str] | None], None]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
     # Read by torch when it is first imported: operators that Apple's GPU lacks run on its CPU.
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
+    with suppress(ValueError):  # outside the main thread; SIGTERM cleans up as Ctrl-C does
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         main(None)
     except KeyboardInterrupt:

@@ -276,6 +276,37 @@ def test_interrupting_ends_the_processes_and_leaves_no_record(tmp_path: Path, mo
     assert not list(tmp_path.rglob("record.json"))
 
 
+def test_files_of_others_in_the_reports_folder_are_refused_and_left(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(benchmark, "_evaluate", die_or_save)
+    theirs = [tmp_path / "a" / "000.png", tmp_path / "b" / "colmap" / "mine.txt"]
+    for path in theirs:
+        path.parent.mkdir(parents=True)
+        path.write_text("precious")
+    objects = [ObjectFiles(name, *[None] * 5) for name in ("a", "b", "c")]
+    a, b, c = benchmark.evaluate_all(objects, SETTINGS, tmp_path, workers=1)
+    assert "holds files that no former run made, such as 000.png" in a.errors["start"]
+    assert "such as colmap/mine.txt" in b.errors["start"]
+    assert c.errors == {}
+    assert all(path.read_text() == "precious" for path in theirs)
+
+
+def test_names_that_are_no_text_cost_nothing_but_themselves(tmp_path: Path, capsys):
+    name = "bad\udcff\nname"
+    broken = Entry(ObjectFiles(name, *[None] * 5), Record("", Result(name)), tmp_path)
+    write_report(tmp_path, "x", [broken, entry("good")], [])
+    assert "good" in rows(tmp_path)
+    benchmark._print_results([broken.record], debug=False)
+    assert capsys.readouterr().out.splitlines()[0].startswith("bad\\udcff\\nname\t")
+
+
+def test_warnings_are_printed_and_stand_in_the_csv(tmp_path: Path, caplog, capsys):
+    record = Record("", Result("a"), warnings=["probably another frame"])
+    write_report(tmp_path, "x", [Entry(ObjectFiles("a", *[None] * 5), record, tmp_path)], [])
+    assert rows(tmp_path)["a"]["warnings"] == "probably another frame"
+    benchmark._print_results([record], debug=False)
+    assert "a: probably another frame" in caplog.text
+
+
 def test_two_runs_into_one_report_do_not_mix(objects: Path, tmp_path: Path):
     (tmp_path / "objects").mkdir()
     with file_lock(tmp_path / "objects"), pytest.raises(OSError, match="another process"):
@@ -358,7 +389,13 @@ def test_records_survive_their_file_and_damaged_ones_are_not_used(tmp_path: Path
     record = Record("k", Result("x", psnr=float("inf"), points=3, per_view=views))
     record.save(tmp_path)
     assert Record.load(tmp_path) == record
-    for text in ("", "[]", "{}", '{"key": 1, "result": {"nme": 2}}'):
+    for text in (
+        "",
+        "[]",
+        "{}",
+        '{"key": "k", "result": {"name": "x", "psnr": "abc"}}',
+        '{"key": 1, "result": {"nme": 2}}',
+    ):
         (tmp_path / "record.json").write_text(text)
         assert Record.load(tmp_path) is None
     assert Record.load(tmp_path / "nowhere") is None

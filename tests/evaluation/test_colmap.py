@@ -17,6 +17,7 @@ import eval_colmap
 from evaluation import colmap
 from evaluation.colmap import (
     MANIFEST,
+    UNFINISHED,
     Points,
     choose_form,
     count_points,
@@ -529,12 +530,19 @@ def test_a_failed_run_can_be_repeated_in_its_folder(tmp_path):
 
 
 def test_a_run_that_was_killed_can_be_repeated_in_its_folder(tmp_path):
-    killed = project_folder(tmp_path)
-    fill(killed.__enter__())  # and it never leaves
+    with project_folder(tmp_path) as folder:
+        assert (folder / MANIFEST).read_text() == f"{UNFINISHED}\n"
+        fill(folder)
+    (tmp_path / MANIFEST).write_text(f"{UNFINISHED}\n")  # as if it had been killed in there
     with project_folder(tmp_path) as folder:
         assert contents(folder) == {MANIFEST}
         fill(folder)
     assert "images/000.png" in (tmp_path / MANIFEST).read_text()
+
+
+def test_two_runs_in_one_folder_do_not_mix(tmp_path):
+    with project_folder(tmp_path / "p"), pytest.raises(OSError, match="another process"):
+        project_folder(tmp_path / "p").__enter__()
 
 
 def test_a_file_in_place_of_the_project_folder_is_refused(tmp_path):

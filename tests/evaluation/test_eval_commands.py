@@ -138,6 +138,20 @@ def test_points_are_not_written_outside_their_folder(capsys):
     assert "must be the name of a file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "x"])
+def test_angles_are_finite_numbers(capsys, value: str):
+    with pytest.raises(SystemExit) as caught:
+        eval_mesh.main(mesh_flags(gt_rotation=value))
+    assert caught.value.code == 2
+    assert "is not an angle in degrees" in capsys.readouterr().err
+
+
+def test_a_folder_of_depth_maps_that_is_not_there_is_an_error():
+    pytest.importorskip("mesh2sdf", reason="needs requirements-eval.txt")
+    with pytest.raises(FileNotFoundError, match="nowhere: no such folder of depth maps"):
+        eval_mesh.main(mesh_flags(gt_dir="nowhere"))
+
+
 def test_a_log_of_another_kind_is_refused_before_the_work(tmp_path):
     (tmp_path / "log.csv").write_text("a,b\n")
     with pytest.raises(ValueError, match="is not a log of this project"):

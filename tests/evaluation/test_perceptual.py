@@ -118,7 +118,7 @@ def test_files_that_are_no_weights_are_refused_by_name(tmp_path: Path):
     (tmp_path / "other.ckpt").write_bytes(pickle.dumps({"VGG16_0": {"Conv_0": 1}}))
     (tmp_path / "evil.ckpt").write_bytes(pickle.dumps(print))
     for name, message in {
-        "text.pth": "not a file of weights",
+        "text.pth": "not a file of weights that can be read safely",
         "other.pth": "26 of VGG16's 26 tensors are missing",
         "list.pth": "holds no state dict",
         "shapes.pth": "not the shapes of VGG16",

@@ -75,6 +75,19 @@ def test_files_of_another_kind_are_refused_and_left_as_they_are(
     assert path.read_text() == content
 
 
+def test_a_link_to_a_log_stays_a_link(tmp_path: Path):
+    (tmp_path / "link.csv").symlink_to("real.csv")
+    append(tmp_path / "link.csv", ROW)
+    assert (tmp_path / "link.csv").is_symlink()
+    assert len(read_log(tmp_path / "real.csv")) == 1
+
+
+def test_a_log_that_is_a_folder_is_refused(tmp_path: Path):
+    (tmp_path / "log.csv").mkdir()
+    with pytest.raises(ValueError, match=r"log\.csv: a log is a file"):
+        check_log(tmp_path / "log.csv")
+
+
 def test_a_log_in_a_folder_that_does_not_exist_is_noticed_before_the_work(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         check_log(tmp_path / "nowhere" / "log.csv")
