@@ -1,0 +1,171 @@
+"""The visual hull of the views' masks, and a closure of the underside that no camera sees.
+
+The hull is the largest shape with the given silhouettes. A ring of cameras above an object leaves
+its underside open: the hull goes on below it, as a cone along the lowest lines of sight, and for a
+flat-bottomed object that cone can be a third of the volume. Nothing in the views tells what is
+there; the closure takes the smallest surface that spans the rim down to which the object is seen.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from multiview.cameras import Cameras
+from multiview.packages import need
+
+HALF_SIDE = 0.6
+"""The hull is sought in |x|, |y|, |z| <= 0.6."""
+PIXEL_CENTRE = 0.5
+"""Views are sampled at the middle of their pixels."""
+GRAZING = 0.1
+"""Surfaces whose normal has a smaller cosine than this with all lines of sight are not seen."""
+SAG = 0.15
+"""Share of the way from the spanned surface to the hull at which the underside is put: edges are
+rounder, and undersides lower, than a membrane from the last line of sight on."""
+
+
+def cell_centres(resolution: int) -> np.ndarray:
+    """Coordinates of the cells' centres along each axis, (V,) for V = `resolution`."""
+    return ((np.arange(resolution) + 0.5) / resolution * 2 - 1) * HALF_SIDE
+
+
+def visual_hull(masks: np.ndarray, cameras: Cameras, resolution: int) -> np.ndarray:
+    """Signed distance to the visual hull, from the distances to the silhouettes.
+
+    It is exact on the hull's smooth parts near the surface, and too small in size elsewhere.
+
+    Args:
+        masks: what of the views is the object, bool (N, S, S).
+        cameras: N, for S x S images.
+        resolution: V, cells a side.
+
+    Returns:
+        world units, negative inside, at the cells' centres, indexed x, y, z, (V, V, V) float32.
+
+    Raises:
+        ValueError: a mask is empty.
+    """
+    empty = [str(k) for k, mask in enumerate(masks) if not mask.any()]
+    if empty:
+        raise ValueError(f"the masks of the views {', '.join(empty)} are empty")
+    map_coordinates = need("scipy.ndimage", "the visual hull").map_coordinates
+    centres = cell_centres(resolution)
+    points = np.stack(np.meshgrid(centres, centres, centres, indexing="ij"), axis=-1)
+    points = points.reshape(-1, 3)
+    hull = np.full(len(points), -np.inf)
+    for mask, intrinsics, pose in zip(
+        masks, cameras.intrinsics, cameras.world_to_camera, strict=True
+    ):
+        in_camera = points @ pose[:, :3].T + pose[:, 3]
+        pixels = in_camera @ intrinsics.T
+        places = (pixels[:, 1::-1] / pixels[:, 2:] - PIXEL_CENTRE).T  # row, column
+        distance = map_coordinates(silhouette_distance(mask), places, order=1, mode="nearest")
+        np.maximum(hull, distance * in_camera[:, 2] / intrinsics[0, 0], out=hull)
+    return hull.reshape((resolution,) * 3).astype(np.float32)
+
+
+def silhouette_distance(mask: np.ndarray) -> np.ndarray:
+    """Distance of every pixel's middle to the outline of a mask, negative inside.
+
+    Args:
+        mask: bool (S, S).
+
+    Returns:
+        pixels, (S, S).
+    """
+    transform = need("scipy.ndimage", "the visual hull").distance_transform_edt
+    outside, inside = transform(~mask), transform(mask)
+    return np.where(mask, 0.5 - inside, outside - 0.5)
+
+
+def close_underside(hull: np.ndarray, cameras: Cameras) -> np.ndarray:
+    """Cut off what hangs below an object only because no camera looks there.
+
+    Seen from below, the hull is a height over the ground plan. Where no camera sees it, it is
+    replaced by the membrane that spans the rest (Laplace's equation), moved by `SAG` towards it.
+
+    Args:
+        hull: signed distance, see `visual_hull`, (V, V, V).
+        cameras: that saw the object.
+
+    Returns:
+        signed distance, nowhere below `hull`, (V, V, V) float32.
+    """
+    centres = cell_centres(len(hull))
+    occupied: np.ndarray = np.any(hull < 0, axis=2)
+    if not occupied.any():
+        return hull
+    bottom = _lowest(hull, centres, occupied)
+    free = _unseen(bottom, centres, occupied, cameras)
+    spanned = _membrane(np.where(occupied, bottom, 0.0), occupied, free)
+    closed = np.maximum(spanned - SAG * (spanned - bottom), bottom)
+    below = np.where(occupied[:, :, None], closed[:, :, None] - centres, -np.inf)
+    return np.maximum(hull, below).astype(np.float32)
+
+
+def _lowest(hull: np.ndarray, centres: np.ndarray, occupied: np.ndarray) -> np.ndarray:
+    """Height of the hull's lowest point over each cell of the plan, (V, V).
+
+    Cells that are not occupied get the height of the nearest one that is.
+    """
+    first = (hull < 0).argmax(axis=2)
+    height = centres[first]
+    above = first > 0
+    i, j = np.nonzero(occupied & above)
+    k = first[i, j]
+    inside, outside = hull[i, j, k], hull[i, j, k - 1]
+    height[i, j] += (centres[1] - centres[0]) * inside / (outside - inside)
+    nearest = need("scipy.ndimage", "the visual hull").distance_transform_edt(
+        ~occupied, return_distances=False, return_indices=True
+    )
+    return height[nearest[0], nearest[1]]
+
+
+def _unseen(
+    bottom: np.ndarray, centres: np.ndarray, occupied: np.ndarray, cameras: Cameras
+) -> np.ndarray:
+    """Where no camera sees the bottom, bool (V, V); the plan's outline always counts as seen."""
+    ndimage = need("scipy.ndimage", "the visual hull")
+    smooth = ndimage.gaussian_filter(bottom, 1.0)
+    slopes = np.gradient(smooth, centres[1] - centres[0])
+    normals = np.stack([*slopes, -np.ones_like(bottom)], axis=-1)
+    normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
+    x, y = np.meshgrid(centres, centres, indexing="ij")
+    points = np.stack([x, y, smooth], axis=-1)
+    best = np.full(bottom.shape, -1.0)
+    for pose in cameras.world_to_camera:
+        sight = -pose[:, :3].T @ pose[:, 3] - points
+        cosine = (normals * sight).sum(axis=-1) / np.linalg.norm(sight, axis=-1)
+        np.maximum(best, cosine, out=best)
+    return (best < GRAZING) & ndimage.binary_erosion(occupied)
+
+
+def _membrane(height: np.ndarray, occupied: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """Solve Laplace's equation for the heights of the free cells; the other occupied ones stay.
+
+    Args:
+        height: (V, V).
+        occupied: where there is any surface, bool (V, V).
+        free: where it is sought, inside `occupied` and off its border, bool (V, V).
+
+    Returns:
+        (V, V).
+    """
+    sparse, linalg = need("scipy.sparse", "the visual hull"), need("scipy.sparse.linalg", "it")
+    rows, columns = np.nonzero(free)
+    if not len(rows):
+        return height
+    number = np.full(height.shape, -1)
+    number[rows, columns] = np.arange(len(rows))
+    matrix = sparse.lil_matrix((len(rows), len(rows)))
+    known, neighbours = np.zeros(len(rows)), np.zeros(len(rows))
+    for step in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+        there = (rows + step[0], columns + step[1])
+        neighbours += occupied[there]
+        inner, outer = free[there], occupied[there] & ~free[there]
+        matrix[np.nonzero(inner)[0], number[there][inner]] = -1.0
+        known[outer] += height[there][outer]
+    matrix.setdiag(neighbours)
+    spanned = height.copy()
+    spanned[rows, columns] = linalg.spsolve(matrix.tocsr(), known)
+    return spanned

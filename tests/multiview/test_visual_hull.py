@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("scipy")
+from scipy import ndimage
+
+from multiview.cameras import orbit_cameras
+from multiview.visual_hull import (
+    SAG,
+    cell_centres,
+    close_underside,
+    silhouette_distance,
+    visual_hull,
+)
+
+SIZE, RESOLUTION = 128, 48
+CELL = (1.2 / RESOLUTION) ** 3
+
+
+def ball_masks(centre: np.ndarray, radius: float) -> np.ndarray:
+    """Closed form: a ray meets the ball if it passes its centre closely enough."""
+    cameras = orbit_cameras(16, image_size=SIZE)
+    middle = np.arange(SIZE) + 0.5
+    pixels = np.stack([*np.meshgrid(middle, middle), np.ones((SIZE, SIZE))], axis=-1)
+    masks = []
+    for intrinsics, pose in zip(cameras.intrinsics, cameras.world_to_camera, strict=True):
+        rays = pixels @ np.linalg.inv(intrinsics).T
+        rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
+        c = pose[:, :3] @ centre + pose[:, 3]
+        along = rays @ c
+        masks.append(c @ c - along**2 < radius**2)
+    return np.stack(masks)
+
+
+def solid_masks(inside) -> np.ndarray:
+    """Masks of the points for which `inside(x, y, z)` holds."""
+    axis = np.linspace(-0.5, 0.5, 161)
+    x, y, z = np.meshgrid(axis, axis, axis, indexing="ij")
+    points = np.stack([x, y, z], axis=-1)[inside(x, y, z)]
+    cameras = orbit_cameras(16, image_size=SIZE)
+    masks = np.zeros((16, SIZE, SIZE), dtype=bool)
+    for mask, intrinsics, pose in zip(
+        masks, cameras.intrinsics, cameras.world_to_camera, strict=True
+    ):
+        pixels = (points @ pose[:, :3].T + pose[:, 3]) @ intrinsics.T
+        column, row = (pixels[:, :2] / pixels[:, 2:]).astype(int).T
+        mask[row, column] = True
+        mask[:] = ndimage.binary_closing(mask)
+    return masks
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    return (a & b).sum() / (a | b).sum()
+
+
+def grid() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    centres = cell_centres(RESOLUTION)
+    return tuple(np.meshgrid(centres, centres, centres, indexing="ij"))
+
+
+def test_the_distance_to_a_silhouette_is_that_of_pixel_middles_to_pixel_edges():
+    mask = np.zeros((9, 9), dtype=bool)
+    mask[:, 4:] = True
+    np.testing.assert_allclose(silhouette_distance(mask)[0], np.arange(9) * -1 + 3.5)
+
+
+def test_the_hull_of_a_ball_encloses_it_closely():
+    centre, radius = np.array([0.05, -0.1, 0.1]), 0.3
+    hull = visual_hull(ball_masks(centre, radius), orbit_cameras(16, image_size=SIZE), RESOLUTION)
+    x, y, z = grid()
+    ball = np.sqrt((x - 0.05) ** 2 + (y + 0.1) ** 2 + (z - 0.1) ** 2)
+    assert (hull[ball < radius - 0.02] < 0).all()
+    assert overlap(hull < 0, ball < radius) > 0.95
+    near = (np.abs(ball - radius) < 0.03) & (np.abs(z - 0.1) < 0.1)
+    assert np.abs(hull - (ball - radius))[near].mean() < 0.012
+
+
+def test_the_closure_of_a_cylinder_removes_the_cone_below_it():
+    def cylinder(x, y, z):
+        return (np.hypot(x, y) < 0.35) & (np.abs(z) < 0.3)
+
+    cameras = orbit_cameras(16, image_size=SIZE)
+    hull = visual_hull(solid_masks(cylinder), cameras, RESOLUTION)
+    closed = close_underside(hull, cameras)
+    solid = cylinder(*grid())
+    volume = solid.sum() * CELL
+    excess, left = ((grid < 0).sum() * CELL - volume for grid in (hull, closed))
+    assert excess > 0.15 * volume
+    assert -0.02 * volume < left < 0.5 * excess
+    assert overlap(closed < 0, solid) > overlap(hull < 0, solid) + 0.08
+    assert overlap(closed < 0, solid) > 0.9
+    assert (closed >= hull).all()
+    middle = closed[RESOLUTION // 2, RESOLUTION // 2]
+    low = cell_centres(RESOLUTION)[np.argmax(middle < 0)]
+    cone = cell_centres(RESOLUTION)[np.argmax(hull[RESOLUTION // 2, RESOLUTION // 2] < 0)]
+    assert low == pytest.approx(-0.3 + SAG * (cone + 0.3), abs=0.04)
+
+
+def test_what_the_cameras_see_from_the_side_is_not_cut():
+    def table(x, y, z):
+        legs = (np.abs(np.abs(x) - 0.3) < 0.05) & (np.abs(np.abs(y) - 0.3) < 0.05)
+        top = (np.abs(x) < 0.4) & (np.abs(y) < 0.4) & (z > 0.2)
+        return (top | legs) & (np.abs(z) < 0.3)
+
+    cameras = orbit_cameras(16, image_size=SIZE)
+    hull = visual_hull(solid_masks(table), cameras, RESOLUTION)
+    closed = close_underside(hull, cameras)
+    solid = table(*grid())
+    lost = solid & (hull < 0) & (closed >= 0)
+    assert lost.sum() < 0.02 * solid.sum()
+
+
+def test_empty_masks_are_named_and_an_empty_hull_stays_empty():
+    masks = ball_masks(np.zeros(3), 0.3)
+    masks[[3, 5]] = False
+    with pytest.raises(ValueError, match="views 3, 5 are empty"):
+        visual_hull(masks, orbit_cameras(16, image_size=SIZE), 16)
+    nothing = np.ones((8, 8, 8), dtype=np.float32)
+    assert (close_underside(nothing, orbit_cameras(16)) == 1).all()
