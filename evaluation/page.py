@@ -11,7 +11,7 @@ from pathlib import Path
 from evaluation.finder import ObjectFiles
 from evaluation.gallery import FULL_SCALE, STRIPS, strips_in
 from evaluation.objects import Record
-from evaluation.tables import METRICS, Table, cell, count_of
+from evaluation.tables import METRICS, Table, cell, count_of, objects_text
 
 LARGEST_VIDEO = 20 * 2**20
 """Bytes; larger videos are left out of the page."""
@@ -92,7 +92,7 @@ def make_page(name: str, tables: list[Table], notes: list[str], entries: list[En
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{html.escape(name)}: evaluation</title><style>{_STYLE}</style></head><body>
-<h1>{html.escape(name)}: evaluation of {len(entries)} objects</h1>
+<h1>{html.escape(name)}: evaluation of {objects_text(len(entries))}</h1>
 <div class="tables">{"".join(map(_table_html, tables))}</div>
 <ul class="notes">{notes_html}</ul>
 <p>Rows of each object: ground truth, prediction, and where they differ: white is equal, dark a mean

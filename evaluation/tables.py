@@ -62,7 +62,7 @@ def make_tables(name: str, mean: Result, results: list[Result]) -> list[Table]:
     if mean.points_form:
         ours["points"] += f" ({mean.points_form})"
     views = Table(
-        "Novel views. " + caption.format(_objects(results, "psnr")),
+        "Novel views. " + caption.format(objects_text(count_of(results, "psnr"))),
         ("Method", "PSNR ↑", "SSIM ↑", "LPIPS ↓", "COLMAP points ↑"),
         (
             *((m, f"{p:.2f}", f"{s:.3f}", f"{lp:.3f}", str(n)) for m, p, s, lp, n in PAPER_VIEWS),
@@ -70,7 +70,7 @@ def make_tables(name: str, mean: Result, results: list[Result]) -> list[Table]:
         ),
     )
     meshes = Table(
-        "Surfaces. " + caption.format(_objects(results, "chamfer")),
+        "Surfaces. " + caption.format(objects_text(count_of(results, "chamfer"))),
         ("Method", "Chamfer dist. ↓", "Volume IoU ↑"),
         (
             *((method, f"{c:.4f}", f"{i:.4f}") for method, c, i in PAPER_MESHES),
@@ -80,8 +80,8 @@ def make_tables(name: str, mean: Result, results: list[Result]) -> list[Table]:
     return [views, meshes] if mean.chamfer is not None else [views]
 
 
-def _objects(results: list[Result], metric: str) -> str:
-    number = count_of(results, metric)
+def objects_text(number: int) -> str:
+    """Say how many objects: "1 object", "2 objects"."""
     return f"{number} object{'s' * (number != 1)}"
 
 
