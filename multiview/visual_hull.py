@@ -19,6 +19,9 @@ PIXEL_CENTRE = 0.5
 """Views are sampled at the middle of their pixels."""
 GRAZING = 0.1
 """Surfaces whose normal has a smaller cosine than this with all lines of sight are not seen."""
+CLIFF = 2.0
+"""Cells: where the underside is lower than next to it by more, it is the foot of something with
+sides that are seen, such as a leg. Lines of sight are less steep than that."""
 SAG = 0.15
 """Share of the way from the spanned surface to the hull at which the underside is put: edges are
 rounder, and undersides lower, than a membrane from the last line of sight on."""
@@ -137,7 +140,15 @@ def _unseen(
         sight = -pose[:, :3].T @ pose[:, 3] - points
         cosine = (normals * sight).sum(axis=-1) / np.linalg.norm(sight, axis=-1)
         np.maximum(best, cosine, out=best)
-    return (best < GRAZING) & ndimage.binary_erosion(occupied)
+    return (best < GRAZING) & ndimage.binary_erosion(occupied) & ~_is_foot(bottom, centres)
+
+
+def _is_foot(bottom: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """Where the bottom is much lower than in a neighbouring cell, bool (V, V)."""
+    ndimage = need("scipy.ndimage", "the visual hull")
+    highest = ndimage.grey_dilation(bottom, footprint=ndimage.generate_binary_structure(2, 1))
+    foot: np.ndarray = highest - bottom > CLIFF * (centres[1] - centres[0])
+    return foot
 
 
 def _membrane(height: np.ndarray, occupied: np.ndarray, free: np.ndarray) -> np.ndarray:
