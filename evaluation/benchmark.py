@@ -255,7 +255,7 @@ def _kept_or_started(
         check_own(folder)
         Record.remove(folder)
         process = multiprocessing.get_context("spawn").Process(
-            target=_evaluate, args=(files, settings, folder, threads), daemon=True
+            target=_evaluate, args=(files, settings, folder, key, threads), daemon=True
         )
         process.start()
     except Exception as error:  # noqa: BLE001 - one object's trouble is not that of the others
@@ -263,7 +263,7 @@ def _kept_or_started(
     return _Task(files.name, key, folder, process)
 
 
-def _evaluate(files: ObjectFiles, settings: Settings, folder: Path, threads: int) -> None:
+def _evaluate(files: ObjectFiles, settings: Settings, folder: Path, key: str, threads: int) -> None:
     """Evaluate an object in this process, quietly: all that is said is in the record."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that started this
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
@@ -275,7 +275,7 @@ def _evaluate(files: ObjectFiles, settings: Settings, folder: Path, threads: int
 
     torch.set_num_threads(threads)
     logging.getLogger().addHandler(logging.NullHandler())
-    evaluate_object(files, settings, folder)
+    evaluate_object(files, settings, folder, key)
 
 
 def _end_with_parent() -> None:

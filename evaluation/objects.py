@@ -146,15 +146,16 @@ def _inputs(files: ObjectFiles) -> dict[str, list[Path | None]]:
     return inputs
 
 
-def evaluate_object(files: ObjectFiles, settings: Settings, folder: Path) -> Record:
+def evaluate_object(files: ObjectFiles, settings: Settings, folder: Path, key: str) -> Record:
     """Evaluate an object; what fails is noted and does not stop the rest.
 
     Args:
         files: where everything is.
         settings: how.
         folder: of this object in the report; the record and the pictures go there.
+        key: see `key_of`.
     """
-    record = Record(key_of(files, settings), Result(files.name))
+    record = Record(key, Result(files.name))
     notes = _Notes(record.warnings)
     logging.getLogger().addHandler(notes)
     try:

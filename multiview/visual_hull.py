@@ -9,9 +9,10 @@ there; the closure takes the smallest surface that spans the rim down to which t
 from __future__ import annotations
 
 import numpy as np
+from scipy import ndimage, sparse
+from scipy.sparse import linalg
 
 from multiview.cameras import Cameras
-from multiview.packages import need
 
 HALF_SIDE = 0.6
 """The hull is sought in |x|, |y|, |z| <= 0.6."""
@@ -51,7 +52,6 @@ def visual_hull(masks: np.ndarray, cameras: Cameras, resolution: int) -> np.ndar
     empty = [str(k) for k, mask in enumerate(masks) if not mask.any()]
     if empty:
         raise ValueError(f"the masks of the views {', '.join(empty)} are empty")
-    map_coordinates = need("scipy.ndimage", "the visual hull").map_coordinates
     centres = cell_centres(resolution)
     points = np.stack(np.meshgrid(centres, centres, centres, indexing="ij"), axis=-1)
     points = points.reshape(-1, 3)
@@ -62,7 +62,9 @@ def visual_hull(masks: np.ndarray, cameras: Cameras, resolution: int) -> np.ndar
         in_camera = points @ pose[:, :3].T + pose[:, 3]
         pixels = in_camera @ intrinsics.T
         places = (pixels[:, 1::-1] / pixels[:, 2:] - PIXEL_CENTRE).T  # row, column
-        distance = map_coordinates(silhouette_distance(mask), places, order=1, mode="nearest")
+        distance = ndimage.map_coordinates(
+            silhouette_distance(mask), places, order=1, mode="nearest"
+        )
         np.maximum(hull, distance * in_camera[:, 2] / intrinsics[0, 0], out=hull)
     return hull.reshape((resolution,) * 3).astype(np.float32)
 
@@ -76,8 +78,7 @@ def silhouette_distance(mask: np.ndarray) -> np.ndarray:
     Returns:
         pixels, (S, S).
     """
-    transform = need("scipy.ndimage", "the visual hull").distance_transform_edt
-    outside, inside = transform(~mask), transform(mask)
+    outside, inside = map(ndimage.distance_transform_edt, (~mask, mask))
     return np.where(mask, 0.5 - inside, outside - 0.5)
 
 
@@ -118,9 +119,7 @@ def _lowest(hull: np.ndarray, centres: np.ndarray, occupied: np.ndarray) -> np.n
     k = first[i, j]
     inside, outside = hull[i, j, k], hull[i, j, k - 1]
     height[i, j] += (centres[1] - centres[0]) * inside / (outside - inside)
-    nearest = need("scipy.ndimage", "the visual hull").distance_transform_edt(
-        ~occupied, return_distances=False, return_indices=True
-    )
+    nearest = ndimage.distance_transform_edt(~occupied, return_distances=False, return_indices=True)
     return height[nearest[0], nearest[1]]
 
 
@@ -128,7 +127,6 @@ def _unseen(
     bottom: np.ndarray, centres: np.ndarray, occupied: np.ndarray, cameras: Cameras
 ) -> np.ndarray:
     """Where no camera sees the bottom, bool (V, V); the plan's outline always counts as seen."""
-    ndimage = need("scipy.ndimage", "the visual hull")
     smooth = ndimage.gaussian_filter(bottom, 1.0)
     slopes = np.gradient(smooth, centres[1] - centres[0])
     normals = np.stack([*slopes, -np.ones_like(bottom)], axis=-1)
@@ -145,7 +143,6 @@ def _unseen(
 
 def _is_foot(bottom: np.ndarray, centres: np.ndarray) -> np.ndarray:
     """Where the bottom is much lower than in a neighbouring cell, bool (V, V)."""
-    ndimage = need("scipy.ndimage", "the visual hull")
     highest = ndimage.grey_dilation(bottom, footprint=ndimage.generate_binary_structure(2, 1))
     foot: np.ndarray = highest - bottom > CLIFF * (centres[1] - centres[0])
     return foot
@@ -162,7 +159,6 @@ def _membrane(height: np.ndarray, occupied: np.ndarray, free: np.ndarray) -> np.
     Returns:
         (V, V).
     """
-    sparse, linalg = need("scipy.sparse", "the visual hull"), need("scipy.sparse.linalg", "it")
     rows, columns = np.nonzero(free)
     if not len(rows):
         return height
