@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
     check_log(args.log)
     from evaluation.colmap import choose_form, count_points, project_folder
     from evaluation.colmap_engines import open_engine
-    from evaluation.views import read_views
+    from multiview.views import read_views
 
     engine = open_engine(args.colmap)
     form = choose_form(args.mode, engine)

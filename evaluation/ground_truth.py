@@ -40,8 +40,8 @@ def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     from evaluation.depth import depth_maps, depth_names, write_depth_map
     from evaluation.meshes import gso_rotation, read_mesh, to_render_frame
-    from evaluation.views import NUM_VIEWS
     from multiview.cameras import REFERENCE_IMAGE_SIZE, orbit_cameras
+    from multiview.views import NUM_VIEWS
 
     if args.out.exists() and not args.out.is_dir():
         raise NotADirectoryError(f"{args.out}: --out must be a folder, this is a file")

@@ -12,10 +12,10 @@ import torch
 
 from evaluation.depth import depth_maps, depth_to_points, read_depth_maps
 from evaluation.meshes import read_mesh, to_render_frame, warn_of_frame, warn_of_holes
-from evaluation.views import NUM_VIEWS
 from multiview.cameras import REFERENCE_IMAGE_SIZE, orbit_cameras
 from multiview.packages import EVALUATION, need
 from multiview.runtime import atomic_write
+from multiview.views import NUM_VIEWS
 
 if TYPE_CHECKING:
     from trimesh import Trimesh

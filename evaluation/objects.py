@@ -26,9 +26,9 @@ from evaluation.meshes import gso_rotation
 from evaluation.perceptual import Lpips
 from evaluation.results import Result, from_json, one_line, to_json
 from evaluation.view_metrics import read_pair, score_views
-from evaluation.views import NUM_VIEWS, read_views
 from multiview.images import view_names
 from multiview.runtime import atomic_write
+from multiview.views import NUM_VIEWS, read_views
 
 log = logging.getLogger(__name__)
 

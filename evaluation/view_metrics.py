@@ -11,7 +11,7 @@ import numpy as np
 from evaluation.image_metrics import SsimForm, better_order, psnr, ssim
 from evaluation.perceptual import Lpips
 from evaluation.results import Result
-from evaluation.views import read_views
+from multiview.views import read_views
 
 log = logging.getLogger(__name__)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import shutil
 import signal
 import sys
@@ -71,8 +72,23 @@ def check_positive(config: object) -> None:
     for item in fields(config):  # type: ignore[arg-type]
         value = getattr(config, item.name)
         values = value if isinstance(value, tuple) else (value,)
-        if any(isinstance(v, int) and v < 1 for v in values) and not item.name.endswith("levels"):
+        numbers = [v for v in values if isinstance(v, int) and not isinstance(v, bool)]
+        if any(v < 1 for v in numbers) and not item.name.endswith("levels"):
             raise ValueError(f"{type(config).__name__}.{item.name} must be positive, got {value}")
+
+
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+
+
+def check_file_name(name: str) -> None:
+    """Raise ValueError for what is not the plain name of a file or folder on every system."""
+    if not name.strip():
+        raise ValueError("must not be empty")
+    found = re.search(r'[/\\<>:"|?*\x00-\x1f]', name)
+    if found:
+        raise ValueError(f"is the name of a folder, not a path: {name!r} contains {found[0]!r}")
+    if name.strip(".") == "" or name[-1] in ". " or _DEVICES.fullmatch(name):
+        raise ValueError(f"{name!r} cannot be the name of a folder on every system")
 
 
 def pick_device(name: str) -> torch.device:

@@ -309,7 +309,7 @@ def _check_carvekit_weights() -> None:
     if missing:
         raise SegmentationUnavailableError(
             f"carvekit's weights are not on this machine: {' and '.join(missing)}; get them from "
-            f"https://huggingface.co/Carve (tracer_b7 and fba), or take --backend u2net"
+            f"https://huggingface.co/Carve (tracer_b7 and fba), or choose u2net"
         )
 
 

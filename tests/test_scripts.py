@@ -30,6 +30,7 @@ def run(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess
 SCRIPTS = {
     "generate.py": "--batch_view_num",
     "foreground_segment.py": "--backend",
+    "train_renderer.py": "--image_path",
     "eval_nvs.py": "--require_lpips",
     "eval_mesh.py": "--gt_mesh",
     "eval_colmap.py": "--project",
@@ -78,11 +79,12 @@ def test_every_command_of_the_readme_parses_and_its_files_exist():
             module.build_parser().parse_args(arguments)
             continue
         args = module.build_parser().parse_args(arguments)
-        for flag in ("cfg", "input", "gt", "pr", "pr_mesh", "gt_mesh", "gt_dir", "dir"):
+        inputs = ("cfg", "base", "image_path", "input")
+        for flag in (*inputs, "gt", "pr", "pr_mesh", "gt_mesh", "gt_dir", "dir"):
             paths = getattr(args, flag, None) or []
             for path in paths if isinstance(paths, list) else [paths]:
                 assert path.exists() or not path.is_relative_to("eval_examples"), (name, path)
-                assert path.exists() or flag not in ("cfg", "input"), (name, path)
+                assert path.exists() or flag not in ("cfg", "base", "input"), (name, path)
 
 
 def test_every_local_link_of_the_readme_leads_to_a_file():

@@ -34,9 +34,9 @@ from evaluation.colmap_engines import (
     open_engine,
 )
 from evaluation.results import read_log
-from evaluation.views import read_views
 from multiview.cameras import Cameras, orbit_cameras
 from multiview.images import view_names
+from multiview.views import read_views
 from tests.conftest import ROOT, SHARED, needs_shared
 
 HALF_SIZES = np.array([0.45, 0.35, 0.3])

@@ -8,8 +8,9 @@ import pytest
 pytest.importorskip("scipy", reason="needs requirements-eval.txt")
 
 from evaluation.image_metrics import better_order, psnr, ssim
-from evaluation.views import read_views
-from tests.evaluation.conftest import ring_of_views
+from evaluation.view_metrics import read_pair
+from multiview.views import read_views
+from tests.evaluation.conftest import ring_of_views, save_views
 
 
 def pair_of_views() -> tuple[np.ndarray, np.ndarray]:
@@ -98,3 +99,10 @@ def test_views_smaller_than_the_window_are_refused():
     views = np.ones((1, 10, 10, 3))
     with pytest.raises(ValueError, match="at least 11 pixels a side, got 10 x 10"):
         ssim(views, views)
+
+
+def test_true_and_predicted_views_of_different_sizes_are_both_named(tmp_path: Path):
+    a = save_views(tmp_path / "true", ring_of_views(32))
+    b = save_views(tmp_path / "predicted", ring_of_views(16))
+    with pytest.raises(ValueError, match=r"predicted: views of 16 x 16 .*true have 32 x 32"):
+        read_pair(a, b)

@@ -14,7 +14,7 @@ pytest.importorskip("lpips", reason="needs requirements-eval.txt")
 
 from evaluation import perceptual
 from evaluation.perceptual import Lpips, LpipsUnavailableError, find_weights, lpips_or_reason
-from evaluation.views import read_views
+from multiview.views import read_views
 from tests.conftest import ROOT, SHARED
 from tests.evaluation.conftest import ring_of_views
 

@@ -9,7 +9,9 @@ import pytest
 
 from multiview.runtime import (
     atomic_write,
+    check_file_name,
     check_free_space,
+    check_positive,
     load_config,
     peak_memory,
     pick_device,
@@ -65,6 +67,37 @@ def test_mistakes_in_a_configuration_name_the_file(tmp_path: Path, text, overrid
     assert "c.yaml" in str(caught.value)
     with pytest.raises(FileNotFoundError, match=r"no\.yaml"):
         load_config(Outer, tmp_path / "no.yaml")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    width: int = 1
+    channels: tuple[int, ...] = (1, 2)
+    skip_levels: tuple[int, ...] = (0, 1)
+    fast: bool = False
+
+
+@pytest.mark.parametrize("sizes", [Sizes(width=0), Sizes(channels=(3, -1))])
+def test_whole_numbers_below_one_are_refused(sizes: Sizes):
+    with pytest.raises(ValueError, match=r"Sizes\.(width|channels) must be positive"):
+        check_positive(sizes)
+
+
+def test_switches_and_levels_are_no_sizes():
+    check_positive(Sizes())
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", ".", "..", "a/b", "a\\b", "c:", "a ", "x.", "con", "LPT1.txt"]
+)
+def test_what_is_no_plain_name_on_every_system_is_refused(name: str):
+    with pytest.raises(ValueError, match=r"empty|not a path|on every system"):
+        check_file_name(name)
+
+
+@pytest.mark.parametrize("name", ["a", "a b", ".a", "a.b", "ä", "contra", "com10"])
+def test_plain_names_are_taken(name: str):
+    check_file_name(name)
 
 
 def test_a_device_that_is_not_there_is_an_error_not_a_fallback():

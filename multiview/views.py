@@ -1,0 +1,129 @@
+"""The views of one object in files: a folder of them, or a strip."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from multiview.images import over_white, read_image, strip_to_views, view_names
+
+NUM_VIEWS = 16
+"""Views of an object in the paper's protocol."""
+MIN_SIZE = 16
+"""Pixels a side below which views show nothing."""
+
+
+def read_views(path: Path, num_views: int = NUM_VIEWS) -> np.ndarray:
+    """Read the views of one object, composited on white.
+
+    Args:
+        path: a folder with 000.png, 001.png, ... (RGB or RGBA; other files in it are left
+            alone), or one image with the views side by side, as `generate.py` writes it.
+        num_views: N.
+
+    Returns:
+        float32 RGB in [0, 1], (N, S, S, 3).
+
+    Raises:
+        FileNotFoundError: there is no such folder or file, or views are missing; names them.
+        ValueError: a file is not an image, or the views differ in size, are not square, or are
+            smaller than `MIN_SIZE`.
+    """
+    views, _ = read_views_and_alpha(path, num_views)
+    return views
+
+
+def read_views_and_alpha(
+    path: Path, num_views: int = NUM_VIEWS
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read the views of one object, see `read_views`, and where the files say it is.
+
+    Returns:
+        float32 RGB in [0, 1], (N, S, S, 3), and float32 alpha in [0, 1], (N, S, S); the alpha is
+        None where not all views have it, or where it is 1 everywhere.
+    """
+    if path.is_file():
+        strip = read_image(path)
+        _check_strip(path, strip.size, num_views)
+        return strip_to_views(over_white(strip)), _alpha([strip], num_views)
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: no such folder of views (000.png, 001.png, ...)")
+    names = view_names(num_views)
+    missing = [name for name in names if not (path / name).is_file()]
+    if missing:
+        found = f"{num_views - len(missing)} of {num_views} views are there"
+        raise FileNotFoundError(f"{path}: {found}, missing: {', '.join(missing)}")
+    pictures = [read_image(path / name) for name in names]
+    _check_sizes(path, names, [picture.size for picture in pictures])
+    return np.stack([over_white(picture) for picture in pictures]), _alpha(pictures, num_views)
+
+
+def _alpha(pictures: list[Image.Image], num_views: int) -> np.ndarray | None:
+    """Alpha of a strip or of single views, (N, S, S), where it says something."""
+    if any(picture.mode != "RGBA" for picture in pictures):
+        return None
+    rows = np.concatenate([np.asarray(picture.getchannel("A")) for picture in pictures], axis=1)
+    if (rows == 255).all():
+        return None
+    return np.stack(np.split(rows.astype(np.float32) / 255.0, num_views, axis=1))
+
+
+def _check_sizes(path: Path, names: list[str], sizes: list[tuple[int, int]]) -> None:
+    usual, _ = Counter(sizes).most_common(1)[0]
+    others = [
+        f"{name} ({width} x {height})"
+        for name, (width, height) in zip(names, sizes, strict=True)
+        if (width, height) != usual
+    ]
+    if others:
+        raise ValueError(
+            f"{path}: the views differ in size: most have {usual[0]} x {usual[1]} pixels, "
+            f"but not {', '.join(others)}"
+        )
+    if usual[0] != usual[1]:
+        raise ValueError(
+            f"{path}: the views have {usual[0]} x {usual[1]} pixels (width x height), expected "
+            f"square ones"
+        )
+    _check_smallest(path, usual[0])
+
+
+def _check_strip(path: Path, size: tuple[int, int], num_views: int) -> None:
+    width, height = size
+    if width != num_views * height:
+        raise ValueError(
+            f"{path}: the image has {width} x {height} pixels (width x height): "
+            f"{_what_it_looks_like(width, height, num_views)}, expected {num_views} square views "
+            f"side by side ({num_views} times as wide as high), or a folder of views"
+        )
+    _check_smallest(path, height)
+
+
+def _what_it_looks_like(width: int, height: int, num_views: int) -> str:
+    """What a user may have taken for a strip of `num_views` square views."""
+    if width == height:
+        return f"this looks like one view of {height} px"
+    if height == num_views * width:
+        return f"this looks like {num_views} views of {width} px below one another"
+    if width % height == 0:
+        return f"this looks like {width // height} views of {height} px"
+    if height % width == 0:
+        return f"this looks like {height // width} views of {width} px below one another"
+    if round(width / height) == num_views:
+        off = width - num_views * height
+        return (
+            f"this looks like {num_views} views, {abs(off)} pixels too "
+            f"{'wide' if off > 0 else 'narrow'} for their height"
+        )
+    return "this is no row of square views"
+
+
+def _check_smallest(path: Path, size: int) -> None:
+    if size < MIN_SIZE:
+        raise ValueError(
+            f"{path}: the views have {size} x {size} pixels, expected at least "
+            f"{MIN_SIZE} x {MIN_SIZE}"
+        )

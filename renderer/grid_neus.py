@@ -1,0 +1,409 @@
+"""The fast default: NeuS on a grid of signed distances, which starts from carved silhouettes.
+
+The shape is what silhouettes and stereo give (`stereo`), plus what training adds to it on grids of
+several resolutions, coarse ones first. The rendering is that of NeuS (Wang et al. 2021), with the
+sharpness of the surface on a schedule, in a narrow stretch of each ray around the first crossing
+of the surface; empty space is passed over with an occupancy grid. Colours are a grid as well, the
+same from all sides. Distances in a grid are in cells.
+
+Shape letters: R rays, S samples a ray, P points, V cells a side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from multiview.visual_hull import HALF_SIDE, cell_centres
+from renderer.mesh import extract
+from renderer.method import Grid, ParameterGroup, Picture, Rays, StepResult, Views, all_rays
+from renderer.neus import soft_l1
+from renderer.occupancy import OccupancyConfig, OccupancyGrid
+from renderer.rays import PIXEL_CENTRE_OFFSET, points_on_rays
+from renderer.stereo import StereoConfig, carve_hull
+from renderer.texture import vertex_colours
+from renderer.volume_rendering import (
+    accumulate,
+    composite_on_white,
+    sdf_to_alpha,
+    weights_from_alpha,
+)
+
+_BLOCK = 3
+"""Cells of the shape a side of a cell of the occupancy grid."""
+_MARGIN = 4.0
+"""Cells; space further outside the surface than this is empty."""
+_NOT_SEEN = 9.0
+"""Distance, in cells, that stands for nothing at all."""
+_RAYS_AT_ONCE = 1 << 15
+
+
+@dataclass(frozen=True)
+class GridNeuSConfig:
+    """Settings of a run; lengths are in cells of the shape.
+
+    Attributes:
+        resolution: V, cells a side of the object's cube.
+        levels: cells a side of the grids that are trained, coarse ones first.
+        level_steps: the step at which each level begins to change.
+        steps: of training.
+        rays: a step.
+        samples: of a ray, around the surface.
+        softness: of the surface, 1 / inv_s, at the first and the last step.
+        learning_rate: of the shape, cells.
+        color_learning_rate: of the colours' logits.
+        final_rate: share of the learning rates at the last step.
+        color: factor of the colours' difference.
+        mask: factor of the opacities' difference.
+        eikonal: factor of the gradients' deviation from length 1.
+        smoothness: factor of the squared Laplacian.
+        slack: the surface may leave the hull by this much.
+        margin: pixels of 256 around the masks whose rays are looked at.
+        anchor: factor of the squared distance from the shape at the start.
+        renew_every: steps between two looks at which space is empty.
+        stereo: how the start is found.
+        pixel_offset: where in a pixel its ray goes through.
+        ball: radius of the ball that a run without masks starts from, world units.
+    """
+
+    resolution: int = 96
+    levels: tuple[int, ...] = (24, 48, 96)
+    level_steps: tuple[int, ...] = (0, 50, 100)
+    steps: int = 300
+    rays: int = 2048
+    samples: int = 20
+    softness: tuple[float, float] = (1.0, 0.35)
+    learning_rate: float = 0.05
+    color_learning_rate: float = 0.05
+    final_rate: float = 0.2
+    color: float = 1.0
+    mask: float = 0.5
+    eikonal: float = 0.005
+    smoothness: float = 0.005
+    slack: float = 1.0
+    margin: float = 6.0
+    anchor: float = 0.0
+    renew_every: int = 25
+    stereo: StereoConfig = field(default_factory=StereoConfig)
+    pixel_offset: float = PIXEL_CENTRE_OFFSET
+    ball: float = 0.45
+
+    def __post_init__(self) -> None:
+        for name in ("resolution", "steps", "rays", "samples", "renew_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if not self.levels or len(self.levels) != len(self.level_steps) or min(self.levels) < 2:
+            raise ValueError(
+                f"every level needs at least 2 cells and its first step, got levels {self.levels} "
+                f"and level_steps {self.level_steps}"
+            )
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """The part of R rays that is sampled.
+
+    Attributes:
+        depths: increasing, (R, S + 1).
+        hit: whether the ray meets the surface, (R,).
+        deepest: where the ray is furthest inside, or closest to the surface, (R,).
+    """
+
+    depths: Tensor
+    hit: Tensor
+    deepest: Tensor
+
+
+class GridNeuS(nn.Module):
+    """Signed distances and colours on grids; a `renderer.method.Method`."""
+
+    start: Tensor
+    bound: Tensor
+
+    def __init__(self, config: GridNeuSConfig, views: Views, device: torch.device) -> None:
+        """Find the start and the rays.
+
+        Args:
+            config: settings.
+            views: without masks, the shape starts as a ball.
+            device: to compute on.
+
+        Raises:
+            ValueError: the masks have no volume in common.
+        """
+        super().__init__()
+        self.config = config
+        self.num_steps = config.steps
+        self.cell = 2 * HALF_SIDE / config.resolution
+        start, bound = self._find_start(views, device)
+        self.register_buffer("start", start)
+        self.register_buffer("bound", bound)
+        self.levels = nn.ParameterList(
+            torch.zeros(1, 1, size, size, size, device=device) for size in config.levels
+        )
+        self.colors = nn.Parameter(_first_colors(start, views).to(device))
+        self.rays = all_rays(views, config.pixel_offset, device)
+        self.candidates = _candidates(views, config.margin).to(device)
+        cells = -(-config.resolution // _BLOCK)
+        self.occupancy = OccupancyGrid(OccupancyConfig(resolution=cells), self.cell).to(device)
+        self._renew()
+
+    def _find_start(self, views: Views, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Distances at the start, and those below which they may not fall, both (1, 1, V, V, V)."""
+        config = self.config
+        if views.masks is None:
+            centres = torch.from_numpy(cell_centres(config.resolution)).float()
+            points = torch.stack(torch.meshgrid(centres, centres, centres, indexing="ij"), dim=-1)
+            ball = (points.norm(dim=-1) - config.ball)[None, None].to(device) / self.cell
+            return ball, torch.full_like(ball, -torch.inf)
+        carved = carve_hull(
+            views.images, views.masks, views.cameras, config.resolution, config.stereo, device
+        )
+        sdf, hull = (
+            torch.from_numpy(grid)[None, None].to(device) / self.cell
+            for grid in (carved.sdf, carved.hull)
+        )
+        return sdf, hull - config.slack
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """One group a level, and one of the colours."""
+        betas = (0.9, 0.99)
+        return [ParameterGroup([values], betas) for values in (*self.levels, self.colors)]
+
+    def learning_rates(self, step: int) -> list[float]:
+        """Falling exponentially; levels that have not begun rest."""
+        config = self.config
+        fade = config.final_rate ** (step / config.steps)
+        shape = [
+            config.learning_rate * fade if step >= first else 0.0 for first in config.level_steps
+        ]
+        return [*shape, config.color_learning_rate * fade]
+
+    def inv_s(self, step: int) -> float:
+        """The sharpness at a step, 1 / cells."""
+        first, last = self.config.softness
+        return float(1.0 / (first * (last / first) ** (step / self.config.steps)))
+
+    def distances(self) -> Tensor:
+        """Signed distances of all cells, in cells, (1, 1, V, V, V)."""
+        size = (self.config.resolution,) * 3
+        added = [
+            F.interpolate(values, size=size, mode="trilinear", align_corners=False)
+            if values.shape[-1] != size[0]
+            else values
+            for values in self.levels
+        ]
+        return torch.maximum(self.start + sum(added), self.bound)
+
+    def training_step(self, step: int, generator: torch.Generator) -> StepResult:
+        """Render a batch of rays and compare it with the views."""
+        config = self.config
+        number = torch.randint(len(self.candidates), (config.rays,), generator=generator)
+        shifts = torch.rand(config.rays, generator=generator).to(self.candidates.device)
+        rays = self.rays.at(self.candidates[number.to(self.candidates.device)])
+        distances, inv_s = self.distances(), self.inv_s(step)
+        stretch = self._find_surface(
+            distances.detach(), rays.origins, rays.directions, inv_s, shifts
+        )
+        rendered = self._render(distances, rays.origins, rays.directions, stretch, inv_s)
+        terms = {
+            "color": soft_l1(rendered.color, rays.colors, 1e-3),
+            "mask": self._mask_loss(distances, rays, stretch, inv_s),
+            **self._shape_losses(distances),
+        }
+        loss = (
+            config.color * terms["color"]
+            + config.mask * terms["mask"]
+            + config.eikonal * terms["eikonal"]
+            + config.smoothness * terms["smoothness"]
+            + config.anchor * terms["anchor"]
+        )
+        error = (rendered.color.detach() - rays.colors).square().mean()
+        return StepResult(loss, error, {name: term.detach() for name, term in terms.items()})
+
+    def after_step(self, step: int) -> None:
+        """Look again which space is empty."""
+        if (step + 1) % self.config.renew_every == 0:
+            self._renew()
+
+    @torch.no_grad()
+    def _renew(self) -> None:
+        """Mark the blocks of cells in which the surface, or the inside, may be."""
+        near = (self.distances() < _MARGIN).float()
+        self.occupancy.replace(F.max_pool3d(near, _BLOCK, ceil_mode=True)[0, 0])
+
+    @torch.no_grad()
+    def _find_surface(
+        self,
+        distances: Tensor,
+        origins: Tensor,
+        directions: Tensor,
+        inv_s: float,
+        shifts: Tensor | None,
+    ) -> _Stretch:
+        """March along rays to the surface, and place samples around it.
+
+        Args:
+            distances: (1, 1, V, V, V).
+            origins: (R, 3).
+            directions: (R, 3).
+            inv_s: 1 / cells; the softer the surface, the longer the stretch.
+            shifts: in [0, 1), (R,), of the samples; None for the middle.
+        """
+        samples = self.occupancy.march(origins, directions)
+        values = _sample(distances, samples.points(origins, directions))[0]
+        width = int(samples.ranks.max()) + 1 if len(samples) else 1
+        found = origins.new_full((len(origins), width), _NOT_SEEN)
+        depths = origins.new_full((len(origins), width), 1.5)
+        found[samples.rays, samples.ranks] = values
+        depths[samples.rays, samples.ranks] = samples.depths
+        inside = found < 0
+        hit, lowest = inside.any(dim=1), found.argmin(dim=1, keepdim=True)
+        first = torch.where(hit[:, None], inside.float().argmax(dim=1, keepdim=True), lowest)
+        at, before = found.gather(1, first), found.gather(1, (first - 1).clamp_min(0))
+        back = (-at / (before - at).clamp_min(1e-3)).clamp(0, 1) * self.cell
+        middle = depths.gather(1, first) - torch.where(hit[:, None], back, 0.0)
+        count = self.config.samples
+        half = self.cell * (4.0 / inv_s + 1.0)
+        steps = torch.linspace(-1.0, 1.0, count + 1, device=origins.device)
+        if shifts is not None:
+            steps = steps + (shifts[:, None] - 0.5) * 2.0 / count
+        return _Stretch(middle + steps * half, hit, depths.gather(1, lowest)[:, 0])
+
+    def _render(
+        self,
+        distances: Tensor,
+        origins: Tensor,
+        directions: Tensor,
+        stretch: _Stretch,
+        inv_s: float,
+        normals: bool = False,
+    ) -> Picture:
+        """Render a stretch of R rays (NeuS Eq. 11 and 13); what a hit ray has left is opaque."""
+        ends = points_on_rays(origins, directions, stretch.depths)  # (R, S + 1, 3)
+        shape = ends.shape[:2]
+        sdf = _sample(distances, ends.reshape(-1, 3))[0].reshape(shape)
+        middle, change = 0.5 * (sdf[:, 1:] + sdf[:, :-1]), sdf.diff(dim=1).clamp_max(0.0)
+        alpha = sdf_to_alpha(middle, change, torch.ones_like(change), inv_s)
+        last = torch.where(stretch.hit, torch.ones_like(alpha[:, -1]), alpha[:, -1])
+        weights = weights_from_alpha(torch.cat([alpha[:, :-1], last[:, None]], dim=1))
+        middles = (0.5 * (ends[:, 1:] + ends[:, :-1])).reshape(-1, 3)
+        colors = torch.sigmoid(_sample(self.colors, middles)).T.reshape(*weights.shape, 3)
+        normal = torch.zeros_like(origins)
+        if normals:
+            normal = accumulate(weights, _normals(distances, middles).reshape(colors.shape))
+        return Picture(composite_on_white(weights, colors), weights.sum(dim=1), normal)
+
+    def _mask_loss(self, distances: Tensor, rays: Rays, stretch: _Stretch, inv_s: float) -> Tensor:
+        """Squared difference of the opacities that the deepest points of the rays stand for.
+
+        Where a mask is grossly wrong the opacity is close to 0 or 1 and has hardly a gradient: a
+        wrong mask moves outlines a little, but makes no holes.
+        """
+        if rays.masks is None:
+            return distances.new_zeros(())
+        points = points_on_rays(rays.origins, rays.directions, stretch.deepest[:, None])[:, 0]
+        opacity = torch.sigmoid(-_sample(distances, points)[0] * inv_s)
+        return F.mse_loss(opacity, rays.masks)
+
+    def _shape_losses(self, distances: Tensor) -> dict[str, Tensor]:
+        """Means over the cells near the surface: eikonal, Laplacian, distance from the start."""
+        inner = distances[:, :, 1:-1, 1:-1, 1:-1]
+        near = (inner.detach().abs() < 3).float()
+        count = near.sum().clamp_min(1)
+        ahead: list[Tensor] = []
+        behind: list[Tensor] = []
+        for axis in (2, 3, 4):
+            other = [slice(None), slice(None), *[slice(1, -1)] * 3]
+            for side, out in ((slice(2, None), ahead), (slice(None, -2), behind)):
+                other[axis] = side
+                out.append(distances[tuple(other)])
+        slopes = [(a - b) / 2 for a, b in zip(ahead, behind, strict=True)]
+        length = (sum(slope.square() for slope in slopes) + 1e-6).sqrt()
+        laplacian = sum(ahead) + sum(behind) - 6 * inner
+        moved = inner - self.start[:, :, 1:-1, 1:-1, 1:-1]
+        return {
+            "eikonal": ((length - 1).square() * near).sum() / count,
+            "smoothness": (laplacian.square() * near).sum() / count,
+            "anchor": (moved.square() * near).sum() / count,
+        }
+
+    @torch.no_grad()
+    def render(self, origins: Tensor, directions: Tensor) -> Picture:
+        """Render any number of rays at the final sharpness."""
+        distances, inv_s = self.distances(), self.inv_s(self.config.steps)
+        parts = []
+        for chunk in range(0, len(origins), _RAYS_AT_ONCE):
+            some = origins[chunk : chunk + _RAYS_AT_ONCE], directions[chunk : chunk + _RAYS_AT_ONCE]
+            stretch = self._find_surface(distances, *some, inv_s, None)
+            parts.append(self._render(distances, *some, stretch, inv_s, normals=True))
+        return Picture(
+            *(torch.cat([getattr(part, name) for part in parts])
+              for name in ("color", "opacity", "normal"))
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def shape(self) -> Grid:
+        """Return the signed distances, world units."""
+        sdf: np.ndarray = (self.distances()[0, 0] * self.cell).cpu().numpy()
+        return Grid(sdf, float(cell_centres(len(sdf))[0]), self.cell)
+
+
+def _sample(grid: Tensor, points: Tensor) -> Tensor:
+    """Trilinear values of a grid over the object's cube, by the outermost cells beyond it.
+
+    Args:
+        grid: indexed x, y, z, (1, C, V, V, V).
+        points: (P, 3).
+
+    Returns:
+        (C, P).
+    """
+    places = (points / HALF_SIDE).flip(-1)[None, :, None, None]
+    values = F.grid_sample(grid, places, padding_mode="border", align_corners=False)
+    return values.reshape(grid.shape[1], -1)
+
+
+def _normals(distances: Tensor, points: Tensor) -> Tensor:
+    """Unit normals by central differences over two cells, (P, 3)."""
+    step = 2 * HALF_SIDE / distances.shape[-1]
+    slopes = [
+        _sample(distances, points + offset)[0] - _sample(distances, points - offset)[0]
+        for offset in torch.eye(3, device=points.device) * step
+    ]
+    return F.normalize(torch.stack(slopes, dim=-1), dim=-1)
+
+
+def _candidates(views: Views, margin: float) -> Tensor:
+    """Numbers of the rays that pass the object closely; without masks, all of them."""
+    if views.masks is None:
+        return torch.arange(views.images[..., 0].size)
+    from scipy import ndimage
+
+    pixels = margin * views.size / 256
+    close = [ndimage.distance_transform_edt(mask < 0.5) <= pixels for mask in views.masks]
+    return torch.from_numpy(np.flatnonzero(np.stack(close)))
+
+
+def _first_colors(start: Tensor, views: Views) -> Tensor:
+    """Logits of the colours that the views show on the surface at the start, (1, 3, V, V, V).
+
+    Cells take the colour of the closest vertex of the surface; cells far from it are grey.
+    """
+    from scipy.spatial import cKDTree
+
+    sdf = start[0, 0].cpu().numpy()
+    centres = cell_centres(len(sdf))
+    spacing = centres[1] - centres[0]
+    logits = np.zeros((*sdf.shape, 3), dtype=np.float32)
+    mesh = extract(sdf * spacing, centres[0], spacing)
+    colours = np.clip(vertex_colours(mesh, views.images, views.masks, views.cameras), 0.02, 0.98)
+    near = np.abs(sdf) < _MARGIN
+    points = centres[np.argwhere(near)]
+    _, vertex = cKDTree(np.asarray(mesh.vertices)).query(points)
+    logits[near] = np.log(colours / (1 - colours))[vertex]
+    return torch.from_numpy(logits).permute(3, 0, 1, 2)[None].contiguous()

@@ -1,0 +1,412 @@
+"""A radiance field on a hash grid: volume rendering without a surface (NeRF, Instant-NGP).
+
+Follows the variant that SyncDreamer published: a blob in the centre to start from, an occupancy
+grid, colour and mask losses. Shape letters: R rays, P points or samples, N views, V cells a side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from multiview.projection import project
+from multiview.runtime import check_positive
+from multiview.visual_hull import silhouette_distance
+from renderer.hash_grid import SPHERICAL_HARMONICS, HashGrid, HashGridConfig, spherical_harmonics
+from renderer.method import Grid, ParameterGroup, Picture, StepResult, Views, all_rays
+from renderer.neus import soft_l1
+from renderer.occupancy import (
+    OccupancyConfig,
+    OccupancyGrid,
+    Samples,
+    add_up,
+    composite,
+    spread,
+    visible,
+)
+from renderer.rays import OBJECT_HALF_SIZE, PIXEL_CENTRE_OFFSET
+
+_OPAQUE = 7.0
+"""Optical depth behind which nothing is looked at: a thousandth of the light."""
+_FOREGROUND = 0.5
+_CANDIDATES = 64
+"""Cells a side in which the masks' views are counted; the margin is several of them."""
+_RAYS_AT_ONCE = 1 << 15
+_POINTS_AT_ONCE = 1 << 18
+
+
+@dataclass(frozen=True)
+class FieldConfig:
+    """The networks; the defaults are the published ones.
+
+    Attributes:
+        grid: encoding of points.
+        width: of all hidden layers.
+        density_depth: hidden layers of the density's network.
+        color_depth: hidden layers of the colour's network.
+        features: from the density's network for the colour's.
+        density_scale: the density is this times softplus(network + blob).
+        blob: added to the network in the centre; falls to 0 at `blob_radius`, and on.
+        blob_radius: world units.
+    """
+
+    grid: HashGridConfig = field(default_factory=HashGridConfig)
+    width: int = 64
+    density_depth: int = 1
+    color_depth: int = 2
+    features: int = 15
+    density_scale: float = 10.0
+    blob: float = 10.0
+    blob_radius: float = 0.25
+
+    def __post_init__(self) -> None:
+        check_positive(self)
+        if self.density_scale <= 0 or self.blob_radius <= 0:
+            raise ValueError("density_scale and blob_radius must be positive")
+
+
+@dataclass(frozen=True)
+class NeRFConfig:
+    """Settings of a run; the defaults are the published ones where there are such.
+
+    Attributes:
+        network: sizes of the field.
+        occupancy: of the grid that says where to look.
+        steps: of training.
+        rays: a step.
+        max_samples: of all rays of a step; rays beyond are left out.
+        length: between the samples of a ray, world units.
+        learning_rate: at the first step.
+        final_rate: at the last step, as a share of the first one.
+        color: factor of the difference of colours.
+        mask: factor of the squared difference of opacities.
+        distortion: factor of the distances between what one ray sees (mip-NeRF 360).
+        solid: factor of the lack of density where no light gets to.
+        solid_density: the density that is wanted there.
+        hidden_every: one in so many of the samples there is looked at.
+        softness: see `renderer.neus.LossConfig`.
+        background: share of the rays that are taken from anywhere, not from near the masks.
+        margin: of the neighbourhood of the masks, as a share of the views' size.
+        agreement: share of the views in whose masks, with the margin, a cell must lie so that it
+            is looked at from the beginning.
+        level: density on the surface of the mesh.
+        mesh_resolution: samples a side for the mesh.
+        pixel_offset: see `renderer.rays.pixel_rays`.
+        half: let the networks compute with half as many bits, on CUDA only.
+    """
+
+    network: FieldConfig = field(default_factory=FieldConfig)
+    occupancy: OccupancyConfig = field(default_factory=OccupancyConfig)
+    steps: int = 2000
+    rays: int = 40960
+    max_samples: int = 1 << 20
+    length: float = 0.01
+    learning_rate: float = 1e-2
+    final_rate: float = 0.1
+    color: float = 0.5
+    mask: float = 10.0
+    distortion: float = 0.3
+    solid: float = 0.002
+    solid_density: float = 40.0
+    hidden_every: int = 8
+    softness: float = 0.001
+    background: float = 0.1
+    margin: float = 0.05
+    agreement: float = 0.75
+    level: float = 15.0
+    mesh_resolution: int = 256
+    pixel_offset: float = PIXEL_CENTRE_OFFSET
+    half: bool = False
+
+    def __post_init__(self) -> None:
+        check_positive(self)
+        for name in ("length", "learning_rate", "final_rate", "solid_density", "level"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"nerf.{name} must be positive, got {getattr(self, name)}")
+        for name in ("color", "mask", "distortion", "solid", "softness", "margin"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"nerf.{name} must not be negative, got {getattr(self, name)}")
+        for name in ("background", "agreement"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"nerf.{name} must be in [0, 1], got {getattr(self, name)}")
+        if self.mesh_resolution < 2:
+            raise ValueError(f"nerf.mesh_resolution must be at least 2, got {self.mesh_resolution}")
+
+
+def _network(inputs: int, width: int, depth: int, outputs: int) -> nn.Sequential:
+    """Linear layers with ReLU between them."""
+    layers: list[nn.Module] = []
+    for _ in range(depth):
+        layers += [nn.Linear(inputs, width), nn.ReLU(inplace=True)]
+        inputs = width
+    return nn.Sequential(*layers, nn.Linear(inputs, outputs))
+
+
+class RadianceField(nn.Module):
+    """Density and colour of points (Instant-NGP Sec. 5.4)."""
+
+    def __init__(self, config: FieldConfig, half: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self.half_on_cuda = half
+        self.encoding = HashGrid(config.grid)
+        self.density_network = _network(
+            config.grid.outputs, config.width, config.density_depth, 1 + config.features
+        )
+        self.color_network = _network(
+            SPHERICAL_HARMONICS + config.features, config.width, config.color_depth, 3
+        )
+
+    def _autocast(self, device: torch.device) -> torch.autocast:
+        """Half precision where it is asked for; bfloat16, whose gradients need no scaling."""
+        enabled = self.half_on_cuda and device.type == "cuda"
+        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+    def geometry(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Look at points (P, 3) of the object's cube.
+
+        Returns:
+            logits of the density (P,) and features for the colour (P, F).
+        """
+        encoded = self.encoding((points + OBJECT_HALF_SIZE) / (2 * OBJECT_HALF_SIZE))
+        with self._autocast(points.device):
+            out = self.density_network(encoded).float()
+        radii = points.norm(dim=-1) / self.config.blob_radius
+        return out[:, 0] + self.config.blob * (1 - radii), out[:, 1:]
+
+    def to_density(self, logits: Tensor) -> Tensor:
+        """Density, a world unit, of its logits."""
+        return self.config.density_scale * F.softplus(logits)
+
+    def density(self, points: Tensor) -> Tensor:
+        """Density, a world unit, of points (P, 3)."""
+        return self.to_density(self.geometry(points)[0])
+
+    def color(self, features: Tensor, directions: Tensor) -> Tensor:
+        """Colours in [0, 1], (P, 3), of points seen along unit directions (P, 3)."""
+        inputs = torch.cat([spherical_harmonics(directions), features], dim=-1)
+        with self._autocast(features.device):
+            return torch.sigmoid(self.color_network(inputs).float())
+
+
+class NeRF(nn.Module):
+    """A radiance field that learns from views: a `renderer.method.Method`."""
+
+    def __init__(self, config: NeRFConfig, views: Views, device: torch.device) -> None:
+        super().__init__()
+        self.config = config
+        self.num_steps = config.steps
+        self.field = RadianceField(config.network, config.half)
+        candidates = None if views.masks is None else _candidates(views, config)
+        self.occupancy = OccupancyGrid(config.occupancy, config.length, candidates)
+        self.rays = all_rays(views, config.pixel_offset, device)
+        self.near_object = None if views.masks is None else _near_object(views, config).to(device)
+        self.to(device)
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """All parameters learn alike."""
+        return [ParameterGroup(list(self.parameters()), betas=(0.9, 0.99))]
+
+    def learning_rates(self, step: int) -> list[float]:
+        """Fall exponentially."""
+        progress = step / max(1, self.num_steps - 1)
+        return [self.config.learning_rate * self.config.final_rate**progress]
+
+    def training_step(self, step: int, generator: torch.Generator) -> StepResult:  # noqa: ARG002
+        """Render rays at random pixels and compare them with the views."""
+        batch = self.rays.at(self._draw(generator))
+        shifts = torch.rand(len(batch), generator=generator).to(batch.origins.device)
+        samples = self.occupancy.march(batch.origins, batch.directions, shifts)
+        samples = samples.within(self.config.max_samples)
+        batch = batch.at(torch.arange(samples.num_rays, device=shifts.device))
+        seen, _ = self._visible(samples, batch.origins, batch.directions)
+        hidden = samples.where((~seen).nonzero()[:: self.config.hidden_every, 0])
+        samples = samples.where(seen)
+
+        logits, features = self.field.geometry(samples.points(batch.origins, batch.directions))
+        weights, _ = composite(samples, self.field.to_density(logits) * self.config.length)
+        colors = self.field.color(features, batch.directions[samples.rays])
+        opacity = add_up(samples, weights)
+        color = add_up(samples, weights[:, None] * colors) + (1 - opacity[:, None])
+
+        terms = {"color": soft_l1(color, batch.colors, self.config.softness)}
+        if batch.masks is not None:
+            terms["mask"] = F.mse_loss(opacity, batch.masks)
+        if self.config.distortion:
+            terms["distortion"] = spread(samples, weights, self.config.length).mean()
+        if self.config.solid:
+            terms["solid"] = self._hollowness(hidden.points(batch.origins, batch.directions))
+        loss = sum(
+            (getattr(self.config, name) * term for name, term in terms.items()), color.new_zeros(())
+        )
+        detached = {name: term.detach() for name, term in terms.items()}
+        return StepResult(loss, F.mse_loss(color.detach(), batch.colors), detached)
+
+    def _hollowness(self, hidden: Tensor) -> Tensor:
+        """Share of the wanted density that points (P, 3) lack which no light gets to, a scalar.
+
+        The inside of an object, which the views say nothing about, becomes solid by it. What is
+        empty because other rays say so stays empty: there the density has next to no gradient.
+        """
+        lack = F.relu(1 - self.field.density(hidden) / self.config.solid_density)
+        return lack.mean() if len(hidden) else lack.sum()
+
+    def _draw(self, generator: torch.Generator) -> Tensor:
+        """Numbers of random rays: most of them near the masks, if there are any, (R,)."""
+        device = self.rays.origins.device
+        anywhere = torch.randint(len(self.rays), (self.config.rays,), generator=generator)
+        if self.near_object is None:
+            return anywhere.to(device)
+        near = torch.randint(len(self.near_object), (self.config.rays,), generator=generator)
+        is_background = torch.rand(self.config.rays, generator=generator) < self.config.background
+        near = self.near_object[near.to(device)]
+        return torch.where(is_background.to(device), anywhere.to(device), near)
+
+    def after_step(self, step: int) -> None:
+        """Renew the occupancy grid when its time has come."""
+        turn, rest = divmod(step + 1, self.config.occupancy.every)
+        if rest == 0:
+            self.occupancy.renew(self.field.density, turn)
+
+    def _visible(
+        self, samples: Samples, origins: Tensor, directions: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Which samples light reaches, (P,), and the optical depths of these; no gradients."""
+
+        def density(part: Samples) -> Tensor:
+            return self.field.density(part.points(origins, directions))
+
+        return visible(samples, density, self.config.length, _OPAQUE)
+
+    @torch.no_grad()
+    def render(self, origins: Tensor, directions: Tensor) -> Picture:
+        """Render rays (R, 3), (R, 3); the normal is that where the ray ends on average."""
+        chunks = zip(origins.split(_RAYS_AT_ONCE), directions.split(_RAYS_AT_ONCE), strict=True)
+        pictures = [self._render_chunk(*chunk) for chunk in chunks]
+        return Picture(
+            color=torch.cat([picture.color for picture in pictures]),
+            opacity=torch.cat([picture.opacity for picture in pictures]),
+            normal=torch.cat([picture.normal for picture in pictures]),
+        )
+
+    def _render_chunk(self, origins: Tensor, directions: Tensor) -> Picture:
+        samples = self.occupancy.march(origins, directions)
+        seen, optical_depths = self._visible(samples, origins, directions)
+        samples = samples.where(seen)
+        weights, _ = composite(samples, optical_depths)
+        opacity = add_up(samples, weights)
+        depth = add_up(samples, weights * samples.depths) / opacity.clamp_min(1e-6)
+
+        chosen = weights > 1e-3
+        samples, weights = samples.where(chosen), weights[chosen]
+        _, features = self.field.geometry(samples.points(origins, directions))
+        colors = self.field.color(features, directions[samples.rays])
+        color = add_up(samples, weights[:, None] * colors)
+        color = color + (1 - add_up(samples, weights))[:, None]
+
+        hit = (opacity > 1e-2).nonzero()[:, 0]
+        normal = torch.zeros_like(origins)
+        ends = origins[hit] + directions[hit] * depth[hit, None]
+        normal[hit] = self._normals(ends) * opacity[hit, None]
+        return Picture(color.clamp(0, 1), opacity, normal)
+
+    def _normals(self, points: Tensor) -> Tensor:
+        """Unit vectors (P, 3) against the slope of the density at points (P, 3).
+
+        Differences between the corners of a tetrahedron, whose sides are about as long as the
+        cells that matter; a derivative would show the single cells of the encoding.
+        """
+        corners = torch.tensor(
+            [[1.0, 1.0, 1.0], [1.0, -1.0, -1.0], [-1.0, 1.0, -1.0], [-1.0, -1.0, 1.0]],
+            device=points.device,
+        )
+        around = (points[:, None] + self.config.length * corners).flatten(0, 1)
+        logits = self.field.geometry(around)[0].view(-1, 4)
+        return F.normalize(-logits @ corners, dim=-1)
+
+    @torch.no_grad()
+    def shape(self) -> Grid:
+        """Sample the density in the occupied cells, as a length to the surface at `level`.
+
+        The logits of the density, which are less curved than itself, are divided by their slope
+        on the surface.
+
+        Raises:
+            ValueError: the density is nowhere as high as the level.
+        """
+        resolution = self.config.mesh_resolution
+        spacing = 2 * OBJECT_HALF_SIZE / resolution
+        first = -OBJECT_HALF_SIZE + spacing / 2
+        axis = first + spacing * torch.arange(resolution, device=self.rays.origins.device)
+        level = float(np.log(np.expm1(self.config.level / self.config.network.density_scale)))
+
+        planes = []
+        for x in axis:
+            y, z = torch.meshgrid(axis, axis, indexing="ij")
+            points = torch.stack([x.expand_as(y), y, z], dim=-1).view(-1, 3)
+            plane = torch.full_like(points[:, 0], torch.inf)
+            occupied = self.occupancy.contains(points)
+            plane[occupied] = level - self.field.geometry(points[occupied])[0]
+            planes.append(plane.view(resolution, resolution))
+        lack = torch.stack(planes).cpu().numpy()
+        if not (lack < 0).any():
+            highest = self.config.network.density_scale * np.logaddexp(0, level - lack.min())
+            raise ValueError(
+                f"the density is at most {highest:.3g}, nowhere above the level of the surface, "
+                f"{self.config.level:g}: nothing was learned (are the masks empty?), or lower "
+                "nerf.level"
+            )
+        return Grid(_as_lengths(lack, spacing), first, spacing)
+
+
+def _as_lengths(lack: np.ndarray, spacing: float) -> np.ndarray:
+    """Scale values (V, V, V) to lengths by their slope at 0, and bound them by some cells."""
+    steps = []
+    for axis in range(3):
+        a, b = np.moveaxis(lack, axis, 0)[:-1], np.moveaxis(lack, axis, 0)[1:]
+        crossing = ((a < 0) != (b < 0)) & np.isfinite(a) & np.isfinite(b)
+        steps.append(np.abs(a[crossing] - b[crossing]))
+    changes = np.concatenate(steps)
+    slope = float(np.median(changes)) / spacing if len(changes) else 1.0
+    most = 4 * spacing
+    return np.clip(lack / max(slope, 1e-6), -most, most).astype(np.float32)
+
+
+def _grown_masks(views: Views, config: NeRFConfig) -> np.ndarray:
+    """Masks with a margin, bool (N, S, S)."""
+    assert views.masks is not None
+    masks = views.masks >= _FOREGROUND
+    empty = [str(k) for k, mask in enumerate(masks) if not mask.any()]
+    if empty:
+        raise ValueError(f"the masks of the views {', '.join(empty)} are empty")
+    return np.stack([silhouette_distance(mask) for mask in masks]) <= config.margin * views.size
+
+
+def _near_object(views: Views, config: NeRFConfig) -> Tensor:
+    """Numbers of the rays in the neighbourhood of the masks, int64."""
+    return torch.from_numpy(_grown_masks(views, config).reshape(-1).nonzero()[0])
+
+
+def _candidates(views: Views, config: NeRFConfig) -> Tensor:
+    """Cells of the occupancy grid that enough of the grown masks show, bool (V, V, V)."""
+    axis = (torch.arange(_CANDIDATES) + 0.5) * (2 * OBJECT_HALF_SIZE / _CANDIDATES)
+    lattice = torch.meshgrid(*[axis - OBJECT_HALF_SIZE] * 3, indexing="ij")
+    points = torch.stack(lattice, dim=-1).view(-1, 3)
+    votes = torch.zeros(len(points))
+    masks = torch.from_numpy(_grown_masks(views, config))
+    cameras = views.cameras
+    for mask, intrinsics, pose in zip(
+        masks, cameras.intrinsics, cameras.world_to_camera, strict=True
+    ):
+        pixels, _ = project(
+            points, torch.from_numpy(intrinsics).float(), torch.from_numpy(pose).float()
+        )
+        cells = pixels.floor().long()
+        clamped = cells.clamp(0, views.size - 1)
+        votes += mask[clamped[:, 1], clamped[:, 0]] & (cells == clamped).all(dim=-1)
+    enough = (votes >= config.agreement * len(masks)).view(1, 1, *lattice[0].shape)
+    return F.interpolate(enough.float(), (config.occupancy.resolution,) * 3)[0, 0] > 0

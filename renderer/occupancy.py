@@ -1,0 +1,348 @@
+"""Which cells of the object's cube hold anything, and the samples of rays that lie in them.
+
+Samples are packed: those of all rays one after the other, with the number of their ray. Shape
+letters: R rays, P samples of all rays together, V cells a side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from multiview.runtime import check_positive
+from renderer.rays import OBJECT_HALF_SIZE, depths_in_cube, inside_object_cube
+
+DensityFunction = Callable[[Tensor], Tensor]
+"""Densities (P,), a world unit, of points (P, 3)."""
+
+_CHUNK = 1 << 18
+_COARSE = 8
+"""Cells a side of a coarse cell, in which a ray is looked at first."""
+
+
+@dataclass(frozen=True)
+class OccupancyConfig:
+    """Settings of the grid; the defaults are the published ones where there are such.
+
+    Attributes:
+        resolution: V, cells a side.
+        every: training steps between renewals.
+        parts: a renewal looks at every so many-th cell, another part each time.
+        threshold: optical depth of one sample from which on its cell counts as occupied.
+        memory: how many times the threshold a cell remembers at most.
+        decay: factor of what a cell remembers, each time that it is looked at.
+    """
+
+    resolution: int = 128
+    every: int = 16
+    parts: int = 1
+    threshold: float = 0.01
+    memory: float = 4.0
+    decay: float = 0.9
+
+    def __post_init__(self) -> None:
+        check_positive(self)
+        if not 0 < self.threshold < 1:
+            raise ValueError(f"occupancy.threshold must be between 0 and 1, got {self.threshold}")
+        if self.memory < 1:
+            raise ValueError(f"occupancy.memory must be at least 1, got {self.memory}")
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"occupancy.decay must be in [0, 1), got {self.decay}")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """P samples of R rays, ray by ray, from the camera on.
+
+    Attributes:
+        rays: number of each sample's ray, never falling, int64 (P,).
+        ranks: number of each sample on its ray, int64 (P,).
+        depths: (P,).
+        num_rays: R; rays may have no samples.
+    """
+
+    rays: Tensor
+    ranks: Tensor
+    depths: Tensor
+    num_rays: int
+
+    def __len__(self) -> int:
+        return len(self.rays)
+
+    def where(self, chosen: Tensor) -> Samples:
+        """Return the samples that are chosen, bool (P,) or numbers; their ranks stay."""
+        return Samples(self.rays[chosen], self.ranks[chosen], self.depths[chosen], self.num_rays)
+
+    def within(self, budget: int) -> Samples:
+        """Return all samples of the first rays, as many as have at most `budget` together.
+
+        At least one ray is left, whatever its number of samples.
+        """
+        if len(self) <= budget:
+            return self
+        num_rays = max(1, int(self.rays[budget]))
+        kept = self.where(self.rays < num_rays)
+        return Samples(kept.rays, kept.ranks, kept.depths, num_rays)
+
+    def points(self, origins: Tensor, directions: Tensor) -> Tensor:
+        """Where the samples lie, (P, 3), on rays (R, 3)."""
+        return origins[self.rays] + directions[self.rays] * self.depths[:, None]
+
+
+def composite(samples: Samples, optical_depths: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights T_i (1 - exp(-tau_i)) of samples, with T_i = exp(-sum_{j<i} tau_j) (NeRF Eq. 3).
+
+    Args:
+        samples: P of them.
+        optical_depths: tau, density times length, (P,).
+
+    Returns:
+        weights and T, both (P,).
+    """
+    if not len(samples):
+        return optical_depths, optical_depths
+    width = int(samples.ranks.max()) + 1
+    rows = optical_depths.new_zeros(samples.num_rays, width)
+    rows[samples.rays, samples.ranks] = optical_depths
+    before = (rows.cumsum(dim=1) - rows)[samples.rays, samples.ranks]
+    transmittance = torch.exp(-before)
+    return transmittance * -torch.expm1(-optical_depths), transmittance
+
+
+def spread(samples: Samples, weights: Tensor, length: float) -> Tensor:
+    """How far apart the weights of each ray lie (mip-NeRF 360, Eq. 15).
+
+    Args:
+        samples: P of them, in order.
+        weights: (P,).
+        length: of a sample.
+
+    Returns:
+        sum over all pairs of the product of their weights and their distance, and a third of
+        the length times the squared weight within each sample, world units, (R,).
+    """
+    if not len(samples):
+        return weights.new_zeros(samples.num_rays)
+    width = int(samples.ranks.max()) + 1
+    place = samples.rays, samples.ranks
+    rows = weights.new_zeros(samples.num_rays, width, 2)
+    rows[place] = torch.stack([weights, weights * samples.depths], dim=-1)
+    before = (rows.cumsum(dim=1) - rows)[place]
+    pairs = 2 * weights * (samples.depths * before[:, 0] - before[:, 1])
+    return add_up(samples, pairs + weights.square() * (length / 3))
+
+
+def add_up(samples: Samples, values: Tensor) -> Tensor:
+    """Sums of the samples' values (P, ...) ray by ray, (R, ...)."""
+    out = values.new_zeros(samples.num_rays, *values.shape[1:])
+    return out.index_add(0, samples.rays, values)
+
+
+def _look_up(grid: Tensor, cell: float, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+    """Values of cells (V, V, V) of a given side at places (...); outside, of the nearest cells."""
+    size = len(grid)
+    i, j, k = (((a + OBJECT_HALF_SIZE) / cell).long().clamp(0, size - 1) for a in (x, y, z))
+    return grid.flatten()[(i * size + j) * size + k]
+
+
+def _on_rays(
+    grid: Tensor, cell: float, origins: Tensor, directions: Tensor, depths: Tensor
+) -> Tensor:
+    """Values (B, n) of cells at depths (B, n) on rays (B, 3), (B, 3)."""
+    x, y, z = (origins[:, i, None] + directions[:, i, None] * depths for i in range(3))
+    return _look_up(grid, cell, x, y, z)
+
+
+@torch.no_grad()
+def visible(
+    samples: Samples,
+    density: Callable[[Samples], Tensor],
+    length: float,
+    most: float,
+    slab: int = 8,
+) -> tuple[Tensor, Tensor]:
+    """Tell which samples do not lie behind opaque ones, without looking at all of them.
+
+    Every ray is followed for `slab` samples at a time until it is opaque.
+
+    Args:
+        samples: P of them.
+        density: densities of some of the samples, a world unit.
+        length: of a sample.
+        most: optical depth at which a ray ends.
+        slab: samples of a ray between two looks.
+
+    Returns:
+        bool, which have an optical depth below `most` in front of them, (P,), and the optical
+        depths of these alone.
+    """
+    passed = samples.depths.new_zeros(samples.num_rays)
+    thickness = torch.zeros_like(samples.depths)
+    seen = torch.zeros_like(samples.rays, dtype=torch.bool)
+    left = torch.arange(len(samples), device=seen.device)
+    first = 0
+    while len(left):
+        chosen = samples.ranks[left] < first + slab
+        numbers, left = left[chosen], left[~chosen]
+        part = samples.where(numbers)
+        thickness[numbers] = density(part) * length
+        rows = thickness.new_zeros(samples.num_rays, slab)
+        rows[part.rays, part.ranks - first] = thickness[numbers]
+        before = passed[:, None] + rows.cumsum(dim=1) - rows
+        seen[numbers] = before[part.rays, part.ranks - first] < most
+        passed = passed + rows.sum(dim=1)
+        left = left[passed[samples.rays[left]] < most]
+        first += slab
+    return seen, thickness[seen]
+
+
+class OccupancyGrid(nn.Module):
+    """What cells of the cube |x|, |y|, |z| <= 0.6 a ray must be sampled in.
+
+    A cell remembers the most that was found in it, fading; occupied are the cells that remember
+    enough, and their neighbours, so that what is there can grow. All state is in the buffers.
+    """
+
+    remembered: Tensor
+    occupied: Tensor
+    coarse: Tensor
+    box: Tensor
+
+    def __init__(
+        self, config: OccupancyConfig, length: float, candidates: Tensor | None = None
+    ) -> None:
+        """Start with what might be occupied.
+
+        Args:
+            config: sizes.
+            length: of a sample, world units.
+            candidates: bool, indexed x, y, z, (V, V, V); None: every cell.
+        """
+        super().__init__()
+        self.config = config
+        self.length = length
+        cells = (config.resolution,) * 3
+        start = torch.ones(cells) if candidates is None else candidates.float()
+        if start.shape != cells:
+            raise ValueError(f"expected candidates of shape {cells}, got {tuple(start.shape)}")
+        self.register_buffer("remembered", start * config.memory * config.threshold)
+        self.register_buffer("occupied", torch.zeros_like(start, dtype=torch.bool))
+        coarse = (-(-config.resolution // _COARSE),) * 3
+        self.register_buffer("coarse", torch.zeros(coarse, dtype=torch.bool, device=start.device))
+        self.register_buffer("box", torch.zeros(2, 3, device=start.device))
+        self._mark()
+
+        self._block = max(1, int(_COARSE * self.cell / length))
+
+    @property
+    def cell(self) -> float:
+        """Side of a cell, world units."""
+        return 2 * OBJECT_HALF_SIZE / self.config.resolution
+
+    def contains(self, points: Tensor) -> Tensor:
+        """Tell which points (..., 3) lie in occupied cells; none outside the cube does."""
+        return _look_up(self.occupied, self.cell, *points.unbind(dim=-1)) & inside_object_cube(
+            points
+        )
+
+    def march(self, origins: Tensor, directions: Tensor, shifts: Tensor | None = None) -> Samples:
+        """Sample rays at equal distances, in occupied cells only.
+
+        The samples lie at (k + shift) times the length, k = 0, 1, ...; which of them are kept
+        depends on their own cells alone.
+
+        Args:
+            origins: (R, 3).
+            directions: unit, (R, 3).
+            shifts: in [0, 1), (R,); None for 0.5.
+        """
+        centre, half = self.box.mean(dim=0), (self.box[1] - self.box[0]).clamp_min(1e-6) / 2
+        near, far = depths_in_cube((origins - centre) / half, directions / half, 1.0)
+        shifts = torch.full_like(near, 0.5) if shifts is None else shifts
+        hits = (far > near).nonzero()[:, 0]
+        blocks, first = self._blocks(origins, directions, near, far, shifts, hits)
+
+        steps = torch.arange(self._block, device=origins.device)
+        depths = (first[:, None] + steps + shifts[blocks, None]) * self.length  # (B, n)
+        kept = (depths >= near[blocks, None]) & (depths <= far[blocks, None])
+        kept &= _on_rays(self.occupied, self.cell, origins[blocks], directions[blocks], depths)
+        rays = blocks[:, None].expand_as(kept)[kept]
+        counts = torch.bincount(rays, minlength=len(origins))
+        starts = counts.cumsum(dim=0) - counts
+        ranks = torch.arange(len(rays), device=rays.device) - starts[rays]
+        return Samples(rays, ranks, depths[kept], len(origins))
+
+    def _blocks(
+        self,
+        origins: Tensor,
+        directions: Tensor,
+        near: Tensor,
+        far: Tensor,
+        shifts: Tensor,
+        hits: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Find the stretches of n samples that come close to an occupied cell.
+
+        Half of a stretch is at most half a coarse cell long, so that its middle lies in a coarse
+        cell next to those of its samples.
+
+        Returns:
+            the rays of B stretches, in order, and the number of their first sample, both (B,).
+        """
+        first = (near[hits] / self.length - shifts[hits]).ceil()
+        last = (far[hits] / self.length - shifts[hits]).floor()
+        count = int((last - first).max()) // self._block + 1 if len(hits) else 0
+        first = first[:, None] + self._block * torch.arange(count, device=hits.device)
+        middles = (first + (self._block - 1) / 2 + shifts[hits, None]) * self.length
+        near_any = _on_rays(
+            self.coarse, _COARSE * self.cell, origins[hits], directions[hits], middles
+        )
+        near_any &= first <= last[:, None]
+        return hits[near_any.nonzero()[:, 0]], first[near_any]
+
+    @torch.no_grad()
+    def renew(self, density: DensityFunction, turn: int) -> None:
+        """Look at a part of the cells, each at one random point.
+
+        Args:
+            density: the current one.
+            turn: number of the renewal, which alone decides on the cells and on the points.
+        """
+        config, size = self.config, self.config.resolution
+        device = self.remembered.device
+        numbers = torch.arange(turn % config.parts, size**3, config.parts)
+        generator = torch.Generator().manual_seed(turn)
+        jitter = torch.rand(len(numbers), 3, generator=generator).to(device)
+        numbers = numbers.to(device)
+        cells = torch.stack([numbers // size**2, numbers // size % size, numbers % size], dim=-1)
+        points = (cells + jitter) * self.cell - OBJECT_HALF_SIZE
+        found = torch.cat([density(chunk) for chunk in points.split(_CHUNK)]) * self.length
+        flat = self.remembered.view(-1)
+        flat[numbers] = torch.maximum(
+            flat[numbers] * config.decay, found.clamp_max(config.memory * config.threshold)
+        )
+        self._mark()
+
+    def replace(self, occupied: Tensor) -> None:
+        """Forget what was found, and take these cells for occupied, bool (V, V, V)."""
+        self.remembered.copy_(occupied * self.config.memory * self.config.threshold)
+        self._mark()
+
+    @torch.no_grad()
+    def _mark(self) -> None:
+        """Derive the occupied cells and the box around them from what is remembered."""
+        enough = (self.remembered >= self.config.threshold).float()
+        grown = F.max_pool3d(enough[None], 3, stride=1, padding=1)[0] > 0
+        self.occupied.copy_(grown)
+        coarse = F.max_pool3d(grown.float()[None], _COARSE, ceil_mode=True)
+        self.coarse.copy_(F.max_pool3d(coarse, 3, stride=1, padding=1)[0])
+        found = grown.nonzero()
+        if len(found):
+            corners = torch.stack([found.amin(dim=0), found.amax(dim=0) + 1])
+            self.box.copy_(corners * self.cell - OBJECT_HALF_SIZE)
+        else:
+            self.box.zero_()

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from multiview.images import views_to_strip
+from multiview.views import read_views, read_views_and_alpha
+from tests.evaluation.conftest import ring_of_views, save_views
+
+
+def test_views_come_in_the_order_of_their_names_and_in_0_to_1(tmp_path: Path):
+    views = read_views(save_views(tmp_path / "a", ring_of_views()))
+    assert views.shape == (16, 64, 64, 3)
+    assert views.dtype == np.float32
+    np.testing.assert_allclose(views, ring_of_views(), atol=0.5 / 255 + 1e-6)
+
+
+def test_a_strip_holds_the_same_views_as_a_folder(tmp_path: Path):
+    folder = save_views(tmp_path / "a", ring_of_views())
+    strip = (views_to_strip(ring_of_views()) * 255).round().astype(np.uint8)
+    Image.fromarray(strip).save(tmp_path / "0.png")
+    np.testing.assert_array_equal(read_views(tmp_path / "0.png"), read_views(folder))
+
+
+def test_rgba_views_are_composited_on_white(tmp_path: Path):
+    rgba = np.zeros((16, 16, 16, 4))
+    rgba[:, :, :8] = [1.0, 0.0, 0.0, 128 / 255]
+    views = read_views(save_views(tmp_path / "a", rgba))
+    np.testing.assert_allclose(views[:, :, 8:], 1.0)
+    np.testing.assert_allclose(views[3, 5, 2], [1.0, 127 / 255, 127 / 255], atol=1e-6)
+
+
+def test_missing_views_are_named(tmp_path: Path):
+    folder = save_views(tmp_path / "a", ring_of_views(16))
+    for name in ("003.png", "011.png"):
+        (folder / name).unlink()
+    with pytest.raises(FileNotFoundError, match=r"14 of 16 .* missing: 003\.png, 011\.png$"):
+        read_views(folder)
+
+
+def test_a_folder_that_does_not_exist_is_named(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match="nowhere: no such folder of views"):
+        read_views(tmp_path / "nowhere")
+
+
+def test_views_of_another_size_are_named(tmp_path: Path):
+    folder = save_views(tmp_path / "a", ring_of_views(32))
+    Image.new("RGB", (48, 40)).save(folder / "005.png")
+    with pytest.raises(ValueError, match=r"most have 32 x 32 pixels, but not 005\.png \(48 x 40\)"):
+        read_views(folder)
+
+
+def test_views_must_be_square(tmp_path: Path):
+    folder = tmp_path / "a"
+    save_views(folder, np.zeros((16, 20, 30, 3)))
+    with pytest.raises(ValueError, match=r"30 x 20 pixels .*expected square"):
+        read_views(folder)
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ((64, 16), "64 x 16 pixels .*this looks like 4 views of 16 px, expected 16 square views"),
+        ((2048, 256), "this looks like 8 views of 256 px, expected 16"),
+        ((256, 256), "this looks like one view of 256 px"),
+        ((32, 512), "this looks like 16 views of 32 px below one another, expected 16 .*side by"),
+        ((32, 64), "this looks like 2 views of 32 px below one another"),
+        ((511, 32), "this looks like 16 views, 1 pixels too narrow for their height"),
+        ((513, 32), "this looks like 16 views, 1 pixels too wide for their height"),
+        ((100, 32), "this is no row of square views, expected 16"),
+    ],
+)
+def test_an_image_that_is_no_strip_of_sixteen_is_refused_and_named(tmp_path: Path, size, message):
+    Image.new("RGB", size).save(tmp_path / "0.png")
+    with pytest.raises(ValueError, match=rf"0\.png: .*{message}"):
+        read_views(tmp_path / "0.png")
+
+
+@pytest.mark.parametrize("size", [16, 64, 100])
+def test_a_strip_of_any_size_is_read(tmp_path: Path, size: int):
+    Image.new("RGB", (16 * size, size)).save(tmp_path / "0.png")
+    assert read_views(tmp_path / "0.png").shape == (16, size, size, 3)
+
+
+def test_views_of_fifteen_pixels_are_too_small(tmp_path: Path):
+    Image.new("RGB", (16 * 15, 15)).save(tmp_path / "0.png")
+    with pytest.raises(ValueError, match="15 x 15 pixels, expected at least 16 x 16"):
+        read_views(tmp_path / "0.png")
+    with pytest.raises(ValueError, match="15 x 15 pixels, expected at least 16 x 16"):
+        read_views(save_views(tmp_path / "a", np.ones((16, 15, 15, 3))))
+
+
+def rgba_views() -> np.ndarray:
+    """Views whose alpha is their number, in 16ths."""
+    views = np.ones((16, 16, 16, 4))
+    views[..., 3] = np.arange(16)[:, None, None] / 15
+    return views
+
+
+def test_the_alpha_of_a_strip_and_of_a_folder_is_that_of_each_view(tmp_path: Path):
+    folder = save_views(tmp_path / "a", rgba_views())
+    strip = (views_to_strip(rgba_views()) * 255).round().astype(np.uint8)
+    Image.fromarray(strip).save(tmp_path / "0.png")
+    for path in (folder, tmp_path / "0.png"):
+        _, alpha = read_views_and_alpha(path)
+        np.testing.assert_allclose(alpha, rgba_views()[..., 3], atol=1e-6)
+
+
+def test_alpha_that_says_nothing_is_none(tmp_path: Path):
+    opaque, some_without = np.ones((16, 16, 16, 4)), save_views(tmp_path / "a", rgba_views())
+    Image.new("RGB", (16, 16)).save(some_without / "004.png")
+    for folder in (save_views(tmp_path / "b", opaque), some_without):
+        assert read_views_and_alpha(folder)[1] is None
+    assert read_views_and_alpha(save_views(tmp_path / "c", opaque[..., :3]))[1] is None
+
+
+def test_a_damaged_view_is_named(tmp_path: Path):
+    folder = save_views(tmp_path / "a", ring_of_views(16))
+    (folder / "007.png").write_bytes(b"not a picture")
+    with pytest.raises(ValueError, match=r"007\.png: not an image"):
+        read_views(folder)

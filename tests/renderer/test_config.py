@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from multiview.runtime import load_config
+from renderer.config import PRESETS, Kind, Preset, RendererConfig, load_renderer_config
+from renderer.mlp_neus import MLPNeuSConfig
+from tests.conftest import ROOT
+from tests.renderer.small_runs import TINY, TINY_YAML
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("ne*.yaml")), ids=lambda p: p.name)
+@pytest.mark.parametrize("preset", get_args(Preset))
+def test_every_file_is_read_with_every_preset(path: Path, preset: Preset):
+    expected = {"neus": "grid", "neus-mlp": "mlp", "nerf": "nerf"}[path.stem]
+    assert load_renderer_config(path, preset).kind == expected
+
+
+@pytest.mark.parametrize("kind", get_args(Kind))
+@pytest.mark.parametrize("preset", get_args(Preset))
+def test_presets_change_only_their_own_kind(tmp_path: Path, kind: Kind, preset: Preset):
+    for change in PRESETS[kind][preset]:
+        assert change.startswith(f"{kind}.")
+    (tmp_path / "a.yaml").write_text(f"kind: {kind}\n")
+    load_renderer_config(tmp_path / "a.yaml", preset)
+
+
+def test_the_published_file_holds_the_published_values():
+    assert load_renderer_config(ROOT / "configs" / "neus-mlp.yaml") == RendererConfig(kind="mlp")
+
+
+def test_overrides_go_before_presets_and_those_before_the_file(tmp_path: Path):
+    path = tmp_path / "a.yaml"
+    path.write_text("kind: mlp\nmlp: {steps: 7, rays: 8, anneal_steps: 9}\n")
+    assert load_renderer_config(path).mlp == MLPNeuSConfig(steps=7, rays=8, anneal_steps=9)
+    fast = load_renderer_config(path, "fast", ["mlp.rays=5"]).mlp
+    assert (fast.steps, fast.rays, fast.anneal_steps) == (1000, 5, 9)
+
+
+def test_the_preset_is_that_of_the_kind_that_an_override_chooses(tmp_path: Path):
+    (tmp_path / "a.yaml").write_text("kind: nerf\n")
+    config = load_renderer_config(tmp_path / "a.yaml", "fast", ["kind=mlp"])
+    assert (config.kind, config.mlp.steps) == ("mlp", 1000)
+
+
+def test_half_precision_is_turned_on_for_the_kind(tmp_path: Path):
+    (tmp_path / "a.yaml").write_text("kind: mlp\n")
+    assert load_renderer_config(tmp_path / "a.yaml", half=True).section.half
+    assert not load_renderer_config(tmp_path / "a.yaml").section.half
+
+
+def test_the_tests_own_file_is_their_configuration(tmp_path: Path):
+    (tmp_path / "a.yaml").write_text(TINY_YAML)
+    assert load_config(RendererConfig, tmp_path / "a.yaml") == TINY
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("knd=mlp", "knd"),
+        ("kind=voxels", "grid"),
+        ("segmenter=magic", "white"),
+        ("mlp.rays=0", "MLPNeuSConfig.rays must be positive"),
+        ("mlp.rays=many", "mlp.rays"),
+        ("mlp.networks.sdf.widht=3", "widht"),
+        ("log_every=0", "RendererConfig.log_every must be positive"),
+        ("use_mask=perhaps", "use_mask"),
+    ],
+)
+def test_values_that_make_no_sense_are_named(override: str, message: str):
+    with pytest.raises(ValueError, match=f"neus-mlp.yaml with --set {override}: .*{message}"):
+        load_renderer_config(ROOT / "configs" / "neus-mlp.yaml", overrides=[override])
+
+
+def test_settings_are_what_the_result_depends_on():
+    settings = TINY.settings()
+    assert settings["mlp"]["sampling"]["coarse"] == 16
+    assert {"kind", "use_mask", "segmenter", "mlp"} <= set(settings)
+    assert not {"nerf", "grid", "log_every", "save_every"} & set(settings)

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from renderer.fields import NeuSField
+from renderer.method import all_rays
+from renderer.mlp_neus import HalfPrecision, MLPNeuS, MLPNeuSConfig, sample_near_surface
+from renderer.neus import sample_depths
+from renderer.training import Training
+from tests.renderer.small_runs import TINY_MLP, ellipsoid, ellipsoid_views
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """More do not help so small networks, and fight for the cores with whatever else runs."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def tiny(masks: bool = True, **changes: object) -> MLPNeuS:
+    torch.manual_seed(0)
+    return MLPNeuS(replace(TINY_MLP, **changes), ellipsoid_views(masks), CPU)
+
+
+def test_the_defaults_are_the_published_ones():
+    config = MLPNeuSConfig()
+    assert (config.steps, config.rays, config.foreground_rays) == (2000, 3584, 512)
+    assert (config.anneal_steps, config.pixel_offset, config.resolution) == (200, 0.0, 512)
+    assert (config.loss.color, config.loss.mask, config.loss.eikonal) == (0.5, 1.0, 0.1)
+    assert config.networks.init_variance == 0.3
+
+
+def test_the_parameters_have_the_published_names():
+    method = tiny()
+    NeuSField(TINY_MLP.networks).load_published(method.state_dict())
+    assert set(method.state_dict()) == {f"renderer.{n}" for n in method.renderer.state_dict()}
+    assert "renderer.sdf_network.lin0.weight_g" in method.state_dict()
+
+
+def test_all_parameters_are_trained_at_the_rate_of_the_step():
+    method = tiny()
+    (group,) = method.parameter_groups()
+    assert {id(p) for p in group.parameters} == {id(p) for p in method.parameters()}
+    assert method.learning_rates(0) == [pytest.approx(1e-3 * 0.02)]
+    assert method.learning_rates(5) == [1e-3]
+
+
+def test_a_step_takes_rays_from_everywhere_and_more_from_inside_the_masks():
+    method = tiny()
+    masks = torch.from_numpy(ellipsoid()[..., 3].reshape(-1))
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.stack([method._draw_rays(generator) for _ in range(20)])
+    assert drawn.shape == (20, 96 + 32)
+    assert (masks[drawn[:, 96:]] > 0.5).all()
+    assert (masks[drawn[:, :96]] > 0.5).float().mean() == pytest.approx(
+        (masks > 0.5).float().mean().item(), abs=0.03
+    )
+    assert len(drawn.unique()) > 2000  # of 16384
+
+
+def test_without_masks_all_rays_are_from_everywhere_and_the_mask_term_is_zero():
+    method = tiny(masks=False)
+    masks = torch.from_numpy(ellipsoid()[..., 3].reshape(-1))
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.cat([method._draw_rays(generator)[96:] for _ in range(20)])
+    assert len(drawn) == 20 * 32
+    assert (masks[drawn] < 0.5).float().mean() > 0.6
+    assert method.training_step(0, generator).terms["mask"] == 0
+
+
+def test_empty_masks_are_refused():
+    views = ellipsoid_views()
+    with pytest.raises(ValueError, match="all masks are empty"):
+        MLPNeuS(TINY_MLP, replace(views, masks=np.zeros_like(views.masks)), CPU)
+
+
+def test_the_same_seeds_give_the_same_step_and_others_do_not():
+    losses = [
+        tiny().training_step(3, torch.Generator().manual_seed(seed)).loss.item()
+        for seed in (0, 0, 1)
+    ]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_samples_are_shifted_at_random_in_training_and_not_when_looking(monkeypatch):
+    seen = []
+
+    def record(*arguments: object) -> Tensor:
+        seen.append(arguments[-1])
+        return sample_depths(*arguments)
+
+    monkeypatch.setattr("renderer.mlp_neus.sample_depths", record)
+    method, generator = tiny(), torch.Generator().manual_seed(0)
+    method.training_step(0, generator)
+    method.training_step(0, generator)
+    rays = all_rays(ellipsoid_views(), 0.0, CPU).at(torch.arange(3))
+    method.render(rays.origins, rays.directions)
+    first, second, looking = seen
+    assert first.shape == (96 + 32,)
+    assert 0 <= first.min() < 0.1 < 0.9 < first.max() < 1
+    assert not torch.equal(first, second)
+    assert looking is None
+
+
+def test_surfaces_that_face_away_count_in_the_first_steps_only():
+    losses = [
+        tiny().training_step(step, torch.Generator().manual_seed(0)).loss.item()
+        for step in (0, 10, 20, 30)  # annealed over 20
+    ]
+    assert len({*losses[:3]}) == 3
+    assert losses[2] == losses[3]
+
+
+def test_an_untrained_network_is_a_ball_and_thirty_steps_bring_it_nearer_to_the_views():
+    training = Training(tiny(steps=30), 0)
+    grid = training.method.shape()
+    centre = len(grid.sdf) // 2
+    assert grid.sdf.shape == (24, 24, 24)
+    assert grid.sdf[centre, centre, centre] < 0 < grid.sdf[0, 0, 0]
+    first = [training.advance() for _ in range(3)]
+    rest = [training.advance() for _ in range(27)]
+    assert sum(r.loss.item() for r in rest[-3:]) < 0.6 * sum(r.loss.item() for r in first)
+    assert rest[-1].squared_error < 0.5 * first[0].squared_error
+
+
+def test_looking_in_chunks_gives_the_same_as_at_once_and_changes_nothing():
+    method = tiny()
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    rays = all_rays(ellipsoid_views(), 0.0, CPU).at(torch.arange(500, 540))
+    whole = method.render(rays.origins, rays.directions)
+    method.config = replace(method.config, rays_at_once=7)
+    parts = method.render(rays.origins, rays.directions)
+    for name in ("color", "opacity", "normal"):
+        assert_close(getattr(parts, name), getattr(whole, name), atol=1e-5, rtol=0)
+        assert not getattr(whole, name).requires_grad
+    assert whole.color.shape == whole.normal.shape == (40, 3)
+    assert whole.opacity.shape == (40,)
+    assert 0 <= whole.opacity.min() < 0.2 < 0.8 < whole.opacity.max() <= 1
+    assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
+
+
+def blob(points: Tensor) -> Tensor:
+    """A ball with a thin stick, with gradients of length 1.5."""
+    ball = (points - 0.05).norm(dim=-1) - 0.3
+    stick = torch.maximum(points[:, :2].norm(dim=-1) - 0.023, points[:, 2].abs() - 0.57)
+    return 1.5 * torch.minimum(ball, stick)
+
+
+@pytest.mark.parametrize("resolution", [16, 61, 80])
+def test_the_lattice_is_exact_near_the_surface_and_has_the_right_sign_elsewhere(resolution: int):
+    asked = []
+
+    def counted(points: Tensor) -> Tensor:
+        asked.append(len(points))
+        return blob(points)
+
+    grid = sample_near_surface(counted, resolution, CPU)
+    assert grid.sdf.shape == (resolution,) * 3
+    assert grid.first == -0.6
+    assert grid.first + (resolution - 1) * grid.spacing == pytest.approx(0.6)
+    axis = torch.linspace(-0.6, 0.6, resolution)
+    exact = blob(torch.cartesian_prod(axis, axis, axis)).reshape(grid.sdf.shape).numpy()
+    near = np.abs(exact) < 1.5 * grid.spacing  # all that marching cubes interpolates
+    np.testing.assert_allclose(grid.sdf[near], exact[near], atol=1e-5)
+    np.testing.assert_array_equal(grid.sdf < 0, exact < 0)
+    if resolution == 80:
+        assert sum(asked) < 0.75 * resolution**3
+
+
+def test_a_lattice_too_coarse_for_its_blocks_is_refused():
+    with pytest.raises(ValueError, match="resolution must be at least 16"):
+        MLPNeuSConfig(resolution=15)
+
+
+def test_half_precision_differs_by_its_rounding_only_and_keeps_the_surface_exact():
+    torch.manual_seed(0)
+    field = NeuSField(TINY_MLP.networks)
+    half, points = HalfPrecision(field), torch.rand(50, 3) - 0.5
+    samples, exact = half.surface(points), field.surface(points)
+    assert torch.equal(samples.sdf, exact.sdf)
+    assert torch.equal(samples.gradients, exact.gradients)
+    distances, colours = half.sdf(points), half.color(points, points, points, exact.features)
+    assert distances.dtype == colours.dtype == torch.float32
+    assert 0 < (distances - exact.sdf).abs().max() < 3e-3
+    assert 0 < (colours - field.color(points, points, points, exact.features)).abs().max() < 2e-2
+
+
+def test_half_precision_is_left_out_on_the_cpu():
+    losses = [
+        tiny(half=half).training_step(0, torch.Generator().manual_seed(0)).loss.item()
+        for half in (False, True)
+    ]
+    assert losses[0] == losses[1]

@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from multiview.cameras import orbit_cameras
+from renderer.hash_grid import HashGridConfig
+from renderer.method import Views, all_rays
+from renderer.nerf import FieldConfig, NeRF, NeRFConfig
+from renderer.occupancy import OccupancyConfig
+
+CPU = torch.device("cpu")
+RADIUS = 0.35
+SIZE = 48
+SMALL = NeRFConfig(
+    network=FieldConfig(
+        grid=HashGridConfig(levels=4, features=4, base_resolution=8, max_resolution=32), width=32
+    ),
+    occupancy=OccupancyConfig(resolution=48, decay=0.8),
+    steps=160,
+    rays=512,
+    level=5.0,
+    max_samples=1 << 15,
+    length=0.02,
+    mesh_resolution=64,
+)
+
+
+def ball_views(cameras=None, size: int = SIZE, fine: int = 4) -> Views:
+    """A ball around the origin that is coloured by its normals, anti-aliased."""
+    cameras = orbit_cameras(16, image_size=size) if cameras is None else cameras
+    num = len(cameras.intrinsics)
+    blank = np.ones((num, size * fine, size * fine, 3), dtype=np.float32)
+    rays = all_rays(Views(blank, None, cameras.scaled(fine)), 0.5, CPU)
+    origins, directions = rays.origins.numpy(), rays.directions.numpy()
+    b = (origins * directions).sum(axis=1)
+    root = b**2 - (origins**2).sum(axis=1) + RADIUS**2
+    hit = root > 0
+    points = origins + directions * (-b - np.sqrt(np.maximum(root, 0)))[:, None]
+    colors = np.where(hit[:, None], 0.5 + 0.4 * points / RADIUS, 1.0)
+
+    def shrink(values: np.ndarray) -> np.ndarray:
+        blocks = values.reshape(num, size, fine, size, fine, -1)
+        return blocks.mean(axis=(2, 4)).astype(np.float32)
+
+    return Views(shrink(colors), shrink(hit)[..., 0], cameras)
+
+
+def new_run(config: NeRFConfig, views: Views):
+    torch.manual_seed(0)
+    method = NeRF(config, views, CPU)
+    (group,) = method.parameter_groups()
+    optimizer = torch.optim.Adam(list(group.parameters), lr=1.0, betas=group.betas)
+    return method, optimizer, torch.Generator().manual_seed(0)
+
+
+def train(method, optimizer, generator, first: int, last: int) -> list[float]:
+    losses = []
+    for step in range(first, last):
+        (optimizer.param_groups[0]["lr"],) = method.learning_rates(step)
+        optimizer.zero_grad()
+        result = method.training_step(step, generator)
+        result.loss.backward()
+        optimizer.step()
+        method.after_step(step)
+        losses.append(result.loss.item())
+    return losses
+
+
+@pytest.fixture(scope="module")
+def trained() -> NeRF:
+    run = new_run(SMALL, ball_views())
+    train(*run, 0, SMALL.steps)
+    return run[0]
+
+
+def test_a_ball_is_seen_again_from_between_the_views(trained):
+    all_cameras = orbit_cameras(32, image_size=SIZE)
+    between = replace(
+        all_cameras,
+        **{key: value[[3, 17]] for key, value in vars(all_cameras).items()},
+    )
+    truth = ball_views(between)
+    rays = all_rays(truth, 0.5, CPU)
+    picture = trained.render(rays.origins, rays.directions)
+    error = (picture.color - rays.colors).square().mean().item()
+    assert -10 * math.log10(error) > 25
+    seen, true = picture.opacity > 0.5, rays.masks > 0.5
+    assert (seen & true).sum() / (seen | true).sum() > 0.95
+
+    inner = rays.masks == 1
+    normals = (rays.colors[inner] - 0.5) / 0.4
+    cosines = torch.nn.functional.cosine_similarity(picture.normal[inner], normals)
+    assert cosines.mean() > 0.8
+    assert (picture.normal.norm(dim=-1) <= 1 + 1e-5).all()
+    far = rays.masks == 0
+    assert picture.opacity[far].mean() < 0.02
+
+
+def test_the_shape_of_a_ball_has_its_radius_and_about_its_distances(trained):
+    grid = trained.shape()
+    axis = grid.first + grid.spacing * np.arange(SMALL.mesh_resolution)
+    assert axis[-1] == pytest.approx(-axis[0])
+    x, y, z = np.meshgrid(axis, axis, axis, indexing="ij")
+    radii = np.sqrt(x**2 + y**2 + z**2)
+    assert grid.sdf.dtype == np.float32
+    upper = z > -0.1  # no camera sees the underside
+    inside = (grid.sdf < 0) & upper
+    expected = (radii < RADIUS) & upper
+    assert (inside & expected).sum() / (inside | expected).sum() > 0.9
+    assert inside.sum() == pytest.approx(expected.sum(), rel=0.08)  # the radius to 3 %
+    near = upper & (np.abs(radii - RADIUS) < 1.5 * grid.spacing)
+    slope = np.polyfit((radii - RADIUS)[near], grid.sdf[near], 1)[0]
+    assert 0.4 < slope < 1.5
+
+
+def test_the_size_of_the_chunks_changes_nothing(trained, monkeypatch):
+    rays = all_rays(ball_views(orbit_cameras(1, image_size=SIZE)), 0.5, CPU)
+    at_once = trained.render(rays.origins, rays.directions)
+    monkeypatch.setattr("renderer.nerf._RAYS_AT_ONCE", 1000)
+    in_chunks = trained.render(rays.origins, rays.directions)
+    for name in ("color", "opacity", "normal"):
+        assert_close(getattr(in_chunks, name), getattr(at_once, name), atol=1e-4, rtol=0)
+    assert not at_once.color.requires_grad
+
+
+def test_a_run_that_was_stopped_goes_on_exactly_where_it_was():
+    config = replace(
+        SMALL, rays=64, steps=24, occupancy=OccupancyConfig(resolution=16, every=4, parts=3)
+    )
+    views = ball_views(size=16, cameras=orbit_cameras(16, image_size=16))
+    whole = new_run(config, views)
+    losses = train(*whole, 0, 24)
+
+    method, optimizer, generator = new_run(config, views)
+    train(method, optimizer, generator, 0, 10)
+    saved = [method.state_dict(), optimizer.state_dict(), generator.get_state()]
+    method, optimizer, generator = new_run(config, views)
+    torch.rand(7)
+    method.load_state_dict(saved[0])
+    optimizer.load_state_dict(saved[1])
+    generator.set_state(saved[2])
+    assert train(method, optimizer, generator, 10, 24) == losses[10:]
+    for name, value in whole[0].state_dict().items():
+        assert torch.equal(value, method.state_dict()[name]), name
+
+
+def test_all_parameters_learn():
+    method, _, generator = new_run(replace(SMALL, rays=128), ball_views())
+    method.training_step(0, generator).loss.backward()
+    for name, parameter in method.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_without_masks_the_colours_alone_are_learned():
+    views = replace(ball_views(), masks=None)
+    config = replace(SMALL, rays=192, steps=30)
+    run = new_run(config, views)
+    losses = train(*run, 0, 30)
+    assert np.mean(losses[-5:]) < 0.85 * np.mean(losses[:2])
+    assert "mask" not in run[0].training_step(0, run[2]).terms
+
+
+def test_most_rays_are_drawn_near_the_masks():
+    method, _, generator = new_run(replace(SMALL, rays=20000), ball_views())
+    numbers = method._draw(generator)
+    masks = method.rays.masks
+    share = (masks[numbers] > 0).float().mean() / (masks > 0).float().mean()
+    assert share > 1.3
+    rows, columns = numbers % SIZE**2 // SIZE, numbers % SIZE
+    corner = (rows < 4) & (columns < 4)
+    assert 0 < corner.sum() < 0.1 * 20000 * 16 / SIZE**2 * 1.5
+
+
+def test_a_field_in_which_nothing_is_dense_has_no_shape():
+    config = replace(SMALL, network=replace(SMALL.network, blob=-5.0, blob_radius=9.0))
+    method, _, _ = new_run(config, ball_views())
+    with pytest.raises(ValueError, match=r"the density is at most .*nerf\.level"):
+        method.shape()
+
+
+def test_empty_masks_are_named():
+    views = ball_views()
+    assert views.masks is not None
+    views.masks[[2, 5]] = 0
+    with pytest.raises(ValueError, match="views 2, 5 are empty"):
+        NeRF(SMALL, views, CPU)
+
+
+def test_the_rates_fall_from_the_first_to_the_last_step():
+    method, _, _ = new_run(replace(SMALL, steps=11), ball_views())
+    rates = [method.learning_rates(step)[0] for step in range(11)]
+    assert rates[0] == pytest.approx(1e-2)
+    assert rates[-1] == pytest.approx(1e-3)
+    assert_close(torch.tensor(rates[1:]) / torch.tensor(rates[:-1]), torch.full((10,), 0.1**0.1))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "steps"),
+        ({"length": 0.0}, "length"),
+        ({"mask": -1.0}, "mask"),
+        ({"background": 1.5}, "background"),
+        ({"mesh_resolution": 1}, "mesh_resolution"),
+    ],
+)
+def test_impossible_settings_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        NeRFConfig(**options)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("half", [False, True])
+def test_a_ball_is_learned_on_a_gpu(half: bool):
+    device = torch.device("cuda")
+    method = NeRF(replace(SMALL, half=half), ball_views(), device)
+    optimizer = torch.optim.Adam(method.parameters(), lr=1e-2)
+    losses = train(method, optimizer, torch.Generator().manual_seed(0), 0, 100)
+    assert np.mean(losses[-5:]) < 0.1 * losses[0]
+    rays = method.rays.at(torch.arange(SIZE**2, device=device))
+    picture = method.render(rays.origins, rays.directions)
+    assert picture.color.dtype == torch.float32
+    assert (picture.color - rays.colors).square().mean() < 0.01

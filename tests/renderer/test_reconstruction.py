@@ -1,0 +1,705 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import train_renderer
+from multiview.runtime import file_lock
+from renderer import reconstruction
+from renderer.config import RendererConfig
+from renderer.folder import own_files
+from renderer.hash_grid import HashGridConfig
+from renderer.inputs import read_input
+from renderer.nerf import FieldConfig, NeRFConfig
+from renderer.occupancy import OccupancyConfig
+from renderer.reconstruction import Options, Outcome, build_method, reconstruct, summary
+from tests.conftest import ROOT
+from tests.renderer.small_runs import (
+    SIZE,
+    TINY,
+    TINY_MLP,
+    TINY_YAML,
+    ellipsoid,
+    write_strip,
+)
+
+trimesh = pytest.importorskip("trimesh")
+pytest.importorskip("xatlas")
+pytest.importorskip("imageio_ffmpeg")
+
+OPTIONS = Options(seed=7, device=torch.device("cpu"))
+RESULTS = ["mesh.glb", "mesh.ply", "metrics.json", "rendering.mp4"]
+NUMBERED = [f"{name}-{k}.png" for name in ("input", "masked") for k in range(16)]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """More do not help so small networks, and fight for the cores with whatever else runs."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def only_the_mesh(monkeypatch):
+    """Leave out what takes long after the training."""
+    monkeypatch.setattr("renderer.export.bake", lambda mesh, *views: mesh)
+    monkeypatch.setattr("renderer.export.write_glb", lambda path, mesh: path.write_bytes(b"glb"))
+    monkeypatch.setattr(
+        "renderer.reconstruction.write_video", lambda path, f: path.write_bytes(b"")
+    )
+
+
+@pytest.fixture(scope="module")
+def strip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_strip(tmp_path_factory.mktemp("strip") / "0.png")
+
+
+@pytest.fixture(scope="module")
+def whole(strip: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
+    """One run of the tiny configuration, with all its results."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("log") / "ellipsoid"
+    outcome = reconstruct(strip, folder, TINY, OPTIONS)
+    torch.set_num_threads(threads)
+    return folder, outcome
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def picture(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def test_all_files_are_there_and_no_others(whole):
+    folder, _ = whole
+    expected = [*NUMBERED, *RESULTS, "ckpt/last.ckpt", "images/3.jpg", "images/6.jpg", ".ckpt.lock"]
+    assert files(folder) == sorted(expected)
+    assert [path.name for path in folder.parent.iterdir()] == ["ellipsoid"]
+
+
+def test_the_views_are_written_with_the_masks_as_alpha(whole, strip):
+    folder, _ = whole
+    views = np.split(picture(strip), 16, axis=1)
+    for k in range(16):
+        np.testing.assert_array_equal(picture(folder / f"input-{k}.png"), views[k])
+        masked = picture(folder / f"masked-{k}.png")
+        np.testing.assert_array_equal(masked[..., :3], views[k])
+        assert np.abs(masked[..., 3] / 255 - ellipsoid()[k, ..., 3]).mean() < 0.02
+
+
+def test_the_video_is_a_full_turn_of_180_frames_at_the_size_of_the_views(whole):
+    imageio = pytest.importorskip("imageio.v3")
+    video = imageio.imread(whole[0] / "rendering.mp4", plugin="FFMPEG")
+    assert video.shape == (180, SIZE, SIZE, 3)
+    assert imageio.immeta(whole[0] / "rendering.mp4", plugin="FFMPEG")["fps"] == 30
+    assert (video[:, 0, 0] > 240).all()
+    assert (video[:, SIZE // 2, SIZE // 2].min(axis=-1) < 240).all()
+
+
+def test_the_meshes_are_closed_coloured_and_the_same_shape(whole):
+    folder, outcome = whole
+    mesh = trimesh.load(folder / "mesh.ply", process=False)
+    assert mesh.is_watertight
+    assert mesh.volume == pytest.approx(outcome.metrics["volume"], rel=1e-4)
+    assert len(mesh.faces) == outcome.metrics["faces"]
+    assert mesh.visual.kind == "vertex"
+    assert len(np.unique(mesh.visual.vertex_colors, axis=0)) > 100
+    textured = trimesh.load(folder / "mesh.glb", force="mesh")
+    assert textured.visual.material.baseColorTexture.size[0] >= 512
+    np.testing.assert_allclose(np.ptp(textured.bounds, axis=0).max(), mesh.extents.max(), rtol=0.02)
+
+
+def test_pictures_show_colour_mask_and_normals_of_one_view_each_time_another(whole):
+    early, late = (picture(whole[0] / "images" / name) for name in ("3.jpg", "6.jpg"))
+    for shown in (early, late):
+        assert shown.shape == (SIZE, 3 * SIZE, 3)
+        colour, mask, normal = np.split(shown.astype(float), 3, axis=1)
+        assert (colour[0, 0] > 240).all()
+        assert (mask[0, 0] < 15).all()
+        assert (normal[0, 0] > 240).all()
+        assert (mask[SIZE // 2, SIZE // 2] > 200).all()
+        assert np.abs(mask - mask.mean(axis=-1, keepdims=True)).max() < 10  # grey
+        # Seen from above, the top of the ball points up: more blue than where it faces sideways
+        assert normal[SIZE // 4, SIZE // 2, 2] > normal[-SIZE // 4, SIZE // 2, 2] + 20
+    assert np.abs(early.astype(int) - late).max() > 50
+
+
+def test_the_metrics_say_how_good_it_is_and_what_made_it(whole, strip):
+    folder, outcome = whole
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics == outcome.metrics
+    assert outcome.stopped_by is None
+    assert 10 < metrics["psnr"] < 40
+    assert 10 < metrics["field_psnr"] < 40
+    assert 0.4 < metrics["mask_iou"] < 1
+    assert metrics["watertight"] is True
+    assert metrics["replaced_masks"] == []
+    record = {"kind": "mlp", "preset": "default", "steps": 6, "all_steps": 6, "seed": 7}
+    assert {**metrics, **record, "device": "cpu"} == metrics
+    assert 0 < metrics["seconds"] < 600
+    line = summary(metrics)
+    for part in (f"PSNR {metrics['psnr']:.2f} dB", f"{metrics['faces']} faces", "mask IoU 0."):
+        assert part in line
+
+
+def test_the_psnr_is_that_of_the_textured_mesh_in_the_sixteen_views(whole):
+    from multiview.cameras import orbit_cameras
+    from renderer.video import render
+
+    folder, outcome = whole
+    written = trimesh.load(folder / "mesh.glb", force="mesh", process=False)
+    x, y, z = np.asarray(written.vertices).T
+    written.vertices = np.stack([x, -z, y], axis=1)  # the file has y up
+    drawn = np.stack(list(render(written, orbit_cameras(16, image_size=SIZE), SIZE)))
+    errors = np.square(drawn[..., :3] - ellipsoid()[..., :3]).mean(axis=(1, 2, 3))
+    assert np.mean(-10 * np.log10(errors)) == pytest.approx(outcome.metrics["psnr"], abs=0.05)
+    ours, theirs = drawn[..., 3] >= 0.5, ellipsoid()[..., 3] >= 0.5
+    iou = (ours & theirs).sum() / (ours | theirs).sum()
+    assert iou == pytest.approx(outcome.metrics["mask_iou"], abs=0.02)
+
+
+def copy_of(whole, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole[0], tmp_path / "log" / "copy"))
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in files(folder)}
+
+
+def test_a_finished_run_that_is_resumed_only_exports_again(whole, strip, tmp_path):
+    folder = copy_of(whole, tmp_path)
+    before = bytes_of(folder)
+    for name in RESULTS:
+        (folder / name).unlink()
+    again = reconstruct(strip, folder, TINY, replace(OPTIONS, resume=True))
+    after = bytes_of(folder)
+    same = [name for name in before if name not in ("metrics.json", "rendering.mp4")]
+    assert {n: after[n] for n in same} == {n: before[n] for n in same}
+    assert again.metrics["psnr"] == whole[1].metrics["psnr"]
+    assert again.metrics["seconds"] > 0
+
+
+def test_a_killed_run_that_is_resumed_ends_with_the_same_bits(
+    whole, strip, tmp_path, monkeypatch, only_the_mesh
+):
+    """Killed in step 3, after the checkpoint of step 2."""
+    write = reconstruction.write_checkpoint
+
+    def die(path: Path, identity: object, state: dict, seconds: float) -> None:
+        if state["step"] == 3:
+            raise SystemExit
+        write(path, identity, state, seconds)
+
+    folder, config = tmp_path / "killed", replace(TINY, save_every=0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(reconstruction, "write_checkpoint", die)
+        with pytest.raises(SystemExit):
+            reconstruct(strip, folder, config, OPTIONS)
+    assert not set(RESULTS) & set(files(folder))
+    drawn = []
+    monkeypatch.setattr(
+        reconstruction, "write_picture", lambda path, *others: drawn.append(path.name)
+    )
+    reconstruct(strip, folder, config, replace(OPTIONS, resume=True))
+    assert drawn == ["3.jpg", "6.jpg"]
+    states = [
+        torch.load(path / "ckpt" / "last.ckpt", weights_only=True)["state"]
+        for path in (whole[0], folder)
+    ]
+    assert states[0]["step"] == states[1]["step"] == 6
+    for name, value in states[0]["method"].items():
+        assert torch.equal(value, states[1]["method"][name]), name
+    assert torch.equal(states[0]["generator"], states[1]["generator"])
+    assert (folder / "mesh.ply").read_bytes() == (whole[0] / "mesh.ply").read_bytes()
+
+
+def test_the_seconds_of_a_resumed_run_are_those_of_all_its_parts(
+    whole, strip, tmp_path, only_the_mesh
+):
+    folder = copy_of(whole, tmp_path)
+    path = folder / "ckpt" / "last.ckpt"
+    content = torch.load(path, weights_only=True)
+    assert 0 < content["seconds"] < whole[1].metrics["seconds"]
+    torch.save({**content, "seconds": 5000.0}, path)
+    again = reconstruct(strip, folder, TINY, replace(OPTIONS, resume=True))
+    assert 5000 < again.metrics["seconds"] < 5600
+
+
+def test_sixteen_pictures_show_sixteen_views(strip, tmp_path, monkeypatch, only_the_mesh):
+    def draw_only(training, stop, save, save_every, draw, draw_every) -> None:
+        for step in range(draw_every, 17 * draw_every, draw_every):
+            draw(step)
+
+    shown = []
+    monkeypatch.setattr(reconstruction, "train", draw_only)
+    monkeypatch.setattr(reconstruction, "write_picture", lambda *arguments: None)
+    monkeypatch.setattr(
+        reconstruction, "render_view", lambda method, cameras, index, *others: shown.append(index)
+    )
+    reconstruct(strip, tmp_path / "a", TINY, OPTIONS)
+    assert sorted(shown) == list(range(16))
+
+
+def test_the_seed_decides_what_the_networks_start_from_and_nothing_else_changes(strip):
+    views = read_input(strip, TINY, "cpu").views
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    starts = [build_method(TINY, views, OPTIONS.device, seed).state_dict() for seed in (1, 1, 2)]
+    assert torch.equal(torch.rand(3), expected)
+    first, same, other = (state["renderer.sdf_network.lin1.weight_v"] for state in starts)
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
+def resumed(folder: Path, strip: Path, **changes: object) -> None:
+    """Resume with another configuration, or other options."""
+    config = {k: v for k, v in changes.items() if k in RendererConfig.__dataclass_fields__}
+    options = {k: v for k, v in changes.items() if k not in config}
+    reconstruct(strip, folder, replace(TINY, **config), replace(OPTIONS, resume=True, **options))
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused_and_nothing_changes(whole, strip, tmp_path):
+    folder = copy_of(whole, tmp_path)
+    before = bytes_of(folder)
+    other = write_strip(tmp_path / "other.png", 1 - 0.5 * (1 - ellipsoid()[..., :3]))
+    with pytest.raises(ValueError, match="of other views than the input's"):
+        resumed(folder, other)
+    with pytest.raises(ValueError, match=r"mlp\.steps was 6, is 9"):
+        resumed(folder, strip, mlp=replace(TINY_MLP, steps=9))
+    with pytest.raises(ValueError, match="seed was 7, is 8"):
+        resumed(folder, strip, seed=8)
+    with pytest.raises(ValueError, match="use_mask was True, is False"):
+        resumed(folder, strip, use_mask=False)
+    assert bytes_of(folder) == before
+    checkpoint = folder / "ckpt" / "last.ckpt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
+    with pytest.raises(ValueError, match=r"last\.ckpt: the checkpoint is damaged"):
+        resumed(folder, strip)
+    checkpoint.unlink()
+    with pytest.raises(FileNotFoundError, match="no checkpoint to resume from"):
+        resumed(folder, strip)
+
+
+def test_a_checkpoint_with_weights_of_other_shapes_is_called_damaged(whole, strip, tmp_path):
+    folder = copy_of(whole, tmp_path)
+    path = folder / "ckpt" / "last.ckpt"
+    content = torch.load(path, weights_only=True)
+    content["state"]["method"]["renderer.sdf_network.lin0.bias"] = torch.zeros(3)
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=r"last\.ckpt: the checkpoint is damaged.*size mismatch"):
+        resumed(folder, strip)
+
+
+def test_a_reconstruction_is_not_overwritten_unless_that_is_asked_for(whole, strip, tmp_path):
+    folder = copy_of(whole, tmp_path)
+    before = bytes_of(folder)
+    with pytest.raises(FileExistsError, match=r"copy holds a reconstruction .*--resume.*--overwr"):
+        reconstruct(strip, folder, TINY, OPTIONS)
+    assert bytes_of(folder) == before
+
+
+def test_overwriting_removes_the_commands_own_files_and_nothing_else(
+    whole, strip, tmp_path, only_the_mesh
+):
+    folder = copy_of(whole, tmp_path)
+    others = ["notes.txt", "input-16.png", "input-a.png", "mesh.obj", "images/mine.jpg"]
+    others += ["ckpt/best.ckpt", "masked-3.png.bak", "sub/input-1.png"]
+    (folder / "sub").mkdir()
+    for name in others:
+        (folder / name).write_text("mine")
+    (folder / "images" / "5.jpg").write_text("of a former run")
+    config = replace(TINY, use_mask=False)
+    reconstruct(strip, folder, config, replace(OPTIONS, overwrite=True))
+    for name in others:
+        assert (folder / name).read_text() == "mine"
+    assert not (folder / "images" / "5.jpg").exists()
+    assert not list(folder.glob("masked-?.png"))
+    assert (folder / "input-15.png").exists()
+
+
+def test_a_bad_input_does_not_cost_the_former_results(whole, tmp_path):
+    folder = copy_of(whole, tmp_path)
+    before = bytes_of(folder)
+    white = write_strip(tmp_path / "white.png", np.ones((16, SIZE, SIZE, 3)))
+    with pytest.raises(ValueError, match="all views are white"):
+        reconstruct(white, folder, TINY, replace(OPTIONS, overwrite=True))
+    assert bytes_of(folder) == before
+
+
+def test_two_runs_cannot_share_a_folder(strip, tmp_path):
+    pytest.importorskip("fcntl")
+    folder = tmp_path / "a"
+    folder.mkdir()
+    with (
+        file_lock(folder / "ckpt"),
+        pytest.raises(OSError, match="another process is writing there"),
+    ):
+        reconstruct(strip, folder, TINY, OPTIONS)
+    assert files(folder) == [".ckpt.lock"]
+
+
+def test_what_another_run_wrote_meanwhile_is_not_overwritten(strip, tmp_path, monkeypatch):
+    def slowly(*arguments: object) -> object:
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a" / "mesh.ply").write_text("of the other run")
+        return read_input(*arguments)
+
+    monkeypatch.setattr(reconstruction, "read_input", slowly)
+    with pytest.raises(FileExistsError, match=r"mesh\.ply"):
+        reconstruct(strip, tmp_path / "a", TINY, OPTIONS)
+    assert (tmp_path / "a" / "mesh.ply").read_text() == "of the other run"
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(strip, tmp_path):
+    (tmp_path / "a").write_text("a file")
+    for folder in (tmp_path / "a", tmp_path / "a" / "b"):
+        with pytest.raises(NotADirectoryError, match="a: is a file, expected a folder"):
+            reconstruct(strip, folder, TINY, OPTIONS)
+
+
+def test_only_names_that_the_command_writes_are_its_own(tmp_path):
+    own = ["input-0.png", "masked-15.png", "images/250.jpg", "ckpt/last.ckpt", *RESULTS]
+    for name in [*own, "input-00.png", "input-16.png", "images/a.jpg", "250.jpg", "last.ckpt"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert sorted(str(path.relative_to(tmp_path)) for path in own_files(tmp_path)) == sorted(own)
+
+
+def with_alpha(alpha: np.ndarray) -> np.ndarray:
+    return np.concatenate([ellipsoid()[..., :3], alpha[..., None]], axis=-1)
+
+
+def opaque_views(*which: int) -> np.ndarray:
+    """The true masks, but full in some views."""
+    alpha = ellipsoid()[..., 3].copy()
+    alpha[list(which)] = 1
+    return alpha
+
+
+def test_alpha_of_the_input_is_the_mask_and_no_segmenter_is_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr("renderer.inputs.open_segmenter", None)
+    path = write_strip(tmp_path / "0.png", ellipsoid())
+    given = read_input(path, TINY, "cpu")
+    np.testing.assert_allclose(given.views.masks, ellipsoid()[..., 3], atol=0.5 / 255 + 1e-6)
+    edges = (ellipsoid()[..., 3] > 0) & (ellipsoid()[..., 3] < 1)
+    assert (given.views.images[edges].min(axis=-1) > ellipsoid()[edges][:, :3].min(axis=-1)).any()
+
+
+def test_the_segmenter_that_is_chosen_finds_the_object(strip, monkeypatch):
+    asked = []
+
+    def opened(backend: str, device: str) -> Callable[[np.ndarray], np.ndarray]:
+        asked.append((backend, device))
+        return lambda image: (image.min(axis=-1) < 0.9).astype(np.float32)
+
+    monkeypatch.setattr("renderer.inputs.open_segmenter", opened)
+    given = read_input(strip, replace(TINY, segmenter="u2net"), "cuda:1")
+    assert asked == [("u2net", "cuda:1")]
+    inside = ellipsoid()[..., :3].min(axis=-1) < 0.9
+    assert (given.views.masks[inside] == 1).mean() > 0.99
+
+
+def test_without_masks_no_segmenter_is_asked(strip, monkeypatch):
+    monkeypatch.setattr("renderer.inputs.open_segmenter", None)
+    given = read_input(strip, replace(TINY, use_mask=False), "cpu")
+    assert given.views.masks is None
+
+
+def test_the_fingerprint_is_that_of_views_and_alpha(strip, tmp_path):
+    rgba = write_strip(tmp_path / "rgba.png", with_alpha(ellipsoid()[..., 3] > 0))
+    other = write_strip(tmp_path / "other.png", with_alpha(ellipsoid()[..., 3] > 0.5))
+    config = replace(TINY, use_mask=False)
+    prints = [read_input(path, config, "cpu").fingerprint for path in (strip, strip, rgba, other)]
+    assert prints[0] == prints[1]
+    assert len(set(prints)) == 3
+
+
+def test_a_folder_of_views_gives_the_same_as_a_strip(strip, tmp_path):
+    for k, view in enumerate(np.split(picture(strip), 16, axis=1)):
+        Image.fromarray(view).save(tmp_path / f"{k:03d}.png")
+    one, other = (read_input(path, TINY, "cpu") for path in (strip, tmp_path))
+    np.testing.assert_array_equal(one.views.images, other.views.images)
+    assert one.fingerprint == other.fingerprint
+
+
+def text_file(path: Path) -> Path:
+    path.write_text("no picture")
+    return path
+
+
+BAD = {
+    "missing": (lambda p: p.with_name("no.png"), {}, "no.png: no such"),
+    "no image": (text_file, {}, "not an image"),
+    "eight views": (
+        lambda p: write_strip(p, ellipsoid()[:8, ..., :3]),
+        {},
+        "looks like 8 views of 32 px, expected 16",
+    ),
+    "white": (lambda p: write_strip(p, np.ones((16, 32, 32, 3))), {}, "all views are white"),
+    "white without masks": (
+        lambda p: write_strip(p, np.ones((16, 32, 32, 3))),
+        {"use_mask": False},
+        "all views are white",
+    ),
+    "empty": (
+        lambda p: write_strip(p, with_alpha(0.4 * (ellipsoid()[..., 3] > 0))),
+        {},
+        "masks are all empty.*RGBA.*segmenter.*use_mask=false|masks are all empty.*better alpha",
+    ),
+    "full": (
+        lambda p: write_strip(p, 0.8 * ellipsoid()[..., :3]),
+        {},
+        "masks are all full.*RGBA.*--set segmenter=.*--set use_mask=false",
+    ),
+    "empty or full": (
+        lambda p: write_strip(p, with_alpha(np.arange(16)[:, None, None] % 2 + np.zeros((32, 32)))),
+        {},
+        "masks are empty in views 0, 2, .* and full in views 1, 3, ",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_input_is_named_and_nothing_is_written(tmp_path, name):
+    make, changes, message = BAD[name]
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        reconstruct(make(tmp_path / "0.png"), tmp_path / "out", replace(TINY, **changes), OPTIONS)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_few_spoiled_masks_are_only_warned_about(tmp_path, caplog):
+    alpha = opaque_views(3, 9)
+    alpha[5] = 0
+    path = write_strip(tmp_path / "0.png", with_alpha(alpha))
+    given = read_input(path, replace(TINY, repair_masks=False), "cpu")
+    assert "the mask is empty in views 5 and full in views 3, 9" in caplog.text
+    assert given.replaced == ()
+    assert given.views.masks[3].min() == 1
+
+
+def test_spoiled_masks_are_replaced_and_named(tmp_path, caplog):
+    path = write_strip(tmp_path / "0.png", with_alpha(opaque_views(3)))
+    given = read_input(path, TINY, "cpu")
+    assert given.replaced == (3,)
+    assert "the masks of views 3 do not fit" in caplog.text
+    true = ellipsoid()[3, ..., 3] >= 0.5
+    assert ((given.views.masks[3] >= 0.5) != true).mean() < 0.05
+
+
+def test_without_masks_all_results_are_made(strip, tmp_path):
+    folder = tmp_path / "a"
+    config = replace(TINY, use_mask=False, log_every=100)
+    outcome = reconstruct(strip, folder, config, OPTIONS)
+    expected = [*NUMBERED[:16], *RESULTS, "ckpt/last.ckpt", "images/6.jpg", ".ckpt.lock"]
+    assert files(folder) == sorted(expected)
+    assert outcome.metrics["mask_iou"] is None
+    assert "no masks" in summary(outcome.metrics)
+
+
+def test_the_video_of_a_radiance_field_shows_the_field(strip, tmp_path, monkeypatch):
+    """Its mesh is left out: a field of ten steps has none yet, which is said at the end."""
+    frames = []
+    monkeypatch.setattr("renderer.export.FRAMES", 3)
+    monkeypatch.setattr(reconstruction, "write_video", lambda path, some: frames.extend(some))
+    monkeypatch.setattr("renderer.export.extract", lambda *grid: _no_surface())
+    nerf = NeRFConfig(
+        network=FieldConfig(
+            grid=HashGridConfig(levels=2, features=4, base_resolution=8, max_resolution=16),
+            width=16,
+        ),
+        occupancy=OccupancyConfig(resolution=24, decay=0.8),
+        steps=10,
+        rays=256,
+        max_samples=1 << 13,
+        length=0.04,
+        mesh_resolution=24,
+    )
+    config = RendererConfig(kind="nerf", nerf=nerf, log_every=100)
+    folder = tmp_path / "a"
+    with pytest.raises(ValueError, match=r"no mesh can be made of .* in 10 steps \(no surface"):
+        reconstruct(strip, folder, config, OPTIONS)
+    assert len(frames) == 3
+    assert {frame.shape for frame in frames} == {(SIZE, SIZE, 3)}
+    assert {frame.dtype for frame in frames} == {np.dtype(np.uint8)}
+    colour = picture(folder / "images" / "10.jpg")[:, :SIZE].astype(int)
+    assert np.ptp(frames[0]) > 10
+    # View 5 was drawn, azimuth 112.5; the second frame is from 120 degrees
+    nearest, other = (np.abs(frames[k].astype(int) - colour).mean() for k in (1, 2))
+    assert nearest < min(10, other)
+
+
+def _no_surface() -> None:
+    raise ValueError("no surface")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+        RuntimeError("MPS backend out of memory"),
+        MemoryError(),
+    ],
+)
+def test_what_to_do_is_said_when_the_memory_is_full(strip, tmp_path, monkeypatch, error):
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(reconstruction, "train", fail)
+    with pytest.raises(MemoryError, match=r"--set mlp\.rays=48, or --preset fast"):
+        reconstruct(strip, tmp_path / "a", TINY, OPTIONS)
+
+
+def test_other_errors_of_the_training_are_left_as_they_are(strip, tmp_path, monkeypatch):
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(reconstruction, "train", fail)
+    with pytest.raises(RuntimeError, match=r"^something else$"):
+        reconstruct(strip, tmp_path / "a", TINY, OPTIONS)
+
+
+# --- the command ---
+
+
+def command(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, ROOT / "train_renderer.py", *map(str, arguments)],
+        cwd=cwd,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other signals")
+def test_ctrl_c_ends_the_training_and_the_results_are_written(strip, tmp_path):
+    (tmp_path / "long.yaml").write_text(TINY_YAML.replace("steps: 6", "steps: 100000"))
+    running = command(
+        "-i", strip, "-n", "a", "-b", "long.yaml", "-l", "log", "--device", "cpu",
+        "--set", "save_every=0", "--set", "log_every=5", cwd=tmp_path,
+    )  # fmt: skip
+    folder, deadline = tmp_path / "log" / "a", time.monotonic() + 120
+    while not (folder / "images" / "5.jpg").exists():
+        assert running.poll() is None, running.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    said = running.communicate(timeout=120)[1]
+    assert running.returncode == 130, said
+    assert "stopping after this step" in said
+    assert "of 100000 steps" in said
+    assert "--resume goes on" in said
+    assert "Traceback" not in said
+    assert {*RESULTS, *NUMBERED, "ckpt/last.ckpt"} <= set(files(folder))
+    steps = json.loads((folder / "metrics.json").read_text())["steps"]
+    assert 5 <= steps < 100000
+    assert torch.load(folder / "ckpt" / "last.ckpt", weights_only=True)["state"]["step"] == steps
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "long.yaml"]
+
+
+GOOD = ["-i", "0.png", "-n", "a"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["-n", ""], "--name must not be empty"),
+        (["-n", "  "], "--name must not be empty"),
+        (["-n", "a/b"], "not a path"),
+        (["-n", "a\\b"], "not a path"),
+        (["-n", "/tmp/a"], "not a path"),
+        (["-n", ".."], "cannot be the name of a folder"),
+        (["-n", "."], "cannot be the name of a folder"),
+        (["-n", "a:b"], "not a path"),
+        (["-n", "what?"], "not a path"),
+        (["-n", "a\nb"], "not a path"),
+        (["-n", "NUL"], "cannot be the name of a folder"),
+        (["-n", "a."], "cannot be the name of a folder"),
+        (["--resume", "--overwrite"], "choose one"),
+        (["--seed", "-1"], "--seed must be from 0"),
+        (["--gpus", "first"], "--gpus is a list of numbers"),
+        (["--gpus", ""], "--gpus is a list of numbers"),
+        (["--preset", "slow"], "invalid choice"),
+    ],
+)
+def test_wrong_usage_exits_2_and_says_what_is_expected(capsys, flags, message):
+    with pytest.raises(SystemExit) as caught:
+        train_renderer.parse([*GOOD, *flags])
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["a", "a b", "löwe", ".hidden", "v1.2", "console", "-x"])
+def test_names_of_folders_are_taken(name):
+    assert train_renderer.parse(["-i", "0.png", f"--name={name}"]).name == name
+
+
+def test_the_published_flags_are_known():
+    flags = ["-i", "0.png", "-n", "a", "-b", "x.yaml", "-l", "logs", "-s", "1", "-g", "1,", "-r"]
+    args = train_renderer.parse([*flags, "--fp16"])
+    assert (args.image_path, args.name, args.base) == (Path("0.png"), "a", Path("x.yaml"))
+    assert (args.log, args.seed, args.gpus) == (Path("logs"), 1, "1,")
+    assert args.resume
+    assert args.fp16
+    defaults = train_renderer.parse(GOOD)
+    assert (defaults.log, defaults.seed, defaults.gpus) == (Path("output/renderer"), 6033, "0,")
+    assert defaults.base.name == "neus.yaml"
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "cuda", "expected"),
+    [
+        ("auto", "0,", True, "cuda:0"),
+        ("auto", "1,0", True, "cuda:1"),
+        ("auto", "3", True, "cuda:3"),
+        ("auto", "0,", False, "cpu"),
+        ("cpu", "0,", True, "cpu"),
+        ("mps", "0,", False, "mps"),
+    ],
+)
+def test_the_first_gpu_of_the_list_computes(monkeypatch, caplog, device, gpus, cuda, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    assert train_renderer.choose_device(device, gpus) == expected
+    assert ("computing on the CPU" in caplog.text) == (device == "auto" and not cuda)
+    assert ("only one GPU is used" in caplog.text) == (gpus == "1,0")
+
+
+def test_the_command_passes_on_what_it_is_told(strip, tmp_path, monkeypatch, caplog):
+    (tmp_path / "tiny.yaml").write_text(TINY_YAML)
+    calls = []
+
+    def record(*arguments: object) -> Outcome:
+        calls.append(arguments)
+        numbers = {"seconds": 1, "psnr": 2, "field_psnr": 3, "mask_iou": None}
+        return Outcome({**numbers, "faces": 4, "watertight": True}, None)
+
+    monkeypatch.setattr(reconstruction, "reconstruct", record)
+    flags = ["-i", strip, "-n", "a", "-l", tmp_path, "-b", tmp_path / "tiny.yaml", "--fp16"]
+    flags += ["-s", "5", "--device", "cpu", "--preset", "fast", "--overwrite"]
+    train_renderer.main([*map(str, flags), "--set", "mlp.steps=3"])
+    ((image, folder, config, options),) = calls
+    assert (image, folder) == (strip, tmp_path / "a")
+    assert (config.mlp.steps, config.mlp.rays, config.mlp.half) == (3, 1536, True)
+    assert options == Options(5, torch.device("cpu"), "fast", resume=False, overwrite=True)
+    assert "--fp16 has no effect on cpu" in caplog.text

@@ -1,0 +1,331 @@
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from renderer.checkpoint import Identity, read_checkpoint, write_checkpoint
+from renderer.method import Grid, ParameterGroup, Picture, StepResult
+from renderer.training import StopRequest, Training, stop_on_signals, train
+
+NEVER = 1e9  # seconds, or steps
+IDENTITY = Identity({"kind": "mlp", "mlp": {"steps": 10, "peak": (1, 2)}}, 6033, "abc")
+
+
+class Line(nn.Module):
+    """A method that fits a line to noisy points: random numbers, state and a buffer, no rays."""
+
+    def __init__(self, num_steps: int = 10, breaks_at: int = -1) -> None:
+        super().__init__()
+        self.num_steps, self.breaks_at = num_steps, breaks_at
+        self.slope, self.offset = (nn.Parameter(torch.zeros(())) for _ in range(2))
+        self.register_buffer("mean_loss", torch.zeros(()))
+        self.followed: list[int] = []
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        return [ParameterGroup([self.slope]), ParameterGroup([self.offset], betas=(0.5, 0.9))]
+
+    def learning_rates(self, step: int) -> list[float]:
+        return [0.1 / (1 + step), 0.0]
+
+    def training_step(self, step: int, generator: torch.Generator) -> StepResult:
+        x = torch.rand(8, generator=generator)
+        loss = (self.slope * x + self.offset - 3 * x).square().mean()
+        self.mean_loss.lerp_(loss.detach(), 0.5)
+        if step == self.breaks_at:
+            loss = loss * float("nan")
+        return StepResult(loss, loss.detach())
+
+    def after_step(self, step: int) -> None:
+        self.followed.append(step)
+
+    def render(self, origins: Tensor, directions: Tensor) -> Picture:
+        raise NotImplementedError
+
+    def shape(self) -> Grid:
+        raise NotImplementedError
+
+
+class Run:
+    """What `train` asks for, written down; `at_step` is called when a step is drawn."""
+
+    def __init__(self, path: Path, method: Line, seed: int = 1) -> None:
+        self.path, self.training = path, Training(method, seed)
+        self.saved: list[int] = []
+        self.drawn: list[int] = []
+        self.stop = StopRequest()
+        self.at_step = lambda step: None
+
+    def save(self) -> None:
+        self.saved.append(self.training.step)
+        write_checkpoint(self.path, IDENTITY, self.training.state(), 1.0)
+
+    def draw(self, step: int) -> None:
+        self.drawn.append(step)
+        self.at_step(step)
+
+    def go(self, save_every: float = NEVER, draw_every: int = 1) -> Run:
+        train(self.training, self.stop, self.save, save_every, self.draw, draw_every)
+        return self
+
+    def load(self) -> Run:
+        self.training.load_state(read_checkpoint(self.path, IDENTITY)[0])
+        return self
+
+    def numbers(self) -> dict[str, Tensor]:
+        method, optimizer = self.training.method, self.training.optimizer
+        moments = {
+            f"{index} {name}": value
+            for index, state in enumerate(optimizer.state.values())
+            for name, value in state.items()
+        }
+        random = {"random": self.training.generator.get_state()}
+        return {**method.state_dict(), **moments, **random}
+
+
+def assert_same(a: Run, b: Run) -> None:
+    left, right = a.numbers(), b.numbers()
+    assert left.keys() == right.keys()
+    for name in left:
+        assert torch.equal(left[name], right[name]), name
+
+
+def test_a_run_that_was_stopped_and_resumed_ends_with_the_same_bits(tmp_path: Path):
+    whole = Run(tmp_path / "a.ckpt", Line()).go()
+    first = Run(tmp_path / "b.ckpt", Line())
+    first.at_step = lambda step: setattr(first.stop, "signal", 2 if step == 4 else None)
+    first.go()
+    assert first.training.step == 4
+    assert first.saved == [4]
+    second = Run(tmp_path / "b.ckpt", Line(), seed=99).load().go()
+    assert second.training.step == 10
+    assert second.training.method.followed == [4, 5, 6, 7, 8, 9]
+    assert_same(whole, second)
+
+
+def test_a_run_that_was_killed_goes_on_from_an_older_checkpoint_with_the_same_bits(tmp_path: Path):
+    whole = Run(tmp_path / "a.ckpt", Line()).go()
+    killed = Run(tmp_path / "b.ckpt", Line())
+
+    def kill_later(step: int) -> None:
+        if step == 3:
+            killed.save()
+        if step == 7:
+            raise SystemExit
+
+    killed.at_step = kill_later
+    with pytest.raises(SystemExit):
+        killed.go()
+    resumed = Run(tmp_path / "b.ckpt", Line()).load()
+    assert resumed.training.step == 3
+    assert_same(whole, resumed.go())
+
+
+def test_other_seeds_give_other_numbers(tmp_path: Path):
+    one, other = (Run(tmp_path / "a.ckpt", Line(), seed).go() for seed in (1, 2))
+    assert one.training.method.slope != other.training.method.slope
+
+
+def test_each_group_has_its_own_learning_rate_and_momentum(tmp_path: Path):
+    run = Run(tmp_path / "a.ckpt", Line()).go()
+    assert [group["lr"] for group in run.training.optimizer.param_groups] == [0.01, 0.0]
+    assert [group["betas"] for group in run.training.optimizer.param_groups] == [
+        (0.9, 0.999),
+        (0.5, 0.9),
+    ]
+    assert run.training.method.offset == 0
+    # Adam's first step is as long as the learning rate
+    first = Run(tmp_path / "b.ckpt", Line(num_steps=1)).go()
+    assert_close(first.training.method.slope.detach(), torch.tensor(0.1), rtol=1e-4, atol=0)
+
+
+def test_checkpoints_and_pictures_come_when_they_are_due(tmp_path: Path):
+    run = Run(tmp_path / "a.ckpt", Line()).go(draw_every=4)
+    assert run.drawn == [4, 8, 10]
+    assert run.saved == [10]
+    often = Run(tmp_path / "a.ckpt", Line()).go(save_every=0.0, draw_every=5)
+    assert often.saved == list(range(1, 11))
+    assert often.drawn == [5, 10]
+
+
+def test_a_finished_run_makes_no_step_and_writes_nothing(tmp_path: Path):
+    Run(tmp_path / "a.ckpt", Line()).go()
+    again = Run(tmp_path / "a.ckpt", Line()).load().go()
+    assert again.saved == []
+    assert again.drawn == []
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_the_last_good_checkpoint_stays(tmp_path: Path):
+    run = Run(tmp_path / "a.ckpt", Line(breaks_at=6))
+    with pytest.raises(FloatingPointError, match="nan or infinite numbers by step 7"):
+        run.go(save_every=0.0)
+    assert run.saved == [1, 2, 3, 4, 5, 6]
+    state, _ = read_checkpoint(tmp_path / "a.ckpt", IDENTITY)
+    assert state["step"] == 6
+
+
+def test_a_loss_that_is_not_finite_is_noticed_long_before_the_next_checkpoint(
+    tmp_path: Path, monkeypatch
+):
+    monkeypatch.setattr("renderer.training.LOOK_SECONDS", 0.0)
+    with pytest.raises(FloatingPointError, match="by step 7"):
+        Run(tmp_path / "a.ckpt", Line(breaks_at=6)).go(draw_every=100)
+
+
+def test_a_parameter_that_is_not_finite_is_not_saved(tmp_path: Path):
+    run = Run(tmp_path / "a.ckpt", Line())
+
+    def spoil(step: int) -> None:
+        run.training.method.offset.data.fill_(float("inf"))
+        run.stop.signal = 2
+
+    run.at_step = spoil
+    with pytest.raises(FloatingPointError):
+        run.go()
+    assert run.saved == []
+
+
+def test_an_end_that_is_asked_for_before_the_first_step_leaves_a_checkpoint_too(tmp_path: Path):
+    run = Run(tmp_path / "a.ckpt", Line())
+    run.stop.signal = signal.SIGINT
+    run.go()
+    assert run.saved == [0]
+    assert_same(Run(tmp_path / "b.ckpt", Line()).go(), Run(run.path, Line()).load().go())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_asks_and_the_second_acts_as_before(number: int, caplog):
+    def before(number: int, frame: object) -> None:
+        raise InterruptedError
+
+    former = signal.signal(number, before)
+    try:
+        with stop_on_signals() as stop:
+            assert stop.signal is None
+            os.kill(os.getpid(), number)
+            assert stop.signal == number
+            assert "stopping after this step" in caplog.text
+            with pytest.raises(InterruptedError):
+                os.kill(os.getpid(), number)
+        assert signal.getsignal(number) is before
+    finally:
+        signal.signal(number, former)
+
+
+def test_without_a_terminal_ten_lines_tell_how_far_it_is(tmp_path: Path, caplog, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
+    with caplog.at_level(logging.INFO):
+        Run(tmp_path / "a.ckpt", Line(num_steps=37)).go(draw_every=100)
+    lines = [record.getMessage() for record in caplog.records]
+    steps = [int(re.match(r"step (\d+) of 37: loss .* PSNR .* dB", line)[1]) for line in lines]
+    assert len(steps) == 10
+    assert steps[-1] == 37
+    assert set(np.diff(steps)) <= {3, 4}
+
+
+def test_slow_steps_are_told_of_every_minute(tmp_path: Path, caplog, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
+    monkeypatch.setattr("renderer.training.LOG_SECONDS", 0.0)
+    with caplog.at_level(logging.INFO):
+        Run(tmp_path / "a.ckpt", Line(num_steps=37)).go(draw_every=100)
+    assert len(caplog.records) == 37
+
+
+def test_the_psnr_is_that_of_the_steps_since_the_last_line(tmp_path: Path, caplog, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
+    monkeypatch.setattr("renderer.training.LOOK_SECONDS", NEVER)
+    method = Line(num_steps=20)
+    errors = iter(10.0 ** -torch.arange(20.0))
+    constant = lambda step, generator: StepResult(method.slope * 0, next(errors))  # noqa: E731
+    monkeypatch.setattr(method, "training_step", constant)
+    with caplog.at_level(logging.INFO):
+        Run(tmp_path / "a.ckpt", method).go(draw_every=100)
+    assert "step 2 of 20: loss 0.0000, PSNR 2.60 dB" in caplog.text  # of (1 + 0.1) / 2
+    assert "step 4 of 20: loss 0.0000, PSNR 22.60 dB" in caplog.text
+
+
+def written(path: Path) -> Path:
+    write_checkpoint(path, IDENTITY, {"step": 3, "values": torch.arange(1000)}, 12.5)
+    return path
+
+
+def test_a_checkpoint_gives_back_its_state_and_leaves_no_other_file(tmp_path: Path):
+    state, seconds = read_checkpoint(written(tmp_path / "ckpt" / "last.ckpt"), IDENTITY)
+    assert state["step"] == 3
+    assert_close(state["values"], torch.arange(1000))
+    assert seconds == 12.5
+    assert [path.name for path in (tmp_path / "ckpt").iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 1}, "seed was 6033, is 1"),
+        ({"views": "x"}, "other views"),
+        ({"settings": {"kind": "nerf", "nerf": {}}}, "kind was mlp, is nerf"),
+        ({"settings": {"kind": "mlp", "mlp": {"steps": 5, "peak": (1, 2)}}}, "steps was 10, is 5"),
+        ({"settings": {"kind": "mlp", "mlp": {"steps": 10, "peak": (1, 3)}}}, "mlp.peak was"),
+        ({"settings": {"kind": "mlp", "mlp": {"steps": 10}}}, r"mlp\.peak was \(1, 2\), is None"),
+    ],
+)
+def test_the_checkpoint_of_another_run_is_refused(tmp_path: Path, change, message):
+    path = written(tmp_path / "last.ckpt")
+    with pytest.raises(ValueError, match=f"last.ckpt: .*{message}.*--overwrite"):
+        read_checkpoint(path, replace(IDENTITY, **change))
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path):
+    path = written(tmp_path / "last.ckpt")
+    whole = path.read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"text", whole[:2000] + whole[4000:]):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"last\.ckpt: .*--overwrite"):
+            read_checkpoint(path, IDENTITY)
+
+
+def test_other_files_of_torch_and_other_versions_are_refused(tmp_path: Path):
+    path = tmp_path / "last.ckpt"
+    torch.save({"state_dict": {}}, path)
+    with pytest.raises(ValueError, match="not a checkpoint of this command"):
+        read_checkpoint(path, IDENTITY)
+    torch.save({"state": {}, "format": 0}, path)
+    with pytest.raises(ValueError, match=r"of another version \(format 0"):
+        read_checkpoint(path, IDENTITY)
+    with pytest.raises(FileNotFoundError, match="no checkpoint to resume from"):
+        read_checkpoint(tmp_path / "no.ckpt", IDENTITY)
+
+
+class Program:
+    """What would be run by a file of any Python objects."""
+
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (Path("executed"),))
+
+
+def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state": Program(), "format": 1}, tmp_path / "last.ckpt")
+    with pytest.raises(ValueError, match="damaged"):
+        read_checkpoint(tmp_path / "last.ckpt", IDENTITY)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path: Path, monkeypatch):
+    def full(content: object, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise RuntimeError("[enforce fail at inline_container.cc] unexpected pos")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match=r"last\.ckpt: cannot be written"):
+        written(tmp_path / "last.ckpt")
+    assert not list(tmp_path.iterdir())
