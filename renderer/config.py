@@ -21,9 +21,19 @@ Preset = Literal["fast", "default", "best"]
 
 PRESETS: dict[Kind, dict[Preset, tuple[str, ...]]] = {
     "grid": {
-        "fast": (),
+        "fast": (
+            "grid.resolution=64",
+            "grid.levels=[16,32,64]",
+            "grid.level_steps=[0,25,50]",
+            "grid.steps=150",
+        ),
         "default": (),
-        "best": (),
+        "best": (
+            "grid.resolution=128",
+            "grid.levels=[32,64,128]",
+            "grid.steps=500",
+            "grid.smoothness=0.01",
+        ),
     },
     "mlp": {
         "fast": (
@@ -36,9 +46,9 @@ PRESETS: dict[Kind, dict[Preset, tuple[str, ...]]] = {
         "best": ("mlp.steps=6000", "mlp.learning_rate.interval=3000"),
     },
     "nerf": {
-        "fast": (),
+        "fast": ("nerf.steps=800",),
         "default": (),
-        "best": (),
+        "best": ("nerf.steps=5000",),
     },
 }
 """What a preset changes of each kind's defaults; the file's values give way to it."""

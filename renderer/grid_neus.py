@@ -40,6 +40,7 @@ _MARGIN = 4.0
 _NOT_SEEN = 9.0
 """Distance, in cells, that stands for nothing at all."""
 _RAYS_AT_ONCE = 1 << 15
+_WHITE = 0.99
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,9 @@ class GridNeuSConfig:
         smoothness: factor of the squared Laplacian.
         slack: the surface may leave the hull by this much.
         margin: pixels of 256 around the masks whose rays are looked at.
-        anchor: factor of the squared distance from the shape at the start.
         renew_every: steps between two looks at which space is empty.
         stereo: how the start is found.
         pixel_offset: where in a pixel its ray goes through.
-        ball: radius of the ball that a run without masks starts from, world units.
     """
 
     resolution: int = 96
@@ -86,11 +85,9 @@ class GridNeuSConfig:
     smoothness: float = 0.005
     slack: float = 1.0
     margin: float = 6.0
-    anchor: float = 0.0
     renew_every: int = 25
     stereo: StereoConfig = field(default_factory=StereoConfig)
     pixel_offset: float = PIXEL_CENTRE_OFFSET
-    ball: float = 0.45
 
     def __post_init__(self) -> None:
         for name in ("resolution", "steps", "rays", "samples", "renew_every"):
@@ -129,7 +126,7 @@ class GridNeuS(nn.Module):
 
         Args:
             config: settings.
-            views: without masks, the shape starts as a ball.
+            views: without masks, the shape starts as the hull of all that is not white.
             device: to compute on.
 
         Raises:
@@ -155,19 +152,16 @@ class GridNeuS(nn.Module):
     def _find_start(self, views: Views, device: torch.device) -> tuple[Tensor, Tensor]:
         """Distances at the start, and those below which they may not fall, both (1, 1, V, V, V)."""
         config = self.config
-        if views.masks is None:
-            centres = torch.from_numpy(cell_centres(config.resolution)).float()
-            points = torch.stack(torch.meshgrid(centres, centres, centres, indexing="ij"), dim=-1)
-            ball = (points.norm(dim=-1) - config.ball)[None, None].to(device) / self.cell
-            return ball, torch.full_like(ball, -torch.inf)
+        masks = _not_white(views.images) if views.masks is None else views.masks
         carved = carve_hull(
-            views.images, views.masks, views.cameras, config.resolution, config.stereo, device
+            views.images, masks, views.cameras, config.resolution, config.stereo, device
         )
         sdf, hull = (
             torch.from_numpy(grid)[None, None].to(device) / self.cell
             for grid in (carved.sdf, carved.hull)
         )
-        return sdf, hull - config.slack
+        free = views.masks is None  # nothing says that the hull is right
+        return sdf, torch.full_like(hull, -torch.inf) if free else hull - config.slack
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """One group a level, and one of the colours."""
@@ -220,7 +214,6 @@ class GridNeuS(nn.Module):
             + config.mask * terms["mask"]
             + config.eikonal * terms["eikonal"]
             + config.smoothness * terms["smoothness"]
-            + config.anchor * terms["anchor"]
         )
         error = (rendered.color.detach() - rays.colors).square().mean()
         return StepResult(loss, error, {name: term.detach() for name, term in terms.items()})
@@ -311,7 +304,7 @@ class GridNeuS(nn.Module):
         return F.mse_loss(opacity, rays.masks)
 
     def _shape_losses(self, distances: Tensor) -> dict[str, Tensor]:
-        """Means over the cells near the surface: eikonal, Laplacian, distance from the start."""
+        """Means over the cells near the surface: eikonal and Laplacian."""
         inner = distances[:, :, 1:-1, 1:-1, 1:-1]
         near = (inner.detach().abs() < 3).float()
         count = near.sum().clamp_min(1)
@@ -323,13 +316,11 @@ class GridNeuS(nn.Module):
                 other[axis] = side
                 out.append(distances[tuple(other)])
         slopes = [(a - b) / 2 for a, b in zip(ahead, behind, strict=True)]
-        length = (sum(slope.square() for slope in slopes) + 1e-6).sqrt()
+        length = torch.stack(slopes).square().sum(dim=0).add(1e-6).sqrt()
         laplacian = sum(ahead) + sum(behind) - 6 * inner
-        moved = inner - self.start[:, :, 1:-1, 1:-1, 1:-1]
         return {
             "eikonal": ((length - 1).square() * near).sum() / count,
             "smoothness": (laplacian.square() * near).sum() / count,
-            "anchor": (moved.square() * near).sum() / count,
         }
 
     @torch.no_grad()
@@ -376,6 +367,15 @@ def _normals(distances: Tensor, points: Tensor) -> Tensor:
         for offset in torch.eye(3, device=points.device) * step
     ]
     return F.normalize(torch.stack(slopes, dim=-1), dim=-1)
+
+
+def _not_white(images: np.ndarray) -> np.ndarray:
+    """What stands out from a white background, without its holes, float32 (N, S, S)."""
+    from scipy import ndimage
+
+    return np.stack(
+        [ndimage.binary_fill_holes(image.min(axis=-1) < _WHITE) for image in images]
+    ).astype(np.float32)
 
 
 def _candidates(views: Views, margin: float) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from multiview.projection import project
 from multiview.runtime import check_positive
-from multiview.visual_hull import silhouette_distance
+from multiview.visual_hull import close_underside, silhouette_distance
 from renderer.hash_grid import SPHERICAL_HARMONICS, HashGrid, HashGridConfig, spherical_harmonics
 from renderer.method import Grid, ParameterGroup, Picture, StepResult, Views, all_rays
 from renderer.neus import soft_l1
@@ -204,6 +204,7 @@ class NeRF(nn.Module):
         candidates = None if views.masks is None else _candidates(views, config)
         self.occupancy = OccupancyGrid(config.occupancy, config.length, candidates)
         self.rays = all_rays(views, config.pixel_offset, device)
+        self.cameras = views.cameras
         self.near_object = None if views.masks is None else _near_object(views, config).to(device)
         self.to(device)
 
@@ -333,7 +334,8 @@ class NeRF(nn.Module):
         """Sample the density in the occupied cells, as a length to the surface at `level`.
 
         The logits of the density, which are less curved than itself, are divided by their slope
-        on the surface.
+        on the surface. What no camera sees is as dense as the losses left it: the underside is
+        closed as a visual hull's is.
 
         Raises:
             ValueError: the density is nowhere as high as the level.
@@ -360,7 +362,8 @@ class NeRF(nn.Module):
                 f"{self.config.level:g}: nothing was learned (are the masks empty?), or lower "
                 "nerf.level"
             )
-        return Grid(_as_lengths(lack, spacing), first, spacing)
+        sdf = close_underside(_as_lengths(lack, spacing), self.cameras)
+        return Grid(sdf, first, spacing)
 
 
 def _as_lengths(lack: np.ndarray, spacing: float) -> np.ndarray:

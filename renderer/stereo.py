@@ -29,6 +29,8 @@ _FAR = 9.0
 _VARIANCE = 1e-4
 """Added to variances of colours, so that flat areas correlate."""
 _LEAST_COSINE = 0.1
+_LEAST_TRUNCATION = 3.2
+"""Cells; a plateau closer to the surface would look like a fault of the signed distance."""
 
 
 @dataclass(frozen=True)
@@ -47,19 +49,20 @@ class StereoConfig:
         depth_penalty: added to the cost of the deepest; what cannot be matched stays at the hull.
         tolerance: world units; a neighbour confirms a depth if its own is within this.
         confirmations: how many neighbours must confirm a depth.
-        truncation: world units; depth maps tell nothing about what is further behind them.
+        truncation: world units, but at least `_LEAST_TRUNCATION` cells; depth maps tell nothing
+            about what is further behind them.
         unconfirmed: weight of the hull where nothing is confirmed, against 1 of a confirmed depth.
     """
 
     image_size: int = 128
-    depths: int = 40
+    depths: int = 54
     front: float = 0.01
-    behind: float = 0.22
+    behind: float = 0.3
     radius: int = 2
     neighbours: tuple[int, ...] = (-2, -1, 1, 2)
     best: int = 2
     color_weight: float = 2.0
-    depth_penalty: float = 0.05
+    depth_penalty: float = 0.07
     tolerance: float = 0.015
     confirmations: int = 1
     truncation: float = 0.04
@@ -353,6 +356,7 @@ def fuse(
     used = torch.where(confirmed, depths, hull_depths)
     weights = torch.where(confirmed, 1.0, config.unconfirmed)
     spacing = 2 * HALF_SIDE / len(hull)
+    truncation = max(config.truncation, _LEAST_TRUNCATION * spacing)
     inner = hull < 2 * spacing
     points = (inner.nonzero() + 0.5) * spacing - HALF_SIDE  # (P, 3)
     total = torch.zeros(len(points), device=hull.device)
@@ -362,11 +366,11 @@ def fuse(
         pixels, depth = rig.project(view, points)
         squarely = _nearest(cosine, pixels)
         distance = (_nearest(used[view], pixels) - depth) * squarely
-        counts = (distance > -config.truncation) & torch.isfinite(distance)
+        counts = (distance > -truncation) & torch.isfinite(distance)
         share = torch.where(counts, _nearest(weights[view], pixels) * squarely, 0.0)
-        total += share * distance.nan_to_num(posinf=0.0).clamp_max(config.truncation)
+        total += share * distance.nan_to_num(posinf=0.0).clamp_max(truncation)
         weight += share
-    fused = torch.where(weight > 0, total / weight.clamp_min(1e-9), -config.truncation)
+    fused = torch.where(weight > 0, total / weight.clamp_min(1e-9), -truncation)
     sdf = hull.clone()
     sdf[inner] = torch.maximum(hull[inner], fused)
     return sdf

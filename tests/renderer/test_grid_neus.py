@@ -1,0 +1,174 @@
+import numpy as np
+import pytest
+import torch
+
+from multiview.cameras import orbit_cameras
+from renderer.export import render_view
+from renderer.grid_neus import GridNeuS, GridNeuSConfig
+from renderer.mesh import extract, remove_floaters
+from renderer.method import Grid, Views
+from renderer.rays import PIXEL_CENTRE_OFFSET
+from renderer.training import Training
+from tests.renderer.traced import ball, bowl, traced_views
+
+CPU = torch.device("cpu")
+RADIUS = 0.4
+SHORT = GridNeuSConfig(
+    resolution=48, levels=(12, 24, 48), level_steps=(0, 20, 40), steps=100, rays=1024
+)
+
+TINY = GridNeuSConfig(
+    resolution=24, levels=(6, 12, 24), level_steps=(0, 5, 10), steps=30, rays=256, renew_every=7
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def new_run(views: Views, config: GridNeuSConfig = SHORT, seed: int = 0) -> Training:
+    return Training(GridNeuS(config, views, CPU), seed)
+
+
+def go_on(run: Training, steps: int) -> Training:
+    for _ in range(steps):
+        run.advance()
+    return run
+
+
+@pytest.fixture(scope="module")
+def ball_views() -> Views:
+    return traced_views(ball(RADIUS), 64)
+
+
+@pytest.fixture(scope="module")
+def small_views() -> Views:
+    return traced_views(ball(RADIUS), 32)
+
+
+@pytest.fixture(scope="module")
+def trained(ball_views) -> GridNeuS:
+    return go_on(new_run(ball_views), SHORT.steps).method
+
+
+def seen_points(grid: Grid) -> np.ndarray:
+    """Vertices that the cameras see well."""
+    vertices = np.asarray(remove_floaters(extract(grid.sdf, grid.first, grid.spacing)).vertices)
+    return vertices[vertices[:, 2] > -0.25]
+
+
+def test_a_ball_is_recovered_within_a_hundredth_of_its_radius(trained):
+    lengths = np.linalg.norm(seen_points(trained.shape()), axis=1)
+    assert abs(lengths.mean() - RADIUS) < 0.002 * RADIUS
+    assert np.abs(lengths - RADIUS).mean() < 0.01 * RADIUS
+
+
+def test_the_ball_is_closed_in_one_piece_without_a_cavity(trained):
+    grid = trained.shape()
+    mesh = extract(grid.sdf, grid.first, grid.spacing)
+    assert mesh.is_watertight
+    assert len(remove_floaters(mesh).faces) == len(mesh.faces)
+    assert mesh.volume == pytest.approx(4 / 3 * np.pi * RADIUS**3, rel=0.08)  # nobody sees below
+
+
+def test_a_hollow_that_no_silhouette_shows_is_found():
+    run = go_on(new_run(traced_views(bowl, 64)), SHORT.steps)
+    points = seen_points(run.method.shape())
+    hollow = points[(np.linalg.norm(points[:, :2], axis=1) < 0.2) & (points[:, 2] > 0)]
+    assert np.abs(bowl(hollow)).mean() < 0.015
+
+
+def test_what_was_learned_is_seen_from_between_the_views(trained):
+    cameras = orbit_cameras(32, image_size=64)
+    truth = traced_views(ball(RADIUS), 64)
+    picture = render_view(trained, cameras, 0, 64, PIXEL_CENTRE_OFFSET, CPU)
+    color = picture.color.reshape(64, 64, 3).numpy()
+    assert -10 * np.log10(np.square(color - truth.images[0]).mean()) > 24
+    opacity = picture.opacity.reshape(64, 64).numpy() > 0.5
+    mask = truth.masks[0] > 0.5
+    assert (opacity & mask).sum() / (opacity | mask).sum() > 0.97
+    between = render_view(trained, cameras, 1, 64, PIXEL_CENTRE_OFFSET, CPU)
+    seen = between.opacity.reshape(64, 64).numpy() > 0.5
+    assert (seen & mask).sum() / (seen | mask).sum() > 0.96  # a ball looks the same from there
+
+
+def test_normals_point_to_the_outside(trained):
+    cameras = orbit_cameras(16, image_size=64)
+    picture = render_view(trained, cameras, 0, 64, PIXEL_CENTRE_OFFSET, CPU)
+    normal = picture.normal.reshape(64, 64, 3)[32, 32].numpy()
+    towards = -cameras.world_to_camera[0, :, :3].T @ cameras.world_to_camera[0, :, 3] / 1.5
+    assert normal @ towards > 0.95
+
+
+def test_training_improves_the_colours(ball_views):
+    run = new_run(ball_views)
+    errors = [float(run.advance().squared_error) for _ in range(60)]
+    assert np.mean(errors[-10:]) < 0.6 * np.mean(errors[:10])
+
+
+def test_a_level_rests_until_its_first_step(small_views):
+    run = go_on(new_run(small_views, TINY), 5)
+    coarse, middle, fine = run.method.levels
+    assert coarse.abs().max() > 0
+    assert middle.abs().max() == 0
+    assert fine.abs().max() == 0
+    go_on(run, 1)
+    assert middle.abs().max() > 0
+
+
+def test_the_surface_stays_within_the_slack_of_the_hull(trained):
+    assert (trained.distances() >= trained.bound).all()
+
+
+def test_a_run_that_was_stopped_goes_on_with_the_same_bits(small_views):
+    whole = go_on(new_run(small_views, TINY), 30)
+    state = go_on(new_run(small_views, TINY), 17).state()
+    other = new_run(small_views, TINY, seed=5)
+    other.load_state(state)
+    go_on(other, 13)
+    for name, values in whole.method.state_dict().items():
+        assert torch.equal(values, other.method.state_dict()[name]), name
+
+
+def test_without_masks_the_white_background_gives_the_start():
+    views = traced_views(ball(RADIUS), 64, masks=False)
+    method = go_on(new_run(views), 60).method
+    lengths = np.linalg.norm(seen_points(method.shape()), axis=1)
+    assert abs(lengths.mean() - RADIUS) < 0.03 * RADIUS
+    assert torch.isinf(method.bound).all()
+
+
+def test_a_mask_that_is_grossly_wrong_hardly_moves_the_surface(ball_views):
+    method = GridNeuS(SHORT, ball_views, CPU)
+    wrong = method.rays.masks.clone()
+    wrong[: 64 * 64] = 0  # the first view says that nothing is there
+    rays = method.rays
+    object.__setattr__(rays, "masks", wrong)
+    run = go_on(Training(method, 0), SHORT.steps)
+    lengths = np.linalg.norm(seen_points(run.method.shape()), axis=1)
+    assert np.abs(lengths - RADIUS).mean() < 0.03 * RADIUS
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rays": 0}, "rays must be positive"),
+        ({"levels": (12, 24)}, "every level needs"),
+        ({"levels": (), "level_steps": ()}, "every level needs"),
+    ],
+)
+def test_impossible_settings_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        GridNeuSConfig(**change)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_ball_is_recovered_on_a_gpu(ball_views):
+    run = go_on(Training(GridNeuS(SHORT, ball_views, torch.device("cuda")), 0), SHORT.steps)
+    lengths = np.linalg.norm(seen_points(run.method.shape()), axis=1)
+    assert np.abs(lengths - RADIUS).mean() < 0.01 * RADIUS

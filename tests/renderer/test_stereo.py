@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+import torch
+
+from multiview.visual_hull import cell_centres
+from renderer.mesh import extract, remove_floaters
+from renderer.stereo import StereoConfig, carve_hull, depth_maps
+from tests.renderer.traced import ball, bowl, traced_views
+
+CPU = torch.device("cpu")
+RESOLUTION = 48
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def carved_bowl():
+    views = traced_views(bowl, 64)
+    return carve_hull(views.images, views.masks, views.cameras, RESOLUTION, StereoConfig(), CPU)
+
+
+def points_of(sdf: np.ndarray) -> np.ndarray:
+    centres = cell_centres(len(sdf))
+    mesh = extract(sdf, centres[0], centres[1] - centres[0])
+    return np.asarray(remove_floaters(mesh).vertices)
+
+
+def in_the_hollow(points: np.ndarray) -> np.ndarray:
+    """Points above the hollow or on it."""
+    return (np.linalg.norm(points[:, :2], axis=1) < 0.2) & (points[:, 2] > 0)
+
+
+def test_a_hollow_that_no_silhouette_shows_is_carved(carved_bowl):
+    hull, carved = points_of(carved_bowl.hull), points_of(carved_bowl.sdf)
+    before = bowl(hull[in_the_hollow(hull)]).mean()
+    after = np.abs(bowl(carved[in_the_hollow(carved)])).mean()
+    assert before > 0.05
+    assert after < before / 3
+
+
+def test_nothing_is_added_to_the_hull(carved_bowl):
+    assert (carved_bowl.sdf >= carved_bowl.hull).all()
+    assert carved_bowl.sdf.dtype == carved_bowl.hull.dtype == np.float32
+
+
+def test_a_convex_shape_stays_as_it_is():
+    views = traced_views(ball(0.4), 64)
+    carved = carve_hull(views.images, views.masks, views.cameras, RESOLUTION, StereoConfig(), CPU)
+    points = points_of(carved.sdf)
+    seen = points[points[:, 2] > -0.2]
+    assert np.abs(ball(0.4)(seen)).mean() < 0.004  # a hundredth of the radius
+    assert carved.confirmed > 0.95
+
+
+def test_views_that_show_nothing_alike_leave_the_hull():
+    views = traced_views(ball(0.4), 48)
+    noise = np.random.default_rng(0).random(views.images.shape, dtype=np.float32)
+    images = np.where(views.masks[..., None] > 0.5, noise, 1.0).astype(np.float32)
+    config = StereoConfig(confirmations=4)
+    carved = carve_hull(images, views.masks, views.cameras, RESOLUTION, config, CPU)
+    points = points_of(carved.sdf)
+    seen = points[points[:, 2] > -0.2]
+    assert carved.confirmed < 0.2
+    assert np.abs(ball(0.4)(seen)).mean() < 0.02
+
+
+def test_depth_maps_are_those_of_a_ball():
+    centres = cell_centres(64)
+    grid = np.stack(np.meshgrid(centres, centres, centres, indexing="ij"), axis=-1)
+    cameras = traced_views(ball(0.4), 16).cameras
+    maps = depth_maps(ball(0.4)(grid).astype(np.float32), cameras, 16, 33)
+    assert maps.shape == (16, 33, 33)
+    np.testing.assert_allclose(maps[:, 16, 16], 1.5 - 0.4, atol=2e-3)
+    assert np.isinf(maps[:, 0, 0]).all()
+
+
+def test_masks_without_a_common_volume_are_refused():
+    views = traced_views(ball(0.4), 32)
+    masks = np.zeros_like(views.masks)
+    masks[::2, :8], masks[1::2, -8:] = 1, 1
+    with pytest.raises(ValueError, match="no volume in common"):
+        carve_hull(views.images, masks, views.cameras, 24, StereoConfig(), CPU)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"depths": 0}, "depths must be positive"), ({"best": 5}, "best must be from 1 to 4")],
+)
+def test_impossible_settings_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        StereoConfig(**change)
