@@ -19,7 +19,7 @@ def ball(radius: float) -> Shape:
 
 def bowl(points: np.ndarray) -> np.ndarray:
     """A ball of radius 0.45 with a round hollow on its top, which no silhouette shows."""
-    hollow = 0.35 - np.linalg.norm(points - np.array([0.0, 0.0, 0.55]), axis=-1)
+    hollow = 0.35 - np.linalg.norm(points - np.array([0.0, 0.0, 0.62]), axis=-1)
     return np.maximum(ball(0.45)(points), hollow)
 
 
