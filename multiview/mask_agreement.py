@@ -35,6 +35,8 @@ SIGHTS = 256
 TOLERANCE = 0.015
 """Share of the image's side by which outlines may contradict each other: half the diagonal of the
 lattice's cells, as seen at the origin, or thin parts would fall between its points."""
+LEAST_TOLERANCE = 1.0
+"""Pixels; outlines of small masks are not more exact than this."""
 PRICE = 0.1
 """A view leaves the consensus if that fills the masks by more than this share of one mask."""
 STARTS = 24
@@ -161,13 +163,14 @@ class _Evidence:
 
 def _gather(masks: np.ndarray, cameras: Cameras) -> _Evidence:
     size = masks.shape[-1]
+    tolerance = max(TOLERANCE * size, LEAST_TOLERANCE)
     axis = np.linspace(-HALF_SIDE, HALF_SIDE, LATTICE, dtype=np.float32)
     outside = np.ones((len(masks), LATTICE**3 + 1), dtype=bool)
     sights = np.full((SAMPLES, len(masks), SIGHTS), LATTICE**3)
     for k, mask in enumerate(masks):
         column, row = _project(cameras, k, *np.ix_(axis, axis, axis))
         column, row = (np.clip(place, 0, size - 1).astype(np.intp) for place in (column, row))
-        outside[k, :-1] = (_distance(mask) > TOLERANCE * size)[row, column].ravel()
+        outside[k, :-1] = (_distance(mask) > tolerance)[row, column].ravel()
         rows, columns = np.nonzero(mask)
         if len(rows):
             spread = np.linspace(0, len(rows) - 1, SIGHTS).round().astype(np.intp)

@@ -44,9 +44,10 @@ def export_meshes(method: Method, views: Views, folder: Path) -> Meshes:
     """
     grid = method.shape()
     mesh = remove_floaters(extract(grid.sdf, grid.first, grid.spacing))
-    colours = vertex_colours(mesh, views.images, views.masks, views.cameras)
+    seen = views.trusted()
+    colours = vertex_colours(mesh, seen.images, seen.masks, seen.cameras)
     write_ply(folder / "mesh.ply", with_colours(mesh, colours))
-    textured = bake(mesh, views.images, views.masks, views.cameras)
+    textured = bake(mesh, seen.images, seen.masks, seen.cameras)
     write_glb(folder / "mesh.glb", textured)
     return Meshes(mesh, textured)
 

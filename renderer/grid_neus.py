@@ -11,6 +11,7 @@ Shape letters: R rays, S samples a ray, P points, V cells a side.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -82,7 +83,7 @@ class GridNeuSConfig:
     color: float = 1.0
     mask: float = 0.5
     eikonal: float = 0.005
-    smoothness: float = 0.005
+    smoothness: float = 0.015
     slack: float = 1.0
     margin: float = 6.0
     renew_every: int = 25
@@ -93,10 +94,19 @@ class GridNeuSConfig:
         for name in ("resolution", "steps", "rays", "samples", "renew_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        if not self.levels or len(self.levels) != len(self.level_steps) or min(self.levels) < 2:
+        if min(self.softness) <= 0 or not 0 < self.final_rate <= 1:
             raise ValueError(
-                f"every level needs at least 2 cells and its first step, got levels {self.levels} "
-                f"and level_steps {self.level_steps}"
+                f"softness must be positive, and final_rate in (0, 1], got {self.softness} and "
+                f"{self.final_rate}"
+            )
+        for name in ("margin", "slack", "color", "mask", "eikonal", "smoothness"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        fit = all(2 <= level <= self.resolution for level in self.levels)
+        if not self.levels or not fit or len(self.levels) != len(self.level_steps):
+            raise ValueError(
+                f"every level needs its first step and 2 to resolution = {self.resolution} cells, "
+                f"got levels {self.levels} and level_steps {self.level_steps}"
             )
 
 
@@ -142,9 +152,10 @@ class GridNeuS(nn.Module):
         self.levels = nn.ParameterList(
             torch.zeros(1, 1, size, size, size, device=device) for size in config.levels
         )
-        self.colors = nn.Parameter(_first_colors(start, views).to(device))
-        self.rays = all_rays(views, config.pixel_offset, device)
-        self.candidates = _candidates(views, config.margin).to(device)
+        trusted = views.trusted()
+        self.colors = nn.Parameter(_first_colors(start, trusted).to(device))
+        self.rays = all_rays(trusted, config.pixel_offset, device)
+        self.candidates = _candidates(trusted, config.margin).to(device)
         cells = -(-config.resolution // _BLOCK)
         self.occupancy = OccupancyGrid(OccupancyConfig(resolution=cells), self.cell).to(device)
         self._renew()

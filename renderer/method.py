@@ -7,7 +7,7 @@ Three follow it: a fast grid of signed distances (`grid_neus`), the published ne
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Protocol
 
 import numpy as np
@@ -26,16 +26,28 @@ class Views:
         images: on white, in [0, 1], (N, S, S, 3) float32.
         masks: the object's opacity in [0, 1], (N, S, S) float32; None where masks are not used.
         cameras: N, for S x S images.
+        replaced: numbers of the views whose masks were spoiled. What the others say stands in the
+            masks; the images there may show anything.
     """
 
     images: np.ndarray
     masks: np.ndarray | None
     cameras: Cameras
+    replaced: tuple[int, ...] = ()
 
     @property
     def size(self) -> int:
         """Pixels a side."""
         return self.images.shape[1]
+
+    def trusted(self) -> Views:
+        """Return the views whose masks are their own: those that colours are taken from."""
+        kept = np.setdiff1d(np.arange(len(self.images)), self.replaced)
+        if len(kept) == len(self.images):
+            return self
+        cameras = Cameras(*(getattr(self.cameras, item.name)[kept] for item in fields(Cameras)))
+        masks = None if self.masks is None else self.masks[kept]
+        return Views(self.images[kept], masks, cameras)
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 
 _NO_MEMORY = re.compile("out of memory|DefaultCPUAllocator: (can't allocate|not enough memory)")
 """What torch's errors say; only those of a GPU have a class of their own."""
+POOR_IOU = 0.7
+"""Of the mesh's silhouettes with the masks; less is worth a warning."""
 VIEW_STRIDE = 5
 """Pictures while training show every view in turn, neighbours in time from far apart."""
 
@@ -91,9 +93,9 @@ def build_method(
         torch.manual_seed(seed)
         match config.kind:
             case "mlp":
-                return MLPNeuS(config.mlp, views, device)
+                return MLPNeuS(config.mlp, views.trusted(), device)
             case "nerf":
-                return NeRF(config.nerf, views, device)
+                return NeRF(config.nerf, views.trusted(), device)
             case "grid":
                 return GridNeuS(config.grid, views, device)
 
@@ -191,6 +193,8 @@ class _Run:
             self.config.section.pixel_offset,
         )
         video, device = self.folder / "rendering.mp4", self.options.device
+        record = self.folder / "metrics.json"
+        record.unlink(missing_ok=True)  # of a former export: as long as it is not there, files mix
         if self.config.kind == "nerf":  # the field is the result; its mesh is a by-product
             log.info("writing %s", video)
             write_video(video, field_frames(method, views.size, offset, device))
@@ -216,9 +220,16 @@ class _Run:
             "all_steps": method.num_steps,
             "seed": self.options.seed,
             "device": device_name(device),
-            "replaced_masks": list(self.given.replaced),
+            "replaced_masks": list(views.replaced),
         }
-        with atomic_write(self.folder / "metrics.json") as temporary:
+        if metrics["mask_iou"] is not None and metrics["mask_iou"] < POOR_IOU:
+            log.warning(
+                "the mesh covers the masks badly (IoU %.2f): parts thinner than a cell are lost "
+                "(--preset best has smaller ones), or the views are not of one object seen by the "
+                "16 cameras in their order",
+                metrics["mask_iou"],
+            )
+        with atomic_write(record) as temporary:
             temporary.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n")
         return metrics
 

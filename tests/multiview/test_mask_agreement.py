@@ -217,3 +217,11 @@ def test_shapes_that_do_not_fit_are_named():
         repair_masks(TRUE[:4], CAMERAS)
     with pytest.raises(ValueError, match="square"):
         repair_masks(TRUE[:, :40], CAMERAS)
+
+
+@pytest.mark.parametrize("size", [24, 32])
+def test_small_masks_of_one_object_fit_together(size: int, caplog):
+    cameras = orbit_cameras(16, image_size=size)
+    repaired = repair_masks(ball_masks(FIGURE, cameras, size), cameras)
+    assert repaired.replaced == ()
+    assert not caplog.text

@@ -153,12 +153,28 @@ def test_a_mask_that_is_grossly_wrong_hardly_moves_the_surface(ball_views):
     assert np.abs(lengths - RADIUS).mean() < 0.03 * RADIUS
 
 
+def test_views_with_replaced_masks_give_no_colours(ball_views):
+    images = ball_views.images.copy()
+    images[3] = 1.0
+    views = Views(images, ball_views.masks, ball_views.cameras, replaced=(3,))
+    method = GridNeuS(SHORT, views, CPU)
+    assert len(method.rays) == 15 * 64 * 64
+    picture = render_view(method, views.cameras, 3, 64, PIXEL_CENTRE_OFFSET, CPU)
+    truth = ball_views.images[3].reshape(-1, 3)
+    assert -10 * np.log10(np.square(picture.color.numpy() - truth).mean()) > 20
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"rays": 0}, "rays must be positive"),
         ({"levels": (12, 24)}, "every level needs"),
         ({"levels": (), "level_steps": ()}, "every level needs"),
+        ({"levels": (12, 24, 500)}, "every level needs"),
+        ({"softness": (0.0, 1.0)}, "softness must be positive"),
+        ({"final_rate": -1.0}, "final_rate in"),
+        ({"margin": -50.0}, "margin must be 0 or more"),
+        ({"slack": float("nan")}, "slack must be 0 or more"),
     ],
 )
 def test_impossible_settings_are_refused(change, message):

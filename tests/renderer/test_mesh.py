@@ -101,6 +101,23 @@ def test_a_simplified_mesh_has_few_faces_and_stays_closed(faces: int):
     np.testing.assert_allclose(simpler.volume, mesh.volume, rtol=0.05 if faces < 1000 else 0.01)
 
 
+def test_a_mesh_that_breaks_when_simplified_is_simplified_all_the_same(monkeypatch, caplog):
+    fast = pytest.importorskip("fast_simplification")
+    mesh, real, targets = extract(ball(0.3), FIRST, SPACING), fast.simplify, []
+
+    def torn(points, faces, target_count, agg):
+        targets.append(target_count)
+        vertices, kept = real(points, faces, target_count=target_count, agg=agg)
+        return vertices, kept[1:]
+
+    monkeypatch.setattr(fast, "simplify", torn)
+    simpler = simplify(mesh, 500)
+    assert 400 < len(simpler.faces) < 600
+    assert len(targets) < 10
+    assert max(targets) < 1200
+    assert "cracks" in caplog.text
+
+
 def test_a_small_mesh_is_not_simplified():
     mesh = extract(ball(0.3), FIRST, SPACING)
     assert simplify(mesh, len(mesh.faces)) is mesh
