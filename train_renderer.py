@@ -28,11 +28,18 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
     """Show the defaults, and the description as it is written."""
 
 
+def input_path(text: str) -> Path:
+    """Path of the views; an empty text would be the current folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("must not be empty")
+    return Path(text)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser; nothing heavy is imported for it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
-    add("-i", "--image_path", type=Path, required=True,
+    add("-i", "--image_path", type=input_path, required=True,
         help="16 views side by side, as generate.py writes them, or a folder 000.png .. 015.png; "
         "alpha, where there is some, is the object's mask")  # fmt: skip
     add("-n", "--name", required=True, help="of the results' folder, inside --log")

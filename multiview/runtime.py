@@ -32,12 +32,14 @@ def load_config(schema: type[Schema], path: Path, overrides: Sequence[str] = ())
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: not YAML, an unknown key, or a value of the wrong type; names the file.
+        ValueError: a folder, not YAML, an unknown key, or a value of the wrong type; names it.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
+    if path.is_dir():
+        raise ValueError(f"{path}: is a folder, expected a configuration file (YAML)")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such configuration file")
     where = f"{path} with --set {' '.join(overrides)}" if overrides else str(path)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from multiview.images import over_white, read_image, strip_to_views, view_names
+from multiview.images import FORMATS, over_white, read_image, strip_to_views, view_names
+
+log = logging.getLogger(__name__)
 
 NUM_VIEWS = 16
 """Views of an object in the paper's protocol."""
@@ -21,7 +25,8 @@ def read_views(path: Path, num_views: int = NUM_VIEWS) -> np.ndarray:
 
     Args:
         path: a folder with 000.png, 001.png, ... (RGB or RGBA; other files in it are left
-            alone), or one image with the views side by side, as `generate.py` writes it.
+            alone, with a warning of further views), or one image with the views side by side, as
+            `generate.py` writes it.
         num_views: N.
 
     Returns:
@@ -32,8 +37,7 @@ def read_views(path: Path, num_views: int = NUM_VIEWS) -> np.ndarray:
         ValueError: a file is not an image, or the views differ in size, are not square, or are
             smaller than `MIN_SIZE`.
     """
-    views, _ = read_views_and_alpha(path, num_views)
-    return views
+    return _on_white(_read_pictures(path, num_views))
 
 
 def read_views_and_alpha(
@@ -43,32 +47,65 @@ def read_views_and_alpha(
 
     Returns:
         float32 RGB in [0, 1], (N, S, S, 3), and float32 alpha in [0, 1], (N, S, S); the alpha is
-        None where not all views have it, or where it is 1 everywhere.
+        None where not all views have it (with a warning), or where it is 1 everywhere.
     """
+    pictures = _read_pictures(path, num_views)
+    return _on_white(pictures), _alpha(path, pictures, num_views)
+
+
+def _read_pictures(path: Path, num_views: int) -> dict[str, Image.Image]:
+    """Read the files of the views, by their names: one strip, or N views of the same size."""
     if path.is_file():
         strip = read_image(path)
         _check_strip(path, strip.size, num_views)
-        return strip_to_views(over_white(strip)), _alpha([strip], num_views)
+        return {path.name: strip}
     if not path.is_dir():
+        if Image.registered_extensions().get(path.suffix.lower()) in FORMATS:
+            raise FileNotFoundError(f"{path}: no such file")
         raise FileNotFoundError(f"{path}: no such folder of views (000.png, 001.png, ...)")
     names = view_names(num_views)
     missing = [name for name in names if not (path / name).is_file()]
     if missing:
         found = f"{num_views - len(missing)} of {num_views} views are there"
         raise FileNotFoundError(f"{path}: {found}, missing: {', '.join(missing)}")
-    pictures = [read_image(path / name) for name in names]
-    _check_sizes(path, names, [picture.size for picture in pictures])
-    return np.stack([over_white(picture) for picture in pictures]), _alpha(pictures, num_views)
+    further = {item.name for item in path.iterdir() if re.fullmatch(r"\d{3}\.png", item.name)}
+    further -= set(names)
+    if further:
+        log.warning("%s: %d views are read; ignored: %s", path, num_views, _enumerate(further))
+    pictures = {name: read_image(path / name) for name in names}
+    _check_sizes(path, names, [picture.size for picture in pictures.values()])
+    return pictures
 
 
-def _alpha(pictures: list[Image.Image], num_views: int) -> np.ndarray | None:
+def _on_white(pictures: dict[str, Image.Image]) -> np.ndarray:
+    """Views of a strip, or of single files, (N, S, S, 3)."""
+    return np.concatenate([strip_to_views(over_white(p)) for p in pictures.values()])
+
+
+def _alpha(path: Path, pictures: dict[str, Image.Image], num_views: int) -> np.ndarray | None:
     """Alpha of a strip or of single views, (N, S, S), where it says something."""
-    if any(picture.mode != "RGBA" for picture in pictures):
+    alphas = {
+        name: np.asarray(picture.getchannel("A"))
+        for name, picture in pictures.items()
+        if picture.mode == "RGBA"
+    }
+    if all((alpha == 255).all() for alpha in alphas.values()):
         return None
-    rows = np.concatenate([np.asarray(picture.getchannel("A")) for picture in pictures], axis=1)
-    if (rows == 255).all():
+    without = set(pictures) - set(alphas)
+    if without:
+        log.warning(
+            "%s: the alpha of the views is not taken as masks, as these have none: %s; give it to "
+            "all views, or to none", path, _enumerate(without),
+        )  # fmt: skip
         return None
+    rows = np.concatenate(list(alphas.values()), axis=1)
     return np.stack(np.split(rows.astype(np.float32) / 255.0, num_views, axis=1))
+
+
+def _enumerate(names: set[str]) -> str:
+    """The first of the names, and how many more there are."""
+    first, more = sorted(names)[:NUM_VIEWS], len(names) - NUM_VIEWS
+    return ", ".join(first) + (f" and {more} more" if more > 0 else "")
 
 
 def _check_sizes(path: Path, names: list[str], sizes: list[tuple[int, int]]) -> None:

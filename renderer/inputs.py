@@ -13,7 +13,7 @@ from PIL import Image
 from multiview.cameras import orbit_cameras
 from multiview.mask_agreement import repair_masks
 from multiview.runtime import atomic_write
-from multiview.segmentation import open_segmenter, tidy_alpha
+from multiview.segmentation import BACKENDS, open_segmenter, tidy_alpha
 from multiview.views import read_views_and_alpha
 from renderer.config import RendererConfig
 from renderer.method import Views
@@ -32,12 +32,10 @@ class Input:
 
     Attributes:
         views: with masks where they are used.
-        replaced: numbers of the views whose masks were spoiled and are replaced.
         fingerprint: hash of what the file holds, views and alpha.
     """
 
     views: Views
-    replaced: tuple[int, ...]
     fingerprint: str
 
 
@@ -53,13 +51,18 @@ def read_input(path: Path, config: RendererConfig, device: str) -> Input:
         FileNotFoundError, ValueError: naming the file, what is wrong with it, and what to do.
     """
     images, alpha = read_views_and_alpha(path)
+    if alpha is not None and not alpha.any():
+        raise ValueError(
+            f"{path}: the alpha is 0 everywhere, so nothing is to be seen: give views whose alpha "
+            f"is 1 where the object is, or views without alpha"
+        )
     if images.min() >= WHITE:
         raise ValueError(f"{path}: all views are white: there is no object in them")
     digest = hashlib.sha256(images.tobytes())
     digest.update(b"" if alpha is None else alpha.tobytes())
     cameras = orbit_cameras(len(images), image_size=images.shape[1])
     if not config.use_mask:
-        return Input(Views(images, None, cameras), (), digest.hexdigest())
+        return Input(Views(images, None, cameras), digest.hexdigest())
 
     if alpha is None:
         log.info("finding the object in the %d views (segmenter %s)", len(images), config.segmenter)
@@ -68,20 +71,33 @@ def read_input(path: Path, config: RendererConfig, device: str) -> Input:
     else:
         log.info("the alpha of %s says where the object is", path)
         masks = alpha
-    _check_masks(path, masks, "segmenter" if alpha is None else "alpha")
+    _check_masks(path, masks, config.segmenter if alpha is None else None)
     replaced: tuple[int, ...] = ()
     if config.repair_masks:
-        repaired = repair_masks(masks, cameras)
+        try:
+            repaired = repair_masks(masks, cameras)
+        except ValueError as error:
+            raise ValueError(
+                f"{path}: the masks cannot be repaired ({error}); go on without that "
+                f"(--set repair_masks=false)"
+            ) from error
         masks, replaced = repaired.masks, repaired.replaced
         if replaced:
             log.warning(
-                "the masks of views %s do not fit the others' and are replaced by what those say "
-                "(off: --set repair_masks=false)", ", ".join(map(str, replaced)),
+                "%s: the masks of views %s do not fit the others' and are replaced by what those "
+                "say (off: --set repair_masks=false)", path, ", ".join(map(str, replaced)),
             )  # fmt: skip
-    return Input(Views(images, masks, cameras), replaced, digest.hexdigest())
+    return Input(Views(images, masks, cameras, replaced), digest.hexdigest())
 
 
-def _check_masks(path: Path, masks: np.ndarray, source: str) -> None:
+def _check_masks(path: Path, masks: np.ndarray, segmenter: str | None) -> None:
+    """Refuse masks that are all spoiled, and warn of single ones.
+
+    Args:
+        path: of the views, for messages.
+        masks: in [0, 1], (N, S, S).
+        segmenter: that made them; None where they are the views' own alpha.
+    """
     shares = (masks >= 0.5).mean(axis=(1, 2))
     empty, full = shares == 0, shares > FULL
     if not (empty | full).any():
@@ -94,11 +110,18 @@ def _check_masks(path: Path, masks: np.ndarray, source: str) -> None:
     found = " and ".join(f"{name} in views {which}" for name, which in numbers.items())
     if (empty | full).all():
         what = "all empty" if empty.all() else "all full" if full.all() else found
-        other = "views with a better alpha" if source == "alpha" else "RGBA views (alpha = object)"
+        if segmenter is None:
+            made, advice = "from their alpha", "views with a better alpha"
+        else:
+            *most, last = [name for name in BACKENDS if name not in ("auto", segmenter)]
+            made = f"by segmenter {segmenter}"
+            advice = (
+                f"RGBA views (alpha = object), take another segmenter "
+                f"(--set segmenter={', '.join(most)} or {last})"
+            )
         raise ValueError(
-            f"{path}: the masks are {what}, so the object was not found: give {other}, another "
-            f"segmenter (--set segmenter=white, u2net or carvekit), or do without masks "
-            f"(--set use_mask=false)"
+            f"{path}: the masks {made} are {what}, so the object was not found: give {advice}, or "
+            f"do without masks (--set use_mask=false)"
         )
     log.warning("%s: the mask is %s", path, found)
 

@@ -5,6 +5,7 @@ Slow by its nature: every step asks eight layers of 256 at half a million points
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass, field
 
@@ -14,7 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from multiview.runtime import check_positive
-from renderer.fields import NeuSField, NeuSFieldConfig, SurfaceField, SurfaceSamples
+from renderer.fields import (
+    NeuSField,
+    NeuSFieldConfig,
+    SDFNetworkConfig,
+    SurfaceField,
+    SurfaceSamples,
+)
 from renderer.method import Grid, ParameterGroup, Picture, StepResult, Views, all_rays
 from renderer.neus import (
     LearningRateConfig,
@@ -29,6 +36,8 @@ from renderer.neus import (
 )
 from renderer.rays import OBJECT_HALF_SIZE, PUBLISHED_PIXEL_OFFSET, depths_around_origin
 from renderer.volume_rendering import cos_anneal_ratio
+
+log = logging.getLogger(__name__)
 
 BLOCK = 8
 """Samples a side of the blocks of the lattice that are filled in or left coarse as a whole."""
@@ -86,6 +95,11 @@ class MLPNeuS(nn.Module):
         self.config = config
         self.device = device
         self.num_steps = config.steps
+        if device.type == "cpu" and config.networks.sdf.width >= SDFNetworkConfig.width:
+            log.warning(
+                "%d steps with networks of the published size need hours on a CPU: take a GPU, or "
+                "the fast method, configs/neus.yaml", config.steps,
+            )  # fmt: skip
         self.renderer = NeuSField(config.networks).to(device)
         self._rays = all_rays(views, config.pixel_offset, device)
         masks = self._rays.masks

@@ -27,7 +27,7 @@ from renderer.export import (
     render_view,
     write_picture,
 )
-from renderer.folder import CHECKPOINT, PICTURES, check_folder, clear
+from renderer.folder import CHECKPOINT, PICTURES, check_folder, clear, clear_temporary
 from renderer.grid_neus import GridNeuS
 from renderer.inputs import Input, read_input, write_input
 from renderer.method import Views
@@ -125,6 +125,7 @@ def reconstruct(image: Path, folder: Path, config: RendererConfig, options: Opti
     folder.mkdir(parents=True, exist_ok=True)
     with file_lock(folder / CHECKPOINT.parent, wait=False), _advice_on_memory(config):
         check_folder(folder, options.resume, options.overwrite)  # again, now that it is ours
+        clear_temporary(folder)
         former = read_checkpoint(folder / CHECKPOINT, identity) if options.resume else None
         method = build_method(config, given.views, options.device, options.seed)
         run = _Run(folder, config, options, given, identity, Training(method, options.seed), began)

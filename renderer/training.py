@@ -92,17 +92,33 @@ class Training:
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go back to where `state` was taken."""
+        """Go back to where `state` was taken.
+
+        Raises:
+            ValueError: it is no state of such a training; what torch finds wrong with the parts has
+                errors of its own.
+        """
+        expected = {"step": int, "method": Mapping, "optimizer": Mapping, "generator": Tensor}
+        for name, kind in expected.items():
+            if name not in state:
+                raise ValueError(f"{name} is missing")
+            if not isinstance(state[name], kind) or isinstance(state[name], bool):
+                raise ValueError(f"{name} is of type {type(state[name]).__name__}")
+        if not 0 <= state["step"] <= self.method.num_steps:
+            raise ValueError(f"it is of step {state['step']}, there are {self.method.num_steps}")
+        absent = {"state", "param_groups"} - set(state["optimizer"])
+        if absent:
+            raise ValueError(f"the optimizer lacks {' and '.join(sorted(absent))}")
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"])
-        self.step = int(state["step"])
+        self.step = state["step"]
 
 
 def _diverged(step: int) -> str:
     return (
         f"the training broke down: nan or infinite numbers by step {step}. The last checkpoint "
-        f"that was good is kept. Try another --seed or smaller learning rates"
+        f"that was good, if there is one, is kept. Try another --seed or smaller learning rates"
     )
 
 

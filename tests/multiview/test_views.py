@@ -46,6 +46,23 @@ def test_a_folder_that_does_not_exist_is_named(tmp_path: Path):
         read_views(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("name", ["0.png", "0.JPG", "0.webp"])
+def test_an_image_that_does_not_exist_is_called_a_file(tmp_path: Path, name: str):
+    with pytest.raises(FileNotFoundError, match=rf"{name}: no such file$"):
+        read_views(tmp_path / name)
+
+
+def test_views_beyond_the_sixteen_are_ignored_with_a_warning(tmp_path: Path, caplog):
+    folder = save_views(tmp_path / "a", ring_of_views(32))
+    (folder / "notes.txt").touch()
+    expected = read_views(folder)
+    assert not caplog.records
+    for name in ("016.png", "100.png"):
+        Image.new("RGB", (32, 32)).save(folder / name)
+    np.testing.assert_array_equal(read_views(folder), expected)
+    assert "a: 16 views are read; ignored: 016.png, 100.png" in caplog.text
+
+
 def test_views_of_another_size_are_named(tmp_path: Path):
     folder = save_views(tmp_path / "a", ring_of_views(32))
     Image.new("RGB", (48, 40)).save(folder / "005.png")
@@ -122,3 +139,20 @@ def test_a_damaged_view_is_named(tmp_path: Path):
     (folder / "007.png").write_bytes(b"not a picture")
     with pytest.raises(ValueError, match=r"007\.png: not an image"):
         read_views(folder)
+
+
+def test_views_without_alpha_among_others_with_it_are_named(tmp_path: Path, caplog):
+    folder = save_views(tmp_path / "a", rgba_views())
+    for name in ("004.png", "011.png"):
+        Image.new("RGB", (16, 16)).save(folder / name)
+    read_views(folder)
+    assert not caplog.records  # of no importance where nobody asks for the alpha
+    assert read_views_and_alpha(folder)[1] is None
+    assert "not taken as masks, as these have none: 004.png, 011.png; " in caplog.text
+
+
+def test_opaque_views_among_others_without_alpha_are_nothing_to_warn_of(tmp_path: Path, caplog):
+    folder = save_views(tmp_path / "a", np.ones((16, 16, 16, 4)))
+    Image.new("RGB", (16, 16)).save(folder / "004.png")
+    assert read_views_and_alpha(folder)[1] is None
+    assert not caplog.records

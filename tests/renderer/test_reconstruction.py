@@ -17,10 +17,10 @@ import torch
 from PIL import Image
 
 import train_renderer
-from multiview.runtime import file_lock
+from multiview.runtime import atomic_write, file_lock
 from renderer import reconstruction
 from renderer.config import RendererConfig
-from renderer.folder import own_files
+from renderer.folder import check_folder, clear, clear_temporary, own_files
 from renderer.hash_grid import HashGridConfig
 from renderer.inputs import read_input
 from renderer.nerf import FieldConfig, NeRFConfig
@@ -464,17 +464,22 @@ BAD = {
     "empty": (
         lambda p: write_strip(p, with_alpha(0.4 * (ellipsoid()[..., 3] > 0))),
         {},
-        "masks are all empty.*RGBA.*segmenter.*use_mask=false|masks are all empty.*better alpha",
+        "masks from their alpha are all empty.*better alpha, or do without",
     ),
     "full": (
         lambda p: write_strip(p, 0.8 * ellipsoid()[..., :3]),
         {},
-        "masks are all full.*RGBA.*--set segmenter=.*--set use_mask=false",
+        r"by segmenter white are all full.*RGBA.*\(--set segmenter=u2net or carvekit\), or do",
     ),
     "empty or full": (
         lambda p: write_strip(p, with_alpha(np.arange(16)[:, None, None] % 2 + np.zeros((32, 32)))),
         {},
-        "masks are empty in views 0, 2, .* and full in views 1, 3, ",
+        "masks .*are empty in views 0, 2, .* and full in views 1, 3, ",
+    ),
+    "transparent": (
+        lambda p: write_strip(p, with_alpha(np.zeros((16, 32, 32)))),
+        {},
+        r"0\.png: the alpha is 0 everywhere",
     ),
 }
 
@@ -493,14 +498,14 @@ def test_a_few_spoiled_masks_are_only_warned_about(tmp_path, caplog):
     path = write_strip(tmp_path / "0.png", with_alpha(alpha))
     given = read_input(path, replace(TINY, repair_masks=False), "cpu")
     assert "the mask is empty in views 5 and full in views 3, 9" in caplog.text
-    assert given.replaced == ()
+    assert given.views.replaced == ()
     assert given.views.masks[3].min() == 1
 
 
 def test_spoiled_masks_are_replaced_and_named(tmp_path, caplog):
     path = write_strip(tmp_path / "0.png", with_alpha(opaque_views(3)))
     given = read_input(path, TINY, "cpu")
-    assert given.replaced == (3,)
+    assert given.views.replaced == (3,)
     assert "the masks of views 3 do not fit" in caplog.text
     true = ellipsoid()[3, ..., 3] >= 0.5
     assert ((given.views.masks[3] >= 0.5) != true).mean() < 0.05
@@ -637,6 +642,8 @@ GOOD = ["-i", "0.png", "-n", "a"]
         (["-n", "NUL"], "cannot be the name of a folder"),
         (["-n", "a."], "cannot be the name of a folder"),
         (["--resume", "--overwrite"], "choose one"),
+        (["-i", ""], "--image_path: must not be empty"),
+        (["-i", " "], "--image_path: must not be empty"),
         (["--seed", "-1"], "--seed must be from 0"),
         (["--gpus", "first"], "--gpus is a list of numbers"),
         (["--gpus", ""], "--gpus is a list of numbers"),
@@ -703,3 +710,102 @@ def test_the_command_passes_on_what_it_is_told(strip, tmp_path, monkeypatch, cap
     assert (config.mlp.steps, config.mlp.rays, config.mlp.half) == (3, 1536, True)
     assert options == Options(5, torch.device("cpu"), "fast", resume=False, overwrite=True)
     assert "--fp16 has no effect on cpu" in caplog.text
+
+
+# --- what is left of runs that were killed ---
+
+
+def test_resuming_is_offered_only_where_there_is_a_checkpoint(tmp_path):
+    (tmp_path / "input-0.png").touch()
+    with pytest.raises(FileExistsError, match=r"input-0\.png.*replace it by --overwrite") as caught:
+        check_folder(tmp_path, resume=False, overwrite=False)
+    assert "--resume" not in str(caught.value)
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint to resume from.*--overwrite"):
+        check_folder(tmp_path, resume=True, overwrite=False)
+    check_folder(tmp_path, resume=False, overwrite=True)
+    (tmp_path / "ckpt").mkdir()
+    (tmp_path / "ckpt" / "last.ckpt").touch()
+    with pytest.raises(FileExistsError, match="go on with it by --resume"):
+        check_folder(tmp_path, resume=False, overwrite=False)
+
+
+@pytest.mark.parametrize("remove", [clear_temporary, clear])
+def test_files_that_are_not_whole_are_removed_and_nothing_else(tmp_path, remove):
+    left = ["ckpt/.last.123.tmp.ckpt", "images/.250.9.tmp.jpg", ".mesh.1.tmp.glb"]
+    left += [".input-3.77.tmp.png", ".masked-15.77.tmp.png", ".metrics.5.tmp.json"]
+    others = [".notes.123.tmp.txt", ".mesh.x.tmp.glb", ".mesh.1.tmp.obj", "mesh.1.tmp.glb"]
+    others += [".input-16.7.tmp.png", ".250.9.tmp.jpg", "images/.a.9.tmp.jpg", ".mesh.tmp.glb"]
+    for name in [*left, *others]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    remove(tmp_path)
+    assert files(tmp_path) == sorted(others)
+
+
+def test_the_temporary_names_are_those_of_files_that_are_being_written(tmp_path):
+    for name in RESULTS:
+        with atomic_write(tmp_path / name) as temporary:
+            temporary.touch()
+            clear_temporary(tmp_path)
+            assert not temporary.exists()
+            temporary.touch()
+    assert files(tmp_path) == sorted(RESULTS)
+
+
+def test_a_checkpoint_of_a_step_that_is_never_reached_is_called_damaged(whole, strip, tmp_path):
+    folder = copy_of(whole, tmp_path)
+    path = folder / "ckpt" / "last.ckpt"
+    content = torch.load(path, weights_only=True)
+    content["state"]["step"] = 7
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=r"damaged \(it is of step 7, there are 6\); begin anew"):
+        resumed(folder, strip)
+
+
+# --- what is said of masks and configurations ---
+
+
+def test_masks_that_cannot_be_repaired_are_named_with_their_file(tmp_path, monkeypatch):
+    def fail(*arguments: object) -> None:
+        raise ValueError("expected a square mask")
+
+    monkeypatch.setattr("renderer.inputs.repair_masks", fail)
+    path = write_strip(tmp_path / "0.png", ellipsoid())
+    with pytest.raises(
+        ValueError, match=r"0\.png: .*\(expected a square.*--set repair_masks=false"
+    ):
+        read_input(path, TINY, "cpu")
+
+
+def test_a_replaced_mask_is_warned_of_with_the_name_of_the_file(tmp_path, caplog):
+    read_input(write_strip(tmp_path / "0.png", with_alpha(opaque_views(3))), TINY, "cpu")
+    assert "0.png: the masks of views 3 do not fit" in caplog.text
+
+
+def test_where_the_alpha_failed_no_segmenter_is_offered(tmp_path):
+    path = write_strip(tmp_path / "0.png", with_alpha(0.4 * (ellipsoid()[..., 3] > 0)))
+    with pytest.raises(ValueError, match="better alpha") as caught:
+        read_input(path, TINY, "cpu")
+    assert "segmenter" not in str(caught.value)
+
+
+def test_a_segmenter_that_failed_is_not_offered_again(strip, monkeypatch):
+    nothing = lambda image: np.zeros(image.shape[:2], np.float32)  # noqa: E731
+    monkeypatch.setattr("renderer.inputs.open_segmenter", lambda *arguments: nothing)
+    with pytest.raises(ValueError, match=r"by segmenter u2net .*segmenter=carvekit or white\)"):
+        read_input(strip, replace(TINY, segmenter="u2net"), "cpu")
+
+
+def test_a_folder_is_no_configuration_file(strip, tmp_path):
+    flags = ["-i", str(strip), "-n", "a", "-l", str(tmp_path / "log"), "--device", "cpu"]
+    with pytest.raises(ValueError, match="is a folder, expected a configuration file"):
+        train_renderer.main([*flags, "-b", str(tmp_path)])
+
+
+def test_the_published_networks_on_a_cpu_are_warned_of_and_small_ones_are_not(strip, caplog):
+    views = read_input(strip, TINY, "cpu").views
+    build_method(TINY, views, OPTIONS.device, 0)
+    assert "hours" not in caplog.text
+    build_method(RendererConfig(kind="mlp"), views, OPTIONS.device, 0)
+    assert "need hours on a CPU" in caplog.text
+    assert "configs/neus.yaml" in caplog.text

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -167,7 +168,8 @@ def test_a_finished_run_makes_no_step_and_writes_nothing(tmp_path: Path):
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_the_last_good_checkpoint_stays(tmp_path: Path):
     run = Run(tmp_path / "a.ckpt", Line(breaks_at=6))
-    with pytest.raises(FloatingPointError, match="nan or infinite numbers by step 7"):
+    said = "nan or infinite numbers by step 7.*good, if there is one, is kept"
+    with pytest.raises(FloatingPointError, match=said):
         run.go(save_every=0.0)
     assert run.saved == [1, 2, 3, 4, 5, 6]
     state, _ = read_checkpoint(tmp_path / "a.ckpt", IDENTITY)
@@ -321,11 +323,132 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path, monkeypatch):
 
 
 def test_a_full_disk_is_an_error_that_names_the_file(tmp_path: Path, monkeypatch):
-    def full(content: object, path: Path) -> None:
-        path.write_bytes(b"half")
-        raise RuntimeError("[enforce fail at inline_container.cc] unexpected pos")
+    path, write = tmp_path / "last.ckpt", Path.write_bytes
 
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match=r"last\.ckpt: cannot be written"):
-        written(tmp_path / "last.ckpt")
+    def full(self: Path, content: bytes) -> int:
+        write(self, b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError, match=r"last\.ckpt: .*No space.*free some.*--overwrite"):
+            written(path)
+        assert not list(tmp_path.iterdir())
+    before = written(path).read_bytes()
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"last\.ckpt: .*No space.*free some.*--resume"):
+        written(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_why_the_system_takes_no_more_bytes_is_said(tmp_path: Path):
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large: free some space, then") as caught:
+            written(tmp_path / "last.ckpt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "inline_container" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["settings", "seed", "views", "seconds"])
+def test_a_checkpoint_that_lacks_a_part_is_called_damaged(tmp_path: Path, name: str):
+    path = written(tmp_path / "last.ckpt")
+    content = torch.load(path, weights_only=True)
+    del content[name]
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=rf"damaged \({name} is missing\).*--overwrite"):
+        read_checkpoint(path, IDENTITY)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("settings", "text"),
+        ("settings", torch.zeros(2)),
+        ("seed", "6033"),
+        ("seed", True),
+        ("views", 3),
+        ("state", [1, 2]),
+        ("seconds", None),
+        ("seconds", float("nan")),
+        ("seconds", -1.0),
+    ],
+)
+def test_a_checkpoint_with_a_part_of_another_kind_is_called_damaged(tmp_path: Path, name, value):
+    path = written(tmp_path / "last.ckpt")
+    torch.save({**torch.load(path, weights_only=True), name: value}, path)
+    with pytest.raises(ValueError, match=rf"last\.ckpt: .*damaged \({name} is .*--overwrite"):
+        read_checkpoint(path, IDENTITY)
+
+
+def test_settings_that_cannot_be_compared_are_others(tmp_path: Path):
+    path = written(tmp_path / "last.ckpt")
+    for settings in ({"kind": torch.zeros(2)}, {1: 2, "kind": "mlp"}):
+        torch.save({**torch.load(path, weights_only=True), "settings": settings}, path)
+        with pytest.raises(ValueError, match="of another configuration"):
+            read_checkpoint(path, IDENTITY)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"step": 11}, "it is of step 11, there are 10"),
+        ({"step": -1}, "it is of step -1, there are 10"),
+        ({"step": 2.5}, "step is of type float"),
+        ({"step": True}, "step is of type bool"),
+        ({"method": 3}, "method is of type int"),
+        ({"optimizer": {}}, "optimizer lacks param_groups and state"),
+        ({"generator": [1]}, "generator is of type list"),
+    ],
+)
+def test_a_state_that_is_not_of_the_training_is_refused(tmp_path: Path, change, message):
+    training = Run(tmp_path / "a.ckpt", Line()).go().training
+    with pytest.raises(ValueError, match=message):
+        training.load_state({**training.state(), **change})
+
+
+@pytest.mark.parametrize("name", ["step", "method", "optimizer", "generator"])
+def test_what_a_state_lacks_is_named(tmp_path: Path, name: str):
+    training = Run(tmp_path / "a.ckpt", Line()).training
+    state = {key: value for key, value in training.state().items() if key != name}
+    with pytest.raises(ValueError, match=f"{name} is missing"):
+        training.load_state(state)
+
+
+def test_of_a_damaged_or_dangerous_file_torchs_advice_to_run_it_is_not_passed_on(tmp_path: Path):
+    path = tmp_path / "last.ckpt"
+    torch.save({"state": Program(), "format": 1}, path)
+    dangerous = path.read_bytes()
+    whole = written(path).read_bytes()
+    for content in (dangerous, whole[: len(whole) // 2], b"text"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="damaged, or not one of this command") as caught:
+            read_checkpoint(path, IDENTITY)
+        said = str(caught.value)
+        assert "weights_only" not in said
+        assert len(said) < len(str(path)) + 120
+
+
+def test_a_checkpoint_that_cannot_be_read_is_not_called_damaged(tmp_path: Path, monkeypatch):
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    path = written(tmp_path / "last.ckpt")
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(OSError, match=r"last\.ckpt: cannot be read \(Permission denied\)"):
+        read_checkpoint(path, IDENTITY)
+
+
+def test_another_kind_of_method_is_said_without_all_of_its_settings(tmp_path: Path):
+    section = {f"setting {k}": list(range(50)) for k in range(50)}
+    identity = replace(IDENTITY, settings={"kind": "grid", "grid": section})
+    path = tmp_path / "last.ckpt"
+    write_checkpoint(path, identity, {"step": 3}, 1.0)
+    with pytest.raises(ValueError, match="configuration: kind was grid, is mlp, ") as caught:
+        read_checkpoint(path, IDENTITY)
+    assert len(str(caught.value)) < len(str(path)) + 400
