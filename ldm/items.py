@@ -29,7 +29,7 @@ from torch import Tensor
 
 MAX_FILE_BYTES = 32 * 2**20
 """Larger image and meta files are not read: a view of 256 pixels has about 40 kB."""
-MAX_IMAGE_SIDE = 4096
+MAX_IMAGE_SIDE = 2048
 
 
 @dataclass(frozen=True)

@@ -68,19 +68,32 @@ def _object_members(source: FolderSource, uid: str, num_views: int) -> list[File
             f"object {uid}: in shards, names of objects have no dot and at most "
             f"{MAX_UID_BYTES} bytes"
         )
-    meta = source.meta(uid, num_views)
-    text = json.dumps(meta, default=lambda array: array.tolist(), allow_nan=False)
-    contents: list[bytes | memoryview] = [text.encode()]
-    for kind in ("target", "input"):
-        for path in source.files(uid, kind, num_views):
-            content = read_file(uid, path).content
-            try:
-                check_png(content)
-            except ValueError as error:
-                raise ValueError(f"object {uid}: {path}: {error}") from error
-            contents.append(content)
+    try:
+        contents: list[bytes | memoryview] = [_meta_json(uid, source.meta(uid, num_views))]
+        for kind in ("target", "input"):
+            for path in source.files(uid, kind, num_views):
+                contents.append(_checked_png(uid, path))
+    except OSError as error:  # else it would be taken for one of the shard that is written
+        raise ValueError(str(error)) from error
     names = member_names(uid, num_views)
     return [File(name, part) for name, part in zip(names, contents, strict=True)]
+
+
+def _meta_json(uid: str, meta: dict[str, Any]) -> bytes:
+    try:
+        text = json.dumps(meta, default=lambda array: array.tolist(), allow_nan=False)
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise ValueError(f"object {uid}: meta.pkl holds more than numbers: {error}") from error
+    return text.encode()
+
+
+def _checked_png(uid: str, path: Path) -> bytes | memoryview:
+    content = read_file(uid, path).content
+    try:
+        check_png(content)
+    except ValueError as error:
+        raise ValueError(f"object {uid}: {path}: {error}") from error
+    return content
 
 
 def pack(root: Path, out: Path, shard_bytes: int = 2**30, num_views: int = 16) -> Index:
@@ -93,7 +106,9 @@ def pack(root: Path, out: Path, shard_bytes: int = 2**30, num_views: int = 16) -
         num_views: N.
 
     Raises:
-        ValueError, OSError: naming the object and the file that is missing or damaged.
+        FileNotFoundError: the tree, or the folder of an object, does not exist.
+        ValueError: naming the object and the file that is missing or damaged, or `out`.
+        OSError: naming the shard that cannot be written.
     """
     source = FolderSource(root)
     out.mkdir(parents=True, exist_ok=True)
@@ -104,6 +119,8 @@ def pack(root: Path, out: Path, shard_bytes: int = 2**30, num_views: int = 16) -
         shards = _finished_shards(out, uids, shard_bytes)
         rest = uids[sum(len(shard.objects) for shard in shards) :]
         objects = ((uid, _object_members(source, uid, num_views)) for uid in rest)
+        for left in out.glob(".shard-*.tmp.tar"):
+            left.unlink()
         waiting = next(objects, None)
         while waiting is not None:
             name = f"shard-{len(shards):06d}.tar"
