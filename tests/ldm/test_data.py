@@ -21,8 +21,8 @@ from ldm.data_loader import DataConfig, make_loader, open_source
 from ldm.items import (
     TrainingBatch,
     TrainingItem,
+    decode_rgba,
     make_item,
-    read_rgba,
     start_view,
     to_model_range,
     white_table,
@@ -31,6 +31,10 @@ from tests.conftest import SHARED, needs_shared
 from tests.ldm.training_tree import elevations, make_tree, png
 
 TABLE_SHA256 = "d565fa9d89cf272a5584453498da15865e5b693e6acf5ef2ed887aad79fd4a9d"
+
+
+def read_rgba(content: bytes) -> np.ndarray:
+    return np.frombuffer(decode_rgba(content), np.uint8).reshape(16, 16, 4)
 
 
 def item(root: Path, view: int, index: int = 0, size: int = 16) -> TrainingItem:
@@ -263,3 +267,13 @@ def test_a_validation_folder_without_images_is_refused(tmp_path: Path):
         read_validation_set(tmp_path, 64)
     with pytest.raises(FileNotFoundError, match="no such folder"):
         read_validation_set(tmp_path / "no", 64)
+
+
+def test_what_makes_pillow_stumble_is_called_damaged(monkeypatch):
+    def stumble(_: object) -> None:
+        raise IndexError("index out of range")
+
+    content = png(0)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", stumble)
+    with pytest.raises(ValueError, match="the image is damaged"):
+        decode_rgba(content)
