@@ -29,10 +29,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from ldm.data import FolderSource
-from ldm.items import Source, TrainingBatch, make_item, start_view
+from ldm.items import Source, TrainingBatch, decode_into, start_view
 from ldm.shard_source import INDEX, ShardSource, Store
 
 Batch = tuple[int, list[int]]
@@ -206,16 +206,18 @@ class _Batches(Dataset[Any]):
         self.source, self.seed = source, seed
         self.num_views, self.image_size = num_views, image_size
 
-    def __getitem__(self, batch: Batch) -> TrainingBatch | _Failure:
-        epoch, indices = batch
+    def __getitem__(self, wanted: Batch) -> TrainingBatch | _Failure:
+        epoch, indices = wanted
         try:
-            items = []
-            for index in indices:
-                uid = self.source.uids[index].decode()
+            uids = [self.source.uids[index].decode() for index in indices]
+            batch = TrainingBatch.empty(uids, self.num_views, self.image_size)
+            if get_worker_info() is not None:
+                batch.share_memory()
+            for place, (index, uid) in enumerate(zip(indices, uids, strict=True)):
                 view = start_view(self.seed, epoch, uid, self.num_views)
                 files = self.source.read(index, view, self.num_views)
-                items.append(make_item(files, view, self.image_size))
-            return TrainingBatch.of(items)
+                decode_into(batch.item(place), files, view)
+            return batch
         except (ValueError, OSError) as error:
             return _Failure(error)
 

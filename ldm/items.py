@@ -65,14 +65,27 @@ class TrainingBatch:
     uids: tuple[str, ...]
 
     @classmethod
-    def of(cls, items: Sequence[TrainingItem]) -> TrainingBatch:
-        """Put items together."""
-        return cls(
-            torch.stack([item.target_images for item in items]),
-            torch.stack([item.input_image for item in items]),
-            torch.stack([item.input_elevation for item in items]),
-            tuple(item.uid for item in items),
+    def empty(cls, uids: Sequence[str], num_views: int, image_size: int) -> TrainingBatch:
+        """Make room for the items of B objects."""
+        shape = (len(uids), num_views, 3, image_size, image_size)
+        targets = torch.empty(shape, dtype=torch.uint8)
+        elevations = torch.empty(len(uids))
+        return cls(targets, torch.empty_like(targets[:, 0]), elevations, tuple(uids))
+
+    def item(self, index: int) -> TrainingItem:
+        """Return item `index`; its tensors are parts of this batch's."""
+        return TrainingItem(
+            self.target_images[index],
+            self.input_images[index],
+            self.input_elevations[index],
+            self.uids[index],
         )
+
+    def share_memory(self) -> TrainingBatch:
+        """Move to memory that another process can see; what is then written needs no copy."""
+        for part in (self.target_images, self.input_images, self.input_elevations):
+            part.share_memory_()
+        return self
 
     def __len__(self) -> int:
         return len(self.uids)
@@ -164,28 +177,32 @@ def make_item(files: ObjectFiles, view: int, image_size: int) -> TrainingItem:
         ValueError: naming the uid and the file that is damaged, has no alpha channel, is not
             square or of another size than the object's other views.
     """
+    targets = torch.empty(len(files.targets), 3, image_size, image_size, dtype=torch.uint8)
+    item = TrainingItem(targets, torch.empty_like(targets[0]), torch.empty(()), files.uid)
+    decode_into(item, files, view)
+    return item
+
+
+def decode_into(item: TrainingItem, files: ObjectFiles, view: int) -> None:
+    """Decode an object's views into the tensors of `item`; see `make_item`."""
+    images = [*item.target_images.numpy(), item.input_image.numpy()]
     rolled = (*files.targets[view:], *files.targets[:view], files.input)
-    images = np.empty((len(rolled), 3, image_size, image_size), np.uint8)
-    side = 0
+    first = 0
     for file, image in zip(rolled, images, strict=True):
         try:
             rgba = decode_rgba(file.content)
-            if side and math.isqrt(len(rgba) // 4) != side:
-                raise ValueError(
-                    f"has {math.isqrt(len(rgba) // 4)} pixels a side, the views before it {side}"
-                )
+            side = math.isqrt(len(rgba) // 4)
+            if first and side != first:
+                raise ValueError(f"has {side} pixels a side, the views before it {first}")
         except ValueError as error:
             raise ValueError(f"object {files.uid}: {file.where}: {error}") from error
-        side = math.isqrt(len(rgba) // 4)
-        if side == image_size:
+        first = side
+        if image.shape[1:] == (side, side):
             _put_on_white(rgba, image)
         else:
-            image[:] = _resized(
-                _put_on_white(rgba, np.empty((3, side, side), np.uint8)), image_size
-            )
-    views = torch.from_numpy(images)
-    elevation = torch.tensor(files.elevation, dtype=torch.float32)
-    return TrainingItem(views[:-1], views[-1], elevation, files.uid)
+            whole = _put_on_white(rgba, np.empty((3, side, side), np.uint8))
+            image[:] = _resized(whole, image.shape[1])
+    item.input_elevation.fill_(files.elevation)
 
 
 def check_png(content: bytes | memoryview) -> None:

@@ -21,6 +21,7 @@ from ldm.data_loader import DataConfig, make_loader, open_source
 from ldm.items import (
     TrainingBatch,
     TrainingItem,
+    decode_into,
     decode_rgba,
     make_item,
     start_view,
@@ -88,13 +89,22 @@ def test_the_targets_are_rolled_so_that_the_input_view_comes_first(tmp_path: Pat
 
 def test_a_batch_is_its_items(tmp_path: Path):
     make_tree(tmp_path, ["a", "b"])
-    items = [item(tmp_path, 3, 0, 8), item(tmp_path, 9, 1, 8)]
-    batch = TrainingBatch.of(items).to("cpu")
+    source = FolderSource(tmp_path)
+    batch = TrainingBatch.empty(["a", "b"], 16, 8)
+    for place, view in enumerate((3, 9)):
+        decode_into(batch.item(place), source.read(place, view, 16), view)
+    batch = batch.to("cpu")
+    assert len(batch) == 2
     assert batch.uids == ("a", "b")
     assert batch.target_images.shape == (2, 16, 3, 8, 8)
-    assert torch.equal(batch.target_images[1], items[1].target_images)
-    assert torch.equal(batch.input_images[1], items[1].input_image)
-    assert batch.input_elevations.shape == (2,)
+    for place, view in enumerate((3, 9)):
+        one = item(tmp_path, view, place, size=8)
+        assert torch.equal(batch.target_images[place], one.target_images)
+        assert torch.equal(batch.input_images[place], one.input_image)
+        assert batch.input_elevations[place] == one.input_elevation
+
+
+def test_8_bit_images_become_the_range_of_the_model():
     views = to_model_range(torch.tensor([0, 255], dtype=torch.uint8))
     assert views.tolist() == [-1.0, 1.0]
 
