@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from multiview.cameras import Cameras
+from multiview.depth_levels import depth_name, depth_to_levels, levels_to_depth
 from multiview.images import MAX_INPUT_PIXELS
 from multiview.packages import EVALUATION, need
 from multiview.projection import unproject
@@ -25,8 +26,6 @@ from multiview.runtime import atomic_write
 if TYPE_CHECKING:
     from trimesh import Trimesh
 
-NEAR, FAR = 0.6, 2.4
-"""Depths at 0 and at 65535 of a depth PNG."""
 VALID_DEPTH = (0.63, 2.37)
 """Depths of a PNG outside this open interval are background."""
 
@@ -166,7 +165,7 @@ def depth_to_points(depth: np.ndarray, valid: np.ndarray, cameras: Cameras) -> n
 
 def depth_names(num_views: int) -> list[str]:
     """File names of the views' depth: 000-depth.png, 001-depth.png, ..."""
-    return [f"{index:03d}-depth.png" for index in range(num_views)]
+    return [depth_name(index) for index in range(num_views)]
 
 
 def read_depth_maps(folder: Path, num_views: int) -> np.ndarray | None:
@@ -209,10 +208,10 @@ def _read_depth_map(path: Path) -> np.ndarray:
                 raise ValueError(f"{image.width} x {image.height} pixels, expected a square")
             if not image.mode.startswith("I"):
                 raise ValueError(f"an image of mode {image.mode}, expected 16-bit grey")
-            levels = np.asarray(image).astype(np.float64)
+            levels = np.asarray(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path}: not a depth map ({error})") from error
-    depth = levels / 65535 * (FAR - NEAR) + NEAR
+    depth = levels_to_depth(levels)
     near, far = VALID_DEPTH
     return np.where((depth > near) & (depth < far), depth, np.inf)
 
@@ -224,6 +223,5 @@ def write_depth_map(path: Path, depth: np.ndarray) -> None:
         path: of the PNG; written whole or not at all.
         depth: camera-z, infinite for the background, (S, S).
     """
-    levels = np.round((np.clip(depth, NEAR, FAR) - NEAR) / (FAR - NEAR) * 65535)
     with atomic_write(path) as temporary:
-        Image.fromarray(levels.astype(np.uint16)).save(temporary, optimize=True)
+        Image.fromarray(depth_to_levels(depth)).save(temporary, optimize=True)

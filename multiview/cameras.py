@@ -60,15 +60,15 @@ def orbit_pose(elevation: float, azimuth: float, distance: float) -> np.ndarray:
 
 def orbit_cameras(
     num_views: int = 16,
-    elevation_deg: float = 30.0,
+    elevation_deg: float | np.ndarray = 30.0,
     distance: float = 1.5,
     image_size: int = REFERENCE_IMAGE_SIZE,
 ) -> Cameras:
-    """Cameras at equal azimuth steps on a ring of constant elevation (paper Sec. 4.1).
+    """Cameras at equal azimuth steps, on a ring of constant elevation (paper Sec. 4.1) or not.
 
     Args:
         num_views: N.
-        elevation_deg: degrees above the horizon.
+        elevation_deg: degrees above the horizon; one, or one for each view, (N,).
         distance: from the origin, in world units.
         image_size: pixels a side; the intrinsics scale with it.
 
@@ -76,8 +76,10 @@ def orbit_cameras(
         float64 cameras; camera 0 is at azimuth 0.
     """
     azimuths = np.arange(num_views) / num_views * 2 * np.pi
-    elevation = np.deg2rad(elevation_deg)
-    poses = np.stack([orbit_pose(elevation, azimuth, distance) for azimuth in azimuths])
+    elevations = np.broadcast_to(np.deg2rad(elevation_deg), num_views).astype(np.float64)
+    poses = np.stack(
+        [orbit_pose(e, a, distance) for e, a in zip(elevations, azimuths, strict=True)]
+    )
     centre = REFERENCE_IMAGE_SIZE / 2
     intrinsics = np.array(
         [[FOCAL_LENGTH, 0.0, centre], [0.0, FOCAL_LENGTH, centre], [0.0, 0.0, 1.0]]
@@ -86,6 +88,6 @@ def orbit_cameras(
         intrinsics=np.repeat(intrinsics[None], num_views, axis=0),
         world_to_camera=poses,
         azimuths=(azimuths + np.pi) % (2 * np.pi) - np.pi,
-        elevations=np.full(num_views, elevation),
+        elevations=elevations,
     )
     return cameras.scaled(image_size / REFERENCE_IMAGE_SIZE)

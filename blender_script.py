@@ -1,0 +1,104 @@
+"""Render the views of one model, inside Blender, as the training images were made.
+
+    blender --background --python blender_script.py -- \
+        --object_path chair.glb --output_dir renders --camera_type random
+
+writes renders/chair/000.png .. 015.png, RGBA, and meta.pkl with their cameras. Views that are
+there already, whole and of the same camera, are kept. Blender 3.4 to 4.5; a Python that has the
+bpy package does too: python blender_script.py --object_path ...
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # Blender does not look there
+
+from multiview.runtime import check_file_name, run_script
+from rendering.plan import ViewSettings
+
+log = logging.getLogger(__name__)
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Show the defaults, and the description as it is written."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser; Blender is not needed for it."""
+    parser = argparse.ArgumentParser(
+        prog="blender_script.py", description=__doc__, formatter_class=HelpFormatter
+    )
+    add = parser.add_argument
+    add("--object_path", type=Path, required=True, help=".glb .gltf .fbx .obj .ply or .stl")
+    add("--output_dir", type=Path, required=True, help="views go into <output_dir>/<uid>/")
+    add("--uid", help="name of the object; the model's file name if left out")
+    add("--engine", choices=["CYCLES", "BLENDER_EEVEE"], default="CYCLES", help="the renderer")
+    add("--threads", type=int, default=0, help="cores to use; 0 is all")
+    add_view_flags(parser)
+    add("--camera_type", choices=["fixed", "random"], default="fixed",
+        help="all views at --elevation, or each at an elevation of its own")  # fmt: skip
+    add("--save_depth", action="store_true",
+        help="write NNN-depth.png too: 16-bit, depths 0.6 to 2.4")  # fmt: skip
+    add("--debug", action="store_true", help="show a traceback on failure")
+    return parser
+
+
+def add_view_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that render_batch.py has too."""
+    add = parser.add_argument
+    add("--device", choices=["CUDA", "OPTIX", "METAL", "HIP", "CPU"], default="CUDA",
+        help="of Cycles; the CPU, with a warning, where it is not there")  # fmt: skip
+    add("--num_images", type=int, default=16, help="views, at equal steps of azimuth")
+    add("--resolution", type=int, default=256, help="pixels a side")
+    add("--samples", type=int, default=128, help="of Cycles or EEVEE, a pixel")
+    add("--elevation", type=float, default=30.0, help="degrees, of fixed cameras")
+    add("--elevation_start", type=float, default=-10.0, help="degrees, least of random cameras")
+    add("--elevation_end", type=float, default=40.0, help="degrees, greatest of random cameras")
+    add("--seed", type=int, default=0, help="of random elevations, with the object's name")
+    add("--up", choices=["auto", "y", "z"], default="auto",
+        help="axis that points up in .obj, .ply and .stl; auto is y for .obj, z for "
+        "others")  # fmt: skip
+
+
+def arguments_of_blender(argv: list[str]) -> list[str]:
+    """What follows Blender's own arguments, or all where Blender is a package of Python."""
+    if "--" in argv:
+        return argv[argv.index("--") + 1 :]
+    return argv[1:] if Path(argv[0]).name == Path(__file__).name else []
+
+
+def view_settings(args: argparse.Namespace, camera_type: str) -> ViewSettings:
+    """Turn the flags of `add_view_flags` into settings.
+
+    Raises:
+        ValueError: they make no sense.
+    """
+    if args.samples < 1:
+        raise ValueError(f"samples must be at least 1, got {args.samples}")
+    names = ("num_images", "elevation", "elevation_start", "elevation_end", "resolution", "seed")
+    return ViewSettings(camera_type, **{name: getattr(args, name) for name in names})  # type: ignore[arg-type]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Render the views that the command line asks for."""
+    parser = build_parser()
+    args = parser.parse_args(arguments_of_blender(sys.argv) if argv is None else argv)
+    uid = args.uid if args.uid is not None else args.object_path.stem
+    if args.threads < 0:
+        parser.error(f"--threads must be at least 0, got {args.threads}")
+    try:
+        settings = view_settings(args, args.camera_type)
+        check_file_name(uid)
+    except ValueError as error:
+        parser.error(str(error))
+    from rendering.object_views import render_object
+
+    render_object(args.object_path, args.output_dir / uid, uid, settings, args)
+
+
+if __name__ == "__main__":
+    run_script(main)

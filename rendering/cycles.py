@@ -1,0 +1,215 @@
+"""Blender's renderer, set up as the training images were made (inside Blender only)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import bpy
+import numpy as np
+from mathutils import Matrix
+
+log = logging.getLogger(__name__)
+
+Device = Literal["CUDA", "OPTIX", "METAL", "HIP", "CPU"]
+
+FOCAL_LENGTH_MM, SENSOR_MM = 35.0, 32.0
+"""280 pixels at 256 pixels a side."""
+BOUNCES = {"diffuse": 1, "glossy": 1, "transmission": 3, "transparent_max": 3}
+FILTER_WIDTH = 0.01
+BLENDER_AXES = np.diag([1.0, -1.0, -1.0, 1.0])
+"""Blender's cameras look along -z, y up; ours along z, y down."""
+POSE_TOLERANCE = 1e-4
+OPAQUE = 0.5
+"""Alpha from which on a pixel's depth counts."""
+
+
+def set_up(engine: str, device: Device, resolution: int, samples: int) -> str:
+    """Choose the renderer and its settings.
+
+    Args:
+        engine: "CYCLES" or "BLENDER_EEVEE".
+        device: for Cycles; where it is not there, the CPU is taken and a warning says so.
+        resolution: pixels a side.
+        samples: a pixel.
+
+    Returns:
+        the device in use.
+    """
+    scene = bpy.context.scene
+    try:
+        scene.render.engine = engine
+    except TypeError:
+        scene.render.engine = f"{engine}_NEXT"  # Blender 4.2's name of EEVEE
+    image = scene.render.image_settings
+    image.file_format, image.color_mode, image.color_depth = "PNG", "RGBA", "8"
+    scene.render.resolution_x = scene.render.resolution_y = resolution
+    scene.render.resolution_percentage = 100
+    scene.render.film_transparent = True
+    scene.render.use_persistent_data = True  # between the views only the camera moves
+    scene.render.filter_size = FILTER_WIDTH
+    # Compat: the default until Blender 4.0, whose AgX gives paler colours.
+    scene.view_settings.view_transform = "Filmic"
+    _add_camera()
+    if engine != "CYCLES":
+        scene.eevee.taa_render_samples = samples
+        return "GPU"
+    cycles = scene.cycles
+    cycles.samples, cycles.filter_width = samples, FILTER_WIDTH
+    for kind, bounces in BOUNCES.items():
+        setattr(cycles, f"{kind}_bounces", bounces)
+    used = _use_device(device)
+    cycles.device = "CPU" if used == "CPU" else "GPU"
+    _use_denoiser(used)
+    return used
+
+
+def use_threads(count: int) -> None:
+    """Render with this many threads; 0 is one a core."""
+    render = bpy.context.scene.render
+    render.threads_mode = "FIXED" if count else "AUTO"
+    if count:
+        render.threads = count
+
+
+def _use_device(device: Device) -> Device:
+    if device == "CPU":
+        return device
+    try:
+        preferences = bpy.context.preferences.addons["cycles"].preferences
+        preferences.compute_device_type = device
+        preferences.get_devices()
+        for item in preferences.devices:
+            item.use = item.type == device
+        if any(item.use for item in preferences.devices):
+            return device
+        reason = "there is no such device"
+    except (TypeError, KeyError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+    log.warning("--device %s cannot be used here (%s): rendering on the CPU", device, reason)
+    return "CPU"
+
+
+def _use_denoiser(device: Device) -> None:
+    cycles = bpy.context.scene.cycles
+    try:
+        cycles.denoiser = "OPTIX" if device == "OPTIX" else "OPENIMAGEDENOISE"
+        cycles.use_denoising = True
+    except TypeError:
+        cycles.use_denoising = False
+        log.warning("this Blender was built without a denoiser: images are noisier")
+
+
+def _add_camera() -> None:
+    camera = bpy.data.cameras.new("camera")
+    camera.lens, camera.sensor_width, camera.sensor_fit = FOCAL_LENGTH_MM, SENSOR_MM, "HORIZONTAL"
+    item = bpy.data.objects.new("camera", camera)
+    bpy.context.scene.collection.objects.link(item)
+    bpy.context.scene.camera = item
+
+
+def place_camera(world_to_camera: np.ndarray) -> None:
+    """Put the scene's camera at a pose.
+
+    Args:
+        world_to_camera: `[R | t]` of a camera with x right, y down, z into the scene, (3, 4).
+
+    Raises:
+        RuntimeError: Blender has it elsewhere afterwards.
+    """
+    pose = np.vstack([world_to_camera, [0.0, 0.0, 0.0, 1.0]])
+    camera = bpy.context.scene.camera
+    camera.matrix_world = Matrix((np.linalg.inv(pose) @ BLENDER_AXES).tolist())
+    bpy.context.view_layer.update()
+    graph = bpy.context.evaluated_depsgraph_get()
+    placed = np.array(camera.evaluated_get(graph).matrix_world, dtype=np.float64)
+    error = np.abs(np.linalg.inv(placed @ BLENDER_AXES) - pose).max()
+    if not error < POSE_TOLERANCE:
+        raise RuntimeError(f"Blender's camera is {error:.1e} off its pose")
+
+
+def render_view(image: Path) -> None:
+    """Render what the camera sees into a PNG, and nothing else.
+
+    Raises:
+        RuntimeError: Blender could not.
+    """
+    scene = bpy.context.scene
+    scene.render.filepath = str(image.resolve())
+    with _without_progress():
+        try:
+            bpy.ops.render.render(write_still=True)
+        except RuntimeError as error:
+            raise RuntimeError(f"Blender cannot render: {str(error).strip()}") from error
+    if not image.is_file():
+        raise RuntimeError(f"Blender rendered, but wrote no {image}: is the disk full?")
+
+
+@contextmanager
+def _without_progress() -> Iterator[None]:
+    """Keep Blender's report of its progress, 10 kB a view, off the standard output.
+
+    It comes from C++, so that the file descriptor is turned elsewhere. Errors are on another one.
+    """
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def save_depth(folder: Path) -> None:
+    """Make every render leave its depth in `folder`, for `read_depth`.
+
+    Raises:
+        ValueError: this Blender's compositor is another one.
+    """
+    scene = bpy.context.scene
+    if bpy.app.version >= (5, 0, 0):
+        raise ValueError("--save_depth needs Blender 3.4 to 4.5")
+    bpy.context.view_layer.use_pass_z = True
+    scene.use_nodes = True
+    nodes, links = scene.node_tree.nodes, scene.node_tree.links
+    nodes.clear()
+    layers = nodes.new("CompositorNodeRLayers")
+    result = nodes.new("CompositorNodeComposite")
+    links.new(layers.outputs["Image"], result.inputs["Image"])
+    output = nodes.new("CompositorNodeOutputFile")
+    output.base_path = str(folder.resolve())
+    output.format.file_format, output.format.color_depth = "OPEN_EXR", "32"
+    output.file_slots.clear()
+    for name, socket in (("z", "Depth"), ("alpha", "Alpha")):
+        output.file_slots.new(f".depth.{name}.")
+        links.new(layers.outputs[socket], output.inputs[-1])
+
+
+def read_depth(folder: Path) -> np.ndarray:
+    """Read, and remove, the depth that the last render left.
+
+    Returns:
+        camera-z, infinite where nothing is seen, (H, W).
+    """
+    frame = bpy.context.scene.frame_current
+    depth, alpha = (_read_exr(folder / f".depth.{name}.{frame:04d}.exr") for name in ("z", "alpha"))
+    return np.where(alpha >= OPAQUE, depth, np.inf)
+
+
+def _read_exr(path: Path) -> np.ndarray:
+    """First channel of an image in floating point, first row first; the file is removed."""
+    image = bpy.data.images.load(str(path))
+    image.colorspace_settings.name = "Non-Color"
+    width, height = image.size
+    values = np.empty(width * height * image.channels, dtype=np.float32)
+    image.pixels.foreach_get(values)
+    bpy.data.images.remove(image)
+    path.unlink()
+    return values.reshape(height, width, -1)[::-1, :, 0]

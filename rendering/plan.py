@@ -1,0 +1,125 @@
+"""Which views of an object are rendered: their cameras, and `meta.pkl`, which records them.
+
+NumPy only, so that Blender's own Python can import this file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from multiview.cameras import Cameras, orbit_cameras
+from multiview.pickles import read_pickle
+from multiview.runtime import atomic_write
+
+DISTANCE = 1.5
+"""From a camera to the origin, in world units."""
+META = "meta.pkl"
+MOST_VIEWS = 1000
+"""Their names have three digits."""
+POSE_TOLERANCE = 1e-5
+"""Poses that differ by less are the same: NumPy's sines differ between versions."""
+
+
+@dataclass(frozen=True)
+class ViewSettings:
+    """Which views are rendered.
+
+    Attributes:
+        camera_type: "fixed", all at one elevation, or "random", each at its own.
+        num_images: at equal azimuth steps, the first at azimuth 0.
+        elevation: degrees, of the fixed cameras.
+        elevation_start: degrees, the least of the random cameras.
+        elevation_end: degrees, the greatest of the random cameras.
+        resolution: pixels a side.
+        seed: of the random elevations, with the object's name.
+    """
+
+    camera_type: Literal["fixed", "random"] = "fixed"
+    num_images: int = 16
+    elevation: float = 30.0
+    elevation_start: float = -10.0
+    elevation_end: float = 40.0
+    resolution: int = 256
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("num_images", 1, MOST_VIEWS),
+            ("resolution", 1, 16384),
+            ("elevation", -90, 90),
+            ("elevation_start", -90, 90),
+            ("elevation_end", -90, 90),
+            ("seed", 0, 2**62),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ValueError(f"{name} must be from {low} to {high}, got {value}")
+        if self.elevation_start > self.elevation_end:
+            raise ValueError(
+                f"elevation_start ({self.elevation_start:g}) must not be above elevation_end "
+                f"({self.elevation_end:g})"
+            )
+
+
+def plan_cameras(settings: ViewSettings, uid: str) -> Cameras:
+    """Cameras of an object's views.
+
+    Args:
+        settings: which views.
+        uid: name of the object. With the seed it determines the random elevations, so that they
+            are the same whenever and wherever the object is rendered, and others for each object.
+
+    Returns:
+        N cameras, for images of the resolution.
+    """
+    elevations: float | np.ndarray = settings.elevation
+    if settings.camera_type == "random":
+        digest = hashlib.sha256(f"{settings.seed}/{uid}".encode()).digest()
+        generator = np.random.default_rng(int.from_bytes(digest, "big"))
+        drawn = generator.random(settings.num_images)
+        span = settings.elevation_end - settings.elevation_start
+        elevations = settings.elevation_start + span * drawn
+    return orbit_cameras(settings.num_images, elevations, DISTANCE, settings.resolution)
+
+
+def write_meta(path: Path, cameras: Cameras) -> None:
+    """Record cameras as the published training data do.
+
+    A pickled list: intrinsics (3, 3) float32, azimuths in [0, 2 pi) (N,) float32, elevations (N,)
+    and distances (N,) and world-to-camera poses (N, 3, 4), float64; angles in radians.
+
+    Args:
+        path: of the file; written whole or not at all.
+        cameras: N, all with the same intrinsics.
+    """
+    meta = [
+        cameras.intrinsics[0].astype(np.float32),
+        (cameras.azimuths % (2 * np.pi)).astype(np.float32),
+        cameras.elevations.astype(np.float64),
+        np.full(len(cameras.elevations), DISTANCE),
+        cameras.world_to_camera.astype(np.float64),
+    ]
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(pickle.dumps(meta, protocol=4))
+
+
+def meta_matches(path: Path, cameras: Cameras) -> bool:
+    """Say whether a `meta.pkl` is there and records these cameras; it need not be trusted."""
+    try:
+        intrinsics, _, elevations, _, poses = read_pickle(path)
+        return _close(intrinsics, cameras.intrinsics[0], 1e-3) and (
+            _close(elevations, cameras.elevations) and _close(poses, cameras.world_to_camera)
+        )
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _close(recorded: object, planned: np.ndarray, tolerance: float = POSE_TOLERANCE) -> bool:
+    array = np.asarray(recorded, dtype=np.float64)
+    return array.shape == planned.shape and bool(np.allclose(array, planned, 0, tolerance))

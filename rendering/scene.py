@@ -1,0 +1,244 @@
+"""A model in an otherwise empty Blender scene, normalised and lit (inside Blender only)."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import bpy
+import numpy as np
+from mathutils import Matrix
+
+log = logging.getLogger(__name__)
+
+SOLID = {"MESH", "CURVE", "SURFACE", "META", "FONT"}
+"""Kinds of objects that have faces."""
+Y_UP = {".obj"}
+"""Formats that usually have y up where `up` is "auto"; .glb, .gltf and .fbx say it themselves."""
+LIGHT_POSITION = (4.076245, 1.005454, 5.903862)
+LIGHT_WATTS, LIGHT_RADIUS = 1000.0, 0.1
+"""The point light of Blender's default scene. Compat: in the published renders it was moved with
+the object when that was centred; here it stays where it is."""
+WORLD_GREY = 0.5
+
+
+def load_model(path: Path, up: str = "auto") -> None:
+    """Empty Blender and put a model into it: longest side 1, centred on the origin, lit.
+
+    Args:
+        path: of the model, of one of `IMPORTERS`.
+        up: "y" or "z", the axis that points up in an .obj, .ply or .stl file, or "auto".
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be read, there is nothing to see in it, or its box is not finite.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in IMPORTERS:
+        raise ValueError(f"{path}: expected a model of type {' '.join(IMPORTERS)}")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such model")
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+    _import(path, IMPORTERS[suffix])
+    _hide_what_is_not_the_model()
+    _show_vertex_colours()
+    _report_missing_textures(path)
+    turn = suffix in {".obj", ".ply", ".stl"} and (up == "y" or (up == "auto" and suffix in Y_UP))
+    _normalise(path, math.pi / 2 if turn else 0.0)
+    _light()
+
+
+def _import(path: Path, importer: Callable[[str], set[str]]) -> None:
+    for name in ("bool", "int", "float", "object"):
+        # glTF's importer of Blender 3 uses names that NumPy 1.24 to 1.26 do not have
+        if name not in vars(np):
+            setattr(np, name, {"bool": bool, "int": int, "float": float, "object": object}[name])
+    try:
+        result = importer(str(path.resolve()))
+    except (RuntimeError, AttributeError, TypeError) as error:
+        raise ValueError(f"{path}: cannot be read: {_reason(error)}") from error
+    if "FINISHED" not in result:
+        raise ValueError(f"{path}: cannot be read, Blender's importer gave up")
+
+
+def _reason(error: Exception) -> str:
+    """The line of an importer's report that says what is wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith("Location:")] or [type(error).__name__]
+    line = lines[-1] if any("Traceback" in line for line in lines) else lines[0]
+    return line.removeprefix("Error: ")
+
+
+def _obj(path: str) -> set[str]:
+    return bpy.ops.wm.obj_import(filepath=path, forward_axis="Y", up_axis="Z")
+
+
+def _ply(path: str) -> set[str]:
+    if "ply" in dir(bpy.ops.import_mesh):  # before Blender 4
+        return bpy.ops.import_mesh.ply(filepath=path)
+    return bpy.ops.wm.ply_import(filepath=path, forward_axis="Y", up_axis="Z")
+
+
+def _stl(path: str) -> set[str]:
+    if "stl" in dir(bpy.ops.import_mesh):  # before Blender 4.2
+        return bpy.ops.import_mesh.stl(filepath=path, axis_forward="Y", axis_up="Z")
+    return bpy.ops.wm.stl_import(filepath=path, forward_axis="Y", up_axis="Z")
+
+
+IMPORTERS: dict[str, Callable[[str], set[str]]] = {
+    ".glb": lambda path: bpy.ops.import_scene.gltf(filepath=path),
+    ".gltf": lambda path: bpy.ops.import_scene.gltf(filepath=path),
+    ".fbx": lambda path: bpy.ops.import_scene.fbx(filepath=path),
+    ".obj": _obj,
+    ".ply": _ply,
+    ".stl": _stl,
+}
+
+
+def _hide_what_is_not_the_model() -> None:
+    """Hide lights of the file and shapes that only draw bones.
+
+    They are not removed: what hangs on them would move. Cameras of the file are not looked
+    through, and are never seen.
+    """
+    for item in bpy.data.objects:
+        if item.type in {"LIGHT", "LIGHT_PROBE"}:
+            item.hide_render = True
+        if item.pose is not None:
+            for bone in item.pose.bones:
+                if bone.custom_shape is not None:
+                    bone.custom_shape.hide_render = True
+
+
+def _show_vertex_colours() -> None:
+    """Give a material to meshes that have colours of their vertices and no material."""
+    for mesh in bpy.data.meshes:
+        colours = mesh.color_attributes
+        if not len(colours) or any(material is not None for material in mesh.materials):
+            continue
+        material = bpy.data.materials.new("vertex colours")
+        material.use_nodes = True
+        nodes = material.node_tree.nodes
+        shader = next(node for node in nodes if node.type == "BSDF_PRINCIPLED")
+        source = nodes.new("ShaderNodeVertexColor")
+        source.layer_name = colours[0].name
+        material.node_tree.links.new(source.outputs["Color"], shader.inputs["Base Color"])
+        mesh.materials.clear()
+        mesh.materials.append(material)
+
+
+def _report_missing_textures(path: Path) -> None:
+    for image in bpy.data.images:
+        if image.source == "FILE" and image.packed_file is None:
+            file = Path(bpy.path.abspath(image.filepath))
+            if not file.is_file():
+                log.warning("%s: texture %s is missing, its faces will be magenta", path, file)
+
+
+def _rendered_objects() -> Iterator[bpy.types.Object]:
+    """The objects that a render shows and that may have faces."""
+
+    def walk(layer: bpy.types.LayerCollection) -> Iterator[bpy.types.Object]:
+        if not layer.exclude and not layer.collection.hide_render:
+            yield from layer.collection.objects
+            for child in layer.children:
+                yield from walk(child)
+
+    shown = {item.name: item for item in walk(bpy.context.view_layer.layer_collection)}
+    for item in shown.values():
+        if item.type in SOLID and not item.hide_render:
+            yield item
+
+
+def bounding_box() -> tuple[np.ndarray, np.ndarray]:
+    """The box of all faces that a render shows, in the world, as they are posed and modified.
+
+    Compat: the published script puts the boxes of the parts together, turned with them, which
+    gives a larger box where a part is turned. This is the box of the faces themselves, as the
+    evaluation takes it.
+
+    Returns:
+        lower and upper corner, (3,) each.
+
+    Raises:
+        ValueError: there are no faces, or some have corners that are not finite.
+    """
+    bpy.context.view_layer.update()
+    graph = bpy.context.evaluated_depsgraph_get()
+    lower, upper = np.full(3, np.inf), np.full(3, -np.inf)
+    found = False
+    for item in _rendered_objects():
+        evaluated = item.evaluated_get(graph)
+        mesh = evaluated.to_mesh()
+        if mesh is not None and len(mesh.polygons):
+            found = True
+            points = _corners(mesh) @ np.array(evaluated.matrix_world, dtype=np.float64).T
+            # `minimum` passes NaN on, so that it is found below
+            lower = np.minimum(lower, points[:, :3].min(axis=0))
+            upper = np.maximum(upper, points[:, :3].max(axis=0))
+        evaluated.to_mesh_clear()
+    if not found:
+        raise ValueError("there is no mesh with faces in it")
+    if not (np.isfinite(lower).all() and np.isfinite(upper).all()):
+        raise ValueError("its bounding box is not finite: corners are NaN or infinite")
+    return lower, upper
+
+
+def _corners(mesh: bpy.types.Mesh) -> np.ndarray:
+    """Corners of the faces of a mesh, homogeneous, (P, 4); points of no face are left out."""
+    points = np.empty(3 * len(mesh.vertices), dtype=np.float32)
+    mesh.vertices.foreach_get("co", points)
+    used = np.empty(len(mesh.loops), dtype=np.int32)
+    mesh.loops.foreach_get("vertex_index", used)
+    corners = points.reshape(-1, 3)[np.unique(used)].astype(np.float64)
+    return np.concatenate([corners, np.ones((len(corners), 1))], axis=1)
+
+
+def _normalise(path: Path, turn: float) -> None:
+    """Hang all roots on one empty object that turns, scales and moves them.
+
+    So it does not matter where the roots are, how many there are, or what moves them.
+
+    Args:
+        path: of the model, for messages.
+        turn: radians about the x axis.
+    """
+    frame = bpy.data.objects.new("frame of the model", None)
+    bpy.context.scene.collection.objects.link(frame)
+    for item in list(bpy.context.scene.objects):
+        if item.parent is None and item != frame:
+            item.parent = frame
+    try:
+        frame.matrix_world = Matrix.Rotation(turn, 4, "X")
+        lower, upper = bounding_box()
+        size = float((upper - lower).max())
+        if not 1e-30 < size < 1e30:
+            raise ValueError(f"its longest side is {size:g}, which cannot be scaled to 1")
+        centre = (lower + upper) / 2
+        move = Matrix.Translation((-centre / size).tolist())
+        frame.matrix_world = move @ Matrix.Scale(1 / size, 4) @ Matrix.Rotation(turn, 4, "X")
+        lower, upper = bounding_box()
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if abs((upper - lower).max() - 1) > 1e-3 or np.abs(lower + upper).max() > 2e-3:
+        raise ValueError(
+            f"{path}: could not be scaled to 1 and centred, its box is then {lower.round(3)} to "
+            f"{upper.round(3)}; the model is too far from its origin, or constraints hold it"
+        )
+
+
+def _light() -> None:
+    """Add the default point light and a uniform grey world."""
+    light = bpy.data.lights.new("light", "POINT")
+    light.energy, light.shadow_soft_size = LIGHT_WATTS, LIGHT_RADIUS
+    item = bpy.data.objects.new("light", light)
+    item.location = LIGHT_POSITION
+    bpy.context.scene.collection.objects.link(item)
+    world = bpy.data.worlds.new("grey")
+    world.use_nodes = True
+    background = next(node for node in world.node_tree.nodes if node.type == "BACKGROUND")
+    background.inputs["Color"].default_value = (WORLD_GREY, WORLD_GREY, WORLD_GREY, 1.0)
+    background.inputs["Strength"].default_value = 1.0
+    bpy.context.scene.world = world
