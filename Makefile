@@ -2,6 +2,7 @@
 # make eval   set up, run the evaluation commands on the bundled example (needs a C++ compiler)
 # make test   set up, lint, check types and imports, run the tests
 # make test-all   the same with the slow tests (15 minutes on 2 cores, 12 GB of disk, 12 GB of memory)
+# make test-blender   only the tests that need Blender or Ray (requirements-render.txt), 4 minutes
 #
 # All create .venv and are fast the second time. Flags for pip, for example PyTorch's own index
 # for a machine without a GPU (200 MB instead of 3 GB):
@@ -12,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_FLAGS ?=
 
-.PHONY: demo eval test test-all lint clean
+.PHONY: demo eval test test-blender test-all lint clean
 
 demo: $(VENV)/.runtime ckpt/tiny.ckpt
 	$(BIN)/python generate.py --cfg configs/tiny.yaml --ckpt ckpt/tiny.ckpt \
@@ -33,7 +34,10 @@ eval: $(VENV)/.eval
 	$(BIN)/python -m evaluation.benchmark --pr eval_examples --gt eval_examples --out output/report
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow and not gpu and not blender"
+	$(BIN)/python -m pytest -m "not slow and not gpu and not blender and not ray"
+
+test-blender: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/rendering -m "blender or ray"
 
 test-all: lint
 	$(BIN)/python -m pytest

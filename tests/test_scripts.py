@@ -34,6 +34,8 @@ SCRIPTS = {
     "eval_nvs.py": "--require_lpips",
     "eval_mesh.py": "--gt_mesh",
     "eval_colmap.py": "--project",
+    "blender_script.py": "--camera_type",
+    "render_batch.py": "--models",
 }
 """Every command at the top level, with a flag of it."""
 
@@ -58,6 +60,10 @@ def readme_commands() -> list[list[str]]:
     text = (ROOT / "README.md").read_text() + (ROOT / "ckpt" / "README.md").read_text()
     joined = text.replace("\\\n", " ")
     found = re.findall(r"^ *(?:\.venv/bin/)?python (.*)$", joined, flags=re.M)
+    found += [
+        " ".join(match)
+        for match in re.findall(r"^ *blender --background --python (\S+) -- (.*)$", joined, re.M)
+    ]
     return [shlex.split(line, comments=True) for line in found]
 
 
@@ -94,14 +100,18 @@ def test_every_local_link_of_the_readme_leads_to_a_file():
 
 
 def test_every_requirement_is_imported_and_every_import_required():
-    """Two groups: what evaluates, whose requirements are a file of their own, and the rest."""
+    """What evaluates and what renders have a file of requirements of their own each."""
     evaluating = [*ROOT.glob("eval_*.py"), *(ROOT / "evaluation").rglob("*.py")]
-    packages = ("ldm", "multiview", "renderer", "benchmarks", "docs")
+    packages = ("ldm", "multiview", "renderer", "rendering", "benchmarks", "docs")
     others = [path for package in packages for path in (ROOT / package).rglob("*.py")]
     others += [path for path in ROOT.glob("*.py") if path not in evaluating]
     runtime, evaluation = required("requirements.txt"), required("requirements-eval.txt")
     # PyYAML (its errors) comes with OmegaConf; carvekit is optional, it has old pins
-    assert imported_by(others) - {"pyyaml", "carvekit"} == runtime
+    rendering = required("requirements-render.txt")
+    assert rendering <= imported_by(others)
+    # Blender brings bpy and mathutils
+    optional = {"pyyaml", "carvekit", "bpy", "mathutils"}
+    assert imported_by(others) - optional - rendering == runtime
     # nvdiffrast is optional and on no package index; embreex is what trimesh casts rays with
     assert (imported_by(evaluating) | {"embreex"}) - {"nvdiffrast"} - runtime == evaluation
 
