@@ -305,7 +305,7 @@ def six(tmp_path: Path, models: Path) -> tuple[Path, Path]:
     shutil.copy(models / "balls.glb", folder / "hangs.glb")
     (folder / "corrupt.glb").write_bytes((models / "balls.glb").read_bytes()[:5000])
     trimesh.creation.icosphere(7, 1e6).export(folder / "huge.ply")  # 327,680 faces
-    program = tmp_path / "blender"
+    program = tmp_path / Path(BLENDER).name  # which tells a Blender from a Python that has bpy
     program.write_text(
         f'#!/bin/sh\ncase "$*" in *uid=hangs*) sleep 600;; esac\nexec {BLENDER} "$@"\n'
     )
