@@ -11,11 +11,14 @@ bpy package does too: python blender_script.py --object_path ...
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import logging
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # Blender does not look there
+if importlib.util.find_spec("numpy") is None:  # Debian's Blender comes without
+    sys.exit("ERROR: Blender's Python has no NumPy; Debian, Ubuntu: apt-get install python3-numpy")
 
 from multiview.runtime import check_file_name, run_script
 from rendering.plan import ViewSettings

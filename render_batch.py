@@ -123,39 +123,18 @@ def start_engine(
 def main(argv: list[str] | None = None) -> None:
     """Render the training data that the command line asks for."""
     args = parse(argv)
-    from tqdm import tqdm
-    from tqdm.contrib.logging import logging_redirect_tqdm
-
+    from rendering.batch import render_tree
     from rendering.models import find_models
-    from rendering.tree import FAILURES, UID_SET, add_to_uid_set, check_settings, write_failures
+    from rendering.tree import UID_SET
 
     models = find_models(args.models, args.uids)
     setup = make_setup(args)
     setup.out.mkdir(parents=True, exist_ok=True)
-    outcomes: list[Outcome] = []
+    look = {name: getattr(args, name) for name in ("render_engine", "samples", "up")}
     with file_lock(setup.out / UID_SET, wait=False):
         engine = start_engine(args, models, setup)
-        look = {name: getattr(args, name) for name in ("render_engine", "samples", "up")}
-        look.update({name: vars(settings) for name, settings in setup.sets.items()})
-        check_settings(setup.out, look)
-        try:
-            with logging_redirect_tqdm():
-                for outcome in tqdm(engine, total=len(models), unit="object", disable=None):
-                    outcomes.append(outcome)
-                    if outcome.error is not None:
-                        log.warning("%s: %s", outcome.model.uid, outcome.error)
-        finally:
-            engine.close()  # type: ignore[attr-defined]
-            failures = [outcome for outcome in outcomes if outcome.error is not None]
-            done = [outcome.model.uid for outcome in outcomes if outcome.error is None]
-            write_failures(setup.out, failures)
-            total = add_to_uid_set(setup.out, SETS, done)
-    kept = sum(outcome.attempts == 0 for outcome in outcomes if outcome.error is None)
-    log.info("%d objects rendered, %d were there; %s lists %d", len(done) - kept, kept,
-             setup.out / UID_SET, total)  # fmt: skip
-    if failures:
-        log.error("%d of %d objects failed, see %s", len(failures), len(models),
-                  setup.out / FAILURES)  # fmt: skip
+        failed = render_tree(engine, len(models), setup, look)
+    if failed:
         sys.exit(1)
 
 

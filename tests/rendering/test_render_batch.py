@@ -268,6 +268,22 @@ def test_a_local_ray_cluster_does_the_same(batch: Batch):
     assert batch.runs() == {"d": 2}
 
 
+@pytest.mark.ray
+def test_ending_the_batch_ends_what_it_started_on_ray(batch: Batch):
+    pytest.importorskip("ray", reason="needs Ray: pip install -r requirements-render.txt")
+    process = batch.add("hangs-1").start("--engine", "ray")
+    until = time.monotonic() + 120
+    while not list(batch.notes.glob("hangs-*")):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    pids = [int(pid) for file in batch.notes.glob("hangs-*") for pid in file.read_text().split()]
+    assert len(pids) == 2
+    assert not any(map(is_running, pids))
+
+
 def test_without_ray_it_says_what_to_install(batch: Batch, monkeypatch: pytest.MonkeyPatch):
     from rendering.engines import render_on_ray
 
