@@ -32,7 +32,7 @@ PRESETS: dict[Kind, dict[Preset, tuple[str, ...]]] = {
             "grid.resolution=128",
             "grid.levels=[32,64,128]",
             "grid.steps=500",
-            "grid.smoothness=0.03",
+            "grid.smoothness=0.01",
         ),
     },
     "mlp": {

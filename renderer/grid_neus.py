@@ -83,7 +83,7 @@ class GridNeuSConfig:
     color: float = 1.0
     mask: float = 0.5
     eikonal: float = 0.005
-    smoothness: float = 0.015
+    smoothness: float = 0.005
     slack: float = 1.0
     margin: float = 6.0
     renew_every: int = 25
