@@ -22,14 +22,6 @@ TINY = GridNeuSConfig(
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def new_run(views: Views, config: GridNeuSConfig = SHORT, seed: int = 0) -> Training:
     return Training(GridNeuS(config, views, CPU), seed)
 

@@ -18,15 +18,6 @@ from tests.renderer.small_runs import TINY_MLP, ellipsoid, ellipsoid_views
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """More do not help so small networks, and fight for the cores with whatever else runs."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def tiny(masks: bool = True, **changes: object) -> MLPNeuS:
     torch.manual_seed(0)
     return MLPNeuS(replace(TINY_MLP, **changes), ellipsoid_views(masks), CPU)

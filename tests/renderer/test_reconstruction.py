@@ -45,15 +45,6 @@ RESULTS = ["mesh.glb", "mesh.ply", "metrics.json", "rendering.mp4"]
 NUMBERED = [f"{name}-{k}.png" for name in ("input", "masked") for k in range(16)]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """More do not help so small networks, and fight for the cores with whatever else runs."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def only_the_mesh(monkeypatch):
     """Leave out what takes long after the training."""

@@ -11,14 +11,6 @@ CPU = torch.device("cpu")
 RESOLUTION = 48
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def carved_bowl():
     views = traced_views(bowl, 64)
