@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from multiview.projection import project
 from multiview.runtime import check_positive
-from multiview.visual_hull import close_underside, silhouette_distance
+from multiview.visual_hull import close_underside, silhouette_distance, visual_hull
 from renderer.hash_grid import SPHERICAL_HARMONICS, HashGrid, HashGridConfig, spherical_harmonics
 from renderer.method import Grid, ParameterGroup, Picture, StepResult, Views, all_rays
 from renderer.neus import soft_l1
@@ -35,6 +35,9 @@ _OPAQUE = 7.0
 _FOREGROUND = 0.5
 _CANDIDATES = 64
 """Cells a side in which the masks' views are counted; the margin is several of them."""
+_HULL_CELLS = 96
+_HULL_SLACK = 0.0125
+"""World units, a cell of the hull: the density may be outside of it by so much."""
 _RAYS_AT_ONCE = 1 << 15
 _POINTS_AT_ONCE = 1 << 18
 
@@ -204,7 +207,7 @@ class NeRF(nn.Module):
         candidates = None if views.masks is None else _candidates(views, config)
         self.occupancy = OccupancyGrid(config.occupancy, config.length, candidates)
         self.rays = all_rays(views, config.pixel_offset, device)
-        self.cameras = views.cameras
+        self.views = views
         self.near_object = None if views.masks is None else _near_object(views, config).to(device)
         self.to(device)
 
@@ -334,8 +337,8 @@ class NeRF(nn.Module):
         """Sample the density in the occupied cells, as a length to the surface at `level`.
 
         The logits of the density, which are less curved than itself, are divided by their slope
-        on the surface. What no camera sees is as dense as the losses left it: the underside is
-        closed as a visual hull's is.
+        on the surface. What no camera sees is as dense as the losses left it: the shape ends with
+        the masks' hull, its underside closed.
 
         Raises:
             ValueError: the density is nowhere as high as the level.
@@ -362,8 +365,19 @@ class NeRF(nn.Module):
                 f"{self.config.level:g}: nothing was learned (are the masks empty?), or lower "
                 "nerf.level"
             )
-        sdf = close_underside(_as_lengths(lack, spacing), self.cameras)
+        sdf = _as_lengths(lack, spacing)
+        if self.views.masks is not None:
+            sdf = np.maximum(sdf, _closed_hull(self.views, resolution) - _HULL_SLACK)
         return Grid(sdf, first, spacing)
+
+
+def _closed_hull(views: Views, resolution: int) -> np.ndarray:
+    """Signed distance of the hull of the masks with its underside closed, (V, V, V)."""
+    assert views.masks is not None
+    hull = visual_hull(views.masks >= _FOREGROUND, views.cameras, _HULL_CELLS)
+    closed = torch.from_numpy(close_underside(hull, views.cameras))[None, None]
+    size = (resolution,) * 3
+    return F.interpolate(closed, size=size, mode="trilinear", align_corners=False)[0, 0].numpy()
 
 
 def _as_lengths(lack: np.ndarray, spacing: float) -> np.ndarray:

@@ -229,3 +229,13 @@ def test_a_ball_is_learned_on_a_gpu(half: bool):
     picture = method.render(rays.origins, rays.directions)
     assert picture.color.dtype == torch.float32
     assert (picture.color - rays.colors).square().mean() < 0.01
+
+
+def test_the_shape_ends_where_the_closed_hull_of_the_masks_does(trained):
+    grid = trained.shape()
+    size = len(grid.sdf)
+    axis = grid.first + grid.spacing * np.arange(size)
+    below = (axis < -1.15 * RADIUS) & (axis > -0.55)  # a hull goes on there, as a cone
+    assert (grid.sdf[size // 2, size // 2, below] > 0).all()
+    within = grid.sdf[size // 2, size // 2, np.abs(axis) < 0.8 * RADIUS]
+    assert (within < 0).all()
