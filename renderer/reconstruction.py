@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from multiview.runtime import atomic_write, file_lock
+from multiview.stopping import stop_on_signals
 from renderer.checkpoint import ANEW, Identity, read_checkpoint, write_checkpoint
 from renderer.config import Preset, RendererConfig
 from renderer.export import (
@@ -33,7 +34,7 @@ from renderer.inputs import Input, read_input, write_input
 from renderer.method import Views
 from renderer.mlp_neus import MLPNeuS
 from renderer.nerf import NeRF
-from renderer.training import TrainableMethod, Training, stop_on_signals, train
+from renderer.training import TrainableMethod, Training, train
 from renderer.video import orbit_frames, write_video
 
 log = logging.getLogger(__name__)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from multiview.stopping import StopRequest
 from renderer.method import Method, StepResult
 
 log = logging.getLogger(__name__)
@@ -120,43 +118,6 @@ def _diverged(step: int) -> str:
         f"the training broke down: nan or infinite numbers by step {step}. The last checkpoint "
         f"that was good, if there is one, is kept. Try another --seed or smaller learning rates"
     )
-
-
-class StopRequest:
-    """Whether the user, or the system, has asked for an early end.
-
-    Attributes:
-        signal: number of the signal that asked; None as long as none has.
-    """
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-
-
-@contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
-    """Let the first Ctrl-C or SIGTERM only ask for an end; the second does what it did before."""
-    request = StopRequest()
-    former: dict[int, Any] = {}
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if request.signal is None:
-            request.signal = number
-            log.warning("stopping after this step; results are still written (once more: at once)")
-        elif callable(former[number]):
-            former[number](number, frame)
-        else:
-            raise KeyboardInterrupt
-
-    number: int
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with suppress(ValueError):  # outside the main thread
-            former[number] = signal.signal(number, ask)
-    try:
-        yield request
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
 
 
 @dataclass

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from multiview.stopping import StopRequest, stop_on_signals
 from renderer.checkpoint import Identity, read_checkpoint, write_checkpoint
 from renderer.method import Grid, ParameterGroup, Picture, StepResult
-from renderer.training import StopRequest, Training, stop_on_signals, train
+from renderer.training import Training, train
 
 NEVER = 1e9  # seconds, or steps
 IDENTITY = Identity({"kind": "mlp", "mlp": {"steps": 10, "peak": (1, 2)}}, 6033, "abc")
