@@ -172,14 +172,16 @@ class SpatialVolumeNet(nn.Module):
 
         Args:
             volume: (B, F, V, V, V).
-            rays: coordinates of the views' samples, (T, D, H, W, 3).
+            rays: coordinates of the views' samples, (T, D, H, W, 3), or (B, T, D, H, W, 3) where
+                each object has views of its own.
 
         Returns:
             (B T, F, D, H, W); zero outside the volume.
         """
-        batch, num_views = len(volume), len(rays)
-        volumes = volume[:, None].expand(-1, num_views, -1, -1, -1, -1).flatten(0, 1)
-        grid = repeat(rays, "t d h w c -> (b t) d h w c", b=batch)
+        if rays.ndim == 5:
+            rays = rays.expand(len(volume), *rays.shape)
+        volumes = volume[:, None].expand(-1, rays.shape[1], -1, -1, -1, -1).flatten(0, 1)
+        grid = rays.flatten(0, 1)
         return F.grid_sample(volumes.float(), grid, align_corners=True).to(volume.dtype)
 
     def view_frustums(
@@ -191,13 +193,13 @@ class SpatialVolumeNet(nn.Module):
             volume: (B, F, V, V, V).
             time: (B, time_dim).
             views: viewpoint embeddings of the T views, (B, T, view_dim).
-            rays: the T views' part of `ViewGeometry.rays_in_volume`, (T, D, H, W, 3).
+            rays: the T views' part of `ViewGeometry.rays_in_volume`; see `look_along_rays`.
 
         Returns:
             finest first, (B T, F_i, D / 2^i, H / 2^i, W / 2^i).
         """
         return self.frustum_volume_feats(
             self.look_along_rays(volume, rays),
-            time.repeat_interleave(len(rays), 0),
+            time.repeat_interleave(views.shape[1], 0),
             views.flatten(0, 1),
         )

@@ -96,6 +96,18 @@ def tiny_config() -> SyncDreamerConfig:
 
 
 @pytest.fixture(scope="session")
+def small_config() -> SyncDreamerConfig:
+    """The tiny model for views of 64 pixels: for tests that train."""
+    sizes = ["model.cameras.image_size=64", "model.volume.voxels=8", "model.volume.depth_planes=8"]
+    return load_config(GenerateConfig, ROOT / "configs" / "tiny.yaml", sizes).model
+
+
+@pytest.fixture(scope="session")
+def small_model(small_config: SyncDreamerConfig) -> SyncDreamer:
+    return seeded_model(small_config)
+
+
+@pytest.fixture(scope="session")
 def tiny_model(tiny_config: SyncDreamerConfig) -> SyncDreamer:
     return seeded_model(tiny_config)
 

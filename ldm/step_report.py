@@ -1,0 +1,140 @@
+"""What a training tells about itself: loss by noise level, where the time goes, memory."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from multiview.runtime import atomic_write
+
+NOISE_LEVELS = 10
+"""Bins of the time steps, equally wide."""
+PARTS = ("data", "encoders", "volume", "unet", "optimizer", "other")
+"""What the time is split into; networks' forward and backward pass together."""
+
+
+class Stopwatch:
+    """Splits time between parts. On a GPU by its own clock, without waiting for it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.marks: list[tuple[str, Any]] = [("", self._now())]
+
+    def _now(self) -> Any:
+        if self.device.type == "cuda":
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+            return event
+        return time.perf_counter()
+
+    def mark(self, part: str) -> None:
+        """Count the time since the last mark for `part`."""
+        self.marks.append((part, self._now()))
+
+    def split(self) -> dict[str, float]:
+        """Seconds of each part since the last call."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        seconds = dict.fromkeys(PARTS, 0.0)
+        for (_, before), (part, after) in zip(self.marks, self.marks[1:], strict=False):
+            span = (
+                before.elapsed_time(after) / 1e3 if self.device.type == "cuda" else after - before
+            )
+            seconds[part] += span
+        self.marks = self.marks[-1:]
+        return seconds
+
+
+class LossLevels:
+    """Sum and number of the losses in each noise level, on the device."""
+
+    def __init__(self, timesteps: int, device: torch.device) -> None:
+        self.timesteps = timesteps
+        self.totals = torch.zeros(2, NOISE_LEVELS, dtype=torch.float64, device=device)
+
+    def add(self, timesteps: Tensor, losses: Tensor) -> None:
+        """Count the losses (B, T) of samples at `timesteps` (B,)."""
+        level = timesteps * NOISE_LEVELS // self.timesteps
+        level = level[:, None].expand_as(losses).flatten()
+        values = losses.detach().double().flatten()
+        self.totals[0].index_add_(0, level, values)
+        self.totals[1].index_add_(0, level, torch.ones_like(values))
+
+    def take(self) -> Tensor:
+        """Return sums and numbers, (2, NOISE_LEVELS), and begin anew."""
+        totals, self.totals = self.totals, torch.zeros_like(self.totals)
+        return totals
+
+
+def mean_losses(totals: Tensor) -> tuple[float, list[float | None]]:
+    """Mean loss of all, and of each noise level (None where there was no sample)."""
+    sums, counts = totals.tolist()
+    levels = [s / n if n else None for s, n in zip(sums, counts, strict=True)]
+    return sum(sums) / max(sum(counts), 1.0), levels
+
+
+def memory_gib(device: torch.device) -> float:
+    """Peak memory: of the GPU since the training began, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**20
+    except (OSError, StopIteration):
+        return math.nan
+
+
+class ReportFiles:
+    """`steps.jsonl` and TensorBoard's files; a resumed run takes out what comes after its step."""
+
+    def __init__(self, folder: Path, step: int, tensorboard: ModuleType) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / "steps.jsonl"
+        kept = [line for line in self._lines() if line["step"] <= step] if step else []
+        with atomic_write(self.path) as path:
+            path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        self.file = self.path.open("a")
+        self.writer = tensorboard.SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def _lines(self) -> list[dict[str, Any]]:
+        if not self.path.is_file():
+            return []
+        lines = []
+        for line in self.path.read_text().splitlines():
+            try:
+                lines.append(json.loads(line))
+            except ValueError:  # the last one, of a process that was killed
+                break
+        return lines
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Write a report of a step."""
+        self.file.write(json.dumps(line) + "\n")
+        self.file.flush()
+        step = line["step"]
+        for name, value in line.items():
+            if isinstance(value, dict):
+                for part, number in value.items():
+                    self.writer.add_scalar(f"{name}/{part}", number, step)
+            elif isinstance(value, list):
+                for level, number in enumerate(value):
+                    if number is not None:
+                        self.writer.add_scalar(f"{name}/{level}", number, step)
+            elif name != "step":
+                self.writer.add_scalar(name, value, step)
+
+    def add_image(self, name: str, image: Any, step: int) -> None:
+        """Show a picture, uint8 (H, W, 3), in TensorBoard."""
+        self.writer.add_image(name, image, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Write what is still in memory."""
+        self.file.close()
+        self.writer.close()
