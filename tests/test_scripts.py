@@ -31,6 +31,7 @@ SCRIPTS = {
     "generate.py": "--batch_view_num",
     "foreground_segment.py": "--backend",
     "train_renderer.py": "--image_path",
+    "train_syncdreamer.py": "--finetune_from",
     "eval_nvs.py": "--require_lpips",
     "eval_mesh.py": "--gt_mesh",
     "eval_colmap.py": "--project",
@@ -100,13 +101,16 @@ def test_every_local_link_of_the_readme_leads_to_a_file():
 
 
 def test_every_requirement_is_imported_and_every_import_required():
-    """What evaluates and what renders have a file of requirements of their own each."""
+    """What evaluates, renders and trains has a file of requirements of its own each."""
     evaluating = [*ROOT.glob("eval_*.py"), *(ROOT / "evaluation").rglob("*.py")]
+    training = [ROOT / "train_syncdreamer.py", *(ROOT / "ldm").glob("training*.py")]
     packages = ("ldm", "multiview", "renderer", "rendering", "benchmarks", "docs")
     others = [path for package in packages for path in (ROOT / package).rglob("*.py")]
     others += [path for path in ROOT.glob("*.py") if path not in evaluating]
+    others = [path for path in others if path not in training]
     runtime, evaluation = required("requirements.txt"), required("requirements-eval.txt")
     # PyYAML (its errors) comes with OmegaConf; carvekit is optional, it has old pins
+    assert imported_by(training) - runtime == required("requirements-train.txt")
     rendering = required("requirements-render.txt")
     assert rendering <= imported_by(others)
     # Blender brings bpy and mathutils

@@ -1,0 +1,110 @@
+"""Train SyncDreamer, from Zero123's weights.
+
+    python train_syncdreamer.py -b configs/syncdreamer-train.yaml \
+        --finetune_from ckpt/zero123-xl.ckpt --gpus 0,1,2,3
+
+writes ckpt/models/<name of the configuration>/last.ckpt and step=........ckpt, which generate.py
+loads, and into ckpt/logs/<name>: config.yaml, steps.jsonl, TensorBoard's files, and pictures of the
+validation images, images/val/<step>.jpg.
+
+Ctrl-C (or SIGTERM) ends the training after the step and writes last.ckpt; the exit code is then
+130 (143). --resume goes on with the very numbers that it would have had.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+import sys
+from pathlib import Path
+
+from multiview.runtime import add_common_flags, load_config, pick_device, run_script
+
+log = logging.getLogger(__name__)
+
+DEFAULT_GPUS = "0,"
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Show the defaults, and the description as it is written."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser; nothing heavy is imported for it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    add = parser.add_argument
+    add("-b", "--base", type=Path, default=Path("configs/syncdreamer-train.yaml"),
+        help="configuration file; its name is the training's")  # fmt: skip
+    add("-l", "--logdir", type=Path, default=Path("ckpt/logs"), help="folder of the reports")
+    add("-c", "--ckptdir", type=Path, default=Path("ckpt/models"), help="folder of the checkpoints")
+    add("-s", "--seed", type=int, default=6033, help="of all random numbers")
+    add("--finetune_from", type=Path, help="Zero123's checkpoint, or one of ours")
+    add("--gpus", default=DEFAULT_GPUS, help="indices of the GPUs of each machine, such as 0,1")
+    add("--num_nodes", type=int, default=1, help="machines; start the command on each of them")
+    add("-r", "--resume", action="store_true", help="go on from last.ckpt")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="override the --base file")
+    add_common_flags(parser)
+    return parser
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Parse and check the flags (exit 2 where they make no sense)."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.base == parser.get_default("base") and not args.base.exists():
+        args.base = Path(__file__).parent / args.base  # found from any folder
+    if not 0 <= args.seed < 2**62:
+        parser.error(f"--seed must be from 0 to 2^62 - 1, got {args.seed}")
+    if args.num_nodes < 1:
+        parser.error(f"--num_nodes must be at least 1, got {args.num_nodes}")
+    if not re.fullmatch(r"\d+(,\d*)*", args.gpus):
+        parser.error(f"--gpus is a list of numbers such as 0, or 0,1: got {args.gpus!r}")
+    return args
+
+
+def choose_gpus(device: str, gpus: str) -> tuple[str, tuple[int, ...]]:
+    """Return the kind of device, and the indices of the GPUs where that is "cuda".
+
+    Raises:
+        ValueError: a GPU that does not exist.
+    """
+    import torch
+
+    if device not in ("auto", "cuda"):
+        chosen = pick_device(device)
+        return chosen.type, (chosen.index or 0,) if chosen.type == "cuda" else ()
+    indices = tuple(dict.fromkeys(int(number) for number in gpus.split(",") if number))
+    if not torch.cuda.is_available() and device == "auto" and gpus == DEFAULT_GPUS:
+        log.warning("no CUDA here: training on the CPU, which is for trying things out only")
+        return "cpu", ()
+    count = torch.cuda.device_count()
+    missing = [index for index in indices if index >= count]
+    if missing or not torch.cuda.is_available():
+        there = f"has the GPUs 0 to {count - 1}" if count else "has no CUDA GPU"
+        raise ValueError(f"--gpus {gpus}: this machine {there}; --device cpu trains without")
+    return "cuda", indices
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train as the command line asks for."""
+    args = parse(argv)
+    from ldm.train_config import REQUIREMENTS, TrainConfig, TrainOptions
+    from multiview.packages import need
+
+    config = load_config(TrainConfig, args.base, args.set)
+    device, gpus = choose_gpus(args.device, args.gpus)
+    need("lightning.pytorch", "Training", REQUIREMENTS)
+    from ldm.training import train
+
+    options = TrainOptions(
+        args.base.stem, args.logdir, args.ckptdir, args.seed, args.finetune_from, args.resume,
+        gpus, device, args.num_nodes,
+    )  # fmt: skip
+    ended_by = train(config, options)
+    if ended_by:
+        sys.exit(128 + ended_by)
+
+
+if __name__ == "__main__":
+    run_script(main)
