@@ -6,6 +6,7 @@ The tree is unpickled with a stand-in for every class; whatever else the pickle 
 
 from __future__ import annotations
 
+import math
 import pickle
 import zipfile
 from collections.abc import Callable, Iterator
@@ -55,7 +56,9 @@ class _Storage:
 def _strided(
     values: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object
 ) -> Tensor:
-    """Put a tensor on its storage; torch checks that it lies inside."""
+    """Put a tensor on its storage, where it must lie inside; a copy is not larger than that."""
+    if math.prod(size) > len(values):
+        raise ValueError("a tensor has more numbers than its data")
     reach = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
     if offset < 0 or min(stride, default=0) < 0 or (0 not in size and reach >= len(values)):
         raise ValueError("a tensor reaches beyond its data")

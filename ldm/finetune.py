@@ -91,7 +91,8 @@ def take_weights(model: SyncDreamer, path: Path | None, clip_from: str) -> Start
         expected[name].copy_(state[name])
     fresh = [n for n in expected if n not in state and not n.startswith(CLIP_PREFIX)]
     ignored = [name for name in state if name not in expected]
-    if any(name.startswith(CLIP_PREFIX) for name in taken) and clip_from == "auto":
+    clip_names = [name for name in expected if name.startswith(CLIP_PREFIX)]
+    if clip_from == "auto" and all(name in state for name in clip_names):
         clip = str(path)
     else:
         clip = _take_clip(model, path, state, clip_from)
@@ -146,7 +147,7 @@ def _take_clip(
             raise FileNotFoundError(
                 f"CLIP's weights are needed: neither {path or '--finetune_from'} nor "
                 f"{DEFAULT_CLIP_FILES[0]} has them; ckpt/README.md says where to get that file, "
-                f"--set clip_from=<file> names another one"
+                f"--set run.clip_from=<file> names another one"
             )
     else:
         source = Path(clip_from)

@@ -146,6 +146,14 @@ def test_clip_is_needed_and_the_message_says_from_where(model, tmp_path: Path, m
     assert take_weights(model, None, "random").clip == "random"
 
 
+def test_a_part_of_clip_is_not_enough(small_model, model, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    state = small_model.state_dict()
+    del state[f"{CLIP_PREFIX}visual.proj"]
+    with pytest.raises(FileNotFoundError, match=r"--set run\.clip_from="):
+        take_weights(model, saved(tmp_path / "part.ckpt", state), "auto")
+
+
 class Tower(nn.Module):
     """Names and shapes of CLIP, as a module that TorchScript saves."""
 
@@ -214,6 +222,12 @@ def test_nothing_in_a_torchscript_file_is_run(tree, tmp_path: Path, monkeypatch)
     with pytest.raises(ValueError, match="cannot be read as a TorchScript archive"):
         read_torchscript(Path("evil.pt"))
     assert not Path("touched-by-a-pickle").exists()
+
+
+def test_a_small_file_cannot_ask_for_a_large_tensor(tmp_path: Path):
+    large = torch.zeros(1).expand(10**6)
+    with pytest.raises(ValueError, match="more numbers than its data"):
+        read_torchscript(torchscript_file(tmp_path / "large.pt", {"visual.proj": large}))
 
 
 def test_damaged_torchscript_files_say_so(tmp_path: Path):
