@@ -23,6 +23,8 @@ prepared, and is the same on all ranks.
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -227,6 +229,16 @@ def _unchanged(batch: Any) -> Any:
     return batch
 
 
+def _leave_signals(_: int) -> None:
+    """Let a worker live on when Ctrl-C or SIGTERM is meant for all processes of a group.
+
+    The trainer still needs batches to end its step. It ends the workers then, by SIGTERM.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "setpgid"):  # not on Windows
+        os.setpgid(0, 0)
+
+
 class TrainingLoader:
     """Iterable over the batches of an epoch, with a position that is saved and restored."""
 
@@ -294,6 +306,7 @@ def make_loader(
         sampler=sampler,
         num_workers=config.num_workers,
         collate_fn=_unchanged,
+        worker_init_fn=_leave_signals,
         pin_memory=pin_memory,
         persistent_workers=config.num_workers > 0,
     )

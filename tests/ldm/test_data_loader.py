@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -178,6 +180,18 @@ def test_an_iterator_that_is_left_early_goes_on_where_it_was(tree: Path):
     broken = loader(tree, 1)
     first = [content(batch) for batch in itertools.islice(broken, 2)]
     assert first + [content(batch) for batch in broken] == expected
+
+
+@pytest.mark.skipif(not hasattr(os, "getpgid"), reason="no process groups here")
+def test_signals_for_the_whole_command_do_not_end_its_workers(tree: Path):
+    expected = [content(batch) for batch in loader(tree, 0)]
+    decoding = loader(tree, 2)
+    batches = iter(decoding)
+    found = [content(next(batches))]
+    for worker in decoding.loader._iterator._workers:
+        assert os.getpgid(worker.pid) == worker.pid  # a signal for the trainer's group passes by
+        os.kill(worker.pid, signal.SIGINT)
+    assert found + [content(batch) for batch in batches] == expected
 
 
 def test_state_of_other_data_or_another_seed_is_refused(tree: Path, shards: Path):

@@ -47,8 +47,9 @@ class SmallRun:
     def start_process(self, *arguments: str) -> subprocess.Popen[str]:
         command = [sys.executable, str(ROOT / "train_syncdreamer.py"), *arguments]
         return subprocess.Popen(
-            command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
+            command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
 
     def lines(self) -> list[dict]:
         path = self.logs / "steps.jsonl"
