@@ -20,7 +20,7 @@ from ldm.autoencoder import DiagonalGaussian
 from ldm.items import TrainingBatch, to_model_range
 from ldm.model import ImageFeatures, SyncDreamer
 from ldm.training_step import Encoded
-from multiview.runtime import atomic_write
+from ldm.weights_file import write_tensors
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +71,7 @@ class FrozenCache:
                     pixels = to_model_range(images[number, -1:].to(device))
                     missing[seen] = known[seen] = model.clip_image_encoder(pixels)[0].cpu()
             if missing:
-                with atomic_write(self._path(uid)) as path:
-                    torch.save(known, path)
+                write_tensors(known, self._path(uid))
         rows = [torch.stack([known[key] for key in names])
                 for names, known in zip(keys, stored, strict=True)]  # fmt: skip
         mean, std = torch.stack(rows).to(device).chunk(2, dim=2)

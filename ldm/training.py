@@ -29,6 +29,7 @@ from ldm.model import SyncDreamer
 from ldm.train_config import REQUIREMENTS, TrainConfig, TrainOptions
 from ldm.training_conduct import LAST, Conduct
 from ldm.training_module import EXTRA, SyncDreamerTraining
+from ldm.weights_file import write_tensors
 from multiview.packages import need
 from multiview.runtime import atomic_write, file_lock
 
@@ -48,11 +49,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         storage_options: Any = None,  # noqa: ARG002
     ) -> None:
         """Write a checkpoint."""
-        with atomic_write(Path(path)) as temporary:
-            try:
-                torch.save(checkpoint, temporary)
-            except RuntimeError as error:  # what torch makes of a full disk
-                raise OSError(str(error).splitlines()[0]) from error
+        write_tensors(checkpoint, Path(path))
 
     def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
         """Read a checkpoint."""

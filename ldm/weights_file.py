@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shlex
+import shutil
 import struct
 import warnings
 import zipfile
@@ -15,6 +16,8 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+from multiview.runtime import atomic_write
 
 Container = Literal["safetensors", "zip", "pickle"]
 MAX_STRUCTURE_BYTES = 100_000_000
@@ -161,6 +164,21 @@ def read_state(path: Path, placeholders: bool = False) -> dict[str, Tensor]:
     content = _load_pickled(path, container == "zip", placeholders)
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     return _checked(path, state if isinstance(state, Mapping) else {})
+
+
+def write_tensors(content: Mapping[str, Any], path: Path) -> None:
+    """Write a torch file whole or not at all.
+
+    Raises:
+        OSError: naming the file, where the disk is full for example.
+    """
+    with atomic_write(path) as temporary:
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:  # what torch makes of a full disk
+            free = shutil.disk_usage(path.parent).free / 2**20
+            message = f"is the disk full? {free:.0f} MiB are left; torch says: {_line(error)}"
+            raise OSError(message) from error
 
 
 def _checked(path: Path, state: Mapping[Any, Any]) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from ldm import checkpoint
 from ldm.checkpoint import convert, fingerprint, inspect, load_model, main
 from ldm.config import SyncDreamerConfig
 from ldm.model import SyncDreamer
-from ldm.weights_file import read_state
+from ldm.weights_file import read_state, write_tensors
 from tests.conftest import ROOT
 
 CPU = torch.device("cpu")
@@ -320,3 +320,14 @@ def test_fingerprints_tell_weights_apart(tiny_model):
     before = fingerprint(state)
     state["cc_projection.bias"] = state["cc_projection.bias"] + 1
     assert fingerprint(state) != before
+
+
+def test_a_full_disk_is_said_with_the_name_of_the_file(tmp_path: Path, monkeypatch):
+    def save(content, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(OSError, match=r"new\.pt: cannot be written \(is the disk full"):
+        write_tensors({"a": torch.zeros(2)}, tmp_path / "new.pt")
+    assert not list(tmp_path.iterdir())
