@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields
@@ -138,12 +139,13 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def file_lock(path: Path, wait: bool = True) -> Iterator[None]:
+def file_lock(path: Path, wait: bool = True, patience: float = 0.0) -> Iterator[None]:
     """Hold the lock of a file or folder, where the system has locks (not on Windows).
 
     Args:
         path: what is locked, in a folder that exists; a file `.<name>.lock` beside it is left.
         wait: for another process that holds it.
+        patience: seconds to wait where `wait` is false.
 
     Raises:
         OSError: another process holds it, and `wait` is false.
@@ -154,10 +156,16 @@ def file_lock(path: Path, wait: bool = True) -> Iterator[None]:
         yield
         return
     with path.absolute().parent.joinpath(f".{path.name}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError as error:
-            raise OSError(f"{path}: another process is writing there; wait for its end") from error
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                break
+            except BlockingIOError as error:
+                if time.monotonic() >= deadline:
+                    message = f"{path}: another process is writing there; wait for its end"
+                    raise OSError(message) from error
+            time.sleep(0.1)
         yield
 
 

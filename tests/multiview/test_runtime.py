@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from multiview.runtime import (
     check_file_name,
     check_free_space,
     check_positive,
+    file_lock,
     load_config,
     peak_memory,
     pick_device,
@@ -164,3 +167,23 @@ def test_an_interrupt_exits_130(monkeypatch):
     with pytest.raises(SystemExit) as caught:
         run_script(main)
     assert caught.value.code == 130
+
+
+def test_a_lock_is_waited_for_as_long_as_there_is_patience(tmp_path: Path):
+    def hold() -> None:
+        with file_lock(tmp_path / "work"):
+            held.set()
+            time.sleep(0.5)
+
+    held = threading.Event()
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    with (
+        pytest.raises(OSError, match="another process"),
+        file_lock(tmp_path / "work", wait=False),
+    ):
+        pass
+    with file_lock(tmp_path / "work", wait=False, patience=60):
+        pass
+    thread.join()
