@@ -57,13 +57,14 @@ class LossLevels:
 
     def __init__(self, timesteps: int, device: torch.device) -> None:
         self.timesteps = timesteps
-        self.totals = torch.zeros(2, NOISE_LEVELS, dtype=torch.float64, device=device)
+        dtype = torch.float32 if device.type == "mps" else torch.float64  # which Apple's GPU lacks
+        self.totals = torch.zeros(2, NOISE_LEVELS, dtype=dtype, device=device)
 
     def add(self, timesteps: Tensor, losses: Tensor) -> None:
         """Count the losses (B, T) of samples at `timesteps` (B,)."""
         level = timesteps * NOISE_LEVELS // self.timesteps
         level = level[:, None].expand_as(losses).flatten()
-        values = losses.detach().double().flatten()
+        values = losses.detach().to(self.totals.dtype).flatten()
         self.totals[0].index_add_(0, level, values)
         self.totals[1].index_add_(0, level, torch.ones_like(values))
 
