@@ -60,6 +60,11 @@ def warmup(step: int, config: OptimizerConfig) -> float:
     return config.warmup_start + (1.0 - config.warmup_start) * step / config.warmup_steps
 
 
+def full_rate(group: str, config: OptimizerConfig) -> float:
+    """Learning rate of a group after the warm-up."""
+    return (config.volume_factor if group == "volumes" else 1.0) * config.learning_rate
+
+
 def _without_effect(unet: nn.Module) -> set[Tensor]:
     """Weights that cannot change the UNet's result: queries and keys of a single token."""
     found: set[Tensor] = set()
@@ -90,12 +95,11 @@ def trained_parameters(model: SyncDreamer, config: OptimizerConfig) -> list[dict
     taken = _without_effect(unet)
     result = []
     for name, modules in groups.items():
-        factor = config.volume_factor if name == "volumes" else 1.0
         parameters = [p for module in modules for p in module.parameters() if p not in taken]
         taken.update(parameters)
         for parameter in parameters:
             parameter.requires_grad_(True)
-        result.append({"name": name, "params": parameters, "lr": factor * config.learning_rate})
+        result.append({"name": name, "params": parameters, "lr": full_rate(name, config)})
     return result
 
 

@@ -39,6 +39,15 @@ WAIT = timedelta(hours=2)
 """That processes wait for one another, for example while checkpoints are written."""
 
 
+FIXED = (
+    ("optimizer", "finetune_unet"), ("optimizer", "finetune_projection"), ("run", "strategy"),
+)  # fmt: skip
+"""Settings that say for which tensors, and by which names, the optimizer has a state."""
+
+LOCK_PATIENCE = 15.0
+"""Seconds that the lock is waited for: decoding processes of a killed training live on for five."""
+
+
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Checkpoints are written whole or not at all, and read without running anything in them."""
 
@@ -74,9 +83,20 @@ def check_resumable(path: Path, config: TrainConfig, seed: int) -> None:
         raise ValueError(f"{path}: not a checkpoint of a training that can go on")
     if extra["seed"] != seed:
         raise ValueError(f"{path}: was trained with seed {extra['seed']}, --seed is {seed}")
-    then, now = extra["config"], asdict(config)
+    check_same_training(path, extra["config"], asdict(config))
+
+
+def check_same_training(path: Path, then: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse what a resumed training cannot change of its settings; say what it does change."""
     if then["model"] != now["model"]:
         raise ValueError(f"{path}: the sizes of its model are not those of the configuration")
+    for part, key in FIXED:
+        was, wanted = then[part][key], now[part][key]
+        if was != wanted:
+            raise ValueError(
+                f"{path}: was trained with {part}.{key} = {was}, and cannot go on with {wanted}; "
+                f"start anew from it: --finetune_from {path} and another --ckptdir and --logdir"
+            )
     for part in now:
         for key, value in now[part].items():
             if then.get(part, {}).get(key) != value:
@@ -151,10 +171,13 @@ def train(config: TrainConfig, options: TrainOptions, callbacks: Sequence[L.Call
             if there and not options.resume:
                 raise FileExistsError(
                     f"{folder}: has checkpoints of a former training ({there[-1].name}); go on "
-                    f"with --resume, or choose another --ckptdir"
+                    f"with --resume, or choose another --ckptdir and --logdir"
                 )
             folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(file_lock(folder / "training", wait=False))
+            lock = file_lock(folder / "training", wait=False, patience=LOCK_PATIENCE)
+            stack.enter_context(lock)
+            for left in folder.glob(".*.tmp.ckpt"):  # of a process that was killed while writing
+                left.unlink()
         if options.resume:
             check_resumable(folder / LAST, config, options.seed)
         source = open_source(config.data.source)
@@ -174,8 +197,14 @@ def train(config: TrainConfig, options: TrainOptions, callbacks: Sequence[L.Call
         resumed = str(folder / LAST) if options.resume else None
         if options.device == "cuda":
             torch.set_float32_matmul_precision("high")  # TF32 for what is not in bf16
-        trainer.fit(module, ckpt_path=resumed, weights_only=True)
-    return conduct.stop.signal or 0
+        try:
+            trainer.fit(module, ckpt_path=resumed, weights_only=True)
+        except SystemExit as end:
+            if isinstance(end.__context__, KeyboardInterrupt):  # Lightning makes exit code 1 of it
+                raise KeyboardInterrupt from None
+            raise
+    # Lightning kills the first process, which may be writing, when another ends with a code.
+    return (conduct.stop.signal or 0) if trainer.local_rank == 0 else 0
 
 
 def start_network(config: TrainConfig, options: TrainOptions) -> SyncDreamer:

@@ -19,7 +19,7 @@ from ldm.depth_attention import DepthTransformer
 from ldm.frozen_cache import FrozenCache
 from ldm.items import Source, TrainingBatch
 from ldm.model import SyncDreamer
-from ldm.optimizer import MovingAverage, trained_parameters, warmup
+from ldm.optimizer import MovingAverage, full_rate, trained_parameters, warmup
 from ldm.spatial_volume import ViewGeometry
 from ldm.step_report import LossLevels, Stopwatch
 from ldm.train_config import TrainConfig
@@ -130,12 +130,24 @@ class SyncDreamerTraining(L.LightningModule):
 
     def on_train_start(self) -> None:
         """Prepare what the steps share, on the device, now that a checkpoint has been read."""
+        self._take_rates()
         self.network.forget_precomputed()
         self.geometry = self.network.view_geometry()
         if self.config.run.cache:
             self.encode = FrozenCache(Path(self.config.run.cache), self.network).encode
         self.watch = Stopwatch(self.device)
         self.levels = LossLevels(self.config.model.schedule.timesteps, self.device)
+
+    def _take_rates(self) -> None:
+        """Let the configuration's rates and weight decay win over those of a checkpoint."""
+        config, schedule = self.config.optimizer, self.lr_schedulers()
+        assert isinstance(schedule, torch.optim.lr_scheduler.LambdaLR)
+        groups = schedule.optimizer.param_groups
+        schedule.base_lrs = [full_rate(group["name"], config) for group in groups]
+        for group, rate in zip(groups, schedule.base_lrs, strict=True):
+            group["initial_lr"] = rate
+            group["lr"] = rate * warmup(schedule.last_epoch, config)
+            group["weight_decay"] = config.weight_decay
 
     def training_step(self, item: Item) -> Tensor:
         """Return the loss of this process's part of a batch."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 import signal
 import subprocess
@@ -18,12 +19,16 @@ from PIL import Image
 pytest.importorskip("lightning.pytorch", reason="pip install -r requirements-train.txt")
 pytest.importorskip("tensorboard", reason="pip install -r requirements-train.txt")
 
+import lightning.pytorch as L
+
 import train_syncdreamer
 from ldm.autoencoder import Autoencoder
 from ldm.checkpoint import empty_model, load_model
 from ldm.config import SyncDreamerConfig
 from ldm.data_loader import open_source
-from ldm.train_config import TrainConfig
+from ldm.optimizer import OptimizerConfig, warmup
+from ldm.train_config import TrainConfig, TrainOptions
+from ldm.training import train
 from ldm.training_module import SyncDreamerTraining
 from multiview.runtime import load_config
 from tests.conftest import ROOT, SHARED, needs_shared
@@ -286,18 +291,53 @@ def test_fsdp_has_the_losses_of_one_process_and_resumes(run: SmallRun, tmp_path:
 
 
 def test_sigterm_ends_the_training_with_a_checkpoint(run: SmallRun):
-    process = run.start_process(*run.flags("run.max_steps=500", "run.save_every=500",
-                                           "run.keep_every=500"))  # fmt: skip
+    """Also where the decoding processes get it, and batches are needed to end the step."""
+    process = run.start_process(
+        *run.flags("run.max_steps=500", "run.save_every=500", "run.keep_every=500",
+                   "data.num_workers=1", "optimizer.accumulate=2")
+    )  # fmt: skip
     deadline = time.monotonic() + 300
     while len(run.losses()) < 1:
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.terminate()
+    os.killpg(process.pid, signal.SIGTERM)
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 128 + signal.SIGTERM, output
     content = contents(run.checkpoints / "last.ckpt")
     assert content["global_step"] == max(run.losses())
+
+
+def test_a_second_ctrl_c_is_not_taken_for_a_failure(run: SmallRun):
+    class Interrupt(L.Callback):
+        def on_train_start(self, trainer, pl_module) -> None:
+            raise KeyboardInterrupt
+
+    flags = train_syncdreamer.parse(run.flags())
+    config = load_config(TrainConfig, flags.base, flags.set)
+    options = TrainOptions("small", flags.logdir, flags.ckptdir, 0, run.start, False, (), "cpu", 1)
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(config, options, [Interrupt()])
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def test_a_resumed_training_takes_new_rates_and_clears_away(run: SmallRun):
+    train_syncdreamer.main(run.flags("run.max_steps=2"))
+    left = run.checkpoints / ".last.123.tmp.ckpt"
+    left.write_bytes(b"of a process that was killed")
+    settings = ["run.max_steps=3", "optimizer.learning_rate=1e-5", "optimizer.weight_decay=0.5"]
+    train_syncdreamer.main([*run.flags(*settings), "--resume"])
+    groups = contents(run.checkpoints / "last.ckpt")["optimizer_states"][0]["param_groups"]
+    multiplier = warmup(3, OptimizerConfig())  # of the next step
+    assert [group["lr"] / multiplier for group in groups] == pytest.approx([1e-5, 1e-4])
+    assert [group["weight_decay"] for group in groups] == [0.5, 0.5]
+    assert run.lines()[-1]["learning_rate"]["volumes"] == pytest.approx(
+        1e-4 * warmup(2, OptimizerConfig())
+    )
+    assert not left.exists()
 
 
 def failure(run: SmallRun, caplog, *arguments: str, flags: list[str] | None = None) -> str:
@@ -322,6 +362,8 @@ def test_there_must_be_something_to_resume_from(run: SmallRun, caplog):
     [
         (["--seed", "1"], "seed"),
         (["--set", "model.volume.view_channels=16"], "sizes"),
+        (["--set", "optimizer.finetune_unet=true"], "optimizer.finetune_unet = False"),
+        (["--set", "run.strategy=fsdp", "--set", "optimizer.ema_decay=0"], "run.strategy = ddp"),
     ],
 )
 def test_another_training_is_not_gone_on_with(finished, caplog, settings, message):
