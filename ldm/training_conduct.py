@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
@@ -86,6 +87,8 @@ class Conduct(L.Callback):
             tensorboard = need("torch.utils.tensorboard", "The report of a training", REQUIREMENTS)
             self.files = ReportFiles(self.log_folder, self.done, tensorboard)
             self.exit.callback(self.files.close)
+            if self.done and not self._kept().exists():  # killed just before
+                self._keep(self.ckpt_folder / LAST)
         self.bar = tqdm(
             total=self.config.run.max_steps, initial=self.done, unit="step",
             disable=not (trainer.is_global_zero and sys.stderr.isatty()),
@@ -175,8 +178,16 @@ class Conduct(L.Callback):
     def _save(self, trainer: L.Trainer) -> None:
         last = self.ckpt_folder / LAST
         trainer.save_checkpoint(last)
-        if trainer.is_global_zero and self.done % self.config.run.keep_every == 0:
-            with atomic_write(self.ckpt_folder / f"step={self.done:08d}.ckpt") as path:
+        if trainer.is_global_zero:
+            self._keep(last)
+
+    def _kept(self) -> Path:
+        return self.ckpt_folder / f"step={self.done:08d}.ckpt"
+
+    def _keep(self, last: Path) -> None:
+        """Let a checkpoint stay where one is due."""
+        if self.done % self.config.run.keep_every == 0:
+            with atomic_write(self._kept()) as path:
                 try:  # the next `last.ckpt` replaces the name, not the content
                     os.link(last, path)
                 except OSError:

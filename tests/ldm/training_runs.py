@@ -86,7 +86,10 @@ def main(argv: list[str]) -> None:
 
     train = ldm.training.train
     ldm.training.train = lambda config, options: train(config, options, [Dump()])
-    train_syncdreamer.main(argv[1:])
+    try:
+        train_syncdreamer.main(argv[1:])
+    finally:
+        ldm.training.train = train
 
 
 if __name__ == "__main__":
