@@ -97,9 +97,9 @@ class TransformerBlock(nn.Module):
 class SpatialTransformer(nn.Module):
     """A transformer block over the positions of a feature map, in a residual branch."""
 
-    def __init__(self, dim: int, heads: int, context_dim: int) -> None:
+    def __init__(self, dim: int, heads: int, context_dim: int, groups: int = 32) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(32, dim, eps=1e-6)
+        self.norm = nn.GroupNorm(groups, dim, eps=1e-6)
         self.proj_in = nn.Conv2d(dim, dim, 1)
         self.transformer_blocks = nn.ModuleList([TransformerBlock(dim, heads, context_dim)])
         self.proj_out = nn.Conv2d(dim, dim, 1)

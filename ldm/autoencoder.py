@@ -18,12 +18,13 @@ class AutoencoderConfig:
     """Sizes of the autoencoder.
 
     Attributes:
-        channels: width of the finest level; a multiple of 32.
+        channels: width of the finest level; a multiple of `groups`.
         channel_mult: width of each level in `channels`; every level but the first halves the
             resolution, so the latents are 2^(levels - 1) times smaller than the image.
         res_blocks: residual blocks a level.
         latent_channels: of the latents.
         scale: latents are multiplied by it, which makes their variance about 1.
+        groups: of the group normalisations.
     """
 
     channels: int = 128
@@ -31,11 +32,15 @@ class AutoencoderConfig:
     res_blocks: int = 2
     latent_channels: int = 4
     scale: float = 0.18215
+    groups: int = 32
 
     def __post_init__(self) -> None:
         check_positive(self)
-        if self.channels % 32:
-            raise ValueError(f"autoencoder.channels must be a multiple of 32, got {self.channels}")
+        if self.channels % self.groups:
+            raise ValueError(
+                f"autoencoder.channels must be a multiple of autoencoder.groups ({self.groups}), "
+                f"got {self.channels}"
+            )
 
     @property
     def downsampling(self) -> int:
@@ -60,18 +65,18 @@ class DiagonalGaussian:
         return self.mean + self.std * noise
 
 
-def _norm(dim: int) -> nn.GroupNorm:
-    return nn.GroupNorm(32, dim, eps=1e-6)
+def _norm(groups: int, dim: int) -> nn.GroupNorm:
+    return nn.GroupNorm(groups, dim, eps=1e-6)
 
 
 class ResnetBlock(nn.Module):
     """Two convolutions and a shortcut."""
 
-    def __init__(self, dim_in: int, dim_out: int) -> None:
+    def __init__(self, dim_in: int, dim_out: int, groups: int) -> None:
         super().__init__()
-        self.norm1 = _norm(dim_in)
+        self.norm1 = _norm(groups, dim_in)
         self.conv1 = nn.Conv2d(dim_in, dim_out, 3, padding=1)
-        self.norm2 = _norm(dim_out)
+        self.norm2 = _norm(groups, dim_out)
         self.conv2 = nn.Conv2d(dim_out, dim_out, 3, padding=1)
         if dim_in != dim_out:
             self.nin_shortcut = nn.Conv2d(dim_in, dim_out, 1)
@@ -86,9 +91,9 @@ class ResnetBlock(nn.Module):
 class AttnBlock(nn.Module):
     """Single-head attention over all positions, in a residual branch."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, groups: int) -> None:
         super().__init__()
-        self.norm = _norm(dim)
+        self.norm = _norm(groups, dim)
         self.q = nn.Conv2d(dim, dim, 1)
         self.k = nn.Conv2d(dim, dim, 1)
         self.v = nn.Conv2d(dim, dim, 1)
@@ -138,11 +143,11 @@ class Level(nn.Module):
 class Middle(nn.Module):
     """Residual block, attention, residual block at the lowest resolution."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, groups: int) -> None:
         super().__init__()
-        self.block_1 = ResnetBlock(dim, dim)
-        self.attn_1 = AttnBlock(dim)
-        self.block_2 = ResnetBlock(dim, dim)
+        self.block_1 = ResnetBlock(dim, dim, groups)
+        self.attn_1 = AttnBlock(dim, groups)
+        self.block_2 = ResnetBlock(dim, dim, groups)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
@@ -160,13 +165,14 @@ class Encoder(nn.Module):
         dim = config.channels
         for level, dim_out in enumerate(dims):
             blocks = [
-                ResnetBlock(dim if i == 0 else dim_out, dim_out) for i in range(config.res_blocks)
+                ResnetBlock(dim if i == 0 else dim_out, dim_out, config.groups)
+                for i in range(config.res_blocks)
             ]
             last = level == len(dims) - 1
             self.down.append(Level(blocks, **({} if last else {"downsample": Downsample(dim_out)})))
             dim = dim_out
-        self.mid = Middle(dim)
-        self.norm_out = _norm(dim)
+        self.mid = Middle(dim, config.groups)
+        self.norm_out = _norm(config.groups, dim)
         self.conv_out = nn.Conv2d(dim, 2 * config.latent_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -185,18 +191,18 @@ class Decoder(nn.Module):
         dims = [config.channels * mult for mult in config.channel_mult]
         dim = dims[-1]
         self.conv_in = nn.Conv2d(config.latent_channels, dim, 3, padding=1)
-        self.mid = Middle(dim)
+        self.mid = Middle(dim, config.groups)
         levels: list[Level] = []
         for level in reversed(range(len(dims))):
             dim_out = dims[level]
             blocks = [
-                ResnetBlock(dim if i == 0 else dim_out, dim_out)
+                ResnetBlock(dim if i == 0 else dim_out, dim_out, config.groups)
                 for i in range(config.res_blocks + 1)
             ]
             levels.append(Level(blocks, **({"upsample": Upsample(dim_out)} if level else {})))
             dim = dim_out
         self.up = nn.ModuleList(reversed(levels))  # the checkpoint counts from the finest
-        self.norm_out = _norm(dim)
+        self.norm_out = _norm(config.groups, dim)
         self.conv_out = nn.Conv2d(dim, 3, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ A part's own settings stand above that part; here they are put together and chec
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from einops import repeat
@@ -45,7 +46,14 @@ class CameraConfig:
 
 @dataclass(frozen=True)
 class SyncDreamerConfig:
-    """All sizes of the model; the defaults are the published ones."""
+    """All sizes of the model; the defaults are the published ones.
+
+    Attributes:
+        prediction: what the UNet's output is: the noise, or the velocity "v", in which no noise
+            level weighs much more than another (Salimans and Ho 2022, Sec. 4 and appendix D).
+        image_encoder: what the image token is told of the input: CLIP's embedding, or nothing,
+            so that only the input's latents tell what is seen.
+    """
 
     cameras: CameraConfig = field(default_factory=CameraConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -53,6 +61,8 @@ class SyncDreamerConfig:
     clip: CLIPConfig = field(default_factory=CLIPConfig)
     unet: UNetConfig = field(default_factory=UNetConfig)
     volume: VolumeConfig = field(default_factory=VolumeConfig)
+    prediction: Literal["noise", "v"] = "noise"
+    image_encoder: Literal["clip", "none"] = "clip"
 
     def __post_init__(self) -> None:
         levels, volume_levels = len(self.unet.channel_mult), len(self.volume.frustum_channels)

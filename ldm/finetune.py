@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ldm.clip import CLIPImageEncoder
 from ldm.clip_file import clip_weights, is_torchscript, read_torchscript
 from ldm.config import SyncDreamerConfig
 from ldm.model import SyncDreamer
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 
 FIRST_LAYER = "model.diffusion_model.input_blocks.0.0.weight"
 CLIP_PREFIX = "clip_image_encoder.model."
+AUTOENCODER_PREFIX = "first_stage_model."
 CLIP_IN_ZERO123 = "cond_stage_model.model."
 DEFAULT_CLIP_FILES = (Path("ckpt/ViT-L-14.pt"), Path("ckpt/ViT-L-14.ckpt"))
 
@@ -92,7 +94,9 @@ def take_weights(model: SyncDreamer, path: Path | None, clip_from: str) -> Start
     fresh = [n for n in expected if n not in state and not n.startswith(CLIP_PREFIX)]
     ignored = [name for name in state if name not in expected]
     clip_names = [name for name in expected if name.startswith(CLIP_PREFIX)]
-    if clip_from == "auto" and all(name in state for name in clip_names):
+    if model.config.image_encoder == "none":
+        clip = "none, the model has no CLIP"
+    elif clip_from == "auto" and all(name in state for name in clip_names):
         clip = str(path)
     else:
         clip = _take_clip(model, path, state, clip_from)
@@ -103,23 +107,16 @@ def take_weights(model: SyncDreamer, path: Path | None, clip_from: str) -> Start
 def _adapt(state: dict[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> list[str]:
     """Widen the first layer where it lacks the input view's channels; refuse what does not fit."""
     common = [name for name in expected if name in state]
-    if FIRST_LAYER not in state:
+    adapted: list[str] = []
+    if FIRST_LAYER in state:
+        adapted = _widen_first_layer(state, expected[FIRST_LAYER], path)
+    elif not common or not all(name.startswith(AUTOENCODER_PREFIX) for name in state):
         hint = "none of its names is one of the model's" if not common else f"no {FIRST_LAYER}"
         raise ValueError(
             f"{path}: cannot be trained from: {hint}. The file looks like "
-            f"{describe_names(state)}; expected is Zero123's, zero123-xl.ckpt"
+            f"{describe_names(state)}; expected is Zero123's, zero123-xl.ckpt, or an autoencoder "
+            f"alone, from train_autoencoder.py"
         )
-    adapted = []
-    first, target = state[FIRST_LAYER], expected[FIRST_LAYER]
-    if first.shape != target.shape:
-        out_channels, in_channels, *kernel = target.shape
-        if first.shape != (out_channels, in_channels // 2, *kernel):
-            raise ValueError(
-                f"{path}: {FIRST_LAYER} is {tuple(first.shape)}, expected {tuple(target.shape)}, "
-                f"or half as many input channels"
-            )
-        state[FIRST_LAYER] = torch.cat([first, torch.zeros_like(first)], dim=1)
-        adapted.append(FIRST_LAYER)
     wrong = [name for name in common if state[name].shape != expected[name].shape]
     if wrong:
         name = wrong[0]
@@ -128,6 +125,21 @@ def _adapt(state: dict[str, Tensor], expected: Mapping[str, Tensor], path: Path)
             f"{name}: {tuple(state[name].shape)}, expected {tuple(expected[name].shape)}"
         )
     return adapted
+
+
+def _widen_first_layer(state: dict[str, Tensor], target: Tensor, path: Path) -> list[str]:
+    """Add the input view's channels, as zeros, to a first layer without them; say so."""
+    first = state[FIRST_LAYER]
+    if first.shape == target.shape:
+        return []
+    out_channels, in_channels, *kernel = target.shape
+    if first.shape != (out_channels, in_channels // 2, *kernel):
+        raise ValueError(
+            f"{path}: {FIRST_LAYER} is {tuple(first.shape)}, expected {tuple(target.shape)}, "
+            f"or half as many input channels"
+        )
+    state[FIRST_LAYER] = torch.cat([first, torch.zeros_like(first)], dim=1)
+    return [FIRST_LAYER]
 
 
 def _take_clip(
@@ -153,8 +165,8 @@ def _take_clip(
         source = Path(clip_from)
     found = state if source == path else read_clip_source(source)
     weights = _clip_in(found)
-    target = model.clip_image_encoder.model
-    expected = target.state_dict()
+    assert isinstance(model.clip_image_encoder, CLIPImageEncoder)
+    expected = model.clip_image_encoder.model.state_dict()
     missing = [name for name in expected if name not in weights]
     wrong = [n for n in expected if n in weights and weights[n].shape != expected[n].shape]
     if missing or wrong:

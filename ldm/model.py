@@ -18,17 +18,25 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from ldm.autoencoder import Autoencoder, DiagonalGaussian
-from ldm.clip import CLIPImageEncoder
+from ldm.clip import CLIPImageEncoder, NoImageEncoder
 from ldm.config import VIEW_DIM, SyncDreamerConfig, model_buffers, viewpoint_embedding
 from ldm.depth_attention import DepthUNet
 from ldm.sampler import SamplerConfig, sample_ddim
 from ldm.schedule import DDIMStep, ddim_steps, timestep_embedding
-from ldm.spatial_volume import SpatialVolumeNet, ViewGeometry, view_geometry
+from ldm.spatial_volume import (
+    InputView,
+    SpatialVolumeNet,
+    ViewGeometry,
+    project_vertices,
+    view_geometry,
+)
+from multiview.cameras import orbit_pose
 
 
 @dataclass(frozen=True)
@@ -52,11 +60,13 @@ class Conditions:
         context: image token of each target view, (B, N, context_dim).
         viewpoints: viewpoint embedding of each target view, (B, N, VIEW_DIM).
         latents: the input view's latents as the UNet sees them, (B, C, H, W).
+        input_view: the same for the spatial volume, where it reads the input too.
     """
 
     context: Tensor
     viewpoints: Tensor
     latents: Tensor
+    input_view: InputView | None = None
 
 
 @dataclass(frozen=True)
@@ -96,8 +106,10 @@ class SyncDreamer(nn.Module):
             nn.Linear(time_dim, time_dim), nn.SiLU(), nn.Linear(time_dim, time_dim)
         )
         self.first_stage_model = Autoencoder(config.autoencoder)
-        self.clip_image_encoder = CLIPImageEncoder(config.clip)
-        embed_dim, context_dim = config.clip.embed_dim, config.unet.context_dim
+        with_clip = config.image_encoder == "clip"
+        self.clip_image_encoder = CLIPImageEncoder(config.clip) if with_clip else NoImageEncoder()
+        embed_dim = config.clip.embed_dim if with_clip else 0
+        context_dim = config.unet.context_dim
         self.cc_projection = nn.Linear(embed_dim + VIEW_DIM, context_dim)
         nn.init.eye_(self.cc_projection.weight)
         nn.init.zeros_(self.cc_projection.bias)
@@ -146,12 +158,38 @@ class SyncDreamer(nn.Module):
         On the CPU, so that a GPU's settings for faster products do not move the samples.
         """
         config, device = self.config, self.Ks.device
-        to_latents = torch.tensor([1 / config.autoencoder.downsampling] * 2 + [1.0])
-        intrinsics = self.Ks.cpu() * to_latents[:, None]
-        geometry = view_geometry(config.volume, intrinsics, self.poses.cpu(), config.latent_size)
+        geometry = view_geometry(
+            config.volume, self._latent_intrinsics(), self.poses.cpu(), config.latent_size
+        )
         return ViewGeometry(
             geometry.vertices_in_views.to(device), geometry.rays_in_volume.to(device)
         )
+
+    def _latent_intrinsics(self) -> Tensor:
+        """Intrinsics for the latents' pixels, on the CPU, (N, 3, 3)."""
+        to_latents = torch.tensor([1 / self.config.autoencoder.downsampling] * 2 + [1.0])
+        return self.Ks.cpu() * to_latents[:, None]
+
+    def input_view(self, latents: Tensor, elevation: Tensor) -> InputView | None:
+        """Tell what the spatial volume reads of the input view; None where it does not.
+
+        Args:
+            latents: of the input views, (B, C, H, W).
+            elevation: of the input views, radians, (B,); their azimuth is the first target's.
+        """
+        if not self.config.volume.input_view:
+            return None
+        azimuth, distance = float(self.azimuth[0]), self.config.cameras.distance
+        poses = [orbit_pose(angle, azimuth, distance) for angle in elevation.tolist()]
+        vertices = project_vertices(
+            self.config.volume,
+            self._latent_intrinsics()[:1],
+            torch.tensor(np.stack(poses), dtype=torch.float32),
+            self.config.latent_size,
+        )
+        target = math.radians(self.config.cameras.elevation_deg)
+        viewpoint = viewpoint_embedding(elevation, target, self.azimuth[:1])[:, 0]
+        return InputView(latents, viewpoint.to(self.unet.dtype), vertices.to(latents.device))
 
     def embed_time(self, timesteps: Tensor) -> Tensor:
         """Time embedding of the volume networks, (B,) -> (B, time_dim)."""
@@ -182,7 +220,21 @@ class SyncDreamer(nn.Module):
         viewpoints = viewpoint_embedding(elevation, target, self.azimuth).to(self.unet.dtype)
         embeddings = features.embedding.expand(-1, viewpoints.shape[1], -1)
         context = self.cc_projection(torch.cat([embeddings, viewpoints], dim=-1))
-        return Conditions(context, viewpoints, features.posterior.sample(noise))
+        latents = features.posterior.sample(noise)
+        return Conditions(context, viewpoints, latents, self.input_view(latents, elevation))
+
+    def noise_of(self, predicted: Tensor, latents: Tensor, timesteps: Tensor) -> Tensor:
+        """Return the noise that the UNet's prediction means (see `SyncDreamerConfig.prediction`).
+
+        Args:
+            predicted: the UNet's output, (B, ...).
+            latents: noisy latents x_t, likewise.
+            timesteps: (B,), or (1,) for all.
+        """
+        if self.config.prediction == "noise":
+            return predicted
+        alpha_bar = self.alphas_cumprod[timesteps].reshape(-1, *(1 for _ in latents.shape[1:]))
+        return alpha_bar.sqrt() * predicted + (1 - alpha_bar).sqrt() * latents
 
     def predict_noise(
         self,
@@ -208,8 +260,11 @@ class SyncDreamer(nn.Module):
         timesteps = torch.tensor([timestep], device=latents.device)
         time = self.embed_time(timesteps).expand(len(latents), -1)
         geometry = self.precompute().geometry
+        noisy = latents
         latents, input_latents = latents.to(dtype), conditions.latents.to(dtype)
-        volume = self.spatial_volume.build(latents, time, conditions.viewpoints, geometry)
+        volume = self.spatial_volume.build(
+            latents, time, conditions.viewpoints, geometry, conditions.input_view
+        )
         predictions = []
         for start in range(0, latents.shape[1], views_at_once):
             views = slice(start, start + views_at_once)
@@ -226,7 +281,7 @@ class SyncDreamer(nn.Module):
                     guidance_scale,
                 )
             )
-        return torch.cat(predictions, dim=1)
+        return self.noise_of(torch.cat(predictions, dim=1), noisy, timesteps)
 
     def _predict_views(
         self,

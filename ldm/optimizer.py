@@ -25,6 +25,8 @@ class OptimizerConfig:
         finetune_projection: train the projection of the image token.
         warmup_steps: over which the rates rise on a line.
         warmup_start: where they begin, as a part of the full rates.
+        decay_steps: last steps of the training, over which the rates fall on a line to 0; 0 keeps
+            them, as the paper does.
         weight_decay: AdamW's.
         gradient_clip: largest norm of all gradients together; 0 does not clip.
         accumulate: batches whose gradients are added up before a step.
@@ -37,6 +39,7 @@ class OptimizerConfig:
     finetune_projection: bool = False
     warmup_steps: int = 100
     warmup_start: float = 0.02
+    decay_steps: int = 0
     weight_decay: float = 0.01
     gradient_clip: float = 0.0
     accumulate: int = 1
@@ -46,7 +49,9 @@ class OptimizerConfig:
         for name in ("learning_rate", "volume_factor", "accumulate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"optimizer.{name} must be above 0, got {getattr(self, name)}")
-        for name in ("warmup_steps", "warmup_start", "weight_decay", "gradient_clip"):
+        for name in (
+            "warmup_steps", "warmup_start", "decay_steps", "weight_decay", "gradient_clip",
+        ):  # fmt: skip
             if not getattr(self, name) >= 0:
                 raise ValueError(f"optimizer.{name} must not be negative: {getattr(self, name)}")
         if not 0 <= self.ema_decay < 1:
@@ -58,6 +63,13 @@ def warmup(step: int, config: OptimizerConfig) -> float:
     if step >= config.warmup_steps:
         return 1.0
     return config.warmup_start + (1.0 - config.warmup_start) * step / config.warmup_steps
+
+
+def rate(step: int, config: OptimizerConfig, max_steps: int) -> float:
+    """Part of the full learning rates in the step after `step` steps of `max_steps`."""
+    left = max_steps - step
+    fall = min(1.0, max(left, 0) / config.decay_steps) if config.decay_steps else 1.0
+    return warmup(step, config) * fall
 
 
 def full_rate(group: str, config: OptimizerConfig) -> float:

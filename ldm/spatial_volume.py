@@ -37,6 +37,9 @@ class VolumeConfig:
             the cameras' distance. sqrt(3)/2 encloses the unit cube.
         frustum_channels: of the frustum volumes, finest level first; multiples of 8.
         time_dim: width of the volume networks' time embedding.
+        input_view: read the input view into the spatial volume too, from its own camera. Not in
+            the paper, which starts from networks that know how objects look from behind; with
+            it a model that starts from nothing learns sooner.
     """
 
     voxels: int = 32
@@ -47,6 +50,7 @@ class VolumeConfig:
     depth_range: float = 3**0.5 / 2
     frustum_channels: tuple[int, ...] = (64, 128, 256, 512)
     time_dim: int = 256
+    input_view: bool = False
 
     def __post_init__(self) -> None:
         check_positive(self)
@@ -74,6 +78,35 @@ class ViewGeometry:
     rays_in_volume: Tensor
 
 
+@dataclass(frozen=True)
+class InputView:
+    """The input views as the spatial volume reads them.
+
+    Attributes:
+        latents: clean, (B, C, H, W).
+        viewpoint: viewpoint embeddings of the input's own cameras, (B, view_dim).
+        vertices: each vertex in the input's feature map, see `ViewGeometry`, (B, V, V, V, 2).
+    """
+
+    latents: Tensor
+    viewpoint: Tensor
+    vertices: Tensor
+
+
+def project_vertices(
+    config: VolumeConfig, intrinsics: Tensor, world_to_camera: Tensor, latent_size: int
+) -> Tensor:
+    """Project the volume's vertices into views; arguments and result as in `view_geometry`."""
+    device = intrinsics.device
+    axis = torch.linspace(-config.half_side, config.half_side, config.voxels, device=device)
+    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+    vertices = torch.stack([x, y, z], dim=-1).reshape(1, -1, 3)
+    pixels, _ = project(vertices, intrinsics, world_to_camera)
+    return (pixels / ((latent_size - 1) / 2) - 1).reshape(
+        -1, config.voxels, config.voxels, config.voxels, 2
+    )
+
+
 def view_geometry(
     config: VolumeConfig,
     intrinsics: Tensor,
@@ -95,13 +128,7 @@ def view_geometry(
         float32 coordinates on the cameras' device.
     """
     device = intrinsics.device
-    axis = torch.linspace(-config.half_side, config.half_side, config.voxels, device=device)
-    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
-    vertices = torch.stack([x, y, z], dim=-1).reshape(1, -1, 3)
-    pixels, _ = project(vertices, intrinsics, world_to_camera)
-    vertices_in_views = (pixels / ((latent_size - 1) / 2) - 1).reshape(
-        -1, config.voxels, config.voxels, config.voxels, 2
-    )
+    vertices_in_views = project_vertices(config, intrinsics, world_to_camera, latent_size)
 
     distance = world_to_camera[:, 2, 3]  # the cameras look at the origin
     planes = torch.linspace(0, 1, config.depth_planes, device=device)
@@ -118,6 +145,22 @@ def view_geometry(
     return ViewGeometry(vertices_in_views, rays_in_volume)
 
 
+def sample_views(features: Tensor, vertices: Tensor) -> Tensor:
+    """Sample feature maps where the vertices project to.
+
+    Args:
+        features: (B, C, H, W).
+        vertices: of each map, see `ViewGeometry`, (B, V, V, V, 2).
+
+    Returns:
+        (B, C, V, V, V).
+    """
+    side = vertices.shape[1]
+    grid = rearrange(vertices, "b z y x c -> b (z y) x c")
+    sampled = F.grid_sample(features.float(), grid, align_corners=True)  # coordinates: float32
+    return rearrange(sampled, "b c (z y) x -> b c z y x", z=side).to(features.dtype)
+
+
 class SpatialVolumeNet(nn.Module):
     """The networks of both volumes."""
 
@@ -127,15 +170,22 @@ class SpatialVolumeNet(nn.Module):
         super().__init__()
         time_dim, per_view = config.time_dim, config.view_channels
         self.target_encoder = ViewEncoder(time_dim, view_dim, latent_channels, per_view)
+        if config.input_view:
+            self.input_encoder = ViewEncoder(time_dim, view_dim, latent_channels, per_view)
         self.spatial_volume_feats = SpatialVolumeUNet(
-            num_views * per_view, config.channels, time_dim
+            (num_views + config.input_view) * per_view, config.channels, time_dim
         )
         self.frustum_volume_feats = FrustumVolumeUNet(
             config.channels[0], config.frustum_channels, time_dim, view_dim
         )
 
     def read_views(
-        self, latents: Tensor, time: Tensor, views: Tensor, geometry: ViewGeometry
+        self,
+        latents: Tensor,
+        time: Tensor,
+        views: Tensor,
+        geometry: ViewGeometry,
+        input_view: InputView | None = None,
     ) -> Tensor:
         """Give every vertex the features at its projections into all noisy views.
 
@@ -144,28 +194,40 @@ class SpatialVolumeNet(nn.Module):
             time: (B, time_dim).
             views: viewpoint embeddings, (B, N, view_dim).
             geometry: of the N views.
+            input_view: where `VolumeConfig.input_view` is set.
 
         Returns:
-            (B, N view_channels, V, V, V), view by view; zero where a vertex is out of a view.
+            (B, N view_channels, V, V, V), view by view, the input view last; zero where a vertex
+            is out of a view.
         """
         batch, num_views = latents.shape[:2]
         features = self.target_encoder(
             latents.flatten(0, 1), time.repeat_interleave(num_views, 0), views.flatten(0, 1)
         )
-        grid = geometry.vertices_in_views
-        side = grid.shape[1]
-        grid = repeat(grid, "n z y x c -> (b n) (z y) x c", b=batch)
-        sampled = F.grid_sample(features.float(), grid, align_corners=True)  # coordinates: float32
-        volume = rearrange(sampled, "(b n) c (z y) x -> b (n c) z y x", b=batch, z=side)
-        return volume.to(features.dtype)
+        grid = repeat(geometry.vertices_in_views, "n z y x c -> (b n) z y x c", b=batch)
+        volume = rearrange(
+            sample_views(features, grid), "(b n) c z y x -> b (n c) z y x", n=num_views
+        )
+        if input_view is None:
+            return volume
+        seen = self.input_encoder(input_view.latents.to(features.dtype), time, input_view.viewpoint)
+        return torch.cat([volume, sample_views(seen, input_view.vertices)], dim=1)
 
-    def build(self, latents: Tensor, time: Tensor, views: Tensor, geometry: ViewGeometry) -> Tensor:
+    def build(
+        self,
+        latents: Tensor,
+        time: Tensor,
+        views: Tensor,
+        geometry: ViewGeometry,
+        input_view: InputView | None = None,
+    ) -> Tensor:
         """Build the spatial volume from all noisy views; arguments as in `read_views`.
 
         Returns:
             (B, F, V, V, V).
         """
-        return self.spatial_volume_feats(self.read_views(latents, time, views, geometry), time)
+        vertices = self.read_views(latents, time, views, geometry, input_view)
+        return self.spatial_volume_feats(vertices, time)
 
     def look_along_rays(self, volume: Tensor, rays: Tensor) -> Tensor:
         """Sample the volume along the rays of T views.

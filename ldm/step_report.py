@@ -7,7 +7,7 @@ import math
 import time
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from torch import Tensor
@@ -92,28 +92,32 @@ def memory_gib(device: torch.device) -> float:
         return math.nan
 
 
+def open_report(path: Path, step: int) -> TextIO:
+    """Open a file of reports, a JSON line each, to add to it.
+
+    Of those that are in it, keep the ones up to `step`, at which a resumed run begins; and none
+    of a line that was being written when the process was killed.
+    """
+    kept = []
+    for text in path.read_text().splitlines() if step and path.is_file() else []:
+        try:
+            line = json.loads(text)
+        except ValueError:
+            break
+        if line["step"] <= step:
+            kept.append(json.dumps(line) + "\n")
+    with atomic_write(path) as temporary:
+        temporary.write_text("".join(kept))
+    return path.open("a")
+
+
 class ReportFiles:
     """`steps.jsonl` and TensorBoard's files; a resumed run takes out what comes after its step."""
 
     def __init__(self, folder: Path, step: int, tensorboard: ModuleType) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / "steps.jsonl"
-        kept = [line for line in self._lines() if line["step"] <= step] if step else []
-        with atomic_write(self.path) as path:
-            path.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        self.file = self.path.open("a")
+        self.file = open_report(folder / "steps.jsonl", step)
         self.writer = tensorboard.SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
-
-    def _lines(self) -> list[dict[str, Any]]:
-        if not self.path.is_file():
-            return []
-        lines = []
-        for line in self.path.read_text().splitlines():
-            try:
-                lines.append(json.loads(line))
-            except ValueError:  # the last one, of a process that was killed
-                break
-        return lines
 
     def write(self, line: dict[str, Any]) -> None:
         """Write a report of a step."""

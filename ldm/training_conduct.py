@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from ldm.data import ValidationImage
 from ldm.model import SyncDreamer
-from ldm.optimizer import warmup
+from ldm.optimizer import rate
 from ldm.sampler import SamplerConfig
 from ldm.step_report import ReportFiles, mean_losses, memory_gib
 from ldm.train_config import REQUIREMENTS, TrainConfig, TrainOptions, ValidationConfig
@@ -136,7 +136,7 @@ class Conduct(L.Callback):
             )
         steps, now = self.done - self.reported, time.monotonic()
         seconds = {name: s / steps for name, s in module.watch.split().items()}
-        part = warmup(self.done - 1, self.config.optimizer)
+        part = rate(self.done - 1, self.config.optimizer, self.config.run.max_steps)
         groups = trainer.optimizers[0].param_groups
         rates = {group["name"]: group["initial_lr"] * part for group in groups}
         line = {

@@ -19,7 +19,7 @@ from ldm.depth_attention import DepthTransformer
 from ldm.frozen_cache import FrozenCache
 from ldm.items import Source, TrainingBatch
 from ldm.model import SyncDreamer
-from ldm.optimizer import MovingAverage, full_rate, trained_parameters, warmup
+from ldm.optimizer import MovingAverage, full_rate, rate, trained_parameters
 from ldm.spatial_volume import ViewGeometry
 from ldm.step_report import LossLevels, Stopwatch
 from ldm.train_config import TrainConfig
@@ -111,7 +111,9 @@ class SyncDreamerTraining(L.LightningModule):
         if self.config.run.strategy == "fsdp":  # its parameters are new ones
             self.groups = trained_parameters(self.network, config)
         optimizer = torch.optim.AdamW(self.groups, weight_decay=config.weight_decay)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warmup(step, config))
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: rate(step, config, self.config.run.max_steps)
+        )
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
@@ -144,9 +146,10 @@ class SyncDreamerTraining(L.LightningModule):
         assert isinstance(schedule, torch.optim.lr_scheduler.LambdaLR)
         groups = schedule.optimizer.param_groups
         schedule.base_lrs = [full_rate(group["name"], config) for group in groups]
-        for group, rate in zip(groups, schedule.base_lrs, strict=True):
-            group["initial_lr"] = rate
-            group["lr"] = rate * warmup(schedule.last_epoch, config)
+        part = rate(schedule.last_epoch, config, self.config.run.max_steps)
+        for group, full in zip(groups, schedule.base_lrs, strict=True):
+            group["initial_lr"] = full
+            group["lr"] = full * part
             group["weight_decay"] = config.weight_decay
 
     def training_step(self, item: Item) -> Tensor:

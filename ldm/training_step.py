@@ -173,6 +173,11 @@ def add_noise(model: SyncDreamer, latents: Tensor, noise: Tensor, timesteps: Ten
     return signal * latents + rest * noise
 
 
+def velocity(model: SyncDreamer, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    """Return v = sqrt(a) noise - sqrt(1 - a) x_0, a = alpha_bar_t; arguments as in `add_noise`."""
+    return add_noise(model, noise, -latents, timesteps)
+
+
 def of_views(values: Tensor, views: Tensor) -> Tensor:
     """Pick T views of each object, (B, N, ...) by (B, T) -> (B, T, ...)."""
     return values[torch.arange(len(values), device=values.device)[:, None], views]
@@ -187,7 +192,7 @@ def predict_views(
     geometry: ViewGeometry,
     mark: Mark,
 ) -> Tensor:
-    """Predict the noise of each object's target views.
+    """Run the UNet on each object's target views.
 
     Args:
         model: whose networks are trained.
@@ -199,11 +204,13 @@ def predict_views(
         mark: see `Mark`; called in the backward pass too.
 
     Returns:
-        (B T, C, H, W).
+        what the UNet predicts, see `SyncDreamerConfig.prediction`, (B T, C, H, W).
     """
     views, count = draws.target_views, draws.target_views.shape[1]
     time = model.embed_time(draws.timesteps)
-    volume = model.spatial_volume.build(noisy, time, conditions.viewpoints, geometry)
+    volume = model.spatial_volume.build(
+        noisy, time, conditions.viewpoints, geometry, conditions.input_view
+    )
     frustums = model.spatial_volume.view_frustums(
         volume, time, of_views(conditions.viewpoints, views), geometry.rays_in_volume[views]
     )
@@ -239,7 +246,7 @@ def view_losses(
     geometry: ViewGeometry,
     mark: Mark = lambda _: None,
 ) -> Tensor:
-    """Mean squared error of the noise in each target view; their mean is the loss.
+    """Mean squared error of what the UNet predicts of each target view; their mean is the loss.
 
     Args:
         model: whose networks are trained.
@@ -258,6 +265,9 @@ def view_losses(
     conditions = model.condition(encoded.input, elevations, draws.input_posterior)
     masks = drop_masks(draws.drop) if config.drop_conditions else None
     predicted = predict_views(model, noisy, draws, conditions, masks, geometry, mark)
-    expected = rearrange(of_views(draws.noise, draws.target_views), "b t c h w -> (b t) c h w")
+    expected = draws.noise
+    if model.config.prediction == "v":
+        expected = velocity(model, latents, draws.noise, draws.timesteps)
+    expected = rearrange(of_views(expected, draws.target_views), "b t c h w -> (b t) c h w")
     errors = (predicted.float() - expected).square().flatten(1).mean(dim=1)
     return rearrange(errors, "(b t) -> b t", b=len(latents))

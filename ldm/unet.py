@@ -20,12 +20,13 @@ class UNetConfig:
     Attributes:
         in_channels: noisy latent and input-view latent.
         out_channels: predicted noise.
-        channels: width of the first level; a multiple of 32.
+        channels: width of the first level; a multiple of `groups` and of `heads`.
         channel_mult: width of each level in `channels`; each level halves the resolution.
         res_blocks: residual blocks a level.
         attention_levels: levels whose residual blocks are followed by a transformer.
         heads: attention heads at every level.
         context_dim: width of the image token.
+        groups: of the group normalisations.
     """
 
     in_channels: int = 8
@@ -36,27 +37,28 @@ class UNetConfig:
     attention_levels: tuple[int, ...] = (0, 1, 2)
     heads: int = 8
     context_dim: int = 768
+    groups: int = 32
 
     def __post_init__(self) -> None:
         check_positive(self)
-        if self.channels % 32 or self.channels % self.heads:
+        if self.channels % self.groups or self.channels % self.heads:
             raise ValueError(
-                f"unet.channels must be a multiple of 32 and of unet.heads ({self.heads}), "
-                f"got {self.channels}"
+                f"unet.channels must be a multiple of unet.groups ({self.groups}) and of "
+                f"unet.heads ({self.heads}), got {self.channels}"
             )
 
 
 class ResBlock(nn.Module):
     """Two convolutions with the time embedding added between them, and a shortcut."""
 
-    def __init__(self, dim_in: int, dim_out: int, time_dim: int) -> None:
+    def __init__(self, dim_in: int, dim_out: int, time_dim: int, groups: int = 32) -> None:
         super().__init__()
         self.in_layers = nn.Sequential(
-            nn.GroupNorm(32, dim_in), nn.SiLU(), nn.Conv2d(dim_in, dim_out, 3, padding=1)
+            nn.GroupNorm(groups, dim_in), nn.SiLU(), nn.Conv2d(dim_in, dim_out, 3, padding=1)
         )
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(time_dim, dim_out))
         self.out_layers = nn.Sequential(
-            nn.GroupNorm(32, dim_out),
+            nn.GroupNorm(groups, dim_out),
             nn.SiLU(),
             nn.Dropout(0.0),  # holds its place: the checkpoint numbers the next layer 3
             nn.Conv2d(dim_out, dim_out, 3, padding=1),
@@ -109,10 +111,13 @@ class UNet(nn.Module):
             nn.Linear(width, time_dim), nn.SiLU(), nn.Linear(time_dim, time_dim)
         )
 
+        def transformer(dim: int) -> SpatialTransformer:
+            return SpatialTransformer(dim, config.heads, config.context_dim, config.groups)
+
         def with_attention(level: int, dim_in: int, dim_out: int) -> list[nn.Module]:
-            layers: list[nn.Module] = [ResBlock(dim_in, dim_out, time_dim)]
+            layers: list[nn.Module] = [ResBlock(dim_in, dim_out, time_dim, config.groups)]
             if level in config.attention_levels:
-                layers.append(SpatialTransformer(dim_out, config.heads, config.context_dim))
+                layers.append(transformer(dim_out))
             return layers
 
         levels = range(len(config.channel_mult))
@@ -131,9 +136,9 @@ class UNet(nn.Module):
                 skip_dims.append(dim)
 
         self.middle_block = Block(
-            ResBlock(dim, dim, time_dim),
-            SpatialTransformer(dim, config.heads, config.context_dim),
-            ResBlock(dim, dim, time_dim),
+            ResBlock(dim, dim, time_dim, config.groups),
+            transformer(dim),
+            ResBlock(dim, dim, time_dim, config.groups),
         )
 
         self.output_blocks = nn.ModuleList()
@@ -147,7 +152,9 @@ class UNet(nn.Module):
                 self.output_blocks.append(Block(*layers))
 
         self.out = nn.Sequential(
-            nn.GroupNorm(32, dim), nn.SiLU(), nn.Conv2d(dim, config.out_channels, 3, padding=1)
+            nn.GroupNorm(config.groups, dim),
+            nn.SiLU(),
+            nn.Conv2d(dim, config.out_channels, 3, padding=1),
         )
 
     @property

@@ -32,6 +32,7 @@ SCRIPTS = {
     "foreground_segment.py": "--backend",
     "train_renderer.py": "--image_path",
     "train_syncdreamer.py": "--finetune_from",
+    "train_autoencoder.py": "--resume",
     "eval_nvs.py": "--require_lpips",
     "eval_mesh.py": "--gt_mesh",
     "eval_colmap.py": "--project",

@@ -14,7 +14,7 @@ from ldm.checkpoint import empty_model
 from ldm.config import SyncDreamerConfig
 from ldm.items import TrainingBatch
 from ldm.model import ImageFeatures, SyncDreamer
-from ldm.optimizer import OptimizerConfig, trained_parameters, warmup
+from ldm.optimizer import OptimizerConfig, rate, trained_parameters, warmup
 from ldm.training_step import (
     Draws,
     Encoded,
@@ -54,6 +54,13 @@ def test_the_warm_up_is_a_line_that_ends_at_the_full_rates_and_never_fails():
     config = OptimizerConfig()
     assert [warmup(s, config) for s in (0, 50, 100, 10**6)] == pytest.approx([0.02, 0.51, 1, 1])
     assert warmup(0, OptimizerConfig(warmup_steps=0)) == 1.0
+
+
+def test_the_rates_fall_to_nothing_over_the_last_steps_where_that_is_asked_for():
+    config = OptimizerConfig(decay_steps=50)
+    found = [rate(step, config, 1000) for step in (50, 100, 949, 950, 975, 999, 1000)]
+    assert found == pytest.approx([0.51, 1, 1, 1, 0.5, 0.02, 0])
+    assert rate(999, OptimizerConfig(), 1000) == 1.0
 
 
 def test_the_groups_and_their_rates_are_the_published_ones():

@@ -1,0 +1,121 @@
+"""What the small model has and the published one lacks: v-prediction, the input in the volume."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from ldm.autoencoder import DiagonalGaussian
+from ldm.config import GenerateConfig, SyncDreamerConfig
+from ldm.model import ImageFeatures, SyncDreamer
+from ldm.sampler import SamplerConfig
+from ldm.training_step import Encoded, StepConfig, add_noise, draw_samples, velocity, view_losses
+from multiview.runtime import load_config
+from tests.conftest import ROOT, seeded_model
+
+
+@pytest.fixture(scope="module")
+def config() -> SyncDreamerConfig:
+    sizes = ["model.volume.voxels=8", "model.volume.depth_planes=8"]
+    return load_config(GenerateConfig, ROOT / "configs" / "demo.yaml", sizes).model
+
+
+@pytest.fixture(scope="module")
+def model(config: SyncDreamerConfig) -> SyncDreamer:
+    return seeded_model(config)
+
+
+def features(model: SyncDreamer, batch: int = 1) -> ImageFeatures:
+    latents = torch.randn(batch, *model.config.latent_shape[1:])
+    return ImageFeatures(torch.zeros(batch, 1, 0), DiagonalGaussian(latents, 0 * latents))
+
+
+def test_without_clip_there_are_no_weights_of_it_and_the_token_is_the_viewpoint(model):
+    assert not any(name.startswith("clip") for name in model.state_dict())
+    assert model.cc_projection.in_features == 4
+    image = torch.rand(2, 3, 64, 64) * 2 - 1
+    assert model.encode_image(image).embedding.shape == (2, 1, 0)
+
+
+def test_velocity_and_noise_say_the_same(model):
+    """With a = alpha_bar: x_t = sqrt(a) x_0 + sqrt(1 - a) e, v = sqrt(a) e - sqrt(1 - a) x_0."""
+    clean, noise = torch.randn(3, *model.config.latent_shape), torch.randn(3, 16, 4, 16, 16)
+    timesteps = torch.tensor([0, 500, 999])
+    noisy = add_noise(model, clean, noise, timesteps)
+    v = velocity(model, clean, noise, timesteps)
+    torch.testing.assert_close(model.noise_of(v, noisy, timesteps), noise, atol=1e-5, rtol=1e-4)
+    a = model.alphas_cumprod[500]
+    torch.testing.assert_close(v[1], a.sqrt() * noise[1] - (1 - a).sqrt() * clean[1])
+
+
+def test_a_network_that_knows_the_velocity_leads_to_the_clean_latents(model, monkeypatch):
+    clean = torch.randn(1, *model.config.latent_shape)
+
+    def know(latents, timesteps, context, seen, frustums, guidance):
+        a = model.alphas_cumprod[timesteps[0]]
+        noise = (latents - a.sqrt() * clean) / (1 - a).sqrt()
+        return a.sqrt() * noise - (1 - a).sqrt() * clean
+
+    monkeypatch.setattr(model, "_predict_views", know)
+    sampler = SamplerConfig(steps=10, guidance_scale=1.0, eta=0.0)
+    made = model.sample(features(model), 0.3, sampler, torch.randn, views_at_once=16)
+    torch.testing.assert_close(made, clean[0], atol=0.16, rtol=0)  # noise of 0.03 stays
+
+
+def test_the_loss_compares_velocities(model, config):
+    """The losses are those of the noise, a network's answer understood as either, over a."""
+    encoded = Encoded(DiagonalGaussian(torch.randn(2, 16, 4, 16, 16), torch.zeros(1)),
+                      features(model, 2))  # fmt: skip
+    draws = draw_samples(0, range(2), config.latent_shape, 1000, views=2)
+    arguments = encoded, torch.tensor([0.1, 0.5]), draws, StepConfig(), model.view_geometry()
+    with torch.no_grad():
+        losses = view_losses(model, *arguments)
+        answers = []
+        unet = model.unet.forward
+        model.unet.forward = lambda *a: answers.append(unet(*a)) or answers[0]
+        view_losses(model, *arguments)
+        del model.unet.forward
+    latents = encoded.targets.mean
+    noisy = add_noise(model, latents, draws.noise, draws.timesteps)
+    chosen = torch.arange(2)[:, None], draws.target_views
+    noise = model.noise_of(answers[0].reshape(2, 2, 4, 16, 16), noisy[chosen], draws.timesteps)
+    a = model.alphas_cumprod[draws.timesteps][:, None]
+    expected = (noise - draws.noise[chosen]).square().mean(dim=(2, 3, 4)) / a
+    torch.testing.assert_close(losses, expected, atol=1e-4, rtol=1e-3)
+
+
+def test_the_input_view_is_read_from_its_own_camera(model, config):
+    latents = torch.randn(2, 4, 16, 16)
+    seen = model.input_view(latents, torch.tensor([math.radians(30), 0.0]))
+    assert seen is not None
+    targets = model.view_geometry().vertices_in_views
+    torch.testing.assert_close(seen.vertices[0], targets[0], atol=1e-5, rtol=1e-4)
+    assert (seen.vertices[1] - targets[0]).abs().max() > 0.1
+    # From the side the middle of the cube is in the middle, and what is above it is above.
+    top, bottom = seen.vertices[1, -1, 3, 3], seen.vertices[1, 0, 3, 3]
+    assert top[1] < -0.5 < 0.5 < bottom[1]
+    torch.testing.assert_close(
+        seen.viewpoint, torch.tensor([[0, 0, 1, 0], [-math.radians(30), 0, 1, 0]])
+    )
+
+
+def test_the_volume_knows_the_input(model, config):
+    time, geometry = torch.randn(1, config.volume.time_dim), model.view_geometry()
+    noisy, viewpoints = torch.randn(1, *config.latent_shape), torch.randn(1, 16, 4)
+    latents = torch.randn(1, 4, 16, 16)
+
+    def volume(latents: torch.Tensor, degrees: float) -> torch.Tensor:
+        seen = model.input_view(latents, torch.tensor([math.radians(degrees)]))
+        return model.spatial_volume.build(noisy, time, viewpoints, geometry, seen)
+
+    first = volume(latents, 10)
+    torch.testing.assert_close(volume(latents, 10), first)
+    assert (volume(latents, 35) - first).abs().max() > 1e-3
+    assert (volume(torch.randn(1, 4, 16, 16), 10) - first).abs().max() > 1e-3
+    without = seeded_model(dataclasses.replace(
+        config, volume=dataclasses.replace(config.volume, input_view=False)))  # fmt: skip
+    assert without.input_view(latents, torch.zeros(1)) is None
+    assert not any("input_encoder" in name for name in without.state_dict())
