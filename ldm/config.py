@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ldm.autoencoder import AutoencoderConfig
 from ldm.clip import CLIPConfig
+from ldm.sampler import SamplerConfig
 from ldm.schedule import ScheduleConfig, schedule_buffers
 from ldm.spatial_volume import VolumeConfig
 from ldm.unet import UNetConfig
@@ -132,6 +133,12 @@ def viewpoint_embedding(elevation: Tensor, target_elevation: float, azimuths: Te
 
 @dataclass(frozen=True)
 class GenerateConfig:
-    """What a configuration file of `generate.py` may hold."""
+    """What a configuration file of `generate.py` may hold.
+
+    Attributes:
+        model: all sizes.
+        sampler: how this model is best sampled, where the flags do not say otherwise.
+    """
 
     model: SyncDreamerConfig = field(default_factory=SyncDreamerConfig)
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)

@@ -232,7 +232,8 @@ def test_the_loss_agrees_with_the_sampler_s_prediction(prepared):
         noisy = add_noise(model, latents, draws.noise, draws.timesteps)
         conditions = model.condition(encoded.input, elevations, draws.input_posterior)
         for b in range(2):
-            own = type(conditions)(*(part[b : b + 1] for part in vars(conditions).values()))
+            parts = (conditions.context, conditions.viewpoints, conditions.latents)
+            own = type(conditions)(*(part[b : b + 1] for part in parts))
             every = model.predict_noise(noisy[b : b + 1], int(draws.timesteps[b]), own, 1.0, 16)
             errors = (every[0] - draws.noise[b]).square().flatten(1).mean(dim=1)
             expected = errors[draws.target_views[b]]

@@ -1,0 +1,230 @@
+"""How good a small model's views and meshes are, on objects that it was not trained on.
+
+    python -m benchmarks.small_model --ckpt ckpt/syncdreamer-demo.safetensors \
+        --data held_out-demo --train training_examples-demo --output output/demo-evaluation
+
+prints, for toys and for real objects, the mean PSNR of the 16 views beside what must be beaten: the
+input repeated in all views, the mean of the training images, a white image; and the same model
+with its spatial volume switched off. With --meshes the views are reconstructed too, and the volume
+IoU with the true shapes is printed. Every number is in scores.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from multiview.runtime import atomic_write, load_config, run_script
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ldm.items import Source, TrainingItem
+    from ldm.model import SyncDreamer
+
+log = logging.getLogger(__name__)
+
+KINDS = {"toy": "generated", "": "real"}
+"""First part of an object's name -> what it is; the first that fits counts."""
+MEAN_OF = 500
+"""Training objects whose images are averaged."""
+DEGREES_A_VIEW = 22.5
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--cfg", type=Path, default=Path("configs/demo.yaml"), help="sizes of the model")
+    add("--ckpt", type=Path, required=True, help="the weights")
+    add("--data", type=Path, required=True, help="held-out objects, of rendering.small_set")
+    add("--train", type=Path, required=True, help="training set, for the mean image")
+    add("--output", type=Path, required=True, help="folder of strips, meshes and scores.json")
+    add("--real", type=int, default=16, help="real objects that are evaluated")
+    add("--steps", type=int, default=50, help="denoising steps")
+    add("--guidance", type=float, default=1.0, help="guidance scale")
+    add("--eta", type=float, default=0.0, help="randomness of the sampler")
+    add("--seed", type=int, default=6033, help="of the noise")
+    add("--meshes", action="store_true", help="reconstruct and compare meshes too (slow)")
+    add("--debug", action="store_true", help="show a traceback on failure")
+    return parser
+
+
+def input_view(uid: str, num_views: int) -> int:
+    """Which of an object's views is the input."""
+    from ldm.items import start_view
+
+    return start_view(0, 0, uid, num_views)
+
+
+def items(source: Source, num_views: int, size: int) -> Iterator[TrainingItem]:
+    """Read the objects, each as seen from its input view."""
+    from ldm.items import make_item
+
+    for index, name in enumerate(source.uids):
+        view = input_view(name.decode(), num_views)
+        yield make_item(source.read(index, view, num_views), view, size)
+
+
+def mean_image(folder: Path, num_views: int, size: int) -> np.ndarray:
+    """Mean of training images, RGB in [0, 1], (H, W, 3)."""
+    import itertools
+
+    import numpy as np
+
+    from ldm.data_loader import open_source
+
+    source = open_source(str(folder))
+    means = [
+        item.target_images.float().mean(dim=0).numpy() / 255
+        for item in itertools.islice(items(source, num_views, size), MEAN_OF)
+    ]
+    return np.mean(means, axis=0).transpose(1, 2, 0)
+
+
+@contextmanager
+def volume_off(model: SyncDreamer) -> Iterator[None]:
+    """Let every frustum volume be zeros meanwhile."""
+    network = model.spatial_volume
+    look = network.view_frustums
+    network.view_frustums = lambda *a: [0 * f for f in look(*a)]  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del network.view_frustums
+
+
+def make_strip(model: SyncDreamer, item: TrainingItem, args: argparse.Namespace) -> np.ndarray:
+    """Generate the views of an item's input, uint8 (H, N H, 3)."""
+    import torch
+
+    from ldm.generation import generate_strip
+    from ldm.items import to_model_range
+    from ldm.sampler import SamplerConfig
+
+    with torch.inference_mode():
+        features = model.encode_image(to_model_range(item.input_image[None]))
+    return generate_strip(
+        model, features, math.degrees(item.input_elevation), args.seed,
+        SamplerConfig(args.steps, args.guidance, args.eta), 16,
+    )  # fmt: skip
+
+
+def score(
+    model: SyncDreamer, item: TrainingItem, mean: np.ndarray, args: argparse.Namespace
+) -> dict[str, Any]:
+    """Generate an object's views, and compare them and the baselines with the true ones."""
+    import numpy as np
+    from PIL import Image
+
+    from evaluation.image_metrics import psnr
+
+    true = item.target_images.numpy().transpose(0, 2, 3, 1) / 255
+    seen = item.input_image.numpy().transpose(1, 2, 0) / 255
+
+    def value(views: np.ndarray) -> float:
+        return float(psnr(true, np.broadcast_to(views, true.shape)).mean())
+
+    def split(strip: np.ndarray) -> np.ndarray:
+        return np.stack(np.split(strip, len(true), axis=1)) / 255
+
+    strip = make_strip(model, item, args)
+    with volume_off(model):
+        without = make_strip(model, item, args)
+    folder = args.output / "strips"
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(strip).save(folder / f"{item.uid}.png")
+    truth = np.concatenate(list(true * 255), axis=1).astype(np.uint8)
+    both = np.concatenate([truth, strip, without], axis=0)
+    Image.fromarray(both).save(folder / f"{item.uid}-compared.png")
+    return {
+        "uid": item.uid,
+        "psnr": value(split(strip)),
+        "volume off": value(split(without)),
+        "input repeated": value(seen),
+        "mean image": value(mean),
+        "white": value(np.ones(3)),
+    }
+
+
+def mesh_iou(item: TrainingItem, args: argparse.Namespace) -> float:
+    """Reconstruct the generated views; volume IoU with the true shape, 0 where there is no mesh."""
+    import torch
+
+    from evaluation.mesh_metrics import volume_iou
+    from evaluation.meshes import read_mesh, to_render_frame
+    from renderer.config import load_renderer_config
+    from renderer.reconstruction import Options, reconstruct
+
+    folder = args.output / "meshes" / item.uid
+    mesh = folder / "mesh.ply"
+    if not mesh.exists():
+        config = load_renderer_config(Path("configs/neus.yaml"), "fast")
+        options = Options(args.seed, torch.device("cpu"), "fast", overwrite=True)
+        try:
+            reconstruct(args.output / "strips" / f"{item.uid}.png", folder, config, options)
+        except ValueError as error:
+            log.warning("%s: %s", item.uid, error)
+            return 0.0
+    view = input_view(item.uid, len(item.target_images))
+    true = to_render_frame(read_mesh(args.data / "mesh" / f"{item.uid}.ply"), DEGREES_A_VIEW * view)
+    return volume_iou(read_mesh(mesh), true)
+
+
+def summarise(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield the lines of a table: means, and the median of the IoU."""
+    import numpy as np
+
+    for kind in KINDS.values():
+        own = [row for row in rows if row["kind"] == kind]
+        if not own:
+            continue
+        columns = [name for name in own[0] if name not in ("uid", "kind", "iou")]
+        means = [f"{name} {np.mean([row[name] for row in own]):.2f}" for name in columns]
+        yield f"{len(own)} {kind} objects, mean dB: {', '.join(means)}"
+        if "iou" in own[0]:
+            values = [row["iou"] for row in own]
+            yield f"  volume IoU: median {np.median(values):.3f}, mean {np.mean(values):.3f}"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Evaluate as the command line asks for."""
+    args = build_parser().parse_args(argv)
+    import torch
+    from tqdm import tqdm
+
+    from ldm.checkpoint import load_model
+    from ldm.config import GenerateConfig
+    from ldm.data_loader import open_source
+
+    config = load_config(GenerateConfig, args.cfg).model
+    model = load_model(config, args.ckpt, torch.device("cpu"), torch.float32)
+    num_views, size = config.cameras.num_views, config.cameras.image_size
+    mean = mean_image(args.train, num_views, size)
+    rows: list[dict[str, Any]] = []
+    source = open_source(str(args.data))
+    left = {"real": args.real}
+    for item in tqdm(items(source, num_views, size), total=len(source.uids), disable=None):
+        kind = next(text for prefix, text in KINDS.items() if item.uid.startswith(prefix))
+        left[kind] = left.get(kind, len(source.uids)) - 1
+        if left[kind] < 0:
+            continue
+        row = {**score(model, item, mean, args), "kind": kind}
+        if args.meshes:
+            row["iou"] = mesh_iou(item, args)
+        rows.append(row)
+    with atomic_write(args.output / "scores.json") as path:
+        path.write_text(json.dumps(rows, indent=1) + "\n")
+    print("\n".join(summarise(rows)))
+
+
+if __name__ == "__main__":
+    run_script(main)

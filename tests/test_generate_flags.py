@@ -1,0 +1,75 @@
+"""Which model `generate.py` takes, and how it samples, where the flags do not say."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+import generate
+from tests.conftest import ROOT
+
+REQUIRED = ["--input", "x.png", "--output", "out", "--elevation", "20"]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the layout of the project, and no weights."""
+    (tmp_path / "ckpt").mkdir()
+    monkeypatch.setattr(generate, "__file__", str(tmp_path / "generate.py"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def chosen(*flags: str) -> tuple[str, str]:
+    args = generate.parse([*REQUIRED, *flags])
+    return args.cfg.name, args.ckpt.name
+
+
+def test_without_weights_the_small_model_is_taken_and_said_so(project, caplog):
+    caplog.set_level(logging.INFO)
+    assert chosen() == ("demo.yaml", "syncdreamer-demo.safetensors")
+    assert [r for r in caplog.messages if "small model" in r and "\n" not in r]
+
+
+@pytest.mark.parametrize("suffix", ["ckpt", "safetensors"])
+def test_published_weights_come_first(project, caplog, suffix):
+    caplog.set_level(logging.INFO)
+    (project / "ckpt" / f"syncdreamer-pretrain.{suffix}").touch()
+    assert chosen() == ("syncdreamer.yaml", f"syncdreamer-pretrain.{suffix}")
+    assert not caplog.messages
+
+
+def test_a_flag_for_one_of_the_two_decides_the_other(project, caplog):
+    (project / "ckpt" / "syncdreamer-pretrain.ckpt").touch()
+    assert chosen("--cfg", "configs/demo.yaml")[1] == "syncdreamer-demo.safetensors"
+    assert chosen("--ckpt", "ckpt/syncdreamer-demo.safetensors")[0] == "demo.yaml"
+    assert chosen("--ckpt", "mine.ckpt") == ("syncdreamer.yaml", "mine.ckpt")
+    assert chosen("--cfg", "mine.yaml")[1] == "syncdreamer-pretrain.ckpt"
+    assert not caplog.messages
+
+
+def test_files_of_the_project_are_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    args = generate.parse([*REQUIRED, "--cfg", "configs/syncdreamer.yaml", "--ckpt", "x.ckpt"])
+    assert args.cfg == Path("configs/syncdreamer.yaml")
+    args = generate.parse([*REQUIRED, "--ckpt", "x.ckpt"])
+    assert args.cfg == ROOT / "configs" / "syncdreamer.yaml"
+
+
+def test_flags_of_the_sampler_go_before_the_configuration(monkeypatch):
+    samplers = []
+    monkeypatch.setattr(
+        "ldm.generation.generate", lambda config, paths, degrees, o: samplers.append(o.sampler)
+    )
+    base = [*REQUIRED, "--device", "cpu", "--ckpt", "x.ckpt"]
+    generate.main(base)
+    generate.main([*base, "--cfg", str(ROOT / "configs" / "demo.yaml")])
+    generate.main([*base, "--cfg", str(ROOT / "configs" / "demo.yaml"), "--sample_steps", "7",
+                   "--eta", "0.5"])  # fmt: skip
+    published, small, asked = samplers
+    assert (published.steps, published.guidance_scale, published.eta) == (50, 2.0, 1.0)
+    assert small != published
+    assert (asked.steps, asked.eta) == (7, 0.5)
+    assert asked.guidance_scale == small.guidance_scale
