@@ -14,11 +14,9 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
-import itertools
 import logging
 import multiprocessing
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -28,13 +26,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image
 from tqdm import tqdm
 
+from multiview.packages import need
 from multiview.runtime import atomic_write, run_script
-from rendering.folder import view_name
-from rendering.plan import META, ViewSettings, plan_cameras, write_meta
-from rendering.tree import FAILURES, add_to_uid_set, check_settings
+from rendering.cast_object import cast_object
+from rendering.furniture import FurnitureModel, list_models, load_furniture, why_unsuitable
+from rendering.plan import ViewSettings
+from rendering.toys import make_toy, true_shape
+from rendering.tree import FAILURES, UID_SET, add_to_uid_set, check_settings, read_uid_set
+from rendering.variation import vary
 
 if TYPE_CHECKING:
     from trimesh import Scene
@@ -45,6 +46,10 @@ HELD_OUT_SEED = 10**9
 """Seeds of toys from here on are never trained on."""
 HELD_OUT_PART = 8
 """One of so many real objects is never trained on."""
+REQUIREMENTS = "requirements-demo.txt"
+RECIPE = 1
+"""Raise it when toys, variations or light change: a tree holds objects of one recipe."""
+MESHES = "mesh"
 LISTED_EVERY = 100
 """Objects between writing `uid_set.pkl`: what an interrupted run has made can be used."""
 
@@ -56,26 +61,38 @@ class Subject:
     Attributes:
         uid: its name.
         seed: of a toy; of the variation of a real object, 0 being the object as it is.
-        model: name of a real object in `furniture`; None is a toy.
-        furniture: folder of the real objects.
+        model: a real object; None is a toy.
     """
 
     uid: str
     seed: int
-    model: str | None = None
-    furniture: Path | None = None
+    model: FurnitureModel | None = None
 
     def scene(self) -> Scene:
-        """Make it, z up."""
+        """Make it, z up.
+
+        Raises:
+            ValueError: the model is damaged; names it.
+        """
         if self.model is None:
-            from rendering.toys import make_toy
-
             return make_toy(self.seed)
-        from rendering.furniture import load_furniture, varied
+        scene = load_furniture(self.model)
+        return vary(scene, self.uid) if self.seed else scene
 
-        assert self.furniture is not None
-        scene = load_furniture(self.furniture, self.model)
-        return varied(scene, self.uid) if self.seed else scene
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an object.
+
+    Attributes:
+        uid: its name.
+        error: why it failed; empty where it did not.
+        left_out: why it is not wanted; empty where it is.
+    """
+
+    uid: str
+    error: str = ""
+    left_out: str = ""
 
 
 def is_held_out(model: str) -> bool:
@@ -91,12 +108,9 @@ def toys(count: int, held_out: bool) -> list[Subject]:
 
 def real_objects(folder: Path, variants: int, held_out: bool) -> list[Subject]:
     """List real objects: each in several variants, or, held out, once as it is."""
-    from rendering.furniture import list_furniture
-
-    models = [item.name for item in list_furniture(folder)]
-    chosen = [model for model in models if is_held_out(model) == held_out]
+    chosen = [model for model in list_models(folder) if is_held_out(model.uid) == held_out]
     seeds = range(1) if held_out else range(1, variants + 1)
-    return [Subject(f"{m}-{seed}", seed, m, folder) for m, seed in itertools.product(chosen, seeds)]
+    return [Subject(f"{m.uid}-{seed}", seed, m) for m in chosen for seed in seeds]
 
 
 def view_sets(size: int) -> dict[str, ViewSettings]:
@@ -107,82 +121,67 @@ def view_sets(size: int) -> dict[str, ViewSettings]:
     }
 
 
-def render_subject(subject: Subject, out: Path, size: int, meshes: bool) -> str | None:
-    """Render an object into the tree, unless it is there; return why that failed, or None."""
-    folders = [out / name / subject.uid for name in view_sets(size)]
-    if all(folder.is_dir() for folder in folders):
-        return None
+def render_subject(subject: Subject, out: Path, size: int, meshes: bool) -> Outcome:
+    """Render an object into the tree; its views that are there already are kept."""
     try:
-        _render(subject, out, size, meshes)
-    except (ValueError, KeyError, IndexError, OSError) as error:  # of a model that is damaged
-        return f"{type(error).__name__}: {error}".splitlines()[0]
-    return None
-
-
-def _render(subject: Subject, out: Path, size: int, meshes: bool) -> None:
-    from rendering.ray_caster import cast_views
-
-    scene = subject.scene()
-    if meshes:
-        from rendering.toys import true_shape
-
-        shape = true_shape(scene)
-        (out / "mesh").mkdir(parents=True, exist_ok=True)
-        with atomic_write(out / "mesh" / f"{subject.uid}.ply") as path:
-            shape.export(path, file_type="ply")
-    for name, settings in view_sets(size).items():
-        folder = out / name / subject.uid
-        cameras = plan_cameras(settings, subject.uid)
-        views = cast_views(scene, cameras, size)
-        unfinished = out / ".parts" / f"{name}-{subject.uid}"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        for index, view in enumerate(views):
-            Image.fromarray(view).save(unfinished / view_name(index))
-        write_meta(unfinished / META, cameras)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.rename(folder)
+        scene = subject.scene()
+        reason = why_unsuitable(scene) if subject.model is not None else ""
+        if reason:
+            return Outcome(subject.uid, left_out=reason)
+        if meshes:
+            (out / MESHES).mkdir(parents=True, exist_ok=True)
+            with atomic_write(out / MESHES / f"{subject.uid}.ply") as path:
+                path.write_bytes(true_shape(scene).export(file_type="ply"))
+        folders = [(out / name / subject.uid, views) for name, views in view_sets(size).items()]
+        cast_object(scene, folders, subject.uid, f"{subject.uid} {RECIPE}")
+    except (ValueError, OSError) as error:  # of a model that is damaged, or a full disk
+        return Outcome(subject.uid, error=f"{error}".splitlines()[0])
+    return Outcome(subject.uid)
 
 
 def render_set(
     subjects: Sequence[Subject], out: Path, size: int, meshes: bool, workers: int
 ) -> int:
-    """Render objects into a tree; return how many failed.
+    """Render the objects that the tree does not list yet; return how many failed.
 
     Raises:
         ValueError: the tree was rendered with other settings.
     """
     out.mkdir(parents=True, exist_ok=True)
     sets = view_sets(size)
-    check_settings(out, {name: asdict(settings) for name, settings in sets.items()})
-    failures: list[tuple[str, str]] = []
-    done: list[str] = []
+    settings = {name: asdict(views) for name, views in sets.items()}
+    check_settings(out, {"recipe": RECIPE, **settings})
+    listed = set(read_uid_set(out / UID_SET)) if (out / UID_SET).exists() else set()
+    todo = [subject for subject in subjects if subject.uid not in listed]
     work = partial(render_subject, out=out, size=size, meshes=meshes)
+    outcomes: list[Outcome] = []
+    unlisted: list[str] = []
     try:
-        with mapped(work, subjects, workers) as outcomes:
-            bar = tqdm(outcomes, total=len(subjects), unit="object", disable=None)
-            for subject, error in zip(subjects, bar, strict=True):
-                if error is None:
-                    done.append(subject.uid)
-                else:
-                    failures.append((subject.uid, error))
-                    log.warning("%s: %s", subject.uid, error)
-                if len(done) % LISTED_EVERY == 0:
-                    add_to_uid_set(out, sets, done)
+        with mapped(work, todo, workers) as results:
+            for outcome in tqdm(results, total=len(todo), unit="object", disable=None):
+                outcomes.append(outcome)
+                if outcome.error:
+                    log.warning("%s: %s", outcome.uid, outcome.error)
+                elif not outcome.left_out:
+                    unlisted.append(outcome.uid)
+                if len(unlisted) >= LISTED_EVERY:
+                    add_to_uid_set(out, sets, unlisted)
+                    unlisted.clear()
     finally:
-        listed = add_to_uid_set(out, sets, done)
+        count = add_to_uid_set(out, sets, unlisted)
+        failures = [(outcome.uid, outcome.error) for outcome in outcomes if outcome.error]
         with atomic_write(out / FAILURES) as path, path.open("w", newline="") as file:
             csv.writer(file).writerows([("uid", "error"), *failures])
-        shutil.rmtree(out / ".parts", ignore_errors=True)
-    log.info("%d objects in %s", listed, out)
+    left_out = sum(bool(outcome.left_out) for outcome in outcomes)
+    log.info("%s lists %d objects; %d were left out (flat, of one colour or too large), %d failed",
+             out / UID_SET, count, left_out, len(failures))  # fmt: skip
     return len(failures)
 
 
 @contextmanager
 def mapped(
-    work: Callable[[Subject], str | None], subjects: Sequence[Subject], workers: int
-) -> Iterator[Iterator[str | None]]:
+    work: Callable[[Subject], Outcome], subjects: Sequence[Subject], workers: int
+) -> Iterator[Iterator[Outcome]]:
     """Do the work for all objects, in order, in this process or in several."""
     if workers == 1:
         yield map(work, subjects)
@@ -219,6 +218,8 @@ def main(argv: list[str] | None = None) -> None:
             parser.error(f"--{name} must be at least {least}, got {getattr(args, name)}")
     if not args.toys and args.furniture is None:
         parser.error("give --toys, --furniture or both")
+    for package in ("trimesh", "embreex", "manifold3d"):
+        need(package, "Rendering a set of toys", REQUIREMENTS)
     subjects = toys(args.toys, args.held_out)
     if args.furniture is not None:
         subjects += real_objects(args.furniture, args.variants, args.held_out)
