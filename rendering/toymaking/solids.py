@@ -1,0 +1,324 @@
+"""Closed triangle meshes of simple shapes, each centred on the origin unless it says otherwise.
+
+Toys stand on z = 0 and look along +x. All sizes are lengths of whole sides, all radii are radii.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from multiview.packages import need
+
+if TYPE_CHECKING:
+    from manifold3d import Manifold
+
+DEMO = "requirements-demo.txt"
+Point = Sequence[float]
+
+
+class Solid(NamedTuple):
+    """A closed surface.
+
+    Attributes:
+        vertices: (V, 3).
+        faces: counter-clockwise seen from outside, (F, 3).
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+
+
+def moved(solid: Solid, by: Point) -> Solid:
+    """Return the solid elsewhere."""
+    return Solid(solid.vertices + np.asarray(by), solid.faces)
+
+
+def turned(solid: Solid, axis: int, degrees: float) -> Solid:
+    """Return the solid turned about the x, y or z axis (0, 1, 2), counter-clockwise."""
+    return Solid(solid.vertices @ rotation(axis, degrees).T, solid.faces)
+
+
+def rotation(axis: int, degrees: float) -> np.ndarray:
+    """Rotation about the x, y or z axis, (3, 3)."""
+    cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    a, b = (axis + 1) % 3, (axis + 2) % 3
+    matrix = np.eye(3)
+    matrix[a, a], matrix[a, b], matrix[b, a], matrix[b, b] = cos, -sin, sin, cos
+    return matrix
+
+
+def scaled(solid: Solid, factors: Point) -> Solid:
+    """Return the solid stretched along the axes; factors are positive."""
+    return Solid(solid.vertices * np.asarray(factors), solid.faces)
+
+
+# --- grids of points
+
+
+def _grid_faces(rows: int, columns: int) -> np.ndarray:
+    """Triangles between neighbouring rows of points; the columns are closed to a ring."""
+    row, column = np.mgrid[0 : rows - 1, 0:columns].reshape(2, -1)
+    following = (column + 1) % columns
+    a, b = row * columns + column, row * columns + following
+    c, d = a + columns, b + columns
+    return np.concatenate([np.stack([a, b, d], -1), np.stack([a, d, c], -1)])
+
+
+def skin(rings: np.ndarray) -> Solid:
+    """Close a stack of rings, whose first and last may be single points repeated.
+
+    Args:
+        rings: (R, C, 3), counter-clockwise seen from where the stack goes to.
+    """
+    count, columns = rings.shape[:2]
+    vertices, faces = rings.reshape(-1, 3), _grid_faces(count, columns)
+    centres = rings[[0, -1]].mean(axis=1)
+    first, last = len(vertices), len(vertices) + 1
+    ring = np.arange(columns)
+    following, end = (ring + 1) % columns, (count - 1) * columns
+    faces = np.concatenate(
+        [
+            faces,
+            np.stack([following, ring, np.full(columns, first)], -1),
+            np.stack([end + ring, end + following, np.full(columns, last)], -1),
+        ]
+    )
+    return _welded(np.concatenate([vertices, centres]), faces)
+
+
+def _welded(vertices: np.ndarray, faces: np.ndarray) -> Solid:
+    """Make equal vertices one, and leave out faces without area that this gives."""
+    keys = np.round(vertices, 9) + 0.0
+    _, first, same = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    faces = same.reshape(-1)[faces]
+    a, b, c = faces.T
+    return Solid(vertices[first], faces[(a != b) & (b != c) & (c != a)])
+
+
+def lathe(profile: Sequence[Point], segments: int = 28) -> Solid:
+    """Turn a profile about the z axis.
+
+    Args:
+        profile: points (radius, z), upwards on the outside; the ends are closed. A cup's goes on
+            downwards on its inside.
+        segments: few of them give a prism or a pyramid, with a flat side in front.
+    """
+    points = np.asarray(profile, dtype=np.float64)
+    angle = (np.arange(segments) + (0.5 if segments < 9 else 0.0)) / segments * 2 * np.pi
+    circle = np.stack([np.cos(angle), np.sin(angle)], -1)
+    rings = np.empty((len(points), segments, 3))
+    rings[..., :2] = points[:, None, :1] * circle
+    rings[..., 2] = points[:, 1:]
+    return skin(rings)
+
+
+def rounded(points: Sequence[Point], radius: float, steps: int = 3) -> list[tuple[float, float]]:
+    """Replace the inner corners of an open line of 2D points by arcs of about that radius."""
+    line = np.asarray(points, dtype=np.float64)
+    out = [line[0]]
+    for before, corner, after in zip(line[:-2], line[1:-1], line[2:], strict=True):
+        back, on = before - corner, after - corner
+        lengths = np.maximum(np.linalg.norm([back, on], axis=1), 1e-12)
+        reach = np.minimum(radius / lengths, 0.45)[:, None]
+        start, end = corner + reach * [back, on]
+        for t in np.linspace(0, 1, steps):
+            out.append((1 - t) ** 2 * start + 2 * t * (1 - t) * corner + t**2 * end)
+    return [(float(p[0]), float(p[1])) for p in [*out, line[-1]]]
+
+
+def cylinder(radius: float, height: float, top: float = 1.0, bevel: float = 0.12,
+             segments: int = 28) -> Solid:  # fmt: skip
+    """Cylinder about z; `top` times the radius at its top, edges rounded by bevel times radius."""
+    upper = max(radius * top, 1e-3 * radius)
+    corners = [(0, -height / 2), (radius, -height / 2), (upper, height / 2), (0, height / 2)]
+    size = bevel * min(radius, height / 2)
+    return lathe(rounded(corners, size) if bevel > 0 else corners, segments)
+
+
+def ball(radius: float, segments: int = 24) -> Solid:
+    """Sphere."""
+    angle = np.linspace(-np.pi / 2, np.pi / 2, segments // 2 + 1)
+    return lathe(np.stack([radius * np.cos(angle), radius * np.sin(angle)], -1), segments)
+
+
+def ellipsoid(x: float, y: float, z: float, segments: int = 24) -> Solid:
+    """Ellipsoid with these three diameters."""
+    return scaled(ball(0.5, segments), (x, y, z))
+
+
+def ring(radius: float, thickness: float, segments: int = 32, sides: int = 12) -> Solid:
+    """Torus about z; `thickness` is the tube's radius."""
+    around = np.arange(segments) / segments * 2 * np.pi
+    tube = np.arange(sides) / sides * 2 * np.pi
+    u, v = np.meshgrid(around, tube, indexing="ij")
+    reach = radius + thickness * np.cos(v)
+    points = np.stack([reach * np.cos(u), reach * np.sin(u), thickness * np.sin(v)], -1)
+    faces = _grid_faces(segments + 1, sides) % (segments * sides)
+    return Solid(points.reshape(-1, 3), faces[:, ::-1])
+
+
+def superquadric(x: float, y: float, z: float, north: float, east: float) -> Solid:
+    """Superellipsoid with these diameters; exponents below 1 are boxy, above 1 pointed."""
+    latitude = np.linspace(-np.pi / 2, np.pi / 2, 25)[:, None]
+    longitude = (np.arange(40) / 40 * 2 * np.pi)[None]
+
+    def power(value: np.ndarray, exponent: float) -> np.ndarray:
+        return np.sign(value) * np.abs(value) ** exponent
+
+    width = power(np.cos(latitude), north)
+    width[[0, -1]] = 0.0
+    height = power(np.sin(latitude), north) + 0 * longitude
+    points = np.stack(
+        [width * power(np.cos(longitude), east), width * power(np.sin(longitude), east), height], -1
+    )
+    return skin(points * np.array([x, y, z]) / 2)
+
+
+@lru_cache(maxsize=8)
+def _rounded_cube(steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Directions (V, 3) from eight corners (V, 3) of signs to a cube's rounded surface, faces."""
+    ticks = np.concatenate([np.linspace(-1, 0, steps + 1), np.linspace(0, 1, steps + 1)])
+    side = np.concatenate([-np.ones(steps + 1), np.ones(steps + 1)])
+    last = len(ticks) - 1
+    index, faces = {}, []
+    for axis in range(3):
+        for end in (0, last):
+            for i in range(last):
+                for j in range(last):
+                    quad = []
+                    for p, q in ((i, j), (i + 1, j), (i + 1, j + 1), (i, j + 1)):
+                        key = [0, 0, 0]
+                        key[axis], key[(axis + 1) % 3], key[(axis + 2) % 3] = end, p, q
+                        quad.append(index.setdefault(tuple(key), len(index)))
+                    a, b, c, d = quad if end else quad[::-1]
+                    faces += [(a, b, c), (a, c, d)]
+    keys = np.array(list(index))
+    directions = np.tan(ticks[keys] * np.pi / 4)
+    return (
+        directions / np.linalg.norm(directions, axis=1, keepdims=True), side[keys], np.array(faces)
+    )  # fmt: skip
+
+
+def box(x: float, y: float, z: float, bevel: float = 0.12, steps: int = 2) -> Solid:
+    """Box whose edges are rounded by bevel times half its shortest side."""
+    half = np.array([x, y, z]) / 2
+    radius = min(max(bevel, 1e-3), 0.97) * half.min()
+    directions, signs, faces = _rounded_cube(steps)
+    return Solid(signs * (half - radius) + radius * directions, faces)
+
+
+# --- along lines
+
+
+def tube(points: Sequence[Point], radii: float | Sequence[float], sides: int = 12,
+         smooth: int = 4) -> Solid:  # fmt: skip
+    """Tube with rounded ends along a line, which is smoothed.
+
+    Args:
+        points: (P, 3).
+        radii: one, or one for each point.
+        sides: of the cross section.
+        smooth: pieces into which each stretch of the line is cut; 1 leaves the corners.
+    """
+    path = np.asarray(points, dtype=np.float64)
+    radius = np.broadcast_to(np.asarray(radii, dtype=np.float64), len(path))
+    if smooth > 1:
+        path, radius = _spline(np.column_stack([path, radius]), smooth)
+    ahead = np.gradient(path, axis=0)
+    ahead /= np.linalg.norm(ahead, axis=1, keepdims=True)
+    sideways = np.eye(3)[np.abs(ahead[0]).argmin()]
+    rings = []
+    turn = np.arange(sides) / sides * 2 * np.pi
+    for centre, size, forward in zip(path, radius, ahead, strict=True):
+        sideways = sideways - forward * (sideways @ forward)
+        sideways /= np.linalg.norm(sideways)
+        other = np.cross(forward, sideways)
+        rings.append((centre, size, forward, np.outer(np.cos(turn), sideways)
+                      + np.outer(np.sin(turn), other)))  # fmt: skip
+    stack = [rings[0][0] - rings[0][2] * rings[0][1] * np.cos(t) + rings[0][3] * rings[0][1]
+             * np.sin(t) for t in (0.0, 0.5, 1.05)]  # fmt: skip
+    stack += [centre + circle * size for centre, size, _, circle in rings]
+    centre, size, forward, circle = rings[-1]
+    stack += [centre + forward * size * np.cos(t) + circle * size * np.sin(t)
+              for t in (1.05, 0.5, 0.0)]  # fmt: skip
+    return skin(np.stack(stack))
+
+
+def _spline(rows: np.ndarray, pieces: int) -> tuple[np.ndarray, np.ndarray]:
+    """Catmull-Rom spline through rows of (x, y, z, radius)."""
+    padded = np.concatenate([2 * rows[:1] - rows[1:2], rows, 2 * rows[-1:] - rows[-2:-1]])
+    t = (np.arange(pieces) / pieces)[:, None]
+    out = []
+    for a, b, c, d in zip(padded[:-3], padded[1:-2], padded[2:-1], padded[3:], strict=True):
+        out.append(b + (c - a) / 2 * t + (a - 2.5 * b + 2 * c - d / 2) * t**2
+                   + (d - a + 3 * (b - c)) / 2 * t**3)  # fmt: skip
+    line = np.concatenate([*out, rows[-1:]])
+    return line[:, :3], np.maximum(line[:, 3], 1e-3)
+
+
+def loft(stations: Sequence[Point], exponent: float = 1.0, sides: int = 24,
+         smooth: int = 3) -> Solid:  # fmt: skip
+    """Body along the x axis, for hulls, fuselages and animals.
+
+    Args:
+        stations: (x, z, width, height) of the cross sections, x growing.
+        exponent: 1 for ellipses; below, for boxy ones.
+        sides: of the cross sections.
+        smooth: see `tube`.
+    """
+    rows = np.asarray(stations, dtype=np.float64)
+    if smooth > 1:
+        path, height = _spline(rows, smooth)
+        rows = np.column_stack([path, height])
+    turn = (np.arange(sides) + 0.5) / sides * 2 * np.pi
+    across = np.sign(np.cos(turn)) * np.abs(np.cos(turn)) ** exponent
+    upward = np.sign(np.sin(turn)) * np.abs(np.sin(turn)) ** exponent
+    x, z, width, height = np.maximum(rows, [-np.inf, -np.inf, 1e-3, 1e-3]).T[..., None]
+    return skin(np.stack([x + 0 * across, width / 2 * across, z + height / 2 * upward], -1))
+
+
+# --- Boolean operations
+
+
+def manifold(solid: Solid) -> Manifold:
+    """The solid as manifold3d's."""
+    kernel = need("manifold3d", "making toys", DEMO)
+    return kernel.Manifold(
+        kernel.Mesh64(
+            np.ascontiguousarray(solid.vertices, dtype=np.float64),
+            np.ascontiguousarray(solid.faces, dtype=np.uint64),
+        )
+    )
+
+
+def from_manifold(shape: Manifold) -> Solid:
+    """What is left of a Boolean operation."""
+    mesh = shape.to_mesh64()
+    return Solid(
+        np.asarray(mesh.vert_properties)[:, :3].copy(), np.asarray(mesh.tri_verts).astype(np.int64)
+    )
+
+
+def cut(solid: Solid, *tools: Solid) -> Solid:
+    """Take the tools away from the solid."""
+    left = manifold(solid)
+    for tool in tools:
+        left = left - manifold(tool)
+    return from_manifold(left)
+
+
+def common(a: Solid, b: Solid) -> Solid:
+    """What is in both."""
+    return from_manifold(manifold(a) ^ manifold(b))
+
+
+def join(*solids: Solid) -> Solid:
+    """All of them as one."""
+    kernel = need("manifold3d", "making toys", DEMO)
+    return from_manifold(
+        kernel.Manifold.batch_boolean([manifold(s) for s in solids], kernel.OpType.Add)
+    )
