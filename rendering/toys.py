@@ -16,8 +16,9 @@ import numpy as np
 
 from multiview.packages import need
 from multiview.runtime import atomic_write, run_script
+from rendering.toymaking.booleans import from_manifold, manifold
 from rendering.toymaking.catalogue import FAMILIES
-from rendering.toymaking.solids import DEMO, Solid, from_manifold, manifold
+from rendering.toymaking.solids import DEMO, Solid
 from rendering.toymaking.toy import Toy
 
 if TYPE_CHECKING:

@@ -102,7 +102,7 @@ def test_every_local_link_of_the_readme_leads_to_a_file():
 
 
 def test_every_requirement_is_imported_and_every_import_required():
-    """What evaluates, renders and trains has a file of requirements of its own each."""
+    """What evaluates, renders, trains and makes toys has a file of requirements of its own each."""
     evaluating = [*ROOT.glob("eval_*.py"), *(ROOT / "evaluation").rglob("*.py")]
     training = [ROOT / "train_syncdreamer.py", *(ROOT / "ldm").glob("training*.py")]
     packages = ("ldm", "multiview", "renderer", "rendering", "benchmarks", "docs")
@@ -113,10 +113,11 @@ def test_every_requirement_is_imported_and_every_import_required():
     # PyYAML (its errors) comes with OmegaConf; carvekit is optional, it has old pins
     assert imported_by(training) - runtime == required("requirements-train.txt")
     rendering = required("requirements-render.txt")
-    assert rendering <= imported_by(others)
+    demo = required("requirements-demo.txt")
+    assert rendering | demo <= imported_by(others)
     # Blender brings bpy and mathutils
     optional = {"pyyaml", "carvekit", "bpy", "mathutils"}
-    assert imported_by(others) - optional - rendering == runtime
+    assert imported_by(others) - optional - rendering - demo == runtime
     # nvdiffrast is optional and on no package index; embreex is what trimesh casts rays with
     assert (imported_by(evaluating) | {"embreex"}) - {"nvdiffrast"} - runtime == evaluation
 

@@ -6,16 +6,15 @@ import numpy as np
 
 from rendering.toymaking import finishes
 from rendering.toymaking import outlines as o
-from rendering.toymaking.paint import RGB, Paint, Wrap
+from rendering.toymaking.booleans import common, cut, join
+from rendering.toymaking.paint import Paint, Wrap
+from rendering.toymaking.palettes import RGB
 from rendering.toymaking.solids import (
     Solid,
     ball,
     box,
-    common,
-    cut,
     cylinder,
     ellipsoid,
-    join,
     moved,
     ring,
     superquadric,
@@ -32,21 +31,21 @@ def _colour(toy: Toy) -> RGB:
 def _simple(toy: Toy, size: float) -> tuple[Solid, Wrap]:
     """A simple shape of about this size, and how it is wrapped in paint."""
     kind = toy.count(0, 7)
-    stretch = [size * toy.between(0.6, 1.2) for _ in range(3)]
+    x, y, z = (size * toy.between(0.6, 1.2) for _ in range(3))
     if kind <= 1:
-        return box(*stretch, bevel=toy.pick([0.08, 0.25, 0.6])), "box"
+        return box(x, y, z, bevel=toy.pick([0.08, 0.25, 0.6])), "box"
     if kind == 2:
-        return ellipsoid(*stretch), "ball"
+        return ellipsoid(x, y, z), "ball"
     if kind == 3:
-        return cylinder(size * 0.5, stretch[2], toy.pick([1.0, 0.6, 0.03]), 0.1), "turn"
+        return cylinder(size * 0.5, z, toy.pick([1.0, 0.6, 0.03]), 0.1), "turn"
     if kind == 4:
-        return cylinder(size * 0.55, stretch[2], toy.pick([1.0, 0.5, 0.03]), 0.0, toy.count(3, 8)), "turn"
+        return cylinder(size * 0.55, z, toy.pick([1.0, 0.5, 0.03]), 0.0, toy.count(3, 8)), "turn"
     if kind == 5:
         return ring(size * 0.4, size * toy.between(0.12, 0.2)), "turn"
     if kind == 6:
-        return superquadric(*stretch, toy.pick([0.3, 1.0, 1.8]), toy.pick([0.3, 1.0, 1.8])), "ball"
-    return join(box(stretch[0], size / 3, size / 3), box(size / 3, stretch[1], size / 3),
-                box(size / 3, size / 3, stretch[2])), "box"  # fmt: skip
+        return superquadric(x, y, z, toy.pick([0.3, 1.0, 1.8]), toy.pick([0.3, 1.0, 1.8])), "ball"
+    return join(box(x, size / 3, size / 3), box(size / 3, y, size / 3),
+                box(size / 3, size / 3, z)), "box"  # fmt: skip
 
 
 def assembly(toy: Toy) -> None:
@@ -80,7 +79,10 @@ def carved(toy: Toy) -> None:
     if kind == 1:
         block, wrap = ball(s * 0.55, 32), "ball"
     elif kind == 2:
-        block, wrap = cylinder(s / 2, s * toy.between(0.6, 1.1), 1.0, 0.1, toy.pick([6, 8, 32])), "turn"
+        block, wrap = (
+            cylinder(s / 2, s * toy.between(0.6, 1.1), 1.0, 0.1, toy.pick([6, 8, 32])),
+            "turn",
+        )
     tools: list[Solid] = []
     radius = s * toy.between(0.16, 0.3)
     drill = cylinder(radius, 3.0, bevel=0.0, segments=toy.pick([4, 6, 28]))
@@ -92,7 +94,10 @@ def carved(toy: Toy) -> None:
     solid = common(block, ball(s * 0.62, 36)) if kind == 3 else block
     toy.add(cut(solid, *tools), finishes.surface(toy, toy.palette.main, 0.35, wrap))
     if toy.chance(0.55):
-        toy.add(ball(radius * toy.between(1.02, 1.3)), finishes.surface(toy, toy.palette.accent, 0.5, "ball"))
+        toy.add(
+            ball(radius * toy.between(1.02, 1.3)),
+            finishes.surface(toy, toy.palette.accent, 0.5, "ball"),
+        )
     elif 2 in axes and toy.chance(0.6):
         toy.add(cylinder(radius * 1.03, s * 1.5, 1.0, 0.2), toy.palette.second)
 
@@ -105,12 +110,21 @@ def superquadrics(toy: Toy) -> None:
         tall = size * toy.between(0.6, 1.2) if count > 1 else size * toy.between(0.9, 1.6)
         solid = superquadric(size, size * toy.between(0.75, 1.2), tall, toy.between(0.2, 1.9),
                              toy.between(0.2, 1.9))  # fmt: skip
-        toy.add(solid, finishes.surface(toy, _colour(toy), 0.25, toy.pick(["turn", "ball"])), (0, 0, z + tall / 2))
+        toy.add(
+            solid,
+            finishes.surface(toy, _colour(toy), 0.25, toy.pick(["turn", "ball"])),
+            (0, 0, z + tall / 2),
+        )
         z, size = z + tall * 0.86, size * toy.between(0.6, 0.9)
     if toy.chance(0.3):
         wing = superquadric(0.3, 0.36, 0.3, toy.between(0.3, 1.5), toy.between(0.3, 1.5))
         y = 0.5 * (0.5 if count == 1 else 0.7)
-        toy.add(wing, finishes.surface(toy, toy.palette.accent, 0.5, "turn"), (0, y, z * 0.35), (0, -y, z * 0.35))
+        toy.add(
+            wing,
+            finishes.surface(toy, toy.palette.accent, 0.5, "turn"),
+            (0, y, z * 0.35),
+            (0, -y, z * 0.35),
+        )
 
 
 def lettering(toy: Toy) -> None:
@@ -140,7 +154,11 @@ def plates(toy: Toy) -> None:
     solid = o.plate(outline, toy.between(0.22, 0.42), 0.025)
     look = finishes.surface(toy, toy.palette.main, 0.4)
     if toy.chance(0.2) and kind != 4:
-        look = Paint(look.first, sticker=finishes.stickers.face(toy.count(0, 5)), place=(0.5, 0.5, 0.26, 0.22))
+        look = Paint(
+            look.first,
+            sticker=finishes.stickers.face(toy.count(0, 5)),
+            place=(0.5, 0.5, 0.26, 0.22),
+        )
     foot = toy.count(0, 2)
     low = float(solid.vertices[:, 2].min())
     toy.add(solid, look)

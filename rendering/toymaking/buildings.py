@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from rendering.toymaking import finishes
-from rendering.toymaking.outlines import plate, polygon
-from rendering.toymaking.paint import BLACK, WHITE, Paint, Wrap, bricks, mixed, scales
+from rendering.toymaking import finishes, motifs
+from rendering.toymaking.booleans import cut
+from rendering.toymaking.motifs import bricks, scales
+from rendering.toymaking.outlines import side_plate
+from rendering.toymaking.paint import Paint, Wrap
+from rendering.toymaking.palettes import BLACK, WHITE, mixed
 from rendering.toymaking.solids import (
     Solid,
     box,
-    cut,
     cylinder,
     ellipsoid,
     lathe,
@@ -22,9 +24,7 @@ from rendering.toymaking.toy import Toy
 
 def _gable(long: float, wide: float, tall: float) -> Solid:
     """A roof whose ridge goes along y; its gables face +y and -y, or +x if it is turned."""
-    triangle = polygon([(-wide / 2, 0), (wide / 2, 0), (0, tall)])
-    solid = plate(triangle, long, 0.012)
-    return Solid(solid.vertices[:, [1, 0, 2]] * [1, -1, 1], solid.faces)
+    return side_plate([(-wide / 2, 0), (wide / 2, 0), (0, tall)], long, 0.012)
 
 
 def house(toy: Toy) -> None:
@@ -78,8 +78,11 @@ def castle(toy: Toy) -> None:
         tower = h * toy.between(1.3, 1.8)
         spots = [(x * size / 2, y * size / 2) for x in (-1, 1) for y in (-1, 1)]
         r = toy.between(0.1, 0.14)
-        toy.add(cylinder(r, tower, 1.0, 0.0, 20), Paint(wall.first, wall.second, bricks, "turn", 0.2),
-                *[(x, y, tower / 2) for x, y in spots])  # fmt: skip
+        toy.add(
+            cylinder(r, tower, 1.0, 0.0, 20),
+            Paint(wall.first, wall.second, bricks, "turn", 0.2),
+            *[(x, y, tower / 2) for x, y in spots],
+        )
         toy.add(cylinder(r * 1.3, r * 2.2, 0.02, 0.0, 20), tip, *[(x, y, tower + r * 1.08)
                                                                   for x, y in spots])  # fmt: skip
         if toy.chance(0.7):
@@ -94,7 +97,7 @@ def castle(toy: Toy) -> None:
                                          for s in (-1, 1)])  # fmt: skip
         return
     h, r = toy.between(0.75, 0.95), toy.between(0.17, 0.24)
-    stripes = Paint(palette.main, palette.light, finishes.p.levels, "turn", toy.between(0.12, 0.25))
+    stripes = Paint(palette.main, palette.light, motifs.levels, "turn", toy.between(0.12, 0.25))
     if kind == 2:
         stripes = finishes.surface(toy, stone, 0.5, "turn")
     toy.add(cylinder(r * 1.2, h, 0.68, 0.02, 28 if kind == 1 else 8), stripes, (0, 0, h / 2))
@@ -111,8 +114,12 @@ def castle(toy: Toy) -> None:
     toy.add(turned(cylinder(0.05, 0.2, segments=14), 1, 90), palette.dark, (x * 0.9, 0, z))
     for k in range(4):
         blade = moved(box(0.025, 0.12, blades, 0.2), (0, 0.03, blades / 2 + 0.04))
-        toy.add(blade, Paint(palette.light, palette.dark, finishes.p.lines, cell=0.12), (x + 0.06, 0, z),
-                turn=[(0, spin + 90 * k)])  # fmt: skip
+        toy.add(
+            blade,
+            Paint(palette.light, palette.dark, motifs.lines, cell=0.12),
+            (x + 0.06, 0, z),
+            turn=[(0, spin + 90 * k)],
+        )
 
 
 def blocks(toy: Toy) -> None:
@@ -144,7 +151,9 @@ def blocks(toy: Toy) -> None:
             t = s
             toy.add(box(s, s, s, 0.2), mark, (x, y, z + s / 2), turn=spin)
         else:
-            toy.add(box(s, s * toy.between(0.9, 1.6), t, 0.15), look(), (x, y, z + t / 2), turn=spin)
+            toy.add(
+                box(s, s * toy.between(0.9, 1.6), t, 0.15), look(), (x, y, z + t / 2), turn=spin
+            )
         z += t - 0.004
     kind = toy.count(0, 3)
     if kind == 0:

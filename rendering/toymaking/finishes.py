@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from rendering.toymaking import paint as p
-from rendering.toymaking import stickers
-from rendering.toymaking.paint import RGB, Motif, Paint, Sticker, Wrap
+from rendering.toymaking import motifs, palettes, stickers
+from rendering.toymaking.motifs import Motif
+from rendering.toymaking.paint import Paint, Sticker, Wrap
+from rendering.toymaking.palettes import RGB
 from rendering.toymaking.toy import Toy
 
 FLAT_MOTIFS: tuple[Motif, ...] = (
-    p.checks, p.uprights, p.levels, p.dots, p.zigzag, p.diagonal, p.diamonds, p.lines, p.bricks,
+    motifs.checks, motifs.uprights, motifs.levels, motifs.dots, motifs.zigzag, motifs.diagonal,
+    motifs.diamonds, motifs.lines, motifs.bricks,
 )  # fmt: skip
 
 
@@ -28,17 +30,17 @@ def surface(toy: Toy, colour: RGB, plain: float = 0.4, wrap: Wrap = "box") -> Pa
     others = [c for c in (palette.second, palette.accent, palette.light) if c != colour]
     other = toy.pick(others)
     if toy.chance(0.2):
-        other = p.mixed(colour, p.BLACK if toy.chance(0.5) else p.WHITE, 0.35)
+        other = palettes.mixed(colour, palettes.BLACK if toy.chance(0.5) else palettes.WHITE, 0.35)
     kind = toy.rng.random()
     if kind < 0.12:
-        motif: Motif = p.gradient
+        motif: Motif = motifs.gradient
     elif kind < 0.24:
-        motif = p.noise(toy.count(0, 10**6), hard=toy.chance(0.4))
+        motif = motifs.noise(toy.count(0, 10**6), hard=toy.chance(0.4))
     elif kind < 0.42 and wrap != "box":
         low = toy.between(0.1, 0.45)
-        motif = p.bands(low, low + toy.between(0.12, 0.4))
+        motif = motifs.bands(low, low + toy.between(0.12, 0.4))
     elif kind < 0.48:
-        motif = p.bands(toy.between(0.35, 0.65))
+        motif = motifs.bands(toy.between(0.35, 0.65))
     else:
         motif = toy.pick(FLAT_MOTIFS)
     cell = toy.between(0.09, 0.24)
@@ -47,9 +49,11 @@ def surface(toy: Toy, colour: RGB, plain: float = 0.4, wrap: Wrap = "box") -> Pa
 
 def wood(toy: Toy, colour: RGB | None = None) -> Paint:
     """Wood with its grain."""
-    tone = toy.pick(p.WOOD) if colour is None else colour
-    grain = p.noise(toy.count(0, 10**6), stretch=6.0)
-    return Paint(tone, p.mixed(tone, p.BLACK, 0.35), grain, "box", 0.05, roughness=0.8)
+    tone = toy.pick(palettes.WOOD) if colour is None else colour
+    grain = motifs.noise(toy.count(0, 10**6), stretch=6.0)
+    return Paint(
+        tone, palettes.mixed(tone, palettes.BLACK, 0.35), grain, "box", 0.05, roughness=0.8
+    )
 
 
 def material(toy: Toy, plain: float = 0.5) -> Paint:
@@ -58,17 +62,19 @@ def material(toy: Toy, plain: float = 0.5) -> Paint:
     if kind < 0.4:
         return wood(toy)
     if kind < 0.55:
-        return Paint(toy.pick(p.METAL), roughness=0.4)
+        return Paint(toy.pick(palettes.METAL), roughness=0.4)
     return surface(toy, toy.pick([toy.palette.main, toy.palette.second]), plain)
 
 
 def leaves(toy: Toy) -> Paint:
     """Leaves of a tree: blotted green, mostly."""
-    green = toy.pick(p.LEAF) if toy.chance(0.8) else toy.palette.main
+    green = toy.pick(palettes.LEAF) if toy.chance(0.8) else toy.palette.main
     if toy.chance(0.3):
         return Paint(green, roughness=0.9)
-    blots = p.noise(toy.count(0, 10**6), hard=toy.chance(0.5))
-    return Paint(green, p.mixed(green, p.WHITE, 0.3), blots, "ball", 0.12, roughness=0.9)
+    blots = motifs.noise(toy.count(0, 10**6), hard=toy.chance(0.5))
+    return Paint(
+        green, palettes.mixed(green, palettes.WHITE, 0.3), blots, "ball", 0.12, roughness=0.9
+    )
 
 
 def mark(toy: Toy) -> Sticker:

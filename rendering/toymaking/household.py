@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from rendering.toymaking import finishes, paint
-from rendering.toymaking.paint import METAL, WHITE, Paint
-from rendering.toymaking.solids import Solid, ball, box, cut, cylinder, lathe, moved, rounded, tube
+from rendering.toymaking import finishes
+from rendering.toymaking.booleans import cut
+from rendering.toymaking.paint import Paint
+from rendering.toymaking.palettes import METAL, WHITE, mixed
+from rendering.toymaking.solids import Solid, ball, box, cylinder, lathe, moved, rounded, tube
 from rendering.toymaking.stickers import clock
 from rendering.toymaking.toy import Toy
 
@@ -29,7 +31,7 @@ def chair(toy: Toy) -> None:
     frame = finishes.material(toy)
     cushion = finishes.surface(toy, toy.palette.main, 0.35)
     leg = toy.between(0.05, 0.09)
-    toy.add(_leg(toy, h, leg), frame, *_corners(d / 2 - leg / 2, w / 2 - leg / 2))
+    toy.add(_leg(toy, h + t * 0.4, leg), frame, *_corners(d / 2 - leg / 2, w / 2 - leg / 2))
     toy.add(box(d, w, t, 0.5), cushion if toy.chance(0.6) else frame, (0, 0, h + t / 2))
     back, base = -d / 2 + 0.03, h + t * 0.7
     kind = toy.count(0, 2)
@@ -75,7 +77,9 @@ def table(toy: Toy) -> None:
                 toy.add(box(d * 0.86, w * 0.88, 0.1), frame, (0, 0, h - t / 2 - 0.04))
     if toy.chance(0.45):  # something stands on it
         r, x, y = toy.between(0.08, 0.14), toy.between(-0.1, 0.1), toy.between(-0.15, 0.15)
-        profile = rounded([(0, 0), (r * 0.6, 0), (r, r * 1.2), (r * 0.5, r * 2.4), (0, r * 2.4)], 0.1)
+        profile = rounded(
+            [(0, 0), (r * 0.6, 0), (r, r * 1.2), (r * 0.5, r * 2.4), (0, r * 2.4)], 0.1
+        )
         toy.add(lathe(profile, 20), finishes.surface(toy, toy.palette.accent, 0.4, "turn"),
                 (x, y, h + t / 2 - 0.005))  # fmt: skip
 
@@ -147,8 +151,11 @@ def sofa(toy: Toy) -> None:
     toy.add(box(d, w, h, 0.3), cloth, (0, 0, h / 2 + 0.07))
     toy.add(box(0.2, w, h + up, soft, 3), cloth, (-d / 2 + 0.05, 0, (h + up) / 2 + 0.07))
     tall = h + up * toy.between(0.35, 0.7)
-    toy.add(box(d + 0.04, arm, tall, soft, 3), cloth, *[(0, s * (w + arm - 0.04) / 2, tall / 2 + 0.07)
-                                                        for s in (-1, 1)])  # fmt: skip
+    toy.add(
+        box(d + 0.04, arm, tall, soft, 3),
+        cloth,
+        *[(0, s * (w + arm - 0.04) / 2, tall / 2 + 0.07) for s in (-1, 1)],
+    )
     count = 1 if w < 0.75 else toy.count(2, 3)
     cushion = finishes.surface(toy, toy.palette.second, 0.5)
     wide = w / count
@@ -179,8 +186,11 @@ def bed(toy: Toy) -> None:
     toy.add(box(long, w * 1.02, 0.16, 0.6, 3), cover, ((d - long) / 2 - 0.005, 0, h + 0.115))
     count = 2 if w > 0.65 else 1
     pillow = toy.palette.light if toy.chance(0.5) else toy.palette.second
-    toy.add(box(0.2, w / count * 0.8, 0.1, 0.9, 3), pillow,
-            *[(-d / 2 + 0.17, (k + 0.5 - count / 2) * w / count, h + 0.2) for k in range(count)])  # fmt: skip
+    toy.add(
+        box(0.2, w / count * 0.8, 0.1, 0.9, 3),
+        pillow,
+        *[(-d / 2 + 0.17, (k + 0.5 - count / 2) * w / count, h + 0.2) for k in range(count)],
+    )
 
 
 def lamp(toy: Toy) -> None:
@@ -191,14 +201,16 @@ def lamp(toy: Toy) -> None:
     toy.add(cylinder(r * 0.75, 0.07, 0.7, 0.5), metal, (0, 0, 0.035))
     if h < 0.7:
         b = toy.between(0.11, 0.2)
-        foot = rounded([(0, 0), (b * 0.7, 0.03), (b, h * 0.35), (b * 0.35, h * 0.75), (0, h * 0.8)], 0.2)
+        foot = rounded(
+            [(0, 0), (b * 0.7, 0.03), (b, h * 0.35), (b * 0.35, h * 0.75), (0, h * 0.8)], 0.2
+        )
         toy.add(lathe(foot), finishes.surface(toy, toy.palette.main, 0.3, "turn"), (0, 0, 0.03))
     rod = h + shade_height * 0.4 - 0.03
     toy.add(cylinder(0.03, rod, 1.0, 0.0, 14), metal, (0, 0, rod / 2))
     top, wall = r * toy.between(0.4, 1.0), 0.025
     profile = [(0, shade_height - 0.05), (top - wall, shade_height - 0.05), (r - wall, 0), (r, 0),
                (top, shade_height), (0, shade_height)]  # fmt: skip
-    shade = finishes.surface(toy, paint.mixed(toy.palette.second, WHITE, 0.3), 0.4, "turn")
+    shade = finishes.surface(toy, mixed(toy.palette.second, WHITE, 0.3), 0.4, "turn")
     toy.add(lathe(profile, 32), shade, (0, 0, h - shade_height * 0.6))
 
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from rendering.toymaking import finishes
-from rendering.toymaking.paint import LEAF, WHITE, WOOD, Paint, dots, gradient, mixed, uprights
+from rendering.toymaking import finishes, motifs
+from rendering.toymaking.motifs import dots, gradient, uprights
+from rendering.toymaking.paint import Paint
+from rendering.toymaking.palettes import LEAF, WHITE, WOOD, mixed
 from rendering.toymaking.solids import (
     Solid,
     ball,
-    box,
     cylinder,
     ellipsoid,
     lathe,
     moved,
-    ring,
     rounded,
     tube,
 )
@@ -58,9 +58,18 @@ def tree(toy: Toy) -> None:
         for k in range(count):
             line = [(0.02, 0, 0), (reach * 0.5, 0, 0.1), (reach, 0, -drop)]
             leaf = tube(line, [0.03, 0.09, 0.02], 10)
-            toy.add(Solid(leaf.vertices * [1, 1, 0.6], leaf.faces), LEAF[k % 2], (0, lean, h + 0.02),
-                    turn=[(2, start + 360 * k / count)])  # fmt: skip
-        toy.add(ball(0.06, 12), (0.4, 0.26, 0.14), (0.06, lean, h - 0.03), (-0.05, lean + 0.05, h - 0.03))
+            toy.add(
+                Solid(leaf.vertices * [1, 1, 0.6], leaf.faces),
+                LEAF[k % 2],
+                (0, lean, h + 0.02),
+                turn=[(2, start + 360 * k / count)],
+            )
+        toy.add(
+            ball(0.06, 12),
+            (0.4, 0.26, 0.14),
+            (0.06, lean, h - 0.03),
+            (-0.05, lean + 0.05, h - 0.03),
+        )
     else:
         skin = Paint(GREEN, mixed(GREEN, WHITE, 0.35), uprights, "turn", 0.09)
         r, h = toy.between(0.12, 0.16), toy.between(0.65, 0.85)
@@ -68,8 +77,8 @@ def tree(toy: Toy) -> None:
         toy.add(lathe(rounded(column, 0.1, 5)), skin, (0, 0, 0.16))
         for side in (-1, 1):
             z, out = 0.16 + h * toy.between(0.3, 0.55), side * toy.between(0.25, 0.3)
-            line = [(0, 0, z), (0, out * 0.8, z + 0.01), (0, out, z + 0.1), (0, out, z + 0.3)]
-            toy.add(tube(line, 0.075), GREEN)
+            arm = [(0.0, 0.0, z), (0.0, out * 0.8, z + 0.01), (0, out, z + 0.1), (0, out, z + 0.3)]
+            toy.add(tube(arm, 0.075), GREEN)
         pot = [(0, 0), (0.16, 0), (0.22, 0.18), (0.25, 0.18), (0.25, 0.25), (0, 0.25)]
         toy.add(lathe(rounded(pot, 0.02)), finishes.surface(toy, palette.main, 0.4, "turn"))
         toy.add(ball(0.07, 12), palette.accent, (0, 0, 0.17 + h))
@@ -87,14 +96,16 @@ def mushroom(toy: Toy) -> None:
         size = toy.between(0.16, 0.24)
         facing = ellipsoid(0.07, size * 0.75, size)
         for k in range(count):
-            toy.add(moved(facing, (0, 0, size * 0.75)), petal, (0.03, 0, h), turn=[(0, 360 * k / count)])
+            toy.add(
+                moved(facing, (0, 0, size * 0.75)), petal, (0.03, 0, h), turn=[(0, 360 * k / count)]
+            )
         toy.add(ellipsoid(0.12, 0.2, 0.2), (0.95, 0.75, 0.2), (0.06, 0, h))
         for side in (-1, 1):
             leaf = ellipsoid(0.14, 0.3, 0.05)
             toy.add(leaf, GREEN, (0, side * 0.14, 0.46), turn=[(0, side * 30)])
         return
     cap = palette.main if toy.chance(0.6) else (0.82, 0.16, 0.12)
-    spots = Paint(cap, WHITE, dots if toy.chance(0.7) else gradient, "ball", toy.between(0.13, 0.22))
+    spots = Paint(cap, WHITE, dots if toy.chance(0.7) else gradient, "ball", toy.between(0.2, 0.32))
     count = toy.pick([1, 1, 2, 3])
     if count > 1 or toy.chance(0.3):
         toy.add(ellipsoid(0.75, 1.0 if count > 1 else 0.7, 0.12), GREEN)
@@ -108,69 +119,25 @@ def mushroom(toy: Toy) -> None:
         toy.add(lathe(rounded(dome, 0.2 * s, 6), 30), spots, (x, y, h - 0.03))
 
 
-def cake(toy: Toy) -> None:
-    """A cake in tiers, a cupcake, an ice cream, or a burger."""
-    palette, kind = toy.palette, toy.count(0, 3)
-    cream = toy.pick([palette.light, (0.97, 0.78, 0.8), (0.45, 0.28, 0.18)])
-    if kind == 0:
-        r, z = toy.between(0.4, 0.5), 0.05
-        toy.add(cylinder(r * 1.12, 0.06, 1.0, 0.4, 36), palette.light, (0, 0, 0.03))
-        for _ in range(toy.count(1, 3)):
-            h = toy.between(0.18, 0.28)
-            look = finishes.surface(toy, toy.pick([palette.main, palette.second]), 0.2, "turn")
-            toy.add(cylinder(r, h, 1.0, 0.15, 36), look, (0, 0, z + h / 2))
-            if toy.chance(0.6):
-                toy.around(ball(0.05, 10), cream, round(r * 30), r * 0.93, z + h)
-            z, r = z + h - 0.01, r * toy.between(0.6, 0.75)
-        count = toy.count(1, 5)
-        candle = Paint(palette.accent, WHITE, finishes.p.diagonal, "turn", 0.2)
-        ring_of = 0.0 if count == 1 else r * 0.8
-        toy.around(cylinder(0.03, 0.2, bevel=0.0, segments=12), candle, count, ring_of, z + 0.09)
-        toy.around(ellipsoid(0.05, 0.05, 0.09, 10), (0.99, 0.7, 0.15), count, ring_of, z + 0.22)
-    elif kind == 1:
-        paper = Paint(palette.main, palette.light, uprights, "turn", 0.1)
-        toy.add(cylinder(0.24, 0.32, 1.4, 0.05, 32), paper, (0, 0, 0.16))
-        z, r = 0.32, 0.3
-        for _ in range(toy.count(2, 4)):
-            toy.add(ring(r * 0.6, r * 0.48), cream, (0, 0, z + r * 0.2))
-            z, r = z + r * 0.5, r * 0.75
-        toy.add(ball(r * 0.9), cream, (0, 0, z))
-        toy.add(ball(0.08, 14), (0.85, 0.1, 0.15), (0, 0, z + r * 0.9 + 0.02))
-    elif kind == 2:
-        cone = Paint((0.85, 0.62, 0.35), (0.65, 0.43, 0.2), finishes.p.diamonds, "turn", 0.12)
-        toy.add(cylinder(0.05, 0.6, 4.6, 0.0, 28), cone, (0, 0, 0.3))
-        z, r = 0.7, 0.26
-        for colour in [palette.main, palette.second, palette.accent][: toy.count(1, 3)]:
-            look = Paint(colour, mixed(colour, WHITE, 0.4), finishes.p.noise(toy.count(0, 999)), "ball", 0.15)
-            toy.add(ball(r), look, (0, 0, z))
-            z, r = z + r * 1.2, r * 0.92
-        toy.add(ball(0.07, 14), (0.85, 0.1, 0.15), (0, 0, z - r * 0.2))
-    else:
-        bun = (0.85, 0.58, 0.28)
-        toy.add(cylinder(0.42, 0.16, 1.05, 0.8, 32), bun, (0, 0, 0.08))
-        layers = [((0.4, 0.24, 0.14), 0.12, 0.43), (GREEN, 0.05, 0.48), ((0.97, 0.78, 0.2), 0.05, 0.46),
-                  ((0.85, 0.2, 0.15), 0.07, 0.42)]  # fmt: skip
-        z = 0.15
-        for k in toy.rng.permutation(len(layers))[: toy.count(2, 4)]:
-            colour, thick, r = layers[k]
-            segments = 7 if r == 0.46 else 32
-            toy.add(cylinder(r, thick, 1.0, 0.6, segments), colour, (0, 0, z + thick / 2))
-            z += thick - 0.01
-        dome = rounded([(0, 0), (0.43, 0), (0.44, 0.1), (0.25, 0.27), (0, 0.28)], 0.15, 6)
-        seeds = Paint(bun, (0.97, 0.9, 0.7), dots, "ball", 0.1) if toy.chance(0.6) else Paint(bun)
-        toy.add(lathe(dome, 32), seeds, (0, 0, z))
-
-
 def fruit(toy: Toy) -> None:
     """An apple, a pear, a pumpkin, a strawberry, a carrot or a pineapple."""
     palette, kind = toy.palette, toy.count(0, 4)
     colour = toy.pick([(0.82, 0.14, 0.14), (0.55, 0.72, 0.2), (0.95, 0.75, 0.2), palette.main])
     if kind in (0, 1):
         waist = 0.62 if kind == 1 else 1.0
-        shape = [(0, 0.06), (0.2, 0), (0.4, 0.25), (0.4 * waist, 0.55), (0.2 * waist, 0.72 / waist**0.5),
-                 (0, 0.62 / waist**0.5)]  # fmt: skip
+        shape = [
+            (0, 0.06),
+            (0.2, 0),
+            (0.4, 0.25),
+            (0.4 * waist, 0.55),
+            (0.2 * waist, 0.72 / waist**0.5),
+            (0, 0.62 / waist**0.5),
+        ]
         blush = mixed(colour, toy.pick([(0.9, 0.3, 0.15), (0.95, 0.85, 0.3)]), 0.7)
-        toy.add(lathe(rounded(shape, 0.18, 7), 32), Paint(colour, blush, gradient, "turn", roughness=0.4))
+        toy.add(
+            lathe(rounded(shape, 0.18, 7), 32),
+            Paint(colour, blush, gradient, "turn", roughness=0.4),
+        )
         z = shape[-1][1]
     elif kind == 2:
         colour = toy.pick([(0.93, 0.5, 0.1), colour])
@@ -181,72 +148,29 @@ def fruit(toy: Toy) -> None:
         z = 0.72 * squash
     elif kind == 3:
         shape = [(0, 0), (0.08, 0.02), (0.33, 0.45), (0.3, 0.6), (0.1, 0.66), (0, 0.66)]
-        seeds = Paint(colour, (0.97, 0.88, 0.5), dots, "ball", 0.13)
+        seeds = Paint(colour, (0.97, 0.88, 0.5), dots, "ball", 0.2)
         toy.add(lathe(rounded(shape, 0.15, 6)), seeds)
         z = 0.64
     else:
-        skin = Paint((0.85, 0.62, 0.2), (0.55, 0.35, 0.12), finishes.p.diamonds, "ball", 0.1)
+        skin = Paint((0.85, 0.62, 0.2), (0.55, 0.35, 0.12), motifs.diamonds, "ball", 0.1)
         toy.add(ellipsoid(0.52, 0.52, 0.75), skin, (0, 0, 0.37))
         z = 0.68
     if kind >= 3:
         for k in range(9):
-            leaf = tube([(0, 0, 0), (0.08, 0, 0.12), (0.2, 0, 0.16 + 0.04 * (k % 3))], [0.05, 0.045, 0.01], 8)
+            leaf = tube(
+                [(0, 0, 0), (0.08, 0, 0.12), (0.2, 0, 0.16 + 0.04 * (k % 3))],
+                [0.05, 0.045, 0.01],
+                8,
+            )
             toy.add(leaf, LEAF[k % 2], (0, 0, z), turn=[(2, 40 * k)])
         return
-    toy.add(tube([(0, 0, z - 0.05), (0.02, 0.02, z + 0.1), (0.02, 0.07, z + 0.2)], [0.035, 0.03, 0.04], 10),
-            (0.4, 0.3, 0.15))  # fmt: skip
+    toy.add(
+        tube(
+            [(0, 0, z - 0.05), (0.02, 0.02, z + 0.1), (0.02, 0.07, z + 0.2)],
+            [0.035, 0.03, 0.04],
+            10,
+        ),
+        (0.4, 0.3, 0.15),
+    )
     if toy.chance(0.6):
         toy.add(ellipsoid(0.14, 0.3, 0.04), GREEN, (0.03, -0.13, z + 0.13), turn=[(0, -25)])
-
-
-def hat(toy: Toy) -> None:
-    """A top hat, a cap, a wizard's or a straw hat, a crown, an umbrella, a present, a drum."""
-    palette, kind = toy.palette, toy.count(0, 5)
-    cloth = finishes.surface(toy, palette.main, 0.4, "turn")
-    if kind == 0:
-        r, h = toy.between(0.26, 0.34), toy.between(0.2, 0.5)
-        brim = [(0, 0), (r * 1.7, 0.02), (r * 1.75, 0.05), (r, 0.06), (r * toy.between(0.8, 1.1), h), (0, h)]
-        toy.add(lathe(rounded(brim, 0.05), 36), cloth)
-        toy.add(cylinder(r * 1.03, 0.1, 0.99, 0.1, 32), palette.accent, (0, 0, 0.1))
-    elif kind == 1:
-        h = toy.between(0.6, 0.85)
-        shape = [(0, 0), (0.5, 0), (0.52, 0.04), (0.28, 0.08), (0.14, h * 0.6), (0, h)]
-        toy.add(lathe(rounded(shape, 0.06), 32), cloth)
-        toy.add(ring(0.27, 0.035), palette.accent, (0, 0, 0.1))
-        toy.add(ball(0.06, 12), palette.accent, (0, 0, h))
-    elif kind == 2:
-        r = 0.36
-        dome = rounded([(0, 0), (r, 0), (r, 0.14), (r * 0.7, 0.32), (0, 0.36)], 0.2, 6)
-        toy.add(lathe(dome, 32), cloth)
-        toy.add(ellipsoid(0.62, 0.62, 0.06), palette.second, (0.26, 0, 0.03))
-        toy.add(ball(0.05, 12), palette.second, (0, 0, 0.36))
-    elif kind == 3:
-        gold, count = toy.pick([(0.9, 0.7, 0.2), palette.main]), toy.count(5, 8)
-        wall = [(0.3, 0), (0.36, 0), (0.4, 0.26), (0.35, 0.26), (0.3, 0.01)]
-        toy.add(lathe([(0, 0), *wall[1:4], (0.31, 0.05), (0, 0.05)], 32), gold)
-        toy.around(cylinder(0.09, 0.24, 0.05, 0.0, 4), gold, count, 0.37, 0.34)
-        toy.around(ball(0.05, 12), palette.accent, count, 0.38, 0.48)
-        toy.around(ball(0.045, 12), palette.second, count, 0.37, 0.12, 180 / count)
-        toy.add(ball(0.27), palette.second, (0, 0, 0.18))
-    elif kind == 4:
-        s, h = toy.between(0.5, 0.7), toy.between(0.35, 0.65)
-        wrapping, ribbon = finishes.surface(toy, palette.main, 0.2), palette.accent
-        toy.add(box(s, s, h, 0.05), wrapping, (0, 0, h / 2))
-        toy.add(box(s * 1.07, s * 1.07, 0.12, 0.1), wrapping.first, (0, 0, h))
-        toy.add(box(s * 1.02, 0.1, h * 1.01), ribbon, (0, 0, h / 2))
-        toy.add(box(0.1, s * 1.02, h * 1.01), ribbon, (0, 0, h / 2))
-        toy.add(box(s * 1.09, 0.1, 0.13), ribbon, (0, 0, h))
-        toy.add(box(0.1, s * 1.09, 0.13), ribbon, (0, 0, h))
-        for side in (-1, 1):
-            toy.add(ring(0.1, 0.035, 24, 8), ribbon, (0, side * 0.11, h + 0.13), turn=[(1, 90), (0, side * 20)])
-        toy.add(ball(0.06, 12), ribbon, (0, 0, h + 0.09))
-    else:
-        r, h = toy.between(0.34, 0.46), toy.between(0.3, 0.5)
-        side = Paint(palette.main, palette.light, finishes.p.zigzag, "turn", toy.between(0.14, 0.3))
-        toy.add(cylinder(r, h, 1.0, 0.0, 36), side, (0, 0, h / 2 + 0.02))
-        toy.add(cylinder(r * 1.06, 0.07, 1.0, 0.3, 36), palette.second, (0, 0, 0.035), (0, 0, h))
-        toy.add(cylinder(r * 0.92, 0.04, bevel=0.0), palette.light, (0, 0, h + 0.03))
-        for turn in (20.0, -30.0):
-            toy.add(tube([(0, -0.34, 0), (0, 0.3, 0.0)], 0.022, 10, 1), finishes.wood(toy),
-                    (0, 0, h + 0.07), turn=[(2, turn)])  # fmt: skip
-            toy.add(moved(ball(0.05, 12), (0, 0.32, 0)), palette.accent, (0, 0, h + 0.08), turn=[(2, turn)])

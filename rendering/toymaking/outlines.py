@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -39,7 +40,7 @@ def letter(name: str, width: float) -> Outline:
     drawn = []
     for stroke in STROKES[name].split():
         points = (np.array([int(digit) for digit in stroke]).reshape(-1, 2) - [2, 3]) * scale
-        for a, b in zip(points[:-1], points[1:], strict=True):
+        for a, b in pairwise(points):
             ends = [pen.translate(tuple(a)), pen.translate(tuple(b))]
             drawn.append(kernel.CrossSection.batch_hull(ends))
     whole = kernel.CrossSection.batch_boolean(drawn, kernel.OpType.Add)
@@ -118,7 +119,9 @@ def plate(outline: Outline, thickness: float, bevel: float = 0.02) -> Solid:
     """
     kernel = need("manifold3d", "making toys", DEMO)
     inset = [_inset(line, bevel) for line in outline]
-    caps = np.asarray(kernel.triangulate([np.ascontiguousarray(line) for line in inset])).astype(int)
+    caps = np.asarray(kernel.triangulate([np.ascontiguousarray(line) for line in inset])).astype(
+        int
+    )
     half, count = thickness / 2, sum(map(len, outline))
     flat, small = np.concatenate(outline), np.concatenate(inset)
     depths = [(-half, small), (bevel - half, flat), (half - bevel, flat), (half, small)]
@@ -134,6 +137,12 @@ def plate(outline: Outline, thickness: float, bevel: float = 0.02) -> Solid:
                       np.stack([a + low, b + high, a + high], -1)]  # fmt: skip
         start += len(line)
     return Solid(vertices, np.concatenate(faces))
+
+
+def side_plate(points: list[tuple[float, float]], width: float, bevel: float = 0.03) -> Solid:
+    """A profile (x, z), counter-clockwise seen from the right side (-y), made this wide."""
+    solid = plate(polygon(points), width, bevel)
+    return Solid(solid.vertices[:, [1, 0, 2]] * [1, -1, 1], solid.faces)
 
 
 def _inset(line: np.ndarray, width: float) -> np.ndarray:

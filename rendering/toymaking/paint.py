@@ -1,4 +1,4 @@
-"""Colours and patterns, and how they are put on solids as small textures.
+"""How colours and patterns are put on solids as small textures.
 
 Everything has a texture, plain colours too: textures are sRGB wherever they are read, whereas
 glTF's colour factors are linear, which not all readers know.
@@ -6,184 +6,21 @@ glTF's colour factors are linear, which not all readers know.
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
-RGB = tuple[float, float, float]
-Motif = Callable[[np.ndarray, np.ndarray, int, int], np.ndarray]
-"""(a, b, n, m) -> 0 to 1: how much of the second colour there is in a lattice of n x m cells, at
-a in [0, n] to the right and b in [0, m] upwards; of period n in a."""
+from rendering.toymaking.motifs import Lattice, Motif
+from rendering.toymaking.palettes import RGB, WHITE
+
 Sticker = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 """(x, y), each within [-1, 1] on the sticker -> colours (..., 3) and coverage, 0 to 1."""
 
-WOOD: list[RGB] = [(0.72, 0.52, 0.32), (0.55, 0.36, 0.2), (0.83, 0.67, 0.45), (0.42, 0.27, 0.16)]
-METAL: list[RGB] = [(0.62, 0.64, 0.67), (0.48, 0.5, 0.53), (0.78, 0.79, 0.8), (0.7, 0.57, 0.3)]
-LEAF: list[RGB] = [(0.25, 0.55, 0.22), (0.16, 0.42, 0.2), (0.5, 0.66, 0.25), (0.75, 0.45, 0.15)]
-RUBBER: RGB = (0.12, 0.12, 0.13)
-GLASS: RGB = (0.55, 0.75, 0.86)
-BLACK: RGB = (0.07, 0.07, 0.08)
-WHITE: RGB = (0.95, 0.95, 0.93)
-
-
 Wrap = Literal["box", "turn", "ball"]
-"""How a picture is put on a solid. "box": on each of six sides, as seen from outside; "turn": around
-the z axis and up, as on a can; "ball": around the z axis and by latitude, as on a globe."""
-
-
-@dataclass(frozen=True)
-class Palette:
-    """Colours of one toy that go together.
-
-    Attributes:
-        main: of its largest part.
-        second: beside it.
-        accent: of small parts.
-        dark: of feet, lines and the like.
-        light: of labels and the like.
-    """
-
-    main: RGB
-    second: RGB
-    accent: RGB
-    dark: RGB
-    light: RGB
-
-
-def hsv(hue: float, saturation: float, value: float) -> RGB:
-    """Colour of a hue in turns, of any number; the others are held within [0, 1]."""
-    red, green, blue = colorsys.hsv_to_rgb(
-        hue % 1.0, min(max(saturation, 0.0), 1.0), min(max(value, 0.0), 1.0)
-    )
-    return red, green, blue
-
-
-def make_palette(rng: np.random.Generator) -> Palette:
-    """Draw harmonious colours: neighbours, opposites or thirds of the circle, in one style."""
-    hue = rng.random()
-    step = (0.07, 0.12, 0.33, 0.5, 0.45, 0.0)[int(rng.integers(6))]
-    sign = 1 if rng.random() < 0.5 else -1
-    style = rng.random()
-    saturation, value = 0.65 + 0.3 * rng.random(), 0.7 + 0.28 * rng.random()
-    if style < 0.22:  # pastel
-        saturation, value = 0.25 + 0.2 * rng.random(), 0.88 + 0.1 * rng.random()
-    elif style < 0.36:  # earth
-        saturation, value = 0.35 + 0.25 * rng.random(), 0.45 + 0.3 * rng.random()
-    elif style < 0.42:  # grey
-        saturation, value = 0.08 * rng.random(), 0.35 + 0.5 * rng.random()
-    main = hsv(hue, saturation, value)
-    second = hsv(hue + sign * step, saturation * (0.5 + 0.5 * rng.random()), value + 0.1)
-    if rng.random() < 0.3:
-        second = hsv(hue, 0.1 * rng.random(), 0.88 + 0.08 * rng.random())
-    elif rng.random() < 0.12:
-        main, second = second, main
-    accent = hsv(hue + sign * (step + 0.3 + 0.3 * rng.random()), 0.75 + 0.2 * rng.random(), 0.9)
-    dark = hsv(hue + 0.1, 0.3 * rng.random() + 0.2, 0.16 + 0.16 * rng.random())
-    light = hsv(hue, 0.04 + 0.1 * rng.random(), 0.94)
-    return Palette(main, second, accent, dark, light)
-
-
-def mixed(a: RGB, b: RGB, share: float) -> RGB:
-    """Colour between two."""
-    red, green, blue = (p + (q - p) * share for p, q in zip(a, b, strict=True))
-    return red, green, blue
-
-
-# --- motifs
-
-
-def checks(a: np.ndarray, b: np.ndarray, n: int, m: int) -> np.ndarray:
-    """Chessboard."""
-    return (np.floor(a) + np.floor(b)) % 2
-
-
-def uprights(a: np.ndarray, b: np.ndarray, n: int, m: int) -> np.ndarray:
-    """Upright stripes."""
-    return np.floor(a) % 2
-
-
-def levels(a: np.ndarray, b: np.ndarray, n: int, m: int) -> np.ndarray:
-    """Level stripes."""
-    return np.floor(b) % 2
-
-
-def dots(a: np.ndarray, b: np.ndarray, n: int, m: int) -> np.ndarray:
-    """Dots in staggered rows."""
-    shift = a + 0.5 * (np.floor(b) % 2)
-    return (np.hypot(shift % 1 - 0.5, b % 1 - 0.5) < 0.33).astype(float)
-
-
-def zigzag(a: np.ndarray, b: np.ndarray, n: int, m: int) -> np.ndarray:
-    """Level stripes that go up and down."""
-    return np.floor(b + np.abs(a % 2 - 1)) % 2
-
-
-def diagonal(a: np.ndarray, b: np.ndarray, n: int, m: int) -> np.ndarray:
-    """Slanting stripes; a spiral around a column."""
-    return np.floor(a + b) % 2
-
-
-def diamonds(a: np.ndarray, b: np.ndarray, n: int, m: int) -> np.ndarray:
-    """Lozenges."""
-    return (np.floor((a + b) / 2 + 0.5) + np.floor((a - b) / 2 + 0.5)) % 2
-
-
-def lines(a: np.ndarray, b: np.ndarray, n: int, m: int) -> np.ndarray:
-    """Lattice of thin lines: tiles."""
-    return ((a % 1 < 0.14) | (b % 1 < 0.14)).astype(float)
-
-
-def bricks(a: np.ndarray, b: np.ndarray, n: int, m: int) -> np.ndarray:
-    """Joints of a brick wall."""
-    row = np.floor(2 * b)
-    return (((a + 0.5 * (row % 2)) % 1 < 0.1) | ((2 * b) % 1 < 0.2)).astype(float)
-
-
-def scales(a: np.ndarray, b: np.ndarray, n: int, m: int) -> np.ndarray:
-    """Rows of arcs, each in front of the next: tiles of a roof, scales of a fish."""
-    shift = a + 0.5 * (np.floor(b) % 2)
-    return (np.hypot(shift % 1 - 0.5, (b % 1 - 1) * 0.9) > 0.62).astype(float) + 0.35 * (b % 1)
-
-
-def noise(seed: int, stretch: float = 1.0, hard: bool = False) -> Motif:
-    """Clouds, or blots if hard; stretched along a."""
-    table = np.random.Generator(np.random.PCG64([seed, 77])).random((64, 64))
-
-    def motif(a: np.ndarray, b: np.ndarray, n: int, m: int) -> np.ndarray:
-        out, period = np.zeros_like(a), max(n, 1)
-        for octave, weight in ((1, 0.65), (2, 0.35)):
-            x, y = a * octave / stretch, b * octave
-            wrap = max(round(period * octave / stretch), 1)
-            i, j = np.floor(x).astype(int), np.floor(y).astype(int)
-            s, t = x - i, y - j
-            s, t = s * s * (3 - 2 * s), t * t * (3 - 2 * t)
-            i, following = i % wrap % 64, (i + 1) % wrap % 64
-            low = table[i, j % 64] * (1 - s) + table[following, j % 64] * s
-            high = table[i, (j + 1) % 64] * (1 - s) + table[following, (j + 1) % 64] * s
-            out = out + weight * (low * (1 - t) + high * t)
-        return (out > 0.52).astype(float) if hard else np.clip(1.6 * out - 0.3, 0, 1)
-
-    return motif
-
-
-def gradient(a: np.ndarray, b: np.ndarray, n: int, m: int) -> np.ndarray:
-    """From the first colour below to the second above."""
-    return b / m
-
-
-def bands(*edges: float) -> Motif:
-    """Bands by height, which change colour at these shares of it."""
-
-    def motif(a: np.ndarray, b: np.ndarray, n: int, m: int) -> np.ndarray:
-        return np.searchsorted(np.array(edges), b / m).astype(float) % 2
-
-    return motif
-
-
-# --- paint
+"""How a picture is put on a solid. "box": on each of six sides, as seen from outside; "turn":
+around the z axis and up, as on a can; "ball": around the z axis and by latitude, as on a globe."""
 
 
 @dataclass(frozen=True)
@@ -214,7 +51,7 @@ class Paint:
     roughness: float = 0.7
 
 
-CELL, MARGIN, TURN = 40, 1.5, (120, 60)
+CELL, MARGIN, TURN = 40, 1.5, (144, 72)
 """Texels of a side of a box, of which this many around it are never reached by interpolation;
 texels around and up a column."""
 OVERLAP = 0.25
@@ -265,7 +102,7 @@ def _motif(paint: Paint, u: np.ndarray, v: np.ndarray, width: float, height: flo
     m = max(round(height / longest / paint.cell), 1)
     if even:
         n = max(2 * round(n / 2), 2)
-    share = np.clip(paint.motif(u * n, v * m, n, m), 0, 1)[..., None]
+    share = np.clip(paint.motif(Lattice(u * n, v * m, n, m)), 0, 1)[..., None]
     return colours[0] * (1 - share) + colours[1] * share
 
 
@@ -312,7 +149,9 @@ def coordinates(paint: Paint, corners: np.ndarray, normals: np.ndarray) -> np.nd
     axis = np.abs(normals).argmax(axis=1)
     side = 2 * axis + (normals[np.arange(len(axis)), axis] < 0)
     plan = np.array(SIDES)[side]
-    uv = np.stack([_along(share, plan[:, 0], plan[:, 1]), _along(share, plan[:, 2], plan[:, 3])], -1)
+    uv = np.stack(
+        [_along(share, plan[:, 0], plan[:, 1]), _along(share, plan[:, 2], plan[:, 3])], -1
+    )
     uv = (uv * (CELL - 2 * MARGIN) + MARGIN) / CELL
     uv[..., 0] = (uv[..., 0] + side[:, None]) / 6
     return uv

@@ -7,14 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-
-from multiview.packages import need
-
-if TYPE_CHECKING:
-    from manifold3d import Manifold
 
 DEMO = "requirements-demo.txt"
 Point = Sequence[float]
@@ -99,7 +94,7 @@ def _welded(vertices: np.ndarray, faces: np.ndarray) -> Solid:
     return Solid(vertices[first], faces[(a != b) & (b != c) & (c != a)])
 
 
-def lathe(profile: Sequence[Point], segments: int = 28) -> Solid:
+def lathe(profile: Sequence[Point] | np.ndarray, segments: int = 28) -> Solid:
     """Turn a profile about the z axis.
 
     Args:
@@ -184,7 +179,8 @@ def _rounded_cube(steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     ticks = np.concatenate([np.linspace(-1, 0, steps + 1), np.linspace(0, 1, steps + 1)])
     side = np.concatenate([-np.ones(steps + 1), np.ones(steps + 1)])
     last = len(ticks) - 1
-    index, faces = {}, []
+    index: dict[tuple[int, ...], int] = {}
+    faces = []
     for axis in range(3):
         for end in (0, last):
             for i in range(last):
@@ -279,46 +275,3 @@ def loft(stations: Sequence[Point], exponent: float = 1.0, sides: int = 24,
     upward = np.sign(np.sin(turn)) * np.abs(np.sin(turn)) ** exponent
     x, z, width, height = np.maximum(rows, [-np.inf, -np.inf, 1e-3, 1e-3]).T[..., None]
     return skin(np.stack([x + 0 * across, width / 2 * across, z + height / 2 * upward], -1))
-
-
-# --- Boolean operations
-
-
-def manifold(solid: Solid) -> Manifold:
-    """The solid as manifold3d's."""
-    kernel = need("manifold3d", "making toys", DEMO)
-    return kernel.Manifold(
-        kernel.Mesh64(
-            np.ascontiguousarray(solid.vertices, dtype=np.float64),
-            np.ascontiguousarray(solid.faces, dtype=np.uint64),
-        )
-    )
-
-
-def from_manifold(shape: Manifold) -> Solid:
-    """What is left of a Boolean operation."""
-    mesh = shape.to_mesh64()
-    return Solid(
-        np.asarray(mesh.vert_properties)[:, :3].copy(), np.asarray(mesh.tri_verts).astype(np.int64)
-    )
-
-
-def cut(solid: Solid, *tools: Solid) -> Solid:
-    """Take the tools away from the solid."""
-    left = manifold(solid)
-    for tool in tools:
-        left = left - manifold(tool)
-    return from_manifold(left)
-
-
-def common(a: Solid, b: Solid) -> Solid:
-    """What is in both."""
-    return from_manifold(manifold(a) ^ manifold(b))
-
-
-def join(*solids: Solid) -> Solid:
-    """All of them as one."""
-    kernel = need("manifold3d", "making toys", DEMO)
-    return from_manifold(
-        kernel.Manifold.batch_boolean([manifold(s) for s in solids], kernel.OpType.Add)
-    )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from rendering.toymaking.paint import BLACK, GLASS, RGB, WHITE, Sticker
+from rendering.toymaking.paint import Sticker
+from rendering.toymaking.palettes import BLACK, GLASS, RGB, WHITE
 
 
 def _layers(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:

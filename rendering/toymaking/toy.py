@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from multiview.packages import need
-from rendering.toymaking.paint import RGB, Paint, Palette, coordinates, make_palette, texture
+from rendering.toymaking.paint import Paint, coordinates, texture
+from rendering.toymaking.palettes import RGB, Palette, make_palette
 from rendering.toymaking.solids import Point, Solid, rotation
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def _placed(part: Trimesh, frame: np.ndarray) -> Trimesh:
     """Move a part; its normals are turned, not computed anew, which would lose its creases."""
     normals = part.vertex_normals @ frame[:3, :3].T
     part.vertices = part.vertices @ frame[:3, :3].T + frame[:3, 3]
-    part.vertex_normals = normals
+    part.vertex_normals = normals  # type: ignore[method-assign]
     return part
 
 
@@ -129,7 +130,7 @@ def painted(solid: Solid, paint: Paint) -> Trimesh:
         [solid.faces.reshape(-1), np.round(normals * 512), np.round(uv * 8192)]
     ).astype(np.int64)
     _, first, same = np.unique(_as_bytes(keys), return_index=True, return_inverse=True)
-    mesh = trimesh.Trimesh(
+    return trimesh.Trimesh(
         vertices=corners.reshape(-1, 3)[first],
         faces=same.reshape(-1, 3),
         vertex_normals=normals[first],
@@ -141,7 +142,6 @@ def painted(solid: Solid, paint: Paint) -> Trimesh:
         ),
         process=False,
     )
-    return mesh
 
 
 def _as_bytes(rows: np.ndarray) -> np.ndarray:

@@ -1,15 +1,15 @@
-"""Cars, trucks, trains, boats, aeroplanes and rockets."""
+"""Cars, trucks, trains and boats."""
 
 from __future__ import annotations
 
-from rendering.toymaking import finishes
-from rendering.toymaking.outlines import plate, polygon
-from rendering.toymaking.paint import GLASS, METAL, RUBBER, WHITE, Paint
+from rendering.toymaking import finishes, motifs
+from rendering.toymaking.booleans import cut
+from rendering.toymaking.outlines import side_plate
+from rendering.toymaking.paint import Paint
+from rendering.toymaking.palettes import GLASS, METAL, RUBBER, WHITE
 from rendering.toymaking.solids import (
-    Solid,
     ball,
     box,
-    cut,
     cylinder,
     ellipsoid,
     lathe,
@@ -17,19 +17,12 @@ from rendering.toymaking.solids import (
     moved,
     ring,
     rounded,
-    tube,
     turned,
 )
 from rendering.toymaking.stickers import windows
 from rendering.toymaking.toy import Toy
 
 RED, YELLOW = (0.85, 0.15, 0.12), (0.98, 0.85, 0.4)
-
-
-def _sideways(points: list[tuple[float, float]], width: float, bevel: float = 0.03) -> Solid:
-    """A profile (x, z), counter-clockwise seen from the right side (-y), made this wide."""
-    solid = plate(polygon(points), width, bevel)
-    return Solid(solid.vertices[:, [1, 0, 2]] * [1, -1, 1], solid.faces)
 
 
 def _wheels(toy: Toy, places: list[float], radius: float, track: float, wide: float) -> None:
@@ -62,8 +55,12 @@ def car(toy: Toy) -> None:
     if kind == 2:
         nose, top = a * 0.8, top + 0.12
     if kind == 4:
-        rows = [(-a, clear + 0.13, wide * 0.7, 0.2), (-a * 0.3, clear + 0.13, wide * 0.75, 0.24),
-                (a * 0.4, clear + 0.1, wide * 0.5, 0.16), (a, clear + 0.07, wide * 0.3, 0.08)]  # fmt: skip
+        rows = [
+            (-a, clear + 0.13, wide * 0.7, 0.2),
+            (-a * 0.3, clear + 0.13, wide * 0.75, 0.24),
+            (a * 0.4, clear + 0.1, wide * 0.5, 0.16),
+            (a, clear + 0.07, wide * 0.3, 0.08),
+        ]
         toy.add(loft(rows, 0.7), body)
         toy.add(ellipsoid(0.36, 0.22, 0.3), GLASS, (-a * 0.1, 0, clear + 0.24))
         toy.add(box(0.14, wide * 1.1, 0.03, 0.5), toy.palette.accent, (-a * 0.9, 0, clear + 0.36))
@@ -73,17 +70,19 @@ def car(toy: Toy) -> None:
         _wheels(toy, [-a * 0.62, a * 0.58], r * 1.15, wide * 1.1, 0.16)
         return
     lower = [(-a, clear), (a, clear), (a, waist - 0.07), (nose, waist), (-a, waist)]
-    toy.add(_sideways(rounded([*lower, lower[0]], 0.05, 4)[:-1], wide, 0.04), body)
+    toy.add(side_plate(rounded([*lower, lower[0]], 0.05, 4)[:-1], wide, 0.04), body)
     glass = toy.pick([GLASS, (0.2, 0.24, 0.3)])
     cabin = [(back, waist - 0.02), (nose, waist - 0.02), (nose - slant, waist + top),
              (back + slant * toy.between(0.2, 0.9), waist + top)]  # fmt: skip
-    toy.add(_sideways(cabin, wide * 0.86, 0.03), glass)
+    toy.add(side_plate(cabin, wide * 0.86, 0.03), glass)
     roof = toy.palette.second if toy.chance(0.3) else body.first
     low, high = back + slant * 0.7, nose - slant
     toy.add(box(high - low, wide * 0.88, 0.06, 0.6), roof, ((low + high) / 2, 0, waist + top))
     toy.add(box(0.05, wide * 0.9, top), roof, ((low * 0.4 + high * 0.6), 0, waist + top / 2))
     if kind == 3:
-        bed = cut(box(a * 0.9, wide, 0.16, 0.1), moved(box(a * 0.8, wide * 0.85, 0.2), (0, 0, 0.08)))
+        bed = cut(
+            box(a * 0.9, wide, 0.16, 0.1), moved(box(a * 0.8, wide * 0.85, 0.2), (0, 0, 0.08))
+        )
         toy.add(bed, body.first, (-a * 0.54, 0, waist + 0.06))
     _wheels(toy, [-a * 0.6, a * 0.6], r, wide * 0.93, 0.12)
     _lamps(toy, a - 0.01, wide * 0.32, waist - 0.12, 0.05)
@@ -105,7 +104,7 @@ def truck(toy: Toy) -> None:
     if kind == 3:
         tall = toy.between(0.4, 0.55)
         pane = windows(toy.count(4, 6), 1, palette.dark)
-        side = Paint(palette.main, palette.second, finishes.p.bands(0.25), sticker=pane,
+        side = Paint(palette.main, palette.second, motifs.bands(0.25), sticker=pane,
                      place=(0.5, 0.66, 0.46, 0.24), everywhere=True)  # fmt: skip
         toy.add(box(long, wide, tall, 0.25), side, (0, 0, r + tall / 2 - 0.02))
         _lamps(toy, a, wide * 0.33, r + 0.08, 0.05)
@@ -160,7 +159,7 @@ def train(toy: Toy) -> None:
     toy.add(ball(0.08, 18), palette.accent, (a - long * 0.38, 0, z + 0.02))
     toy.add(turned(cylinder(0.05, 0.07, segments=16), 1, 90), YELLOW, (a - 0.01, 0, base + 0.1 + b))
     wedge = [(a - 0.05, 0.02), (a + 0.12, 0.02), (a - 0.02, base), (a - 0.05, base)]
-    toy.add(_sideways(wedge, 0.34, 0.01), RED if toy.chance(0.5) else palette.accent)
+    toy.add(side_plate(wedge, 0.34, 0.01), RED if toy.chance(0.5) else palette.accent)
     _wheels(toy, [-a * 0.7, -a * 0.1, a * 0.5], r, 0.4, 0.07)
     if toy.chance(0.3):
         x = -a - 0.36
@@ -179,19 +178,21 @@ def boat(toy: Toy) -> None:
             (a, deep * 1.2, 0.02, deep * 0.8)]  # fmt: skip
     hull = loft(rows, 0.8, 28)
     hull = cut(hull, moved(box(2 * long, 2, 1), (0, 0, deep + 0.5)))
-    stripe = finishes.p.bands(toy.between(0.3, 0.8))
+    stripe = motifs.bands(toy.between(0.3, 0.8))
     toy.add(hull, Paint(palette.main, palette.second, stripe))
     deck = finishes.wood(toy)
     inner = [(x * 0.93, deep, w * 0.86, 0.06) for x, _, w, _ in rows]
     toy.add(loft(inner, 0.8, 28), deck)
     if toy.chance(0.5):
         mast = toy.between(0.8, 1.05)
-        toy.add(cylinder(0.022, mast, bevel=0.0, segments=12), deck, (0.05, 0, deep + mast / 2 - 0.05))
+        toy.add(
+            cylinder(0.022, mast, bevel=0.0, segments=12), deck, (0.05, 0, deep + mast / 2 - 0.05)
+        )
         sail = finishes.surface(toy, palette.light, 0.4)
         low, high = deep + 0.1, deep + mast - 0.08
-        toy.add(_sideways([(-a * 0.85, low), (0.01, low), (0.01, high)], 0.03, 0.008), sail)
+        toy.add(side_plate([(-a * 0.85, low), (0.01, low), (0.01, high)], 0.03, 0.008), sail)
         if toy.chance(0.7):
-            toy.add(_sideways([(0.06, low), (a * 0.85, low), (0.06, high * 0.85)], 0.03, 0.008),
+            toy.add(side_plate([(0.06, low), (a * 0.85, low), (0.06, high * 0.85)], 0.03, 0.008),
                     finishes.surface(toy, palette.accent, 0.5))  # fmt: skip
         toy.add(box(0.14, 0.02, 0.08, 0.2), RED, (0.0, 0, deep + mast - 0.07))
         return
@@ -202,103 +203,7 @@ def boat(toy: Toy) -> None:
     for _ in range(toy.count(1, 3)):
         toy.add(box(length, width, 0.16, 0.15), house, (-a * 0.12, 0, z + 0.07))
         z, length, width = z + 0.15, length * 0.72, width * 0.85
-    funnel = Paint(palette.accent, palette.dark, finishes.p.bands(0.7), "turn")
+    funnel = Paint(palette.accent, palette.dark, motifs.bands(0.7), "turn")
     spots = [(-a * 0.12, 0, z + 0.1)] if toy.chance(0.5) else [(-a * 0.3, 0, z + 0.1),
                                                                (0.0, 0, z + 0.1)]  # fmt: skip
     toy.add(cylinder(0.07, 0.26, 0.95, 0.1, 20), funnel, *spots)
-
-
-def aeroplane(toy: Toy) -> None:
-    """An aeroplane with propellers or jets; one or two pairs of wings; or a helicopter."""
-    palette = toy.palette
-    r, a = toy.between(0.1, 0.15), toy.between(0.42, 0.52)
-    helicopter = toy.chance(0.25)
-    paint = finishes.surface(toy, palette.main, 0.55)
-    if helicopter:
-        toy.add(ellipsoid(0.56, 0.4, 0.42), paint, (0.1, 0, 0.33))
-        toy.add(ellipsoid(0.36, 0.34, 0.3), GLASS, (0.23, 0, 0.37))
-        toy.add(tube([(-0.05, 0, 0.36), (-0.6, 0, 0.42)], [0.1, 0.04], 12, 1), palette.main)
-        toy.add(box(0.12, 0.03, 0.22, 0.4), palette.accent, (-0.6, 0, 0.47))
-        toy.add(cylinder(0.03, 0.2, bevel=0.0, segments=10), palette.dark, (0.1, 0, 0.58))
-        blade = toy.between(0, 90)
-        toy.add(box(0.08, 1.0, 0.03, 0.4), palette.accent, (0.1, 0, 0.67), turn=[(2, blade)])
-        toy.add(box(0.08, 1.0, 0.028, 0.4), palette.accent, (0.1, 0, 0.67), turn=[(2, blade + 90)])
-        for side in (-0.17, 0.17):
-            toy.add(tube([(-0.2, side, 0.03), (0.35, side, 0.03), (0.44, side, 0.09)], 0.028, 10),
-                    palette.dark)  # fmt: skip
-            toy.add(box(0.05, 0.04, 0.2), palette.dark, (0.0, side, 0.12), (0.22, side, 0.12))
-        return
-    z = 0.35
-    rows = [(-a, z + 0.06, 0.05, 0.06), (-a * 0.5, z, r * 1.3, r * 1.5), (a * 0.3, z, r * 2, r * 2),
-            (a * 0.8, z - 0.01, r * 1.6, r * 1.6), (a, z - 0.02, r * 0.7, r * 0.7)]  # fmt: skip
-    toy.add(loft(rows), paint)
-    sweep, span = toy.between(0.0, 0.28), toy.between(0.42, 0.6)
-    root, tip = toy.between(0.2, 0.3), toy.between(0.1, 0.2)
-    wing = finishes.surface(toy, palette.second, 0.6)
-    double = toy.chance(0.3) and sweep < 0.15
-    heights = (z - r * 0.5, z + r * 1.6) if double else (z - r * 0.3,)
-    for level in heights:
-        toy.add(_wing(root, tip, span, sweep, 0.045), wing, (0.08 * a, 0, level))
-    if double:
-        toy.add(cylinder(0.015, r * 2.1, bevel=0.0, segments=8), palette.dark,
-                *[(0.05, s * span * 0.6, z + r * 0.55) for s in (-1, 1)])  # fmt: skip
-    toy.add(_wing(root * 0.6, tip * 0.6, span * 0.42, sweep * 0.5, 0.03), wing,
-            (-a * 0.85, 0, z + 0.06))  # fmt: skip
-    fin = [(-a, z + 0.05), (-a + 0.2, z + 0.05), (-a + 0.07, z + 0.3), (-a - 0.03, z + 0.3)]
-    toy.add(_sideways(fin, 0.035, 0.008), palette.accent)
-    toy.add(ellipsoid(0.24, r * 1.3, r * 1.4), GLASS, (a * 0.42, 0, z + r * 0.75))
-    if toy.chance(0.55):
-        toy.add(ball(0.05, 14), palette.dark, (a + 0.01, 0, z - 0.02))
-        toy.add(box(0.03, 0.07, 0.42, 0.5), palette.dark, (a + 0.02, 0, z - 0.02),
-                turn=[(0, toy.between(0, 90))])  # fmt: skip
-    else:
-        jet = turned(cylinder(0.055, 0.24, 0.85, 0.2, 18), 1, 90)
-        toy.add(jet, palette.accent, *[(0.08, s * span * 0.45, z - r * 0.3 - 0.05) for s in (-1, 1)])
-    if toy.chance(0.6):
-        wheel = turned(cylinder(0.06, 0.05, 1.0, 0.3, 16), 0, 90)
-        for x, y in ((0.15, 0.14), (0.15, -0.14), (-a * 0.6, 0.0)):
-            toy.add(wheel, RUBBER, (x, y, 0.06))
-            toy.add(tube([(x, y, 0.06), (x, y * 0.4, z)], 0.018, 8, 1), palette.dark)
-
-
-def _wing(root: float, tip: float, span: float, sweep: float, thick: float) -> Solid:
-    """A pair of wings, seen from above a polygon, with its middle at the origin."""
-    right = [(-root / 2, 0.0), (root / 2, 0.0), (tip / 2 - sweep, span), (-tip / 2 - sweep, span)]
-    line = [(x, -y) for x, y in (right[3], right[2], right[1], right[0])][:2]
-    points = [*[(x, y) for x, y in line], right[1], right[2], right[3], right[0]]
-    solid = plate(polygon(points), thick, 0.008)
-    return Solid(solid.vertices[:, [1, 2, 0]], solid.faces)
-
-
-def rocket(toy: Toy) -> None:
-    """A rocket on its fins, or a flying saucer."""
-    palette = toy.palette
-    if toy.chance(0.25):
-        r = 0.5
-        disc = [(0, 0.08), (0.16, 0.08), (r, 0.24), (r, 0.28), (0.22, 0.4), (0, 0.4)]
-        toy.add(lathe(rounded(disc, 0.04), 40), finishes.surface(toy, palette.main, 0.4, "turn"))
-        toy.add(ellipsoid(0.46, 0.46, 0.42), GLASS, (0, 0, 0.4))
-        toy.around(ball(0.045, 12), YELLOW, toy.count(6, 10), r * 0.78, 0.315)
-        toy.around(tube([(0.14, 0, 0.12), (0.32, 0, 0.0)], 0.03, 10, 1), palette.dark, 3, 0, 0)
-        return
-    r, h = toy.between(0.15, 0.22), toy.between(0.75, 0.95)
-    z = 0.16
-    profile = [(0, 0), (r * 0.7, 0), (r, h * 0.35), (r * 0.85, h * 0.65), (0, h)]
-    edges = (toy.between(0.1, 0.3), toy.between(0.62, 0.78))
-    body = Paint(palette.main, palette.accent, finishes.p.bands(*edges), "turn")
-    if toy.chance(0.4):
-        body = finishes.surface(toy, palette.main, 0.2, "turn")
-    toy.add(lathe(rounded(profile, 0.25, 8), 32), body, (0, 0, z))
-    fin = [(r * 0.5, h * 0.12), (r + 0.22, -z), (r + 0.24, h * 0.08), (r * 0.8, h * 0.42)]
-    toy.around(_sideways(fin, 0.05, 0.012), palette.second, toy.count(3, 4), 0, z, 45)
-    toy.add(cylinder(r * 0.55, 0.12, 0.7, 0.1), palette.dark, (0, 0, z - 0.03))
-    pane = turned(ring(0.07, 0.022, 24, 8), 1, 90)
-    x = r * 0.93
-    toy.add(pane, palette.light, (x, 0, z + h * 0.5))
-    toy.add(ellipsoid(0.05, 0.14, 0.14, 18), GLASS, (x, 0, z + h * 0.5))
-    if toy.chance(0.4):
-        toy.add(cylinder(0.01, 0.12, bevel=0.0, segments=8), palette.dark, (0, 0, z + h))
-    if toy.chance(0.3):
-        flame = lathe([(0, -0.15), (r * 0.45, 0.0), (0, 0.02)], 18)
-        toy.add(flame, Paint((0.98, 0.5, 0.1), YELLOW, finishes.p.gradient, "turn"), (0, 0, z - 0.08))
-

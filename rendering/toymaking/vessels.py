@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from rendering.toymaking import finishes
-from rendering.toymaking.paint import METAL, Paint
+from rendering.toymaking.booleans import cut
+from rendering.toymaking.paint import Paint
+from rendering.toymaking.palettes import METAL
 from rendering.toymaking.solids import (
     ball,
     box,
-    cut,
     cylinder,
     lathe,
     moved,

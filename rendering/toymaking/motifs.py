@@ -1,0 +1,118 @@
+"""Patterns of two colours on a lattice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Lattice(NamedTuple):
+    """Points on a lattice of n x m cells.
+
+    Attributes:
+        a: 0 to n, to the right.
+        b: 0 to m, upwards.
+        n: cells in a row; around a column, a pattern meets itself after them.
+        m: rows.
+    """
+
+    a: np.ndarray
+    b: np.ndarray
+    n: int
+    m: int
+
+
+Motif = Callable[[Lattice], np.ndarray]
+"""How much of the second colour there is at each point, 0 to 1."""
+
+
+def checks(at: Lattice) -> np.ndarray:
+    """Chessboard."""
+    return (np.floor(at.a) + np.floor(at.b)) % 2
+
+
+def uprights(at: Lattice) -> np.ndarray:
+    """Upright stripes."""
+    return np.floor(at.a) % 2
+
+
+def levels(at: Lattice) -> np.ndarray:
+    """Level stripes."""
+    return np.floor(at.b) % 2
+
+
+def dots(at: Lattice) -> np.ndarray:
+    """Dots in staggered rows."""
+    shift = at.a + 0.5 * (np.floor(at.b) % 2)
+    return (np.hypot(shift % 1 - 0.5, at.b % 1 - 0.5) < 0.33).astype(float)
+
+
+def zigzag(at: Lattice) -> np.ndarray:
+    """Level stripes that go up and down."""
+    return np.floor(at.b + np.abs(at.a % 2 - 1)) % 2
+
+
+def diagonal(at: Lattice) -> np.ndarray:
+    """Slanting stripes; a spiral around a column."""
+    return np.floor(at.a + at.b) % 2
+
+
+def diamonds(at: Lattice) -> np.ndarray:
+    """Lozenges."""
+    return (np.floor((at.a + at.b) / 2 + 0.5) + np.floor((at.a - at.b) / 2 + 0.5)) % 2
+
+
+def lines(at: Lattice) -> np.ndarray:
+    """Lattice of thin lines: tiles."""
+    return ((at.a % 1 < 0.14) | (at.b % 1 < 0.14)).astype(float)
+
+
+def bricks(at: Lattice) -> np.ndarray:
+    """Joints of a brick wall."""
+    row = np.floor(2 * at.b)
+    return (((at.a + 0.5 * (row % 2)) % 1 < 0.1) | ((2 * at.b) % 1 < 0.2)).astype(float)
+
+
+def scales(at: Lattice) -> np.ndarray:
+    """Rows of arcs, each in front of the next: tiles of a roof, scales of a fish."""
+    shift = at.a + 0.5 * (np.floor(at.b) % 2)
+    return (np.hypot(shift % 1 - 0.5, (at.b % 1 - 1) * 0.9) > 0.62).astype(float) + 0.35 * (
+        at.b % 1
+    )
+
+
+def noise(seed: int, stretch: float = 1.0, hard: bool = False) -> Motif:
+    """Clouds, or blots if hard; stretched to the right."""
+    table = np.random.Generator(np.random.PCG64([seed, 77])).random((64, 64))
+
+    def motif(at: Lattice) -> np.ndarray:
+        out, period = np.zeros_like(at.a), max(at.n, 1)
+        for octave, weight in ((1, 0.65), (2, 0.35)):
+            x, y = at.a * octave / stretch, at.b * octave
+            wrap = max(round(period * octave / stretch), 1)
+            i, j = np.floor(x).astype(int), np.floor(y).astype(int)
+            s, t = x - i, y - j
+            s, t = s * s * (3 - 2 * s), t * t * (3 - 2 * t)
+            i, following = i % wrap % 64, (i + 1) % wrap % 64
+            low = table[i, j % 64] * (1 - s) + table[following, j % 64] * s
+            high = table[i, (j + 1) % 64] * (1 - s) + table[following, (j + 1) % 64] * s
+            out = out + weight * (low * (1 - t) + high * t)
+        return (out > 0.52).astype(float) if hard else np.clip(1.6 * out - 0.3, 0, 1)
+
+    return motif
+
+
+def gradient(at: Lattice) -> np.ndarray:
+    """From the first colour below to the second above."""
+    return at.b / at.m
+
+
+def bands(*edges: float) -> Motif:
+    """Bands by height, which change colour at these shares of it."""
+
+    def motif(at: Lattice) -> np.ndarray:
+        return np.searchsorted(np.array(edges), at.b / at.m).astype(float) % 2
+
+    return motif
