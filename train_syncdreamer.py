@@ -76,9 +76,9 @@ def choose_gpus(device: str, gpus: str) -> tuple[str, tuple[int, ...]]:
         return chosen.type, (chosen.index or 0,) if chosen.type == "cuda" else ()
     indices = tuple(dict.fromkeys(int(number) for number in gpus.split(",") if number))
     if not torch.cuda.is_available() and device == "auto" and gpus == DEFAULT_GPUS:
-        chosen = pick_device("auto").type
-        log.warning("no CUDA here: training on %s, which is for small models only", chosen)
-        return chosen, ()
+        other = pick_device("auto").type
+        log.warning("no CUDA here: training on %s, which is for small models only", other)
+        return other, ()
     count = torch.cuda.device_count()
     missing = [index for index in indices if index >= count]
     if missing or not torch.cuda.is_available():

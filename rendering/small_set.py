@@ -26,6 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from tqdm import tqdm
 
 from multiview.packages import need
@@ -33,12 +34,13 @@ from multiview.runtime import atomic_write, run_script
 from rendering.cast_object import cast_object
 from rendering.furniture import FurnitureModel, list_models, load_furniture, why_unsuitable
 from rendering.plan import ViewSettings
+from rendering.surfaces import flatten
 from rendering.toys import make_toy, true_shape
 from rendering.tree import FAILURES, UID_SET, add_to_uid_set, check_settings, read_uid_set
 from rendering.variation import vary
 
 if TYPE_CHECKING:
-    from trimesh import Scene
+    from trimesh import Scene, Trimesh
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +123,13 @@ def view_sets(size: int) -> dict[str, ViewSettings]:
     }
 
 
+def surface_of(scene: Scene) -> Trimesh:
+    """All triangles of a real object as one mesh, which need not be closed."""
+    trimesh = need("trimesh", "writing shapes")
+    corners = flatten(scene).corners.reshape(-1, 3)
+    return trimesh.Trimesh(corners, np.arange(len(corners)).reshape(-1, 3))
+
+
 def render_subject(subject: Subject, out: Path, size: int, meshes: bool) -> Outcome:
     """Render an object into the tree; its views that are there already are kept."""
     try:
@@ -130,8 +139,9 @@ def render_subject(subject: Subject, out: Path, size: int, meshes: bool) -> Outc
             return Outcome(subject.uid, left_out=reason)
         if meshes:
             (out / MESHES).mkdir(parents=True, exist_ok=True)
+            shape = true_shape(scene) if subject.model is None else surface_of(scene)
             with atomic_write(out / MESHES / f"{subject.uid}.ply") as path:
-                path.write_bytes(true_shape(scene).export(file_type="ply"))
+                shape.export(path, file_type="ply")
         folders = [(out / name / subject.uid, views) for name, views in view_sets(size).items()]
         cast_object(scene, folders, subject.uid, f"{subject.uid} {RECIPE}")
     except (ValueError, OSError) as error:  # of a model that is damaged, or a full disk
