@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 STREAM = 0x70F5
 """Keeps the random numbers of toys apart from those of anything else with the same seed."""
 LAST_SEED = 2**63 - 1
+Z_UP_TO_Y_UP = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
 
 
 def make_toy(seed: int, family: str | None = None) -> Scene:
@@ -96,8 +97,12 @@ def write_toy(scene: Scene, path: Path) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    upright = scene.copy()
-    upright.apply_transform(np.array([[1, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1.0]]))
+    upright = need("trimesh", "making toys").Scene()
+    for node in scene.graph.nodes_geometry:  # a copy of the scene would lose the parts' normals
+        frame, name = scene.graph[node]
+        upright.add_geometry(
+            scene.geometry[name], node_name=node, geom_name=name, transform=Z_UP_TO_Y_UP @ frame
+        )
     content = upright.export(file_type="glb", include_normals=True)
     with atomic_write(path) as temporary:
         temporary.write_bytes(content)

@@ -60,7 +60,8 @@ def heart() -> Outline:
     x = 16 * np.sin(t) ** 3
     y = 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
     length = np.append(0, np.cumsum(np.hypot(np.diff(x), np.diff(y))))
-    at = (np.arange(44) + 0.5) / 44 * length[-1]  # equal steps: close points cannot be bevelled
+    # equal steps, as points that are close cannot be bevelled; one on the notch, one on the tip
+    at = np.arange(44) / 44 * length[-1]
     return [np.stack([np.interp(at, length, x), np.interp(at, length, y) + 2], -1) / 32]
 
 

@@ -72,7 +72,7 @@ class Toy:
             frame[:3, :3] = rotation(axis, degrees) @ frame[:3, :3]
         for place in places or ((0.0, 0.0, 0.0),):
             frame[:3, 3] = place
-            copy = part.copy() if len(places) > 1 else part
+            copy = part.copy(include_cache=True) if len(places) > 1 else part
             self.parts.append(_placed(copy, frame))
 
     def around(self, solid: Solid, paint: Paint | RGB, count: int, radius: float, height: float,
@@ -85,7 +85,7 @@ class Toy:
             frame[:3, :3] = rotation(2, degrees)
             angle = np.deg2rad(degrees)
             frame[:3, 3] = radius * np.cos(angle), radius * np.sin(angle), height
-            self.parts.append(_placed(part.copy(), frame))
+            self.parts.append(_placed(part.copy(include_cache=True), frame))
 
     def scene(self) -> Scene:
         """All parts, standing on z = 0 above the origin."""
@@ -103,7 +103,7 @@ class Toy:
 
 
 def _placed(part: Trimesh, frame: np.ndarray) -> Trimesh:
-    """Move a part; its normals are turned, not computed anew, which would lose its creases."""
+    """Move a part; its normals are turned, not computed anew, which would show its seams."""
     normals = part.vertex_normals @ frame[:3, :3].T
     part.vertices = part.vertices @ frame[:3, :3].T + frame[:3, 3]
     part.vertex_normals = normals  # type: ignore[method-assign]
