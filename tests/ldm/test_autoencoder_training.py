@@ -42,7 +42,7 @@ def test_the_divergence_is_that_of_two_normal_distributions():
     """KL(N(m, s^2) | N(0, 1)) = (m^2 + s^2 - 1 - log s^2) / 2."""
     posterior = DiagonalGaussian(torch.full((1, 4, 2, 2), 2.0), torch.full((1, 4, 2, 2), 0.5))
     error, divergence = losses(posterior, torch.zeros(1, 3, 4, 4), torch.full((1, 3, 4, 4), -0.25))
-    assert error == 0.25
+    assert error == 0.5 * 0.25 + 2 * 0.25**2
     assert divergence.item() == pytest.approx((4 + 0.25 - 1 - math.log(0.25)) / 2)
 
 
