@@ -1,6 +1,8 @@
 # make demo   set up, then run the main command on a bundled image
 # make eval   set up, run the evaluation commands on the bundled example (needs a C++ compiler)
 # make train  set up what training needs
+# make demo-model   render a training set, train the small model, evaluate it: hours; it goes on where
+#                   it was interrupted. FURNITURE=<folder> adds real objects (README.md)
 # make test   set up, lint, check types and imports, run the tests
 # make test-all   the same with the slow tests (15 minutes on 2 cores, 12 GB of disk, 12 GB of memory)
 # make test-blender   only the tests that need Blender or Ray (requirements-render.txt), 4 minutes
@@ -14,7 +16,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_FLAGS ?=
 
-.PHONY: demo eval train test test-blender test-all lint clean
+DEMO := output/demo-model
+FURNITURE ?=
+
+.PHONY: demo eval train demo-model test test-blender test-all lint clean
 
 demo: $(VENV)/.runtime ckpt/tiny.ckpt
 	$(BIN)/python generate.py --cfg configs/tiny.yaml --ckpt ckpt/tiny.ckpt \
@@ -36,6 +41,22 @@ eval: $(VENV)/.eval
 
 train: $(VENV)/.train
 	@echo "train_syncdreamer.py can be run with $(BIN)/python; README.md has the command."
+
+demo-model: $(VENV)/.train $(VENV)/.demo $(VENV)/.eval
+	$(BIN)/python -m rendering.small_set --output $(DEMO)/train --toys 8000 \
+	  $(if $(FURNITURE),--furniture $(FURNITURE) --variants 4)
+	$(BIN)/python -m rendering.small_set --output $(DEMO)/held-out --toys 32 --held_out \
+	  $(if $(FURNITURE),--furniture $(FURNITURE))
+	test -f $(DEMO)/autoencoder/autoencoder.ckpt || \
+	  $(BIN)/python train_autoencoder.py -o $(DEMO)/autoencoder --resume
+	$(BIN)/python train_syncdreamer.py -b configs/demo-train.yaml -l $(DEMO)/logs -c $(DEMO)/models \
+	  $$(test -f $(DEMO)/models/demo-train/last.ckpt && echo --resume || \
+	     echo --finetune_from $(DEMO)/autoencoder/autoencoder.ckpt)
+	rm -f $(DEMO)/syncdreamer-demo.safetensors
+	$(BIN)/python -m ldm.checkpoint convert --dtype fp16 $(DEMO)/models/demo-train/last.ckpt \
+	  $(DEMO)/syncdreamer-demo.safetensors
+	$(BIN)/python -m benchmarks.small_model --ckpt $(DEMO)/syncdreamer-demo.safetensors \
+	  --data $(DEMO)/held-out --train $(DEMO)/train --output $(DEMO)/evaluation --meshes
 
 test: lint
 	$(BIN)/python -m pytest -m "not slow and not gpu and not blender and not ray"
@@ -84,7 +105,11 @@ $(VENV)/.train: $(VENV)/.runtime requirements-train.txt
 	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -r requirements-train.txt
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.eval $(VENV)/.train requirements-dev.txt
+$(VENV)/.demo: $(VENV)/.runtime requirements-demo.txt
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -r requirements-demo.txt
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.demo $(VENV)/.eval $(VENV)/.train requirements-dev.txt
 	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -r requirements-dev.txt
 	touch $@
 

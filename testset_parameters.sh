@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Generate the views of every picture in testset/.
+set -e
+PYTHON="${PYTHON:-.venv/bin/python}"
+"$PYTHON" generate.py --input testset/aeroplane.png --output output/aeroplane --elevation 15 "$@"
+"$PYTHON" generate.py --input testset/cactus.png --output output/cactus --elevation 0 "$@"
+"$PYTHON" generate.py --input testset/car.png --output output/car --elevation 10 "$@"
+"$PYTHON" generate.py --input testset/chess.png --output output/chess --elevation 30 "$@"
+"$PYTHON" generate.py --input testset/clock.png --output output/clock --elevation 5 "$@"
+"$PYTHON" generate.py --input testset/coffee-brewer.png --output output/coffee-brewer --elevation 20 "$@"
+"$PYTHON" generate.py --input testset/cup.png --output output/cup --elevation 35 "$@"
+"$PYTHON" generate.py --input testset/cupcake.png --output output/cupcake --elevation 20 "$@"
+"$PYTHON" generate.py --input testset/goat.png --output output/goat --elevation 15 "$@"
+"$PYTHON" generate.py --input testset/hotdog.png --output output/hotdog --elevation 40 "$@"
+"$PYTHON" generate.py --input testset/house.png --output output/house --elevation 25 "$@"
+"$PYTHON" generate.py --input testset/locomotive.png --output output/locomotive --elevation 20 --crop_size 200 "$@"
+"$PYTHON" generate.py --input testset/pot.png --output output/pot --elevation -5 "$@"
+"$PYTHON" generate.py --input testset/robot.png --output output/robot --elevation 0 "$@"
+"$PYTHON" generate.py --input testset/rocking-horse.png --output output/rocking-horse --elevation 10 "$@"
+"$PYTHON" generate.py --input testset/truck.png --output output/truck --elevation 20 "$@"
