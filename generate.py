@@ -113,7 +113,7 @@ def choose_model(args: argparse.Namespace) -> None:
     if args.ckpt is None:
         published = next((p for p in map(found, PUBLISHED_CKPTS) if p.exists()), None)
         small = args.cfg is not None and args.cfg.name == Path(DEMO_CFG).name
-        if args.cfg is None and published is None:
+        if args.cfg is None and published is None and found(DEMO_CKPT).exists():
             log.info("no published weights in ckpt/: using the small model that comes with the "
                      "project, which knows simple objects (ckpt/README.md)")  # fmt: skip
             small = True

@@ -6,6 +6,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from ldm.layers import zeroed
+
 
 class SelfAttention(nn.Module):
     """Multi-head attention of all positions to all positions."""
@@ -102,7 +104,7 @@ class SpatialTransformer(nn.Module):
         self.norm = nn.GroupNorm(groups, dim, eps=1e-6)
         self.proj_in = nn.Conv2d(dim, dim, 1)
         self.transformer_blocks = nn.ModuleList([TransformerBlock(dim, heads, context_dim)])
-        self.proj_out = nn.Conv2d(dim, dim, 1)
+        self.proj_out = zeroed(nn.Conv2d(dim, dim, 1))
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """(B, C, H, W) and (B, 1, context_dim) -> (B, C, H, W)."""

@@ -16,3 +16,11 @@ class Upsample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, 2H, 2W)."""
         return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+
+
+def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
+    """Let a fresh layer begin with zeros: a residual branch that ends in it adds nothing yet."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer

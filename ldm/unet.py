@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ldm.attention import SpatialTransformer
-from ldm.layers import Upsample
+from ldm.layers import Upsample, zeroed
 from ldm.schedule import timestep_embedding
 from multiview.runtime import check_positive
 
@@ -61,7 +61,7 @@ class ResBlock(nn.Module):
             nn.GroupNorm(groups, dim_out),
             nn.SiLU(),
             nn.Dropout(0.0),  # holds its place: the checkpoint numbers the next layer 3
-            nn.Conv2d(dim_out, dim_out, 3, padding=1),
+            zeroed(nn.Conv2d(dim_out, dim_out, 3, padding=1)),
         )
         self.skip_connection = nn.Identity() if dim_in == dim_out else nn.Conv2d(dim_in, dim_out, 1)
 
@@ -154,7 +154,7 @@ class UNet(nn.Module):
         self.out = nn.Sequential(
             nn.GroupNorm(config.groups, dim),
             nn.SiLU(),
-            nn.Conv2d(dim, config.out_channels, 3, padding=1),
+            zeroed(nn.Conv2d(dim, config.out_channels, 3, padding=1)),
         )
 
     @property

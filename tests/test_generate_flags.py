@@ -29,8 +29,15 @@ def chosen(*flags: str) -> tuple[str, str]:
 
 def test_without_weights_the_small_model_is_taken_and_said_so(project, caplog):
     caplog.set_level(logging.INFO)
+    (project / "ckpt" / "syncdreamer-demo.safetensors").touch()
     assert chosen() == ("demo.yaml", "syncdreamer-demo.safetensors")
     assert [r for r in caplog.messages if "small model" in r and "\n" not in r]
+
+
+def test_without_any_weights_the_published_ones_are_missed(project, caplog):
+    caplog.set_level(logging.INFO)
+    assert chosen() == ("syncdreamer.yaml", "syncdreamer-pretrain.ckpt")
+    assert not caplog.messages
 
 
 @pytest.mark.parametrize("suffix", ["ckpt", "safetensors"])

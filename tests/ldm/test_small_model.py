@@ -10,6 +10,7 @@ import torch
 
 from ldm.autoencoder import DiagonalGaussian
 from ldm.config import GenerateConfig, SyncDreamerConfig
+from ldm.finetune import fresh_model
 from ldm.model import ImageFeatures, SyncDreamer
 from ldm.sampler import SamplerConfig
 from ldm.training_step import Encoded, StepConfig, add_noise, draw_samples, velocity, view_losses
@@ -119,3 +120,13 @@ def test_the_volume_knows_the_input(model, config):
         config, volume=dataclasses.replace(config.volume, input_view=False)))  # fmt: skip
     assert without.input_view(latents, torch.zeros(1)) is None
     assert not any("input_encoder" in name for name in without.state_dict())
+
+
+def test_a_fresh_unet_begins_by_predicting_nothing(config):
+    """Its residual branches end in zeros, so that it learns from a plain start."""
+    model = fresh_model(config, seed=0)
+    token, frustums = torch.randn(2, 1, 64), [torch.randn(2, f, 8 >> i, 16 >> i, 16 >> i)
+                                              for i, f in enumerate((16, 32, 64, 64))]  # fmt: skip
+    with torch.no_grad():
+        predicted = model.unet(torch.randn(2, 8, 16, 16), torch.tensor([3, 700]), token, frustums)
+    assert predicted.abs().max() == 0
