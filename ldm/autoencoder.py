@@ -25,6 +25,9 @@ class AutoencoderConfig:
         latent_channels: of the latents.
         scale: latents are multiplied by it, which makes their variance about 1.
         groups: of the group normalisations.
+        shortcut: a linear path beside both networks, from blocks of pixels to latents and back. Not
+            in the published model. It carries mean colours, which networks whose features are
+            normalised over the whole image learn late.
     """
 
     channels: int = 128
@@ -33,6 +36,7 @@ class AutoencoderConfig:
     latent_channels: int = 4
     scale: float = 0.18215
     groups: int = 32
+    shortcut: bool = False
 
     def __post_init__(self) -> None:
         check_positive(self)
@@ -221,14 +225,24 @@ class Autoencoder(nn.Module):
         channels = config.latent_channels
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
+        if config.shortcut:
+            side = config.downsampling
+            self.encoder_shortcut = nn.Conv2d(3, 2 * channels, side, stride=side)
+            self.decoder_shortcut = nn.ConvTranspose2d(channels, 3, side, stride=side)
+        self.config = config
         self.quant_conv = nn.Conv2d(2 * channels, 2 * channels, 1)
         self.post_quant_conv = nn.Conv2d(channels, channels, 1)
 
     def encode(self, images: Tensor) -> DiagonalGaussian:
         """Images (B, 3, H, W) in [-1, 1] -> posterior of the latents (B, C, H/f, W/f)."""
-        mean, log_variance = self.quant_conv(self.encoder(images)).chunk(2, dim=1)
+        moments = self.encoder(images)
+        if self.config.shortcut:
+            moments = moments + self.encoder_shortcut(images)
+        mean, log_variance = self.quant_conv(moments).chunk(2, dim=1)
         return DiagonalGaussian(mean, torch.exp(0.5 * log_variance.clamp(-30.0, 20.0)))
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B, C, h, w) -> images (B, 3, h f, w f), about [-1, 1], not clamped."""
-        return self.decoder(self.post_quant_conv(latents))
+        latents = self.post_quant_conv(latents)
+        images = self.decoder(latents)
+        return images + self.decoder_shortcut(latents) if self.config.shortcut else images

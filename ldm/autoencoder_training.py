@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from ldm.autoencoder import Autoencoder, AutoencoderConfig, DiagonalGaussian
@@ -115,13 +116,42 @@ def pick_views(batch: TrainingBatch, views: int, seed: int, step: int) -> Tensor
 
 
 @torch.no_grad()
-def certain(autoencoder: Autoencoder) -> Autoencoder:
-    """Let a fresh autoencoder begin with latents of little variance, which it learns from soon."""
-    channels, layer = autoencoder.post_quant_conv.in_channels, autoencoder.quant_conv
-    assert layer.bias is not None
-    layer.weight[channels:] *= 0.1
-    layer.bias[channels:] = FIRST_LOG_VARIANCE
-    return autoencoder
+def begin_linear(autoencoder: Autoencoder, images: Tensor) -> None:
+    """Let a fresh autoencoder begin as the best linear one: by principal components of blocks.
+
+    Its networks begin by adding nothing to their shortcuts.
+
+    Args:
+        autoencoder: with `AutoencoderConfig.shortcut`.
+        images: from which the components are worked out, (B, 3, H, W).
+    """
+    channels, side = autoencoder.config.latent_channels, autoencoder.config.downsampling
+    blocks = F.unfold(images, side, stride=side).transpose(1, 2).flatten(0, 1)
+    mean = blocks.reshape(len(blocks), 3, -1).mean(dim=(0, 2))  # of each colour
+    centred = blocks - mean.repeat_interleave(side * side)
+    variances, components = torch.linalg.eigh(centred.T @ centred / len(blocks))
+    largest = components[:, -channels:].flip(1)
+    # Eigenvectors have no sign of their own.
+    largest = largest * torch.where(largest.sum(dim=0) < 0, -1.0, 1.0)
+    scale = variances[-channels:].flip(0).sqrt()
+    kernel = largest.T.reshape(channels, 3, side, side)
+
+    encode, decode = autoencoder.encoder_shortcut, autoencoder.decoder_shortcut
+    assert encode.bias is not None
+    assert decode.bias is not None
+    for layer in (encode, autoencoder.encoder.conv_out, autoencoder.decoder.conv_out):
+        nn.init.zeros_(layer.weight)
+        assert layer.bias is not None
+        nn.init.zeros_(layer.bias)
+    encode.weight[:channels] = kernel / scale[:, None, None, None]
+    encode.bias[:channels] = -torch.einsum("kcij,c->k", kernel, mean) / scale
+    encode.bias[channels:] = FIRST_LOG_VARIANCE
+    decode.weight.copy_(kernel * scale[:, None, None, None])
+    decode.bias.copy_(mean)
+    for layer in (autoencoder.quant_conv, autoencoder.post_quant_conv):
+        layer.weight.copy_(torch.eye(len(layer.weight))[:, :, None, None])
+        assert layer.bias is not None
+        nn.init.zeros_(layer.bias)
 
 
 @torch.no_grad()
@@ -148,7 +178,7 @@ class AutoencoderTraining:
         self.config, self.seed, self.device = config, seed, device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.autoencoder = certain(Autoencoder(config.model)).to(device)
+            self.autoencoder = Autoencoder(config.model).to(device)
         self.optimizer = torch.optim.Adam(self.autoencoder.parameters(), betas=(0.9, 0.99))
         self.step = 0
 
@@ -156,6 +186,8 @@ class AutoencoderTraining:
         """Make one step."""
         config = self.config.step
         images = pick_views(batch, config.views, self.seed, self.step).to(self.device)
+        if self.step == 0 and self.config.model.shortcut:
+            begin_linear(self.autoencoder, images)
         posterior = self.autoencoder.encode(images)
         generator = torch.Generator().manual_seed(self.seed + self.step)
         noise = torch.randn(posterior.mean.shape, generator=generator).to(self.device)

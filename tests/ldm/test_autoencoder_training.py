@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import shutil
@@ -13,6 +14,7 @@ from ldm.autoencoder import Autoencoder, AutoencoderConfig, DiagonalGaussian
 from ldm.autoencoder_training import (
     AutoencoderStepConfig,
     AutoencoderTrainConfig,
+    begin_linear,
     learning_rate,
     losses,
     normalise_latents,
@@ -67,6 +69,30 @@ def test_normalised_latents_have_mean_0_and_variance_1_and_decode_to_the_same():
     torch.testing.assert_close(variance, torch.ones(4), atol=1e-3, rtol=0)
 
 
+@torch.no_grad()
+def test_the_first_autoencoder_is_the_best_linear_one():
+    """Blocks that are made of 4 patterns and a mean colour come back exactly; the fifth is lost."""
+    torch.manual_seed(2)
+    autoencoder = Autoencoder(dataclasses.replace(SMALL, shortcut=True))
+    patterns = torch.linalg.qr(torch.randn(12, 5)).Q.T.reshape(5, 3, 2, 2)
+    patterns = patterns - patterns.mean(dim=(2, 3), keepdim=True)  # the mean colour is fixed
+    amounts = torch.randn(4, 5, 8, 8) * torch.tensor([1.0, 0.8, 0.6, 0.4, 0.05])[:, None, None]
+
+    def images(count: int) -> torch.Tensor:
+        blocks = torch.einsum("bkhw,kcij->bchiwj", amounts[:, :count], patterns[:count])
+        colour = torch.tensor([0.3, -0.2, 0.5])[None, :, None, None]
+        return blocks.reshape(4, 3, 16, 16) + colour
+
+    begin_linear(autoencoder, images(4))
+    posterior = autoencoder.encode(images(4))
+    torch.testing.assert_close(autoencoder.decode(posterior.mean), images(4), atol=1e-4, rtol=0)
+    torch.testing.assert_close(posterior.mean.square().mean(), torch.tensor(1.0), atol=0.05, rtol=0)
+    assert posterior.std.max() == pytest.approx(math.exp(-3), rel=1e-4)
+    begin_linear(autoencoder, images(5))
+    lost = autoencoder.decode(autoencoder.encode(images(5)).mean) - images(5)
+    assert 0 < lost.std() < 0.02
+
+
 def test_the_views_of_a_step_follow_from_seed_and_step_and_are_of_all_objects():
     batch = TrainingBatch.empty(["a", "b"], 16, 4)
     for number in range(2):
@@ -89,7 +115,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def flags(folder: Path, data: Path, *settings: str) -> list[str]:
     values = [
-        "model.channel_mult=[1,2]", "image_size=16", f"data.source={data}", "data.batch_size=2",
+        "model.channel_mult=[1,2]", "model.shortcut=false", "image_size=16",
+        f"data.source={data}", "data.batch_size=2",
         "step.max_steps=12", "step.save_every=4", "step.report_every=1", *settings,
     ]  # fmt: skip
     base = ["-b", str(ROOT / "configs" / "demo-autoencoder.yaml"), "-o", str(folder)]
@@ -107,7 +134,8 @@ def test_a_training_ends_with_an_autoencoder_that_the_model_starts_from(tmp_path
     assert sum(found[-5:]) < 0.8 * sum(found[:5])
     config = load_config(
         GenerateConfig, ROOT / "configs" / "demo.yaml",
-        ["model.autoencoder.channel_mult=[1,2]", "model.cameras.image_size=16"],
+        ["model.autoencoder.channel_mult=[1,2]", "model.autoencoder.shortcut=false",
+         "model.cameras.image_size=16"],
     ).model  # fmt: skip
     model = fresh_model(config, seed=0)
     start = take_weights(model, tmp_path / "autoencoder.ckpt", "auto")
