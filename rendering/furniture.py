@@ -177,7 +177,9 @@ def load_furniture(model: FurnitureModel) -> Scene:
         with zipfile.ZipFile(model.archive) as file:
             resolver = _Resolver(file, posixpath.dirname(model.member))
             content = _read(file, model.member)
-            scene = trimesh.load_scene(io.BytesIO(content), file_type="obj", resolver=resolver)
+            scene = trimesh.load(
+                io.BytesIO(content), file_type="obj", resolver=resolver, force="scene"
+            )
             meshes = [
                 mesh
                 for mesh in scene.geometry.values()

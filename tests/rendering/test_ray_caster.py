@@ -287,7 +287,7 @@ def test_views_are_near_blenders(still_life: Path, tmp_path: Path, camera_type: 
     alpha = blocks[..., 3:].mean(axis=(2, 4))
     colour = (blocks[..., :3] * blocks[..., 3:]).mean(axis=(2, 4)) / np.maximum(alpha, 1)
     settings = ViewSettings(camera_type=camera_type, num_images=4, resolution=SIZE)
-    scene = trimesh.load_scene(still_life)
+    scene = trimesh.load(still_life, force="scene")
     scene.apply_transform(np.linalg.inv(Y_UP))
     ours = cast_views(scene, plan_cameras(settings, "still-life"), SIZE).astype(np.float64)
     seen, expected = ours[..., 3] > 127, alpha[..., 0] > 127

@@ -221,7 +221,7 @@ def test_no_triangle_of_a_column_spans_the_seam():
 def test_a_glb_holds_the_toy_with_its_colours(tmp_path: Path, family: str):
     scene = make_toy(5, family)
     write_toy(scene, tmp_path / "toy.glb")
-    again = trimesh.load_scene(tmp_path / "toy.glb", process=False)
+    again = trimesh.load(tmp_path / "toy.glb", force="scene", process=False)
     again.apply_transform(Y_UP_TO_Z_UP)
     np.testing.assert_allclose(again.bounds, scene.bounds, atol=1e-6)
     assert set(again.geometry) == set(scene.geometry)
