@@ -16,6 +16,7 @@ import logging
 import posixpath
 import re
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from multiview.images import MAX_INPUT_PIXELS
+from multiview.images import FORMATS, MAX_INPUT_PIXELS
 from multiview.packages import need
 from multiview.runtime import atomic_write, run_script
 from rendering.surfaces import linear
@@ -45,6 +46,8 @@ LICENCES = {
 """By archive; others say it in their catalogue."""
 LARGEST_MEMBER = 2**26
 """Bytes of a file in an archive that are read at most."""
+BLOCK = 2**20
+"""Bytes that are unpacked at a time."""
 MOST_FACES = 60_000
 LEAST_COLOURS = 3
 LEAST_THICKNESS = 0.04
@@ -99,7 +102,7 @@ def list_models(folder: Path) -> list[FurnitureModel]:
                 if model.uid in models:
                     log.warning("%s: %s is there twice", archive, model.uid)
                 models.setdefault(model.uid, model)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
             log.warning("%s: cannot be read (%s)", archive, error)
     return list(models.values())
 
@@ -140,7 +143,8 @@ _FIELDS = ("model", "name", "category", "creator", "modelRotation")
 
 
 def _unescape(text: str) -> str:
-    return re.sub(r"\\u([0-9a-fA-F]{4})", lambda match: chr(int(match[1], 16)), text)
+    units = re.sub(r"\\u([0-9a-fA-F]{4})", lambda match: chr(int(match[1], 16)), text)
+    return units.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # joins pairs
 
 
 def _read(file: zipfile.ZipFile, member: str) -> bytes:
@@ -148,14 +152,17 @@ def _read(file: zipfile.ZipFile, member: str) -> bytes:
 
     Raises:
         KeyError: there is none.
-        ValueError: it is too large, or damaged.
+        ValueError: it is too large, packed in an uncommon way, or damaged.
     """
-    size = file.getinfo(member).file_size
-    if size > LARGEST_MEMBER:
-        raise ValueError(f"{member}: {size} bytes, more than {LARGEST_MEMBER}")
+    info = file.getinfo(member)
+    if info.file_size > LARGEST_MEMBER:
+        raise ValueError(f"{member}: {info.file_size} bytes, more than {LARGEST_MEMBER}")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{member}: compressed otherwise than by deflate")
     try:
-        return file.read(member)
-    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as error:
+        with file.open(info) as stream:  # in blocks: the archive may lie about the size
+            return b"".join(iter(lambda: stream.read(BLOCK), b""))
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
         raise ValueError(f"{member}: damaged ({error})") from error
 
 
@@ -226,13 +233,13 @@ class _Resolver:
         else:
             self.missing.add(asked)
             raise FileNotFoundError(asked)
-        content = _read(self.file, self.names[path])
-        if not path.endswith(".mtl"):  # trimesh passes over pictures that it cannot open
-            try:
+        try:  # trimesh says nothing of what it cannot open
+            content = _read(self.file, self.names[path])
+            if not path.endswith(".mtl"):
                 Image.open(io.BytesIO(content)).close()
-            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-                self.missing.add(f"{asked} (damaged)")
-                raise
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            self.missing.add(f"{asked} (damaged or too large)")
+            raise
         return content
 
 
@@ -279,6 +286,8 @@ def _checked(image: Image.Image, model: FurnitureModel) -> Image.Image | None:
     try:
         if image.width * image.height > MAX_INPUT_PIXELS:
             raise ValueError(f"{image.width} x {image.height} pixels")
+        if image.format not in (*FORMATS, "MPO"):  # MPO: JPEG, of some cameras
+            raise ValueError(f"of the format {image.format}")
         picture = image.convert("RGBA")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         log.warning("%s: a texture cannot be read (%s)", model.uid, error)

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import csv
 import io
+import struct
+import tracemalloc
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +148,7 @@ def test_textures_that_are_missing_torn_or_outside_are_reported_and_left_out(
         assert looks[name].baseColorFactor[channel] == 255
     assert "secret.png" in caplog.text
     assert "gone.png" in caplog.text
-    assert "torn.png (damaged)" in caplog.text
+    assert "torn.png (damaged" in caplog.text
     assert "a texture cannot be read" in caplog.text
 
 
@@ -174,6 +177,61 @@ def test_a_member_that_grows_too_large_is_refused(archive: Path, monkeypatch: py
     monkeypatch.setattr(furniture, "LARGEST_MEMBER", 500)
     with pytest.raises(ValueError, match="more than 500"):
         load_furniture(lamp)
+
+
+def test_an_archive_that_lies_about_sizes_takes_no_more_memory(archive: Path):
+    size, lie = 2**26, 1000
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a.obj", bytes(size))
+    raw = archive.read_bytes()
+    assert raw.count(struct.pack("<I", size)) == 2
+    archive.write_bytes(raw.replace(struct.pack("<I", size), struct.pack("<I", lie)))
+    tracemalloc.start()
+    try:
+        with zipfile.ZipFile(archive) as file, pytest.raises(ValueError, match="damaged"):
+            furniture._read(file, "a.obj")
+        assert tracemalloc.get_traced_memory()[1] < size / 8
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_unpacks_without_limits_is_refused(archive: Path):
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_BZIP2) as file:
+        file.writestr("a.obj", bytes(1000))
+    with zipfile.ZipFile(archive) as file, pytest.raises(ValueError, match="than by deflate"):
+        furniture._read(file, "a.obj")
+
+
+def test_a_catalogue_with_any_byte_damaged_does_not_stop_the_list(tmp_path: Path):
+    path = tmp_path / "a.sh3f"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr(CATALOGUE, CATALOGUE_TEXT.encode("latin-1"))
+    raw = path.read_bytes()
+    for place in range(len(raw)):
+        for value in (0, 0x7F, 0xFF):
+            path.write_bytes(raw[:place] + bytes([value]) + raw[place + 1 :])
+            list_models(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["gone.png", "gone.mtl"])
+def test_pictures_that_would_start_other_programs_are_not_decoded(
+    archive: Path, caplog: pytest.LogCaptureFixture, name: str
+):
+    postscript = io.BytesIO()
+    Image.new("RGB", (8, 4)).save(postscript, "EPS")
+    with zipfile.ZipFile(archive, "a") as file:
+        file.writestr("test/eps.obj", obj(["drawn"]).replace("look.mtl", "eps.mtl"))
+        file.writestr("test/eps.mtl", f"newmtl drawn\nKd 1 0 0\nmap_Kd {name}\n")
+        file.writestr(f"test/{name}", postscript.getvalue())
+    model = replace(model_of(archive, "lamp/lamp.obj"), member="test/eps.obj")
+    (part,) = load_furniture(model).geometry.values()
+    assert part.visual.material.baseColorTexture is None
+    assert "of the format EPS" in caplog.text
+
+
+def test_names_outside_the_first_plane_are_read_and_halves_of_them_written(tmp_path: Path):
+    assert furniture._unescape(r"\ud83e\ude91 \u20ac") == "\U0001fa91 €"
+    assert furniture._unescape(r"half \ud83e").encode() == "half \ufffd".encode()
 
 
 def test_what_is_flat_grey_or_huge_is_left_out(archive: Path, monkeypatch: pytest.MonkeyPatch):
