@@ -211,6 +211,7 @@ def run_script(main: Callable[[list[str] | None], None]) -> None:
     if sys.stderr is None:  # closed by whoever started this
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - stays open until the end
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("trimesh").setLevel(logging.WARNING)  # it tells of every mesh that it cuts
     # Read by torch when it is first imported: operators that Apple's GPU lacks run on its CPU.
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
     with suppress(ValueError):  # outside the main thread; SIGTERM cleans up as Ctrl-C does

@@ -30,7 +30,7 @@ import numpy as np
 from tqdm import tqdm
 
 from multiview.packages import need
-from multiview.runtime import atomic_write, run_script
+from multiview.runtime import atomic_write, file_lock, run_script
 from rendering.cast_object import cast_object
 from rendering.furniture import FurnitureModel, list_models, load_furniture, why_unsuitable
 from rendering.plan import ViewSettings
@@ -145,7 +145,7 @@ def render_subject(subject: Subject, out: Path, size: int, meshes: bool) -> Outc
         folders = [(out / name / subject.uid, views) for name, views in view_sets(size).items()]
         cast_object(scene, folders, subject.uid, f"{subject.uid} {RECIPE}")
     except (ValueError, OSError) as error:  # of a model that is damaged, or a full disk
-        return Outcome(subject.uid, error=f"{error}".splitlines()[0])
+        return Outcome(subject.uid, error=" ".join(str(error).split()) or type(error).__name__)
     return Outcome(subject.uid)
 
 
@@ -157,11 +157,13 @@ def render_set(
     Raises:
         ValueError: the tree was rendered with other settings.
     """
-    out.mkdir(parents=True, exist_ok=True)
     sets = view_sets(size)
-    settings = {name: asdict(views) for name, views in sets.items()}
+    settings: dict[str, object] = {name: asdict(views) for name, views in sets.items()}
+    if meshes:  # so that objects that are held out never get among those that are trained on
+        settings["held_out"] = True
     check_settings(out, {"recipe": RECIPE, **settings})
-    listed = set(read_uid_set(out / UID_SET)) if (out / UID_SET).exists() else set()
+    add_to_uid_set(out, sets, [])  # what was removed is made again
+    listed = set(read_uid_set(out / UID_SET))
     todo = [subject for subject in subjects if subject.uid not in listed]
     work = partial(render_subject, out=out, size=size, meshes=meshes)
     outcomes: list[Outcome] = []
@@ -180,7 +182,10 @@ def render_set(
     finally:
         count = add_to_uid_set(out, sets, unlisted)
         failures = [(outcome.uid, outcome.error) for outcome in outcomes if outcome.error]
-        with atomic_write(out / FAILURES) as path, path.open("w", newline="") as file:
+        with (
+            atomic_write(out / FAILURES) as path,
+            path.open("w", newline="", encoding="utf-8") as file,
+        ):
             csv.writer(file).writerows([("uid", "error"), *failures])
     left_out = sum(bool(outcome.left_out) for outcome in outcomes)
     log.info("%s lists %d objects; %d were left out (flat, of one colour or too large), %d failed",
@@ -233,7 +238,10 @@ def main(argv: list[str] | None = None) -> None:
     subjects = toys(args.toys, args.held_out)
     if args.furniture is not None:
         subjects += real_objects(args.furniture, args.variants, args.held_out)
-    if render_set(subjects, args.output, args.size, args.held_out, args.workers):
+    args.output.mkdir(parents=True, exist_ok=True)
+    with file_lock(args.output / UID_SET, wait=False):
+        failed = render_set(subjects, args.output, args.size, args.held_out, args.workers)
+    if failed:
         sys.exit(1)
 
 

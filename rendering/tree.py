@@ -37,7 +37,7 @@ def check_settings(out: Path, settings: dict[str, object]) -> None:
         raise ValueError(f"{path}: damaged ({error}); remove it if you know better") from error
     if changed:
         said = ", ".join(f"{n} {recorded.get(n)}, not {settings.get(n)}" for n in changed)
-        raise ValueError(f"{out} was rendered with {said}; give the same, or another --out")
+        raise ValueError(f"{out} was rendered with {said}; give the same, or another folder")
 
 
 def read_uid_set(path: Path) -> list[str]:

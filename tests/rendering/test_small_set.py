@@ -2,6 +2,10 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -14,9 +18,11 @@ pytest.importorskip("manifold3d", reason="pip install -r requirements-demo.txt")
 
 from ldm.data import FolderSource, read_meta
 from ldm.data_loader import DataConfig, make_loader, open_source
+from multiview.runtime import file_lock
 from rendering import small_set
 from rendering.small_set import HELD_OUT_SEED, is_held_out, main, real_objects, toys
 from rendering.tree import read_uid_set
+from tests.conftest import ROOT
 
 CUBE = """mtllib cube.mtl
 v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nv 0 0 1\nv 1 0 1\nv 1 1 1\nv 0 1 1
@@ -73,6 +79,37 @@ def test_a_second_run_makes_only_what_is_missing(tmp_path: Path, monkeypatch):
     assert len(read_uid_set(tmp_path / "uid_set.pkl")) == 3
 
 
+def test_what_was_removed_is_made_again(tmp_path: Path):
+    make(tmp_path, "--toys", "2")
+    shutil.rmtree(tmp_path / "input" / "toy-0000000001")
+    make(tmp_path, "--toys", "2")
+    assert len(read_uid_set(tmp_path / "uid_set.pkl")) == 2
+    assert (tmp_path / "input" / "toy-0000000001" / "015.png").is_file()
+
+
+def test_one_process_at_a_time_writes_a_set(tmp_path: Path):
+    with (
+        file_lock(tmp_path / "uid_set.pkl"),
+        pytest.raises(OSError, match="another process is writing there"),
+    ):
+        make(tmp_path, "--toys", "1")
+
+
+def test_an_error_without_a_message_stops_no_other_object(tmp_path: Path, monkeypatch):
+    real = small_set.make_toy
+
+    def fail(seed: int) -> object:
+        if seed == 0:
+            raise ValueError
+        return real(seed)
+
+    monkeypatch.setattr(small_set, "make_toy", fail)
+    with pytest.raises(SystemExit):
+        make(tmp_path, "--toys", "2")
+    assert read_uid_set(tmp_path / "uid_set.pkl") == ["toy-0000000001"]
+    assert "toy-0000000000,ValueError" in (tmp_path / "failures.csv").read_text()
+
+
 def test_two_processes_make_the_same_set(tmp_path: Path):
     make(tmp_path / "one", "--toys", "2")
     make(tmp_path / "two", "--toys", "2", "--workers", "2")
@@ -124,8 +161,26 @@ def test_models_that_are_damaged_are_reported_and_the_others_made(tmp_path: Path
     assert not np.array_equal(np.asarray(Image.open(first)), np.asarray(Image.open(second)))
 
 
-def test_sets_of_other_sizes_are_not_mixed(tmp_path: Path):
+def test_the_log_is_of_this_project_only(tmp_path: Path):
+    """trimesh tells of every mesh whose faces it cuts into triangles."""
+    names = [f"box{n}" for n in range(30)]
+    held_out = next(name for name in names if is_held_out(f"blendswap-cc-0-{name}"))
+    folder = make_furniture(tmp_path / "f", {held_out: CUBE})
+    flags = ["--output", "set", "--furniture", str(folder), "--size", "16", "--workers", "1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "rendering.small_set", "--held_out", *flags],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "lists 1 objects" in done.stderr
+    assert "triangulating" not in done.stderr
+
+
+def test_sets_of_other_sizes_are_not_mixed_nor_what_is_held_out(tmp_path: Path):
     make(tmp_path, "--toys", "1")
+    with pytest.raises(ValueError, match="held_out None, not True"):
+        make(tmp_path, "--toys", "1", "--held_out")
+    assert not (tmp_path / "mesh").exists()
     with pytest.raises(ValueError, match="was rendered with"):
         make(tmp_path, "--toys", "1", "--size", "24")
 
