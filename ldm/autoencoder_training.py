@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 PREFIX = "first_stage_model."
 """Of the autoencoder's names in a checkpoint of the whole model."""
 FIRST_LOG_VARIANCE = -6.0
+TOGETHER = 16
+"""Images that are encoded at once when the latents are normalised; bounds the memory."""
 LAST = "last.ckpt"
 RESULT = "autoencoder.ckpt"
 
@@ -65,6 +67,10 @@ class AutoencoderStepConfig:
 
     def __post_init__(self) -> None:
         check_positive(self)
+        if not self.learning_rate > 0:
+            raise ValueError(f"step.learning_rate must be above 0, got {self.learning_rate}")
+        if not self.kl_weight >= 0:
+            raise ValueError(f"step.kl_weight must not be negative, got {self.kl_weight}")
 
 
 @dataclass(frozen=True)
@@ -157,9 +163,11 @@ def begin_linear(autoencoder: Autoencoder, images: Tensor) -> None:
 @torch.no_grad()
 def normalise_latents(autoencoder: Autoencoder, images: Tensor) -> None:
     """Give every latent channel of the images mean 0 and variance 1; decoding stays the same."""
-    posterior = autoencoder.encode(images)
-    mean = posterior.mean.mean(dim=(0, 2, 3))
-    std = (posterior.mean.var(dim=(0, 2, 3)) + posterior.std.square().mean(dim=(0, 2, 3))).sqrt()
+    posteriors = [autoencoder.encode(some) for some in images.split(TOGETHER)]
+    latents = torch.cat([posterior.mean for posterior in posteriors])
+    variance = torch.cat([posterior.std.square() for posterior in posteriors])
+    mean = latents.mean(dim=(0, 2, 3))
+    std = (latents.var(dim=(0, 2, 3)) + variance.mean(dim=(0, 2, 3))).sqrt()
     channels = len(mean)
     out, back = autoencoder.quant_conv, autoencoder.post_quant_conv
     assert out.bias is not None
@@ -230,15 +238,16 @@ class AutoencoderTraining:
         """
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-            seed, model = state["seed"], state["model"]
+            own = state["seed"] == self.seed and state["model"] == asdict(self.config.model)
+            if own:
+                self.autoencoder.load_state_dict(state["autoencoder"])
+                self.optimizer.load_state_dict(state["optimizer"])
+                self.step, data = state["step"], state["data"]
         except Exception as error:  # what damaged files raise has no common base
             raise ValueError(f"{path}: no checkpoint of such a training, or damaged") from error
-        if seed != self.seed or model != asdict(self.config.model):
+        if not own:
             raise ValueError(f"{path}: is of another seed, or of an autoencoder of other sizes")
-        self.autoencoder.load_state_dict(state["autoencoder"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step = state["step"]
-        return state["data"]
+        return data
 
 
 def _endless(loader: TrainingLoader) -> Iterator[TrainingBatch]:
@@ -288,22 +297,25 @@ def run_steps(
 ) -> None:
     """Make the steps that are left, with reports and checkpoints between them."""
     config = training.config.step
-    batches, since = _endless(loader), time.monotonic()
+    batches, reported, since = _endless(loader), training.step, time.monotonic()
     bar = tqdm(total=config.max_steps, initial=training.step, disable=not sys.stderr.isatty())
-    while training.step < config.max_steps and stop.signal is None:
+    for step in range(training.step + 1, config.max_steps + 1):
         values = training.advance(next(batches))
         bar.update()
-        due = training.step >= config.max_steps or stop.signal is not None
-        if due or training.step % config.report_every == 0:
-            pace = (time.monotonic() - since) / config.report_every
-            since = time.monotonic()
-            report.write(json.dumps({"step": training.step, **values, "seconds": pace}) + "\n")
+        ends = step == config.max_steps or stop.signal is not None  # asked once: then it is saved
+        if ends or step % config.report_every == 0:
+            now = time.monotonic()
+            pace = (now - since) / (step - reported)
+            reported, since = step, now
+            report.write(json.dumps({"step": step, **values, "seconds": pace}) + "\n")
             report.flush()
-            log.info("step %d of %d: PSNR %.1f dB, KL %.2f, %.2f s a step", training.step,
+            log.info("step %d of %d: PSNR %.1f dB, KL %.2f, %.2f s a step", step,
                      config.max_steps, values["psnr"], values["divergence"], pace)  # fmt: skip
-        if due or training.step % config.save_every == 0:
+        if ends or step % config.save_every == 0:
             with atomic_write(folder / LAST) as path:
                 torch.save(training.state(loader.state_dict()), path)
+        if ends:
+            break
     bar.close()
 
 

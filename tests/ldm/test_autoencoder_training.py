@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from ldm.autoencoder_training import (
     losses,
     normalise_latents,
     pick_views,
+    run_steps,
 )
 from ldm.config import GenerateConfig
 from ldm.finetune import fresh_model, take_weights
@@ -181,12 +183,76 @@ def _dies_at(step: int):
     return advance_or_die
 
 
+class Pieces:
+    """A training whose steps take a second each; a signal may come while a step is reported."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, signal_at: int = 0) -> None:
+        self.now, self.signal_at, self.step = 100.0, signal_at, 0
+        self.config = AutoencoderTrainConfig(
+            step=AutoencoderStepConfig(max_steps=7, report_every=5, save_every=100)
+        )
+        self.signal: int | None = None
+        self.lines: list[dict[str, float]] = []
+        monkeypatch.setattr("ldm.autoencoder_training.time", SimpleNamespace(monotonic=self.clock))
+
+    def __iter__(self):
+        return iter(range(100))
+
+    def clock(self) -> float:
+        return self.now
+
+    def advance(self, batch: int) -> dict[str, float]:
+        self.now, self.step = self.now + 1, self.step + 1
+        return {"error": 0.0, "divergence": 0.0, "psnr": 0.0}
+
+    def state(self, data: object) -> dict[str, int]:
+        return {"step": self.step}
+
+    def state_dict(self) -> None:
+        return None
+
+    def write(self, line: str) -> None:
+        self.lines.append(json.loads(line))
+        self.signal = 2 if self.step == self.signal_at else self.signal
+
+    def flush(self) -> None:
+        return None
+
+    def run(self, folder: Path) -> int:
+        run_steps(self, self, folder, self, self)  # type: ignore[arg-type]
+        return torch.load(folder / "last.ckpt")["step"]
+
+
+def test_a_signal_between_two_steps_ends_the_training_with_a_checkpoint(tmp_path, monkeypatch):
+    pieces = Pieces(monkeypatch, signal_at=5)
+    assert pieces.run(tmp_path) == pieces.step == 6
+
+
+def test_the_seconds_of_a_step_are_those_since_the_last_report(tmp_path, monkeypatch):
+    pieces = Pieces(monkeypatch)
+    assert pieces.run(tmp_path) == 7
+    assert [(line["step"], line["seconds"]) for line in pieces.lines] == [(5, 1.0), (7, 1.0)]
+
+
+def test_latents_are_normalised_with_few_images_in_memory(monkeypatch):
+    autoencoder, counts = Autoencoder(SMALL), []
+    encode = autoencoder.encode
+    monkeypatch.setattr(autoencoder, "encode", lambda x: counts.append(len(x)) or encode(x))
+    normalise_latents(autoencoder, torch.rand(40, 3, 16, 16))
+    assert sum(counts) == 40
+    assert max(counts) <= 16
+
+
 def test_what_is_there_is_not_overwritten_and_other_sizes_not_resumed(tmp_path, data):
     train_autoencoder.main(flags(tmp_path, data))
     with pytest.raises(FileExistsError, match="--resume"):
         train_autoencoder.main(flags(tmp_path, data))
     with pytest.raises(ValueError, match="of other sizes"):
         train_autoencoder.main([*flags(tmp_path, data, "model.res_blocks=2"), "--resume"])
+    state = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    torch.save({"seed": state["seed"], "model": state["model"]}, tmp_path / "last.ckpt")
+    with pytest.raises(ValueError, match=r"last\.ckpt: .*damaged"):
+        train_autoencoder.main([*flags(tmp_path, data), "--resume"])
     (tmp_path / "last.ckpt").write_bytes(b"damaged")
     with pytest.raises(ValueError, match=r"last\.ckpt: .*damaged"):
         train_autoencoder.main([*flags(tmp_path, data), "--resume"])
@@ -195,5 +261,8 @@ def test_what_is_there_is_not_overwritten_and_other_sizes_not_resumed(tmp_path, 
 def test_sizes_that_cannot_be_are_refused(data, tmp_path):
     with pytest.raises(ValueError, match="image_size must be a multiple of 2"):
         train_autoencoder.main(flags(tmp_path, data, "image_size=15"))
+    for wrong in ("learning_rate=-1", "learning_rate=.nan", "kl_weight=-1"):
+        with pytest.raises(ValueError, match=wrong.partition("=")[0]):
+            train_autoencoder.main(flags(tmp_path, data, f"step.{wrong}"))
     with pytest.raises(ValueError, match=r"step\.views is 18"):
         train_autoencoder.main(flags(tmp_path, data, "step.views=18"))
