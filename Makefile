@@ -48,8 +48,10 @@ demo-model: $(VENV)/.train $(VENV)/.demo $(VENV)/.eval
 	$(BIN)/python -m rendering.small_set --output $(DEMO)/held-out --toys 32 --held_out \
 	  $(if $(FURNITURE),--furniture $(FURNITURE))
 	test -f $(DEMO)/autoencoder/autoencoder.ckpt || \
-	  $(BIN)/python train_autoencoder.py -o $(DEMO)/autoencoder --resume
-	$(BIN)/python train_syncdreamer.py -b configs/demo-train.yaml -l $(DEMO)/logs -c $(DEMO)/models \
+	  $(BIN)/python train_autoencoder.py -o $(DEMO)/autoencoder --resume \
+	    --set data.source=$(DEMO)/train
+	$(BIN)/python train_syncdreamer.py -b configs/demo-train.yaml --set data.source=$(DEMO)/train \
+	  -l $(DEMO)/logs -c $(DEMO)/models \
 	  $$(test -f $(DEMO)/models/demo-train/last.ckpt && echo --resume || \
 	     echo --finetune_from $(DEMO)/autoencoder/autoencoder.ckpt)
 	rm -f $(DEMO)/syncdreamer-demo.safetensors

@@ -15,6 +15,7 @@ import argparse
 import json
 import logging
 import math
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,7 @@ KINDS = {"toy": "generated", "": "real"}
 MEAN_OF = 500
 """Training objects whose images are averaged."""
 DEGREES_A_VIEW = 22.5
+MESH = "mesh.ply"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -118,6 +120,20 @@ def make_strip(model: SyncDreamer, item: TrainingItem, args: argparse.Namespace)
     )  # fmt: skip
 
 
+def keep_strip(strip: np.ndarray, path: Path, mesh: Path) -> None:
+    """Write a strip; a mesh that was made of another one is removed."""
+    import numpy as np
+    from PIL import Image
+
+    if path.exists():
+        with Image.open(path) as former:
+            if np.array_equal(np.asarray(former), strip):
+                return
+    mesh.unlink(missing_ok=True)
+    with atomic_write(path) as temporary:
+        Image.fromarray(strip).save(temporary)
+
+
 def score(
     model: SyncDreamer, item: TrainingItem, mean: np.ndarray, args: argparse.Namespace
 ) -> dict[str, Any]:
@@ -141,8 +157,8 @@ def score(
         without = make_strip(model, item, args)
     folder = args.output / "strips"
     folder.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(strip).save(folder / f"{item.uid}.png")
-    truth = np.concatenate(list(true * 255), axis=1).astype(np.uint8)
+    keep_strip(strip, folder / f"{item.uid}.png", args.output / "meshes" / item.uid / MESH)
+    truth = np.concatenate(list(item.target_images.numpy().transpose(0, 2, 3, 1)), axis=1)
     both = np.concatenate([truth, strip, without], axis=0)
     Image.fromarray(both).save(folder / f"{item.uid}-compared.png")
     return {
@@ -165,15 +181,19 @@ def mesh_iou(item: TrainingItem, args: argparse.Namespace) -> float:
     from renderer.reconstruction import Options, reconstruct
 
     folder = args.output / "meshes" / item.uid
-    mesh = folder / "mesh.ply"
+    mesh = folder / MESH
     if not mesh.exists():
         config = load_renderer_config(Path("configs/neus.yaml"), "fast")
         options = Options(args.seed, torch.device("cpu"), "fast", overwrite=True)
         try:
-            reconstruct(args.output / "strips" / f"{item.uid}.png", folder, config, options)
+            strip = args.output / "strips" / f"{item.uid}.png"
+            outcome = reconstruct(strip, folder, config, options)
         except ValueError as error:
             log.warning("%s: %s", item.uid, error)
             return 0.0
+        if outcome.stopped_by is not None:  # what a signal ended early is no result
+            mesh.unlink()
+            sys.exit(128 + outcome.stopped_by)
     view = input_view(item.uid, len(item.target_images))
     true = to_render_frame(read_mesh(args.data / "mesh" / f"{item.uid}.ply"), DEGREES_A_VIEW * view)
     return volume_iou(read_mesh(mesh), true)
