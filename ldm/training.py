@@ -24,7 +24,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ldm.data import ValidationImage, read_validation_set
 from ldm.data_loader import open_source
-from ldm.finetune import fresh_model, take_weights
+from ldm.finetune import FIRST_LAYER, fresh_model, take_weights
 from ldm.model import SyncDreamer
 from ldm.train_config import REQUIREMENTS, TrainConfig, TrainOptions
 from ldm.training_conduct import LAST, Conduct
@@ -87,7 +87,11 @@ def check_resumable(path: Path, config: TrainConfig, seed: int) -> None:
 
 
 def check_same_training(path: Path, then: dict[str, Any], now: dict[str, Any]) -> None:
-    """Refuse what a resumed training cannot change of its settings; say what it does change."""
+    """Refuse what a resumed training cannot change of its settings; say what it does change.
+
+    Settings that were not there yet when the checkpoint was written had their present defaults.
+    """
+    then = completed(then, asdict(TrainConfig()))
     if then["model"] != now["model"]:
         raise ValueError(f"{path}: the sizes of its model are not those of the configuration")
     for part, key in FIXED:
@@ -102,6 +106,16 @@ def check_same_training(path: Path, then: dict[str, Any], now: dict[str, Any]) -
             if then.get(part, {}).get(key) != value:
                 log.warning("resumed with %s.%s = %s, it was %s",
                             part, key, value, then.get(part, {}).get(key))  # fmt: skip
+
+
+def completed(recorded: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """Fill in what is not recorded, in nested settings too."""
+    both = {
+        name: completed(value, defaults[name])
+        for name, value in recorded.items()
+        if isinstance(value, dict) and isinstance(defaults.get(name), dict)
+    }
+    return {**defaults, **recorded, **both}
 
 
 def choose_precision(config: TrainConfig, device: str) -> Any:
@@ -219,6 +233,9 @@ def start_network(config: TrainConfig, options: TrainOptions) -> SyncDreamer:
         log.info("%s", line)
     if any(name.startswith("first_stage_model.") for name in start.fresh):
         log.warning("the autoencoder has random weights, which are never trained")
+    if FIRST_LAYER in start.fresh and not config.optimizer.finetune_unet:
+        log.warning("the UNet has random weights, most of which are never trained "
+                    "(optimizer.finetune_unet)")  # fmt: skip
     return network
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import random
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +28,10 @@ from ldm.autoencoder import Autoencoder
 from ldm.checkpoint import empty_model, load_model
 from ldm.config import SyncDreamerConfig
 from ldm.data_loader import open_source
+from ldm.finetune import fresh_model
 from ldm.optimizer import OptimizerConfig, warmup
 from ldm.train_config import TrainConfig, TrainOptions
-from ldm.training import train
+from ldm.training import check_same_training, start_network, train
 from ldm.training_module import SyncDreamerTraining
 from multiview.runtime import load_config
 from tests.conftest import ROOT, SHARED, needs_shared
@@ -379,6 +382,37 @@ def test_there_must_be_something_to_resume_from(run: SmallRun, caplog):
 def test_another_training_is_not_gone_on_with(finished, caplog, settings, message):
     flags = finished.flags(*finished.settings)
     assert message in failure(finished, caplog, "--resume", *settings, flags=flags)
+
+
+def test_a_training_of_before_a_setting_was_there_goes_on_with_its_default(caplog):
+    now = asdict(TrainConfig())
+    then = copy.deepcopy(now)
+    for name in ("prediction", "image_encoder"):
+        del then["model"][name]
+    for part, name in (("unet", "groups"), ("autoencoder", "groups"), ("volume", "input_view")):
+        del then["model"][part][name]
+    del then["optimizer"]["decay_steps"]
+    check_same_training(Path("last.ckpt"), then, now)
+    assert not caplog.messages
+    now["model"]["volume"]["input_view"] = True
+    with pytest.raises(ValueError, match="the sizes of its model"):
+        check_same_training(Path("last.ckpt"), then, now)
+
+
+@pytest.mark.parametrize("finetune_unet", [False, True])
+def test_a_frozen_unet_of_random_weights_is_warned_of(
+    small_config: SyncDreamerConfig, tmp_path: Path, caplog, finetune_unet: bool
+):
+    small = replace(small_config, image_encoder="none")
+    state = fresh_model(small, seed=0).state_dict()
+    own = {name: value for name, value in state.items() if name.startswith("first_stage_model.")}
+    torch.save({"state_dict": own}, tmp_path / "autoencoder.ckpt")
+    config = TrainConfig(model=small, optimizer=OptimizerConfig(finetune_unet=finetune_unet))
+    options = TrainOptions("x", tmp_path, tmp_path, 0, tmp_path / "autoencoder.ckpt", False, (),
+                           "cpu", 1)  # fmt: skip
+    start_network(config, options)
+    assert ("the UNet has random weights" in caplog.text) == (not finetune_unet)
+    assert "the autoencoder has random weights" not in caplog.text
 
 
 def test_other_settings_are_said_when_they_change_on_the_way(finished, caplog):
