@@ -357,7 +357,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> None:
     """Write the table of models."""
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.credits.is_dir() or not args.credits.absolute().parent.is_dir():  # before all the work
+        parser.error(f"--credits {args.credits}: expected a file in a folder that is there")
     found = list_models(args.furniture)
     chosen = list(suitable(found))
     write_credits(args.credits, chosen)

@@ -249,6 +249,16 @@ def test_what_is_flat_grey_or_huge_is_left_out(archive: Path, monkeypatch: pytes
     assert why_unsuitable(lamp) == "72 faces"
 
 
+@pytest.mark.parametrize("credits", ["", "missing/credits.csv"])
+def test_a_table_that_cannot_be_written_is_refused_before_models_are_read(
+    archive: Path, tmp_path: Path, credits: str, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(SystemExit) as end:
+        main([f"--furniture={tmp_path}", f"--credits={tmp_path / credits}"])
+    assert end.value.code == 2
+    assert "a folder that is there" in capsys.readouterr().err
+
+
 def test_a_folder_without_archives_is_refused(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=r"no \.sh3f archive"):
         list_models(tmp_path)
