@@ -42,15 +42,17 @@ eval: $(VENV)/.eval
 train: $(VENV)/.train
 	@echo "train_syncdreamer.py can be run with $(BIN)/python; README.md has the command."
 
+# Real objects that cannot be read are listed in failures.csv; the others are trained on.
 demo-model: $(VENV)/.train $(VENV)/.demo $(VENV)/.eval
-	$(BIN)/python -m rendering.small_set --output $(DEMO)/train --toys 8000 \
+	-$(BIN)/python -m rendering.small_set --output $(DEMO)/train --toys 8000 \
 	  $(if $(FURNITURE),--furniture $(FURNITURE) --variants 4)
-	$(BIN)/python -m rendering.small_set --output $(DEMO)/held-out --toys 32 --held_out \
+	-$(BIN)/python -m rendering.small_set --output $(DEMO)/held-out --toys 32 --held_out \
 	  $(if $(FURNITURE),--furniture $(FURNITURE))
 	test -f $(DEMO)/autoencoder/autoencoder.ckpt || \
 	  $(BIN)/python train_autoencoder.py -o $(DEMO)/autoencoder --resume \
 	    --set data.source=$(DEMO)/train
 	$(BIN)/python train_syncdreamer.py -b configs/demo-train.yaml --set data.source=$(DEMO)/train \
+	  --set run.cache=$(DEMO)/cache \
 	  -l $(DEMO)/logs -c $(DEMO)/models \
 	  $$(test -f $(DEMO)/models/demo-train/last.ckpt && echo --resume || \
 	     echo --finetune_from $(DEMO)/autoencoder/autoencoder.ckpt)

@@ -106,10 +106,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def choose_model(args: argparse.Namespace) -> None:
     """Fill in the weights and their configuration where the flags do not name both."""
 
-    def found(name: str) -> Path:
+    def found(name: str | Path) -> Path:
         """A file of the project is found from any folder."""
-        return Path(name) if Path(name).exists() else Path(__file__).parent / name
+        own = Path(__file__).parent / name
+        return own if own.exists() and not Path(name).exists() else Path(name)
 
+    for name in ("cfg", "ckpt"):
+        if getattr(args, name) is not None:
+            setattr(args, name, found(getattr(args, name)))
     if args.ckpt is None:
         published = next((p for p in map(found, PUBLISHED_CKPTS) if p.exists()), None)
         small = args.cfg is not None and args.cfg.name == Path(DEMO_CFG).name

@@ -60,7 +60,9 @@ def test_a_flag_for_one_of_the_two_decides_the_other(project, caplog):
 def test_files_of_the_project_are_found_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     args = generate.parse([*REQUIRED, "--cfg", "configs/syncdreamer.yaml", "--ckpt", "x.ckpt"])
-    assert args.cfg == Path("configs/syncdreamer.yaml")
+    assert args.cfg == ROOT / "configs" / "syncdreamer.yaml"
+    args = generate.parse([*REQUIRED, "--cfg", "configs/mine.yaml", "--ckpt", "x.ckpt"])
+    assert args.cfg == Path("configs/mine.yaml")  # the message names it as it was given
     args = generate.parse([*REQUIRED, "--ckpt", "x.ckpt"])
     assert args.cfg == ROOT / "configs" / "syncdreamer.yaml"
 
