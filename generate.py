@@ -47,6 +47,16 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
         return action.help if action.default is None else super()._get_help_string(action)
 
 
+def crop_size(text: str) -> int | str:
+    """Read a crop size, for argparse: a number of pixels, or "auto"."""
+    if text == "auto":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number and not auto") from None
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser; nothing heavy is imported for it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
@@ -68,9 +78,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="degrees that the input's camera looks down, useful from -10 to 40; one or one "
         "for each input (a folder's by name)")  # fmt: skip
     add("--sample_num", type=int, default=4, help="samples of each input")
-    add("--crop_size", type=int, default=-1,
+    add("--crop_size", type=crop_size, default=-1,
         help="scale the object's longer side to this many of 256 pixels (try 200, else 180 or "
-        "150); -1 takes the picture as it is")  # fmt: skip
+        "150); auto chooses, as in renders to train on; -1 takes the picture as it is")  # fmt: skip
     add("--cfg_scale", type=float, help=f"guidance scale; 1 is none {OF_MODEL.format(2.0)}")
     add("--batch_view_num", type=int, default=8, help="views denoised at once; bounds the memory")
     add("--seed", type=int, default=6033, help="of sample 0; sample k has seed + k")
@@ -93,11 +103,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     choose_model(args)
     for name, (low, high) in LIMITS.items():
         values = getattr(args, name)
-        if values is None:
+        if values is None or values == "auto":
             continue
         for value in values if isinstance(values, list) else [values]:
             if not (low <= value <= high or (name == "crop_size" and value == -1)):
-                also = "-1 or " if name == "crop_size" else ""
+                also = "auto, -1 or " if name == "crop_size" else ""
                 parser.error(f"--{name} must be {also}from {low} to {high}, got {value}")
     warn_of_doubtful(args)
     return args

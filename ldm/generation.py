@@ -31,7 +31,13 @@ from ldm.results import (
 )
 from ldm.sampler import SamplerConfig
 from ldm.weights_file import read_state
-from multiview.images import prepare_image, to_uint8, views_to_strip
+from multiview.images import (
+    CropSize,
+    prepare_image,
+    resolve_crop_size,
+    to_uint8,
+    views_to_strip,
+)
 from multiview.runtime import peak_memory
 
 log = logging.getLogger(__name__)
@@ -44,7 +50,7 @@ class GenerateOptions:
     Attributes:
         checkpoint: the weights.
         output: folder of the results.
-        crop_size: see `multiview.images.frame_object`.
+        crop_size: see `multiview.images.resolve_crop_size`.
         sample_num: samples of each input.
         seed: of sample 0; sample k has seed + k.
         sampler: settings of the reverse process.
@@ -58,7 +64,7 @@ class GenerateOptions:
 
     checkpoint: Path
     output: Path
-    crop_size: int
+    crop_size: CropSize
     sample_num: int
     seed: int
     sampler: SamplerConfig
@@ -142,16 +148,22 @@ def generate(
         raise ValueError(f"--dtype tf32 is for CUDA devices, this is {options.device}")
     size = config.cameras.image_size
     sources = collect_inputs(paths, elevations_deg, options.output)
-    pixels = {source: prepare_image(source.path, options.crop_size, size) for source in sources}
+    crops = {source: resolve_crop_size(source.path, options.crop_size) for source in sources}
+    pixels = {source: prepare_image(source.path, crops[source], size) for source in sources}
     weights = fingerprint(read_state(options.checkpoint))
     settings = {
-        "crop_size": options.crop_size,
         **asdict(options.sampler),
         "dtype": options.dtype,
         "weights": weights,
         "config": hashlib.sha256(repr(config).encode()).hexdigest()[:16],
     }
-    samples = plan_samples(sources, settings, options.sample_num, options.seed)
+    samples = [
+        sample
+        for source, crop_size in crops.items()
+        for sample in plan_samples(
+            [source], {"crop_size": crop_size, **settings}, options.sample_num, options.seed
+        )
+    ]
     refuse_conflicts(samples)
     if not options.overwrite:
         for sample in samples:

@@ -163,6 +163,7 @@ def imported_by(paths: list[Path]) -> set[str]:
         (["--crop_size", "257"], "from 1 to 256"),
         (["--crop_size", "0"], "from 1 to 256"),
         (["--crop_size", "-2"], "from 1 to 256"),
+        (["--crop_size", "large"], "no whole number and not auto"),
         (["--sample_num", "0"], "--sample_num must be from 1"),
         (["--sample_num", "999999999"], "--sample_num must be from 1"),
         (["--sample_num", "-3"], "--sample_num must be from 1"),

@@ -13,6 +13,7 @@ from ldm import generation
 from ldm.generation import GenerateOptions, generate
 from ldm.results import collect_inputs
 from ldm.sampler import SamplerConfig
+from multiview.images import resolve_crop_size
 
 SAMPLER = SamplerConfig(steps=2)
 
@@ -127,6 +128,16 @@ def test_a_run_killed_within_a_sample_leaves_no_half_of_it(
         change(options, sample_num=2, output=options.output.parent / "whole"),
     )
     assert [p.read_bytes() for p in resumed] == [p.read_bytes() for p in whole]
+
+
+def test_a_chosen_crop_size_is_recorded_as_the_number_that_it_is(
+    tiny_config, picture, options, made
+):
+    (path,) = generate(tiny_config, [picture], [20.0], change(options, crop_size="auto"))
+    chosen = json.loads(path.with_suffix(".json").read_text())["settings"]["crop_size"]
+    assert chosen == resolve_crop_size(picture, "auto")
+    generate(tiny_config, [picture], [20.0], change(options, crop_size=chosen))
+    assert made == [5]
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,12 @@ import pytest
 from PIL import Image
 
 from multiview.images import (
+    auto_crop_size,
     composite_on_white,
     frame_object,
     prepare_image,
     read_image,
+    resolve_crop_size,
     save_animation,
     strip_to_views,
     to_uint8,
@@ -54,6 +56,24 @@ def test_the_box_leaves_out_its_last_row_and_column():
     pixels[20, 10:21] = pixels[10:21, 20] = (255, 0, 0, 255)
     framed = np.asarray(frame_object(Image.fromarray(pixels), 200, 256))
     assert framed[..., 0].max() == 0
+
+
+def test_the_crop_size_is_chosen_by_the_aspect_of_the_box():
+    long, compact = Image.new("RGBA", (90, 90)), Image.new("RGBA", (90, 90))
+    long.paste((9, 9, 9, 255), (10, 40, 70, 55))
+    compact.paste((9, 9, 9, 255), (10, 10, 70, 70))
+    assert auto_crop_size(long) == 204
+    assert auto_crop_size(long.rotate(90)) == 204
+    assert auto_crop_size(compact) == auto_crop_size(compact.resize((300, 300))) == 192
+
+
+def test_a_crop_size_can_only_be_chosen_for_an_object_with_an_outline(tmp_path: Path):
+    path = save(Image.new("RGB", (9, 9)), tmp_path / "a.png")
+    assert resolve_crop_size(path, 150) == 150
+    with pytest.raises(ValueError, match=r"a\.png.*no alpha channel"):
+        resolve_crop_size(path, "auto")
+    with pytest.raises(ValueError, match="fully transparent"):
+        auto_crop_size(Image.new("RGBA", (9, 9)))
 
 
 def test_without_a_crop_size_the_whole_picture_is_padded_to_a_square():
