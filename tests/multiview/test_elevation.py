@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from multiview import elevation
+from multiview.elevation import ElevationConfig, ElevationEstimate, estimate_elevation, plot_scores
+
+ONE_DRAFT = ElevationConfig(drafts_at=(15.0,))
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def errors(numbers: range) -> np.ndarray:
+    pytest.importorskip("embreex")
+    pytest.importorskip("manifold3d")
+    from tests.toy_views import toy_views
+
+    found = []
+    for number in numbers:
+        toy = toy_views(number)
+        image = reframed(toy.image, (0.7, 0.9, 1.2, 1.5)[number % 4])
+        estimate = estimate_elevation(image, lambda _, toy=toy: toy.views, ONE_DRAFT)
+        found.append(abs(estimate.elevation_deg - toy.elevation_deg))
+    return np.array(found)
+
+
+def reframed(image: np.ndarray, factor: float) -> np.ndarray:
+    """Another size, at another place of a picture that is not square."""
+    side = round(len(image) * factor)
+    framed = Image.new("RGBA", (2 * side, side + 30))
+    framed.paste(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC), (5, 19))
+    return np.asarray(framed)
+
+
+def test_true_views_tell_the_elevation_of_inputs_however_these_are_framed():
+    assert np.median(errors(range(4))) < 5
+
+
+@pytest.mark.slow
+def test_true_views_tell_the_elevation_of_many_inputs():
+    found = errors(range(100, 124))
+    assert np.median(found) < 3
+    assert np.percentile(found, 90) < 10
+
+
+def test_a_draft_is_made_for_each_elevation_and_equal_ones_give_what_one_gives(monkeypatch):
+    made = []
+
+    def curves(seen, hull, config):
+        return np.stack([np.cos(np.deg2rad(config.candidates() - 17)), np.zeros(21)], axis=1)
+
+    monkeypatch.setattr(elevation, "_curves", curves)
+    monkeypatch.setattr(elevation, "fit_hull", lambda images, config: None)
+    image = np.full((9, 9, 4), 255, np.uint8)
+    estimate = estimate_elevation(image, made.append)
+    assert made == [-10, 0, 10, 20, 30, 40]
+    assert estimate.elevation_deg == pytest.approx(17.0, abs=0.05)
+    np.testing.assert_allclose(estimate.scores, curves(None, None, ElevationConfig())[:, 0])
+    within = np.rad2deg(np.arccos(1 - elevation.FALL))
+    assert estimate.uncertainty_deg == pytest.approx(within, rel=0.05)
+
+
+def test_scores_between_two_drafts_are_mixed_and_beyond_them_the_nearest_counts():
+    curves = np.array([[1.0, 1.0, 1.0, 1.0], [3.0, 3.0, 3.0, 3.0]])
+    mixed = elevation._mixed(curves, np.array([0.0, 10.0]), np.array([-5.0, 2.5, 10.0, 20.0]))
+    np.testing.assert_allclose(mixed, [1.0, 1.5, 3.0, 3.0])
+
+
+def test_the_peak_is_that_of_a_parabola_and_at_the_ends_the_end():
+    places = np.arange(0.0, 10.0, 2.0)
+    assert elevation._peak(places, -((places - 4.7) ** 2)) == pytest.approx(4.7)
+    assert elevation._peak(places, -places) == 0.0
+    assert elevation._peak(places, np.zeros(5)) == 0.0
+
+
+def test_two_peaks_that_are_as_high_make_the_estimate_uncertain():
+    places = np.arange(-10.0, 40.1, 2.5)
+    one = np.exp(-(((places - 20) / 5) ** 2))
+    two = one + np.exp(-(((places + 2.5) / 5) ** 2))
+    assert elevation._half_width(places, one) < 2
+    assert elevation._half_width(places, two) > 10
+
+
+def test_the_curve_is_drawn():
+    places = np.arange(-10.0, 40.1, 2.5)
+    scores = np.exp(-(((places - 20) / 5) ** 2))
+    picture = plot_scores(ElevationEstimate(20.0, 2.0, places, scores, scores, scores))
+    assert picture.size == (480, 240)
+    assert {(192, 48, 32), (31, 95, 168)} <= {c for _, c in picture.getcolors(10**6)}
+
+
+def test_settings_that_make_no_sense_are_refused():
+    for wrong in ({"lowest": 40.0}, {"step": 0.0}, {"drafts_at": ()}, {"drafts_at": (3.0, 1.0)}):
+        with pytest.raises(ValueError, match="must"):
+            ElevationConfig(**wrong)
+
+
+def test_views_without_a_common_volume_are_an_error():
+    views = np.ones((16, 64, 64, 3), np.float32)
+    for k, view in enumerate(views):
+        view[5:12, 5 + 3 * k : 9 + 3 * k] = 0.2
+    with pytest.raises(ValueError, match="no volume in common"):
+        estimate_elevation(np.full((9, 9, 4), 255, np.uint8), lambda _: views, ONE_DRAFT)
