@@ -30,7 +30,9 @@ DISTANCE = 1.5
 PSNR_WEIGHT = 0.05
 """What a dB of colour counts beside an overlap of silhouettes from 0 to 1."""
 FALL = 0.04
-"""How far below its peak a score is still as good: 68 % of the measured elevations were within."""
+"""How far below its peak a score is still as good. On 180 inputs of 60 toys, with true views in
+place of drafts, 73 % of the elevations were within the range and 94 % within twice the range; the
+median error was 1.2 degrees, 90 % were below 4.1, and the largest was 15."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,8 @@ class ElevationEstimate:
 
     Attributes:
         elevation_deg: the estimate.
-        uncertainty_deg: half the width of the score's peak; 68 % of 180 measured errors, with true
-            views in place of drafts, were within it, and 89 % within twice as much.
+        uncertainty_deg: half the width of the score's peak, see `FALL`. Drafts of a model add
+            errors of their own, which it does not tell.
         candidates_deg: what was tried, (E,).
         scores: of the candidates, silhouettes and colours together, (E,).
         silhouettes: overlap of the outlines, in [0, 1], (E,).
