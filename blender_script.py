@@ -20,14 +20,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # Blender does not loo
 if importlib.util.find_spec("numpy") is None:  # Debian's Blender comes without
     sys.exit("ERROR: Blender's Python has no NumPy; Debian, Ubuntu: apt-get install python3-numpy")
 
-from multiview.runtime import check_file_name, run_script
+from multiview.runtime import HelpFormatter, check_file_name, run_script
 from rendering.plan import ViewSettings
 
 log = logging.getLogger(__name__)
-
-
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Show the defaults, and the description as it is written."""
 
 
 def build_parser() -> argparse.ArgumentParser:

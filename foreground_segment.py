@@ -12,15 +12,11 @@ import argparse
 import logging
 from pathlib import Path
 
-from multiview.runtime import add_common_flags, atomic_write, run_script
+from multiview.runtime import HelpFormatter, add_common_flags, atomic_write, run_script
 
 log = logging.getLogger(__name__)
 
 BACKENDS = ("auto", "u2net", "carvekit", "white")
-
-
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Show the defaults, and the description as it is written."""
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from multiview.cameras import REFERENCE_IMAGE_SIZE
-from multiview.runtime import add_common_flags, load_config, pick_device, run_script
+from multiview.runtime import HelpFormatter, add_common_flags, load_config, pick_device, run_script
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +40,8 @@ LIMITS: dict[str, tuple[float, float]] = {
 }
 
 
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Show the defaults where there are any, and the description as it is written."""
+class SparseHelpFormatter(HelpFormatter):
+    """Show only defaults that are not left to the configuration."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default is None else super()._get_help_string(action)
@@ -59,7 +59,7 @@ def crop_size(text: str) -> int | str:
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser; nothing heavy is imported for it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=SparseHelpFormatter)
     add = parser.add_argument
     add(
         "--cfg",

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blender_script import add_view_flags, view_settings
-from multiview.runtime import file_lock, run_script
+from multiview.runtime import HelpFormatter, file_lock, run_script
 
 if TYPE_CHECKING:
     from rendering.job import Outcome, RenderSetup
@@ -30,10 +30,6 @@ log = logging.getLogger(__name__)
 SETS = {"target": "fixed", "input": "random"}
 MOST_WORKERS = 8
 """By default; large models take gigabytes each."""
-
-
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Show the defaults, and the description as it is written."""
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -15,11 +15,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from multiview.runtime import add_common_flags, load_config, pick_device, run_script
-
-
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Show the defaults, and the description as it is written."""
+from multiview.runtime import HelpFormatter, add_common_flags, load_config, pick_device, run_script
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -19,13 +19,15 @@ import re
 import sys
 from pathlib import Path
 
-from multiview.runtime import add_common_flags, check_file_name, pick_device, run_script
+from multiview.runtime import (
+    HelpFormatter,
+    add_common_flags,
+    check_file_name,
+    pick_device,
+    run_script,
+)
 
 log = logging.getLogger(__name__)
-
-
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Show the defaults, and the description as it is written."""
 
 
 def input_path(text: str) -> Path:

@@ -19,15 +19,11 @@ import re
 import sys
 from pathlib import Path
 
-from multiview.runtime import add_common_flags, load_config, pick_device, run_script
+from multiview.runtime import HelpFormatter, add_common_flags, load_config, pick_device, run_script
 
 log = logging.getLogger(__name__)
 
 DEFAULT_GPUS = "0,"
-
-
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Show the defaults, and the description as it is written."""
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -23,6 +23,10 @@ log = logging.getLogger(__name__)
 Schema = TypeVar("Schema")
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Show the defaults, and the description as it is written."""
+
+
 def load_config(schema: type[Schema], path: Path, overrides: Sequence[str] = ()) -> Schema:
     """Read a YAML file and `key=value` overrides into a typed, frozen dataclass.
 
