@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from ldm.items import Source, TrainingItem
     from ldm.model import SyncDreamer
+    from ldm.sampler import SamplerConfig
 
 log = logging.getLogger(__name__)
 
@@ -51,9 +52,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--train", type=Path, required=True, help="training set, for the mean image")
     add("--output", type=Path, required=True, help="folder of strips, meshes and scores.json")
     add("--real", type=int, default=16, help="real objects that are evaluated")
-    add("--steps", type=int, default=50, help="denoising steps")
-    add("--guidance", type=float, default=1.0, help="guidance scale")
-    add("--eta", type=float, default=0.0, help="randomness of the sampler")
+    add("--set", action="append", default=[], metavar="KEY=VALUE",
+        help="override the --cfg file, e.g. sampler.steps=20")  # fmt: skip
     add("--seed", type=int, default=6033, help="of the noise")
     add("--meshes", action="store_true", help="reconstruct and compare meshes too (slow)")
     add("--debug", action="store_true", help="show a traceback on failure")
@@ -104,20 +104,19 @@ def volume_off(model: SyncDreamer) -> Iterator[None]:
         del network.view_frustums
 
 
-def make_strip(model: SyncDreamer, item: TrainingItem, args: argparse.Namespace) -> np.ndarray:
+def make_strip(
+    model: SyncDreamer, item: TrainingItem, sampler: SamplerConfig, seed: int
+) -> np.ndarray:
     """Generate the views of an item's input, uint8 (H, N H, 3)."""
     import torch
 
     from ldm.generation import generate_strip
     from ldm.items import to_model_range
-    from ldm.sampler import SamplerConfig
 
     with torch.inference_mode():
         features = model.encode_image(to_model_range(item.input_image[None]))
-    return generate_strip(
-        model, features, math.degrees(item.input_elevation), args.seed,
-        SamplerConfig(args.steps, args.guidance, args.eta), 16,
-    )  # fmt: skip
+    elevation = math.degrees(item.input_elevation)
+    return generate_strip(model, features, elevation, seed, sampler, 16)
 
 
 def keep_strip(strip: np.ndarray, path: Path, mesh: Path) -> None:
@@ -135,7 +134,11 @@ def keep_strip(strip: np.ndarray, path: Path, mesh: Path) -> None:
 
 
 def score(
-    model: SyncDreamer, item: TrainingItem, mean: np.ndarray, args: argparse.Namespace
+    model: SyncDreamer,
+    item: TrainingItem,
+    mean: np.ndarray,
+    sampler: SamplerConfig,
+    args: argparse.Namespace,
 ) -> dict[str, Any]:
     """Generate an object's views, and compare them and the baselines with the true ones."""
     import numpy as np
@@ -152,9 +155,9 @@ def score(
     def split(strip: np.ndarray) -> np.ndarray:
         return np.stack(np.split(strip, len(true), axis=1)) / 255
 
-    strip = make_strip(model, item, args)
+    strip = make_strip(model, item, sampler, args.seed)
     with volume_off(model):
-        without = make_strip(model, item, args)
+        without = make_strip(model, item, sampler, args.seed)
     folder = args.output / "strips"
     folder.mkdir(parents=True, exist_ok=True)
     keep_strip(strip, folder / f"{item.uid}.png", args.output / "meshes" / item.uid / MESH)
@@ -225,7 +228,8 @@ def main(argv: list[str] | None = None) -> None:
     from ldm.config import GenerateConfig
     from ldm.data_loader import open_source
 
-    config = load_config(GenerateConfig, args.cfg).model
+    settings = load_config(GenerateConfig, args.cfg, args.set)
+    config = settings.model
     model = load_model(config, args.ckpt, torch.device("cpu"), torch.float32)
     num_views, size = config.cameras.num_views, config.cameras.image_size
     mean = mean_image(args.train, num_views, size)
@@ -237,7 +241,7 @@ def main(argv: list[str] | None = None) -> None:
         left[kind] = left.get(kind, len(source.uids)) - 1
         if left[kind] < 0:
             continue
-        row = {**score(model, item, mean, args), "kind": kind}
+        row = {**score(model, item, mean, settings.sampler, args), "kind": kind}
         if args.meshes:
             row["iou"] = mesh_iou(item, args)
         rows.append(row)

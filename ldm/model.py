@@ -349,10 +349,12 @@ class SyncDreamer(nn.Module):
                 latents, timestep, conditions, config.guidance_scale, views_at_once
             )
 
-        steps = ddim_steps(self.alphas_cumprod, config.steps, config.eta)
-        latents = sample_ddim(
-            predict, draw_noise(shape), progress(steps), lambda: draw_noise(shape)
-        )
+        steps = ddim_steps(self.alphas_cumprod, config.steps, config.eta, config.spacing)
+
+        def noise() -> Tensor:
+            return config.temperature * draw_noise(shape)
+
+        latents = sample_ddim(predict, noise(), progress(steps), noise)
         return latents[0]
 
     def decode(self, latents: Tensor, views_at_once: int = 8) -> Tensor:

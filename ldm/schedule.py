@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from multiview.runtime import check_positive
+
+Spacing = Literal["leading", "trailing"]
 
 
 @dataclass(frozen=True)
@@ -66,22 +69,30 @@ def schedule_buffers(config: ScheduleConfig) -> dict[str, Tensor]:
     }
 
 
-def ddim_timesteps(steps: int, timesteps: int = 1000) -> list[int]:
+def ddim_timesteps(steps: int, timesteps: int = 1000, spacing: Spacing = "leading") -> list[int]:
     """Spread exactly `steps` time steps evenly over the schedule, in increasing order.
 
-    Compat: the first is 1, not 0, and for every divisor of `timesteps` but itself these are the
-    published `range(0, T, T // S) + 1`. With all T steps they are 0 .. T-1.
+    "leading" ones begin at the clean end. Compat: the first is 1, not 0, and for every divisor of
+    `timesteps` but itself these are the published `range(0, T, T // S) + 1`. With all T steps
+    they are 0 .. T-1.
+
+    "trailing" ones end at T - 1, where there is hardly anything but noise, so that the process
+    begins where it was trained to, however few steps it has (Lin et al. 2024, Sec. 3.3).
 
     Raises:
         ValueError: `steps` is not in 1 .. `timesteps`.
     """
     if not 1 <= steps <= timesteps:
         raise ValueError(f"the number of sampling steps must be 1 .. {timesteps}, got {steps}")
+    if spacing == "trailing":
+        return [(i + 1) * timesteps // steps - 1 for i in range(steps)]
     offset = 1 if steps < timesteps else 0
     return [i * timesteps // steps + offset for i in range(steps)]
 
 
-def ddim_steps(alphas_cumprod: Tensor, steps: int, eta: float) -> list[DDIMStep]:
+def ddim_steps(
+    alphas_cumprod: Tensor, steps: int, eta: float, spacing: Spacing = "leading"
+) -> list[DDIMStep]:
     """Tabulate the reverse process (DDIM, Eq. 12 and 16).
 
     Compat: the step that ends the process goes to `alphas_cumprod[0]`, not to 1, adds no noise,
@@ -91,12 +102,13 @@ def ddim_steps(alphas_cumprod: Tensor, steps: int, eta: float) -> list[DDIMStep]
         alphas_cumprod: the schedule in use, float32, (T,).
         steps: number of steps, 1 .. T.
         eta: 0 is deterministic, 1 is as random as the ancestral sampler.
+        spacing: see `ddim_timesteps`.
 
     Returns:
         the steps in the order of execution (decreasing time).
     """
     schedule = alphas_cumprod.detach().cpu()
-    timesteps = ddim_timesteps(steps, len(schedule))
+    timesteps = ddim_timesteps(steps, len(schedule), spacing)
     alpha_bar = schedule[timesteps]
     alpha_bar_prev = torch.cat([schedule[:1], alpha_bar[:-1]])
     wide = alpha_bar.double()

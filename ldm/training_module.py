@@ -163,7 +163,7 @@ class SyncDreamerTraining(L.LightningModule):
             range(first, first + count),
             config.model.latent_shape,
             config.model.schedule.timesteps,
-            config.step.target_views,
+            config.step,
         ).to(self.device)
         self.watch.mark("data")
         encoded = self.encode(self.network, batch)

@@ -10,6 +10,7 @@ spread over processes and batches.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -40,13 +41,18 @@ class StepConfig:
     Attributes:
         target_views: views of an object whose noise is predicted; the paper has 1.
         drop_conditions: leave out conditions of a fifth of the samples: see `drop_masks`.
+        timestep_power: p; the density of the time steps is proportional to t^p. The paper has 0;
+            more of them train what decides the shape, at high noise.
     """
 
     target_views: int = 1
     drop_conditions: bool = False
+    timestep_power: float = 0.0
 
     def __post_init__(self) -> None:
         check_positive(self)
+        if not 0 <= self.timestep_power < math.inf:
+            raise ValueError(f"step.timestep_power must not be below 0, got {self.timestep_power}")
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,11 @@ class Draws:
 
 
 def draw_samples(
-    seed: int, numbers: range, latent_shape: tuple[int, int, int, int], timesteps: int, views: int
+    seed: int,
+    numbers: range,
+    latent_shape: tuple[int, int, int, int],
+    timesteps: int,
+    config: StepConfig,
 ) -> Draws:
     """Draw what the samples with these numbers need, on the CPU.
 
@@ -84,7 +94,7 @@ def draw_samples(
         numbers: of the samples, counted over the whole training and all processes.
         latent_shape: (N, C, H, W).
         timesteps: of the schedule.
-        views: T, target views of a sample, different ones.
+        config: how many different target views, T, and which time steps.
     """
     drawn: dict[str, list[Tensor]] = {name: [] for name in Draws.__dataclass_fields__}
     for number in numbers:
@@ -93,8 +103,12 @@ def draw_samples(
         def normal(shape: tuple[int, ...], generator: np.random.Generator = generator) -> Tensor:
             return torch.from_numpy(generator.standard_normal(shape, dtype=np.float32))
 
-        drawn["timesteps"].append(torch.tensor(generator.integers(timesteps)))
-        chosen = generator.permutation(latent_shape[0])[:views]
+        if config.timestep_power:
+            t = int(timesteps * generator.random() ** (1 / (1 + config.timestep_power)))
+        else:
+            t = int(generator.integers(timesteps))
+        drawn["timesteps"].append(torch.tensor(t))
+        chosen = generator.permutation(latent_shape[0])[: config.target_views]
         drawn["target_views"].append(torch.from_numpy(chosen))
         drawn["drop"].append(torch.tensor(generator.random(dtype=np.float32)))
         drawn["noise"].append(normal(latent_shape))

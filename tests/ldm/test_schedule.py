@@ -27,6 +27,20 @@ def test_where_the_published_rule_gives_the_asked_number_ours_are_the_same():
     assert exact == [1, 2, 4, 5, 8, 10, 20, 25, 40, 50, 100, 125, 200, 250, 500]
 
 
+def test_trailing_steps_begin_in_noise_and_are_as_many():
+    assert ddim_timesteps(4, spacing="trailing") == [249, 499, 749, 999]
+    for steps in range(1, 1001):
+        timesteps = ddim_timesteps(steps, spacing="trailing")
+        assert len(set(timesteps)) == steps
+        assert timesteps == sorted(timesteps)
+        assert timesteps[0] >= 0
+        assert timesteps[-1] == 999
+    alphas_cumprod = schedule_buffers(ScheduleConfig())["alphas_cumprod"]
+    table = ddim_steps(alphas_cumprod, 4, eta=0.0, spacing="trailing")
+    assert [step.timestep for step in table] == [999, 749, 499, 249]
+    assert table[-1].alpha_bar_prev == float(alphas_cumprod[0])
+
+
 @pytest.mark.parametrize("steps", [0, -1, 1001])
 def test_impossible_numbers_of_steps_are_refused(steps: int):
     with pytest.raises(ValueError, match=f"got {steps}"):

@@ -66,11 +66,40 @@ def test_a_network_that_knows_the_velocity_leads_to_the_clean_latents(model, mon
     torch.testing.assert_close(made, clean[0], atol=0.16, rtol=0)  # noise of 0.03 stays
 
 
+def test_the_temperature_is_that_of_all_noise_but_the_encoders(model, monkeypatch):
+    seen = []
+
+    def watch(latents, *_: object) -> torch.Tensor:
+        seen.append(latents.clone())
+        return torch.zeros_like(latents)
+
+    monkeypatch.setattr(model, "predict_noise", watch)
+
+    def run(temperature: float, eta: float) -> list[torch.Tensor]:
+        seen.clear()
+        torch.manual_seed(0)
+        sampler = SamplerConfig(3, 1.0, eta, temperature)
+        made = model.sample(features(model), 0.3, sampler, torch.randn, views_at_once=16)
+        return [*seen, made]
+
+    whole, half, none = (run(temperature, 1.0) for temperature in (1.0, 0.5, 0.0))
+    for full, part in zip(whole, half, strict=True):  # what adds nothing to noise is linear in it
+        torch.testing.assert_close(part, full[: len(part)] / 2)
+    assert not any(each.any() for each in none)
+    assert whole[0].std().item() == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.parametrize("temperature", [-0.1, 1.1, math.nan])
+def test_impossible_temperatures_are_refused(temperature: float):
+    with pytest.raises(ValueError, match="temperature must be from 0 to 1"):
+        SamplerConfig(temperature=temperature)
+
+
 def test_the_loss_compares_velocities(model, config):
     """The losses are those of the noise, a network's answer understood as either, over a."""
     encoded = Encoded(DiagonalGaussian(torch.randn(2, 16, 4, 16, 16), torch.zeros(1)),
                       features(model, 2))  # fmt: skip
-    draws = draw_samples(0, range(2), config.latent_shape, 1000, views=2)
+    draws = draw_samples(0, range(2), config.latent_shape, 1000, StepConfig(2))
     arguments = encoded, torch.tensor([0.1, 0.5]), draws, StepConfig(), model.view_geometry()
     with torch.no_grad():
         losses = view_losses(model, *arguments)

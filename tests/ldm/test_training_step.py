@@ -166,18 +166,18 @@ def test_the_loss_and_all_gradients_are_the_published_ones(model64: SyncDreamer)
 
 def test_draws_follow_from_the_number_of_the_sample_alone():
     shape = (16, 4, 8, 8)
-    together = draw_samples(3, range(10, 14), shape, 1000, 2)
-    apart = [draw_samples(3, range(n, n + 1), shape, 1000, 2) for n in range(10, 14)]
+    together = draw_samples(3, range(10, 14), shape, 1000, StepConfig(2))
+    apart = [draw_samples(3, range(n, n + 1), shape, 1000, StepConfig(2)) for n in range(10, 14)]
     for name, value in vars(together).items():
         torch.testing.assert_close(
             value, torch.cat([getattr(draw, name) for draw in apart]), rtol=0, atol=0
         )
-    other = draw_samples(4, range(10, 14), shape, 1000, 2)
+    other = draw_samples(4, range(10, 14), shape, 1000, StepConfig(2))
     assert not torch.equal(together.noise, other.noise)
 
 
 def test_draws_are_spread_as_they_should_be():
-    draws = draw_samples(0, range(4000), (16, 1, 1, 1), 1000, 3)
+    draws = draw_samples(0, range(4000), (16, 1, 1, 1), 1000, StepConfig(3))
     assert draws.timesteps.min() >= 0
     assert draws.timesteps.max() <= 999
     assert draws.timesteps.float().mean().item() == pytest.approx(499.5, abs=20)
@@ -186,6 +186,21 @@ def test_draws_are_spread_as_they_should_be():
     assert counts.float().std() / counts.float().mean() < 0.06
     assert draws.noise.std().item() == pytest.approx(1.0, abs=0.02)
     assert draws.drop.mean().item() == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0])
+def test_the_density_of_the_time_steps_is_a_power_of_them(power: float):
+    config = StepConfig(timestep_power=power)
+    t = draw_samples(0, range(4000), (16, 1, 1, 1), 1000, config).timesteps.double()
+    assert 0 <= t.min() <= t.max() <= 999
+    for part in (0.25, 0.5, 0.75):
+        share = (t < 1000 * part).double().mean().item()
+        assert share == pytest.approx(part ** (1 + power), abs=0.03)
+
+
+def test_an_impossible_density_of_the_time_steps_is_refused():
+    with pytest.raises(ValueError, match="timestep_power must not be below 0, got -1"):
+        StepConfig(timestep_power=-1.0)
 
 
 def batch_of(config, count: int) -> TrainingBatch:
@@ -209,7 +224,7 @@ def losses_of(model, encoded, elevations, draws, config=None):
 def prepared(small_model: SyncDreamer):
     batch = batch_of(small_model.config, 2)
     encoded = encode_batch(small_model, batch)
-    draws = draw_samples(0, range(2), small_model.config.latent_shape, 1000, 3)
+    draws = draw_samples(0, range(2), small_model.config.latent_shape, 1000, StepConfig(3))
     return small_model, encoded, batch.input_elevations, draws
 
 
@@ -262,7 +277,7 @@ def test_every_trained_parameter_gets_a_gradient_and_no_frozen_one_does(small_co
     config = OptimizerConfig(finetune_unet=everything, finetune_projection=everything)
     groups = trained_parameters(model, config)
     batch = batch_of(small_config, 1)
-    draws = draw_samples(0, range(1), small_config.latent_shape, 1000, 1)
+    draws = draw_samples(0, range(1), small_config.latent_shape, 1000, StepConfig(1))
     losses_of(model, encode_batch(model, batch), batch.input_elevations, draws).mean().backward()
     trained = {id(p) for group in groups for p in group["params"]}
     assert len(trained) == sum(len(group["params"]) for group in groups)
