@@ -26,7 +26,7 @@ def test_views_baselines_and_the_model_without_its_volume_are_scored(tmp_path: P
     data = make_tree(tmp_path / "data", ["bed-1", "chair-1", "toy-1"], size=64)
     flags = ["--cfg", str(ROOT / "configs" / "demo.yaml"), "--ckpt", str(tmp_path / "model.ckpt")]
     flags += ["--data", str(data), "--train", str(data), "--output", str(tmp_path / "out")]
-    main([*flags, "--steps", "1", "--real", "1"])
+    main([*flags, "--set", "sampler.steps=1", "--real", "1"])
     rows = json.loads((tmp_path / "out" / "scores.json").read_text())
     assert [(row["uid"], row["kind"]) for row in rows] == [
         ("bed-1", "real"),
