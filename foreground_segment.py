@@ -12,7 +12,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from multiview.runtime import HelpFormatter, add_common_flags, atomic_write, run_script
+from multiview.runtime import HelpFormatter, add_common_flags, run_script
 
 log = logging.getLogger(__name__)
 
@@ -49,33 +49,21 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Cut out the object as the command line asks for."""
     args = parse(argv)
-    import numpy as np
-    from PIL import Image
-
-    from multiview.images import over_white, read_image
-    from multiview.segmentation import open_segmenter, tidy_alpha
+    from multiview.cut_out import WHOLE_PICTURE, covered, cut_out, save_cut_out
+    from multiview.images import read_image
+    from multiview.segmentation import open_segmenter
 
     image = read_image(args.input)
-    pixels = np.asarray(image)
     segment = open_segmenter(args.backend, args.device)
-    alpha = (tidy_alpha(segment(over_white(image))) * 255).round().astype(np.uint8)
-    if pixels.shape[2] == 4:
-        alpha = np.minimum(alpha, pixels[:, :, 3])
-    share = np.mean(alpha >= 128)
-    if share == 0:
-        raise ValueError(
-            f"{args.input}: no object was found in it; try another --backend than {args.backend}, "
-            f"or a photo in which the object is larger and stands out from the background"
-        )
-    if share > 0.995:
+    try:
+        found = cut_out(image, segment, args.backend)
+    except ValueError as error:
+        raise ValueError(f"{args.input}: {error}") from error
+    if covered(found) > WHOLE_PICTURE:
         log.warning("%s: the mask covers the whole picture: was the object found?", args.input)
-
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    cut_out = Image.fromarray(np.dstack([pixels[:, :, :3], alpha]))
-    profile = image.info.get("icc_profile") or b""
-    with atomic_write(args.output) as temporary:
-        cut_out.save(temporary, icc_profile=profile if profile[16:20] == b"RGB " else None)
-    log.info("%s written, the object covers %.1f %% of it", args.output, 100 * share)
+    save_cut_out(args.output, found)
+    log.info("%s written, the object covers %.1f %% of it", args.output, 100 * covered(found))
 
 
 if __name__ == "__main__":

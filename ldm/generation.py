@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,6 +75,47 @@ class GenerateOptions:
     overwrite: bool
     save_views: bool
     preview: bool
+
+
+def check_dtype(dtype: str, device: torch.device) -> None:
+    """Raise ValueError where a device does not know a precision."""
+    if dtype == "tf32" and device.type != "cuda":
+        raise ValueError(f"--dtype tf32 is for CUDA devices, this is {device}")
+
+
+def sampling_settings(
+    config: SyncDreamerConfig, checkpoint: Path, sampler: SamplerConfig, dtype: str
+) -> dict[str, Any]:
+    """All that pixels depend on, beside the input, its elevation and the seed.
+
+    Raises:
+        FileNotFoundError, ValueError: the checkpoint is not there, or not to be read.
+    """
+    return {
+        **asdict(sampler),
+        "dtype": dtype,
+        "weights": fingerprint(read_state(checkpoint)),
+        "config": hashlib.sha256(repr(config).encode()).hexdigest()[:16],
+    }
+
+
+def open_model(
+    config: SyncDreamerConfig, checkpoint: Path, device: torch.device, dtype: str
+) -> SyncDreamer:
+    """Load a model to sample from; says what it is and how long that took."""
+    tf32 = dtype == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    start = time.perf_counter()
+    model = load_model(config, checkpoint, device, torch.float32 if tf32 else DTYPES[dtype])
+    log.info(
+        "loaded %s: %.0f M parameters, %s, on %s, %.1f s",
+        checkpoint,
+        sum(weight.numel() for weight in model.parameters()) / 1e6,
+        dtype,
+        device,
+        time.perf_counter() - start,
+    )
+    return model
 
 
 @torch.inference_mode()
@@ -144,19 +186,12 @@ def generate(
         FileNotFoundError, FileExistsError, ValueError, OSError, MemoryError: one line that says
             what to do.
     """
-    if options.dtype == "tf32" and options.device.type != "cuda":
-        raise ValueError(f"--dtype tf32 is for CUDA devices, this is {options.device}")
+    check_dtype(options.dtype, options.device)
     size = config.cameras.image_size
     sources = collect_inputs(paths, elevations_deg, options.output)
     crops = {source: resolve_crop_size(source.path, options.crop_size) for source in sources}
     pixels = {source: prepare_image(source.path, crops[source], size) for source in sources}
-    weights = fingerprint(read_state(options.checkpoint))
-    settings = {
-        **asdict(options.sampler),
-        "dtype": options.dtype,
-        "weights": weights,
-        "config": hashlib.sha256(repr(config).encode()).hexdigest()[:16],
-    }
+    settings = sampling_settings(config, options.checkpoint, options.sampler, options.dtype)
     samples = [
         sample
         for source, crop_size in crops.items()
@@ -193,19 +228,7 @@ def _generate(
     pixels: dict[Source, np.ndarray],
     options: GenerateOptions,
 ) -> None:
-    tf32 = options.dtype == "tf32"
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
-    dtype = torch.float32 if tf32 else DTYPES[options.dtype]
-    start = time.perf_counter()
-    model = load_model(config, options.checkpoint, options.device, dtype)
-    log.info(
-        "loaded %s: %.0f M parameters, %s, on %s, %.1f s",
-        options.checkpoint,
-        sum(weight.numel() for weight in model.parameters()) / 1e6,
-        options.dtype,
-        options.device,
-        time.perf_counter() - start,
-    )
+    model = open_model(config, options.checkpoint, options.device, options.dtype)
     start = time.perf_counter()
     source, features = None, None
     for sample in tqdm(samples, "samples", disable=None if len(samples) > 1 else True):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import generate
+from ldm import flags
 from tests.conftest import ROOT
 
 REQUIRED = ["--input", "x.png", "--output", "out", "--elevation", "20"]
@@ -17,13 +18,13 @@ REQUIRED = ["--input", "x.png", "--output", "out", "--elevation", "20"]
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the layout of the project, and no weights."""
     (tmp_path / "ckpt").mkdir()
-    monkeypatch.setattr(generate, "__file__", str(tmp_path / "generate.py"))
+    monkeypatch.setattr(flags, "__file__", str(tmp_path / "ldm" / "flags.py"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def chosen(*flags: str) -> tuple[str, str]:
-    args = generate.parse([*REQUIRED, *flags])
+def chosen(*given: str) -> tuple[str, str]:
+    args = generate.parse([*REQUIRED, *given])
     return args.cfg.name, args.ckpt.name
 
 

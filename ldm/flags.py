@@ -1,0 +1,118 @@
+"""Flags of the commands that generate views; nothing heavy is imported for them."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+from typing import Any
+
+from multiview.cameras import REFERENCE_IMAGE_SIZE
+from multiview.runtime import HelpFormatter
+
+log = logging.getLogger(__name__)
+
+PUBLISHED_CFG = "configs/syncdreamer.yaml"
+PUBLISHED_CKPTS = ("ckpt/syncdreamer-pretrain.ckpt", "ckpt/syncdreamer-pretrain.safetensors")
+DEMO_CFG = "configs/demo.yaml"
+DEMO_CKPT = "ckpt/syncdreamer-demo.safetensors"
+OF_MODEL = "(default: what the configuration says, {} for the published model)"
+
+LIMITS: dict[str, tuple[float, float]] = {
+    "elevation": (-90, 90),
+    "sample_num": (1, 100_000),
+    "crop_size": (1, REFERENCE_IMAGE_SIZE),
+    "cfg_scale": (-1000, 1000),
+    "batch_view_num": (1, 1000),
+    "seed": (0, 2**62),
+    "sample_steps": (1, 1000),
+    "eta": (0, 1),
+}
+
+
+class SparseHelpFormatter(HelpFormatter):
+    """Show only defaults that are not left to the configuration."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
+def crop_size(text: str) -> int | str:
+    """Read a crop size, for argparse: a number of pixels, or "auto"."""
+    if text == "auto":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number and not auto") from None
+
+
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say which model samples, and how."""
+    add = parser.add_argument
+    add(
+        "--cfg",
+        type=Path,
+        help=f"sizes of the model (default: {PUBLISHED_CFG}; {DEMO_CFG} for the small model)",
+    )
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="override the --cfg file")
+    add("--ckpt", type=Path,
+        help="the weights, .ckpt or .safetensors (default: the published ones, else the small "
+        "model's)")  # fmt: skip
+    add("--sample_num", type=int, default=4, help="samples of each input")
+    add("--cfg_scale", type=float, help=f"guidance scale; 1 is none {OF_MODEL.format(2.0)}")
+    add("--batch_view_num", type=int, default=8, help="views denoised at once; bounds the memory")
+    add("--seed", type=int, default=6033, help="of sample 0; sample k has seed + k")
+    add("--sample_steps", type=int, help=f"denoising steps, 1 to 1000 {OF_MODEL.format(50)}")
+    add("--eta", type=float, help=f"randomness of the sampler, 0 to 1 {OF_MODEL.format(1.0)}")
+    add("--dtype", choices=["fp32", "tf32", "bf16", "fp16"], default="fp32",
+        help="precision of the networks")  # fmt: skip
+
+
+def check_limits(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Exit 2 where a number is outside its `LIMITS`."""
+    for name, (low, high) in LIMITS.items():
+        values = getattr(args, name)
+        if values is None or values == "auto":
+            continue
+        for value in values if isinstance(values, list) else [values]:
+            if not (low <= value <= high or (name == "crop_size" and value == -1)):
+                also = "auto, -1 or " if name == "crop_size" else ""
+                parser.error(f"--{name} must be {also}from {low} to {high}, got {value}")
+
+
+def given_sampler(args: argparse.Namespace) -> dict[str, Any]:
+    """Settings of the sampler that the flags name, under their names in `SamplerConfig`."""
+    flags = {
+        "steps": args.sample_steps,
+        "guidance_scale": args.cfg_scale,
+        "eta": args.eta,
+    }
+    return {name: value for name, value in flags.items() if value is not None}
+
+
+def choose_model(args: argparse.Namespace) -> None:
+    """Fill in the weights and their configuration where the flags do not name both."""
+
+    def found(name: str | Path) -> Path:
+        """A file of the project is found from any folder."""
+        own = Path(__file__).parents[1] / name
+        return own if own.exists() and not Path(name).exists() else Path(name)
+
+    for name in ("cfg", "ckpt"):
+        if getattr(args, name) is not None:
+            setattr(args, name, found(getattr(args, name)))
+    if args.ckpt is None:
+        published = next((p for p in map(found, PUBLISHED_CKPTS) if p.exists()), None)
+        small = args.cfg is not None and args.cfg.name == Path(DEMO_CFG).name
+        if args.cfg is None and published is None and found(DEMO_CKPT).exists():
+            log.info("no published weights in ckpt/: using the small model that comes with the "
+                     "project, which knows simple objects (ckpt/README.md)")  # fmt: skip
+            small = True
+        if small:
+            args.ckpt, args.cfg = found(DEMO_CKPT), args.cfg or found(DEMO_CFG)
+        else:
+            args.ckpt = published or found(PUBLISHED_CKPTS[0])
+    if args.cfg is None:
+        small = args.ckpt.name == Path(DEMO_CKPT).name
+        args.cfg = found(DEMO_CFG if small else PUBLISHED_CFG)

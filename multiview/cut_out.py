@@ -1,0 +1,63 @@
+"""An object cut out of a photo: the photo's colours, and its mask as alpha."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from multiview.images import over_white
+from multiview.runtime import atomic_write
+from multiview.segmentation import Segmenter, tidy_alpha
+
+WHOLE_PICTURE = 0.995
+"""A mask that covers more than this share of a picture has hardly found an object."""
+
+
+def has_mask(image: Image.Image) -> bool:
+    """Whether an image's alpha tells an object from a background: some is seen, some is not."""
+    if image.mode != "RGBA":
+        return False
+    seen = np.asarray(image.getchannel("A")) >= 128
+    return bool(seen.any() and not seen.all())
+
+
+def covered(image: Image.Image) -> float:
+    """Share of an RGBA image that its object covers."""
+    return float(np.mean(np.asarray(image.getchannel("A")) >= 128))
+
+
+def cut_out(image: Image.Image, segment: Segmenter, backend: str) -> Image.Image:
+    """Give an image its object's mask as alpha; alpha that it has stays where it is smaller.
+
+    Args:
+        image: mode "RGB" or "RGBA".
+        segment: what finds the object.
+        backend: name of it, for the message.
+
+    Returns:
+        RGBA image of the same size, and with the same profile of its colours.
+
+    Raises:
+        ValueError: no object was found.
+    """
+    pixels = np.asarray(image)
+    alpha = (tidy_alpha(segment(over_white(image))) * 255).round().astype(np.uint8)
+    if pixels.shape[2] == 4:
+        alpha = np.minimum(alpha, pixels[:, :, 3])
+    if not (alpha >= 128).any():
+        raise ValueError(
+            f"no object was found in it; try another --backend than {backend}, or a photo in which "
+            f"the object is larger and stands out from the background"
+        )
+    found = Image.fromarray(np.dstack([pixels[:, :, :3], alpha]))
+    found.info["icc_profile"] = image.info.get("icc_profile") or b""
+    return found
+
+
+def save_cut_out(path: Path, image: Image.Image) -> None:
+    """Write an RGBA image as PNG, with the profile of its colours where that is one of RGB."""
+    profile = image.info.get("icc_profile") or b""
+    with atomic_write(path) as temporary:
+        image.save(temporary, icc_profile=profile if profile[16:20] == b"RGB " else None)
