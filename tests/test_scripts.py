@@ -28,6 +28,7 @@ def run(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess
 
 
 SCRIPTS = {
+    "image_to_3d.py": "--draft_steps",
     "generate.py": "--batch_view_num",
     "foreground_segment.py": "--backend",
     "train_renderer.py": "--image_path",
@@ -83,7 +84,7 @@ def test_every_command_of_the_readme_parses_and_its_files_exist():
         module = importlib.import_module(name)
         if not hasattr(module, "build_parser"):
             continue
-        if script == "foreground_segment.py":  # its photo is the user's
+        if script in ("foreground_segment.py", "image_to_3d.py"):  # their photos are the user's
             module.build_parser().parse_args(arguments)
             continue
         args = module.build_parser().parse_args(arguments)
@@ -105,7 +106,7 @@ def test_every_requirement_is_imported_and_every_import_required():
     """What evaluates, renders, trains and makes toys has a file of requirements of its own each."""
     evaluating = [*ROOT.glob("eval_*.py"), *(ROOT / "evaluation").rglob("*.py")]
     training = [ROOT / "train_syncdreamer.py", *(ROOT / "ldm").glob("training*.py")]
-    packages = ("ldm", "multiview", "renderer", "rendering", "benchmarks", "docs")
+    packages = ("ldm", "multiview", "renderer", "rendering", "pipeline", "benchmarks", "docs")
     others = [path for package in packages for path in (ROOT / package).rglob("*.py")]
     others += [path for path in ROOT.glob("*.py") if path not in evaluating]
     others = [path for path in others if path not in training]

@@ -1,0 +1,124 @@
+"""Make a 3D model of the object in one picture: cut it out, draw 16 views of it, reconstruct it.
+
+    python image_to_3d.py photo.jpg -o output/photo
+
+writes mesh.glb (textured), mesh.ply, rendering.mp4 and report.html, which shows all steps on one
+page, and keeps what is between: object.png (cut out), framed.png, elevation.json, drafts/,
+samples/, scores.json, best.png, reconstruction/.
+
+A run that was stopped goes on where it was. A changed setting does its step anew, and those after
+it. A folder of pictures is worked on with one model, each picture in a folder of its own; what
+fails is listed in failures.csv, and the exit code is then 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from ldm.flags import (
+    LIMITS,
+    HelpFormatter,
+    add_model_flags,
+    check_limits,
+    choose_model,
+    crop_size,
+    given_sampler,
+)
+from multiview.runtime import add_common_flags, load_config, pick_device, run_script
+
+log = logging.getLogger(__name__)
+
+
+def elevation(text: str) -> float | str:
+    """Read an elevation, for argparse: degrees, or "auto"."""
+    if text == "auto":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number and not auto") from None
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser; nothing heavy is imported for it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    add = parser.add_argument
+    add("input", type=Path, nargs="+",
+        help="picture of an object, several, or a folder of them; alpha, where there is some, is "
+        "the object's mask")  # fmt: skip
+    add("-o", "--output", type=Path, required=True,
+        help="folder of the results; with several pictures, of one folder each")  # fmt: skip
+    add("--backend", choices=["auto", "u2net", "carvekit", "white"], default="auto",
+        help="what finds the object in a picture without alpha; white is for plain white "
+        "backgrounds, see foreground_segment.py")  # fmt: skip
+    add("--crop_size", type=crop_size, default="auto",
+        help="scale the object's longer side to this many of 256 pixels; auto chooses, as in "
+        "renders to train on; -1 takes the picture as it is")  # fmt: skip
+    add("--elevation", type=elevation, default="auto",
+        help="degrees that the camera looked down, useful from -10 to 40; auto estimates them "
+        "from drafts")  # fmt: skip
+    add("--draft_steps", type=int, default=8, help="denoising steps of each of these drafts")
+    add_model_flags(parser)
+    add("-b", "--base", type=Path, default=Path("configs/neus.yaml"),
+        help="configuration of the reconstruction")  # fmt: skip
+    add("--set_base", action="append", default=[], metavar="KEY=VALUE",
+        help="override the --base file")  # fmt: skip
+    add("--preset", choices=["fast", "default", "best"], default="default",
+        help="how much time the reconstruction may take")  # fmt: skip
+    add("--overwrite", action="store_true", help="do every step anew, whatever is there")
+    add_common_flags(parser)
+    return parser
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Parse and check the flags (exit 2 where they make no sense)."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    check_limits(parser, args)
+    low, high = LIMITS["sample_steps"]
+    if not low <= args.draft_steps <= high:
+        parser.error(f"--draft_steps must be from {low} to {high}, got {args.draft_steps}")
+    choose_model(args)
+    if args.base == parser.get_default("base") and not args.base.exists():
+        args.base = Path(__file__).parent / args.base  # found from any folder
+    if not re.search(r"\S", str(args.output)):
+        parser.error("--output must not be empty")
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Make the 3D models that the command line asks for."""
+    args = parse(argv)
+    from ldm.config import GenerateConfig
+    from pipeline.batch import images_to_3d
+    from pipeline.drawer import ModelDrawer
+    from pipeline.image_to_3d import Settings, Tools
+    from renderer.config import load_renderer_config
+
+    device = pick_device(args.device)
+    config = load_config(GenerateConfig, args.cfg, args.set)
+    settings = Settings(
+        backend=args.backend,
+        crop_size=args.crop_size,
+        elevation=args.elevation,
+        draft_steps=args.draft_steps,
+        sample_num=args.sample_num,
+        seed=args.seed,
+        sampler=replace(config.sampler, **given_sampler(args)),
+        renderer=load_renderer_config(args.base, args.preset, args.set_base),
+        preset=args.preset,
+        device=device,
+        overwrite=args.overwrite,
+    )
+    drawer = ModelDrawer(config.model, args.ckpt, device, args.dtype, args.batch_view_num)
+    failed = images_to_3d(args.input, args.output, settings, Tools(drawer), args.debug)
+    if failed:
+        raise ValueError(f"{len(failed)} pictures failed: see {args.output / 'failures.csv'}")
+
+
+if __name__ == "__main__":
+    run_script(main)

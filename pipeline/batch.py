@@ -1,0 +1,71 @@
+"""Many pictures with one model: what fails is written down, and the others go on."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from ldm.results import collect_inputs
+from multiview.runtime import atomic_write
+from pipeline.drawer import ModelError
+from pipeline.files import FAILURES
+from pipeline.image_to_3d import Settings, Tools, image_to_3d
+
+log = logging.getLogger(__name__)
+
+
+def images_to_3d(
+    paths: Sequence[Path], output: Path, settings: Settings, tools: Tools, debug: bool = False
+) -> list[Path]:
+    """Make a mesh of each picture.
+
+    Args:
+        paths: pictures and folders of them.
+        output: folder of the results; with several pictures, of one folder each, and of
+            failures.csv where any failed.
+        settings: of all.
+        tools: of all.
+        debug: show tracebacks of failures.
+
+    Returns:
+        pictures that failed: always none of a single one, whose failure is raised.
+
+    Raises:
+        FileNotFoundError, ValueError: no pictures, or several of one name.
+        pipeline.drawer.ModelError: the model cannot be loaded.
+        Exception: see `image_to_3d`, of a single picture.
+    """
+    sources = collect_inputs(paths, [0.0], output)
+    if len(sources) == 1 and sources[0].folder == output:
+        image_to_3d(sources[0].path, output, settings, tools)
+        return []
+    failures: dict[Path, str] = {}
+    for source in sources:
+        try:
+            image_to_3d(source.path, source.folder, settings, tools)
+        except ModelError:
+            raise
+        except Exception as error:
+            message = " ".join(str(error).split()) or type(error).__name__
+            log.error("%s", message, exc_info=debug)
+            failures[source.path] = message
+    _write_failures(output, failures)
+    return list(failures)
+
+
+def _write_failures(output: Path, failures: dict[Path, str]) -> None:
+    """Write failures.csv; where nothing failed, remove that of a former run."""
+    path = output / FAILURES
+    if not failures:
+        path.unlink(missing_ok=True)
+        return
+    output.mkdir(parents=True, exist_ok=True)
+    with (
+        atomic_write(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
+        rows = csv.writer(file)
+        rows.writerow(["input", "error"])
+        rows.writerows([str(image), message] for image, message in failures.items())

@@ -1,0 +1,108 @@
+"""What draws the views: a model that is loaded when the first strip is asked for, and only once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from einops import rearrange
+
+from ldm.config import SyncDreamerConfig
+from ldm.generation import check_dtype, generate_strip, open_model, sampling_settings
+from ldm.model import ImageFeatures, SyncDreamer
+from ldm.sampler import SamplerConfig
+from multiview.images import prepare_image
+
+
+class ModelError(Exception):
+    """The model cannot be loaded: no picture can be worked on."""
+
+
+class Drawer(Protocol):
+    """What draws strips of views."""
+
+    @property
+    def size(self) -> int:
+        """Pixels a side of a view."""
+
+    def settings(self, sampler: SamplerConfig) -> dict[str, Any]:
+        """All that a strip depends on, beside the input, its elevation and the seed."""
+
+    def draw(
+        self, framed: Path, elevation_deg: float, seed: int, sampler: SamplerConfig
+    ) -> np.ndarray:
+        """Draw the views of a framed input, uint8 (size, 16 size, 3)."""
+
+
+@dataclass
+class ModelDrawer:
+    """Draws with SyncDreamer.
+
+    Attributes:
+        config: sizes of the model.
+        checkpoint: its weights.
+        device: to compute on.
+        dtype: see `ldm.generation.GenerateOptions`.
+        batch_view_num: views denoised at once.
+    """
+
+    config: SyncDreamerConfig
+    checkpoint: Path
+    device: torch.device
+    dtype: str
+    batch_view_num: int
+    _model: SyncDreamer | None = field(default=None, init=False, repr=False)
+    _pixels: np.ndarray | None = field(default=None, init=False, repr=False)
+    _features: ImageFeatures | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_dtype(self.dtype, self.device)
+        self._identity = sampling_settings(
+            self.config, self.checkpoint, SamplerConfig(), self.dtype
+        )
+
+    @property
+    def size(self) -> int:
+        """Pixels a side of a view."""
+        return self.config.cameras.image_size
+
+    def settings(self, sampler: SamplerConfig) -> dict[str, Any]:
+        """All that a strip depends on, beside the input, its elevation and the seed."""
+        return {**self._identity, **vars(sampler)}
+
+    def draw(
+        self, framed: Path, elevation_deg: float, seed: int, sampler: SamplerConfig
+    ) -> np.ndarray:
+        """Draw the views of a framed input, uint8 (size, 16 size, 3).
+
+        Raises:
+            ModelError: the weights do not fit, or not into the memory.
+            MemoryError: says how to need less.
+        """
+        if self._model is None:
+            try:
+                self._model = open_model(self.config, self.checkpoint, self.device, self.dtype)
+            except (OSError, ValueError, MemoryError, RuntimeError) as error:
+                raise ModelError(str(error)) from error
+        try:
+            features = self._encoded(self._model, prepare_image(framed, -1, self.size))
+            return generate_strip(
+                self._model, features, elevation_deg, seed, sampler, self.batch_view_num
+            )
+        except torch.OutOfMemoryError as error:
+            raise MemoryError(
+                "not enough GPU memory; use a smaller --batch_view_num, or --dtype bf16"
+            ) from error
+
+    def _encoded(self, model: SyncDreamer, pixels: np.ndarray) -> ImageFeatures:
+        """Features of an input; those of the last one are remembered."""
+        last = self._pixels
+        if self._features is None or last is None or not np.array_equal(last, pixels):
+            image = torch.from_numpy(rearrange(pixels, "h w c -> 1 c h w"))
+            with torch.inference_mode():
+                self._features = model.encode_image(image.to(self.device))
+            self._pixels = pixels
+        return self._features

@@ -1,0 +1,13 @@
+"""Names of the files that come out of one picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+OBJECT, FRAMED, BEST = "object.png", "framed.png", "best.png"
+ELEVATION, CURVE = "elevation.json", "elevation.png"
+DRAFTS, SAMPLES, RECONSTRUCTION = "drafts", "samples", "reconstruction"
+METRICS = Path(RECONSTRUCTION, "metrics.json")
+EXPORTED = ("mesh.glb", "mesh.ply", "rendering.mp4")
+REPORT = "report.html"
+FAILURES = "failures.csv"

@@ -1,0 +1,360 @@
+"""From one picture to a mesh: the work of `image_to_3d.py`, step by step.
+
+    segment -> frame -> drafts, elevation -> samples -> rank -> reconstruct -> export -> report
+
+Each step is a file or some, and a record (`pipeline.records`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+
+from evaluation.ranking import SCORES, Weights, order, score_sample, write_scores
+from ldm.sampler import SamplerConfig
+from multiview.cut_out import WHOLE_PICTURE, covered, cut_out, has_mask, save_cut_out
+from multiview.elevation import ElevationConfig, estimate_elevation, plot_scores
+from multiview.images import CropSize, auto_crop_size, frame_object, read_image
+from multiview.runtime import atomic_write
+from multiview.segmentation import Backend, Segmenter, open_segmenter
+from multiview.views import NUM_VIEWS, read_views
+from pipeline.drawer import Drawer, ModelError
+from pipeline.files import (
+    BEST,
+    CURVE,
+    DRAFTS,
+    ELEVATION,
+    EXPORTED,
+    FRAMED,
+    METRICS,
+    OBJECT,
+    RECONSTRUCTION,
+    REPORT,
+    SAMPLES,
+)  # fmt: skip
+from pipeline.page import write_page
+from pipeline.records import Facts, Step, Workplace
+from renderer.config import Preset, RendererConfig
+from renderer.folder import CHECKPOINT
+from renderer.reconstruction import Options, reconstruct
+
+log = logging.getLogger(__name__)
+
+NO_ELEVATION = "the elevation cannot be estimated from drafts ({}); give it with --elevation"
+
+
+class StepError(Exception):
+    """A step failed; the message says of which picture, which step, and why."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `image_to_3d.py` was asked for.
+
+    Attributes:
+        backend: what finds the object where the picture has no mask.
+        crop_size: see `multiview.images.resolve_crop_size`.
+        elevation: degrees that the camera looked down, or "auto" to estimate them.
+        draft_steps: denoising steps of the drafts that the estimate needs.
+        sample_num: samples to choose from.
+        seed: of sample 0, the drafts and the reconstruction; sample k has seed + k.
+        sampler: of the samples.
+        renderer: of the reconstruction.
+        preset: name of what `renderer` holds.
+        device: for the segmentation and the reconstruction.
+        overwrite: do every step anew.
+        elevations: what the estimate tries.
+    """
+
+    backend: Backend
+    crop_size: CropSize
+    elevation: float | Literal["auto"]
+    draft_steps: int
+    sample_num: int
+    seed: int
+    sampler: SamplerConfig
+    renderer: RendererConfig
+    preset: Preset
+    device: torch.device
+    overwrite: bool = False
+    elevations: ElevationConfig = field(default_factory=ElevationConfig)
+
+
+@dataclass
+class Tools:
+    """What is opened once for all pictures.
+
+    Attributes:
+        drawer: of views.
+        segmenter: opened when the first picture without a mask comes.
+    """
+
+    drawer: Drawer
+    segmenter: Segmenter | None = None
+
+
+def image_to_3d(image: Path, folder: Path, settings: Settings, tools: Tools) -> Workplace:
+    """Make a mesh of the object in a picture; steps that were done before are kept.
+
+    Args:
+        image: the picture.
+        folder: of all results, made if it is not there.
+        settings: what to do.
+        tools: of all pictures.
+
+    Returns:
+        which steps there were, and which of them were done now.
+
+    Raises:
+        FileNotFoundError, ValueError: the picture is not there, or is none.
+        FileExistsError, NotADirectoryError, OSError: the folder is not this command's to write to.
+        StepError: what went wrong in which step.
+        pipeline.drawer.ModelError: the model cannot be loaded.
+    """
+    read_image(image)  # before anything is written
+    place = Workplace(folder, settings.overwrite)
+    run = Run(image, place, settings, tools)
+    with place.open(), _named(image, place):
+        run.segment()
+        run.frame()
+        elevation = run.find_elevation()
+        samples = run.generate(elevation)
+        run.rank(samples, elevation)
+        run.reconstruct()
+        run.export()
+        run.report(samples)
+    log.info("%s: %s", image, folder / REPORT)
+    return place
+
+
+@contextmanager
+def _named(image: Path, place: Workplace) -> Iterator[None]:
+    """Say of every failure which picture and which step it was."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise StepError(f"{image}: {place.current or 'folder'}: {reason}") from error
+
+
+@dataclass
+class Run:
+    """The steps of one picture."""
+
+    image: Path
+    place: Workplace
+    settings: Settings
+    tools: Tools
+
+    @property
+    def folder(self) -> Path:
+        """Of all results."""
+        return self.place.folder
+
+    def segment(self) -> None:
+        """object.png: the picture with its object's mask as alpha."""
+        result = self.folder / OBJECT
+        image = read_image(self.image)
+        given = has_mask(image)
+        backend = None if given else self.settings.backend
+
+        def work() -> Facts:
+            found = image
+            if backend is not None:
+                if self.tools.segmenter is None:
+                    self.tools.segmenter = open_segmenter(backend, str(self.settings.device))
+                found = cut_out(image, self.tools.segmenter, backend)
+            if covered(found) > WHOLE_PICTURE:
+                log.warning("%s: the mask covers the whole picture", self.image)
+            save_cut_out(result, found)
+            return {"mask": "given" if given else "found", "covered": round(covered(found), 4),
+                    "width": image.width, "height": image.height}  # fmt: skip
+
+        self.place.do(Step("segment", {"backend": backend}, [self.image], [result]), work)
+
+    def frame(self) -> None:
+        """framed.png: the object brought into the picture as the model wants it."""
+        source, result = self.folder / OBJECT, self.folder / FRAMED
+        size = self.tools.drawer.size
+
+        def work() -> Facts:
+            image, crop_size = read_image(source), self.settings.crop_size
+            chosen = auto_crop_size(image) if crop_size == "auto" else crop_size
+            with atomic_write(result) as temporary:
+                frame_object(image, chosen, size).save(temporary)
+            return {"crop_size": chosen}
+
+        settings = {"crop_size": self.settings.crop_size, "size": size}
+        self.place.do(Step("frame", settings, [source], [result]), work)
+
+    def find_elevation(self) -> float:
+        """elevation.json, elevation.png: from how high the picture was taken, degrees."""
+        framed, result, curve = (self.folder / name for name in (FRAMED, ELEVATION, CURVE))
+        asked = self.settings.elevation
+        if asked != "auto":
+            for path in (result, curve):
+                path.unlink(missing_ok=True)
+            for path in self._strips(DRAFTS):
+                self._forget(f"draft-{path.stem}", path)
+            self.place.do(Step("elevation", {"elevation": asked}, [], []), lambda: None)
+            return asked
+        sought = self.settings.elevations
+        sampler = replace(self.settings.sampler, steps=self.settings.draft_steps, eta=0.0)
+        drafts = {
+            degrees: self.folder / DRAFTS / f"{degrees:+.1f}.png" for degrees in sought.drafts_at
+        }
+        for degrees, path in drafts.items():
+            self._draw(f"draft-{path.stem}", path, degrees, self.settings.seed, sampler)
+
+        def work() -> Facts:
+            picture = np.asarray(read_image(framed))
+            try:
+                estimate = estimate_elevation(
+                    picture, lambda degrees: read_views(drafts[degrees], NUM_VIEWS), sought
+                )
+            except ValueError as error:
+                raise ValueError(NO_ELEVATION.format(error)) from error
+            found = {
+                "elevation_deg": round(estimate.elevation_deg, 1),
+                "uncertainty_deg": round(estimate.uncertainty_deg, 1),
+                "candidates_deg": estimate.candidates_deg.tolist(),
+                "scores": estimate.scores.tolist(),
+                "silhouettes": estimate.silhouettes.tolist(),
+                "psnrs": estimate.psnrs.tolist(),
+            }
+            with atomic_write(curve) as temporary:
+                plot_scores(estimate).save(temporary)
+            with atomic_write(result) as temporary:
+                temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            return {name: found[name] for name in ("elevation_deg", "uncertainty_deg")}
+
+        step = Step(
+            "elevation",
+            {"elevation": asked, **asdict(sought)},
+            [framed, *drafts.values()],
+            [result, curve],
+        )
+        facts = self.place.do(step, work)
+        log.info("elevation: %(elevation_deg)s +- %(uncertainty_deg)s degrees", facts)
+        return float(facts["elevation_deg"])
+
+    def generate(self, elevation_deg: float) -> list[Path]:
+        """samples/<k>.png: strips of 16 views."""
+        samples = [
+            self.folder / SAMPLES / f"{k}.png" for k in range(self.settings.sample_num)
+        ]  # fmt: skip
+        for path in self._strips(SAMPLES):
+            if path not in samples:
+                self._forget(f"sample-{path.stem}", path)
+        for k, path in enumerate(samples):
+            seed = self.settings.seed + k
+            self._draw(f"sample-{k}", path, elevation_deg, seed, self.settings.sampler)
+        return samples
+
+    def _draw(
+        self, name: str, path: Path, elevation_deg: float, seed: int, sampler: SamplerConfig
+    ) -> None:
+        framed, drawer = self.folder / FRAMED, self.tools.drawer
+
+        def work() -> None:
+            path.parent.mkdir(exist_ok=True)
+            strip = drawer.draw(framed, elevation_deg, seed, sampler)
+            with atomic_write(path) as temporary:
+                Image.fromarray(strip).save(temporary)
+
+        settings = {"elevation_deg": elevation_deg, "seed": seed, **drawer.settings(sampler)}
+        self.place.do(Step(name, settings, [framed], [path]), work)
+
+    def _strips(self, kind: str) -> list[Path]:
+        return sorted((self.folder / kind).glob("*.png"))
+
+    def _forget(self, name: str, path: Path) -> None:
+        """Remove a strip that is no longer asked for, if it is this command's."""
+        if self.place.record(name).exists():
+            path.unlink()
+            self.place.record(name).unlink()
+
+    def rank(self, samples: list[Path], elevation_deg: float) -> None:
+        """scores.json, best.png: the samples in order, and the best of them."""
+        framed, scores_file, best = (self.folder / name for name in (FRAMED, SCORES, BEST))
+
+        def work() -> Facts:
+            picture = np.asarray(read_image(framed))
+            scores = [
+                score_sample(read_views(path, NUM_VIEWS), picture, elevation_deg)
+                for path in samples
+            ]
+            first = order(scores)[0]
+            if scores[first].problem:
+                log.warning("no sample shows an object: %s", scores[first].problem)
+            with atomic_write(best) as temporary:
+                shutil.copyfile(samples[first], temporary)
+            write_scores(scores_file, [path.name for path in samples], scores)
+            return {"best": samples[first].name, "score": round(scores[first].score, 4)}
+
+        settings = {"elevation_deg": elevation_deg, **asdict(Weights())}
+        step = Step("rank", settings, [framed, *samples], [scores_file, best])
+        facts = self.place.do(step, work)
+        log.info("best sample: %(best)s, score %(score)s", facts)
+
+    def reconstruct(self) -> None:
+        """reconstruction/: what train_renderer.py writes."""
+        strip, folder = self.folder / BEST, self.folder / RECONSTRUCTION
+        settings = {
+            "preset": self.settings.preset,
+            "seed": self.settings.seed,
+            **self.settings.renderer.settings(),
+        }
+        results = [*(folder / name for name in EXPORTED), self.folder / METRICS]
+        step = Step("reconstruct", settings, [strip], results)
+
+        def work() -> Facts:
+            resume = self.place.begun(step) and (folder / CHECKPOINT).is_file()
+            options = Options(
+                self.settings.seed, self.settings.device, self.settings.preset, resume, not resume
+            )
+            outcome = reconstruct(strip, folder, self.settings.renderer, options)
+            if outcome.stopped_by is not None:
+                sys.exit(128 + outcome.stopped_by)
+            return outcome.metrics
+
+        self.place.do(step, work)
+
+    def export(self) -> None:
+        """mesh.glb, mesh.ply, rendering.mp4, where one looks for them."""
+        sources = [self.folder / RECONSTRUCTION / name for name in EXPORTED]
+        results = [self.folder / name for name in EXPORTED]
+
+        def work() -> None:
+            for source, result in zip(sources, results, strict=True):
+                with atomic_write(result) as temporary:
+                    shutil.copyfile(source, temporary)
+
+        self.place.do(Step("export", {}, sources, results), work)
+
+    def report(self, samples: list[Path]) -> None:
+        """report.html: all of it on one page."""
+        result = self.folder / REPORT
+        names = list(self.place.names)
+        inputs = [self.image, *(self.place.record(name) for name in names)]
+
+        def work() -> None:
+            records: dict[str, dict[str, Any]] = {
+                name: record for name in names if (record := self.place.read(name))
+            }
+            write_page(result, self.image, self.folder, records, samples)
+
+        self.place.do(Step("report", {"samples": len(samples)}, inputs, [result]), work)
