@@ -64,9 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--draft_steps", type=int, default=8, help="denoising steps of each of these drafts")
     add_model_flags(parser)
     add("-b", "--base", type=Path, default=Path("configs/neus.yaml"),
-        help="configuration of the reconstruction")  # fmt: skip
-    add("--set_base", action="append", default=[], metavar="KEY=VALUE",
-        help="override the --base file")  # fmt: skip
+        help="configuration of the reconstruction; --set is for this file too")  # fmt: skip
     add("--preset", choices=["fast", "default", "best"], default="default",
         help="how much time the reconstruction may take")  # fmt: skip
     add("--overwrite", action="store_true", help="do every step anew, whatever is there")
@@ -100,7 +98,9 @@ def main(argv: list[str] | None = None) -> None:
     from renderer.config import load_renderer_config
 
     device = pick_device(args.device)
-    config = load_config(GenerateConfig, args.cfg, args.set)
+    of_model = [text for text in args.set if re.match(r"(model|sampler)\b", text)]
+    of_base = [text for text in args.set if text not in of_model]
+    config = load_config(GenerateConfig, args.cfg, of_model)
     settings = Settings(
         backend=args.backend,
         crop_size=args.crop_size,
@@ -109,7 +109,7 @@ def main(argv: list[str] | None = None) -> None:
         sample_num=args.sample_num,
         seed=args.seed,
         sampler=replace(config.sampler, **given_sampler(args)),
-        renderer=load_renderer_config(args.base, args.preset, args.set_base),
+        renderer=load_renderer_config(args.base, args.preset, of_base),
         preset=args.preset,
         device=device,
         overwrite=args.overwrite,

@@ -51,6 +51,7 @@ def images_to_3d(
             message = " ".join(str(error).split()) or type(error).__name__
             log.error("%s", message, exc_info=debug)
             failures[source.path] = message
+            _write_failures(output, failures)
     _write_failures(output, failures)
     return list(failures)
 

@@ -123,6 +123,8 @@ def image_to_3d(image: Path, folder: Path, settings: Settings, tools: Tools) -> 
         pipeline.drawer.ModelError: the model cannot be loaded.
     """
     read_image(image)  # before anything is written
+    if image.resolve().is_relative_to(folder.resolve()):
+        raise FileExistsError(f"{image}: is in the folder of the results; choose another --output")
     place = Workplace(folder, settings.overwrite)
     run = Run(image, place, settings, tools)
     with place.open(), _named(image, place):
@@ -205,10 +207,8 @@ class Run:
         framed, result, curve = (self.folder / name for name in (FRAMED, ELEVATION, CURVE))
         asked = self.settings.elevation
         if asked != "auto":
-            for path in (result, curve):
+            for path in (result, curve):  # the drafts stay, for another try
                 path.unlink(missing_ok=True)
-            for path in self._strips(DRAFTS):
-                self._forget(f"draft-{path.stem}", path)
             self.place.do(Step("elevation", {"elevation": asked}, [], []), lambda: None)
             return asked
         sought = self.settings.elevations
@@ -256,9 +256,11 @@ class Run:
         samples = [
             self.folder / SAMPLES / f"{k}.png" for k in range(self.settings.sample_num)
         ]  # fmt: skip
-        for path in self._strips(SAMPLES):
-            if path not in samples:
-                self._forget(f"sample-{path.stem}", path)
+        for path in sorted((self.folder / SAMPLES).glob("*.png")):
+            record = self.place.record(f"sample-{path.stem}")
+            if path not in samples and record.exists():  # no longer asked for
+                path.unlink()
+                record.unlink()
         for k, path in enumerate(samples):
             seed = self.settings.seed + k
             self._draw(f"sample-{k}", path, elevation_deg, seed, self.settings.sampler)
@@ -277,15 +279,6 @@ class Run:
 
         settings = {"elevation_deg": elevation_deg, "seed": seed, **drawer.settings(sampler)}
         self.place.do(Step(name, settings, [framed], [path]), work)
-
-    def _strips(self, kind: str) -> list[Path]:
-        return sorted((self.folder / kind).glob("*.png"))
-
-    def _forget(self, name: str, path: Path) -> None:
-        """Remove a strip that is no longer asked for, if it is this command's."""
-        if self.place.record(name).exists():
-            path.unlink()
-            self.place.record(name).unlink()
 
     def rank(self, samples: list[Path], elevation_deg: float) -> None:
         """scores.json, best.png: the samples in order, and the best of them."""
@@ -322,7 +315,11 @@ class Run:
         step = Step("reconstruct", settings, [strip], results)
 
         def work() -> Facts:
-            resume = self.place.begun(step) and (folder / CHECKPOINT).is_file()
+            checkpoint = folder / CHECKPOINT
+            if not self.place.was_begun(step):
+                checkpoint.unlink(missing_ok=True)
+                self.place.begin(step)
+            resume = checkpoint.is_file()
             options = Options(
                 self.settings.seed, self.settings.device, self.settings.preset, resume, not resume
             )

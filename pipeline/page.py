@@ -46,6 +46,7 @@ article.best { border-color: #1d6f42; }
 .strip { overflow-x: auto; margin-top: .5rem; }
 .strip img { display: block; height: 128px; width: 2048px; max-width: none; }
 .error { color: #a3243b; } p { margin: .4rem 0; } details { margin: .4rem 0; }
+.row.small { margin-top: .8rem; } .small .picture { height: 128px; }
 video { height: 256px; border: 1px solid #ddd; }
 """
 

@@ -136,20 +136,23 @@ class Workplace:
         )
         return facts
 
-    def begun(self, step: Step) -> bool:
-        """Whether a step of these inputs and settings was begun before; from now on it was.
+    def was_begun(self, step: Step) -> bool:
+        """Whether a step of these inputs and settings was begun before.
 
         For steps that can go on with what they left when they were killed.
         """
-        path, key = self.record(f"{step.name}.begun"), self._key(step)
         try:
-            was = json.loads(path.read_text(encoding="utf-8"))
+            was = json.loads(self._begun(step).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
-            was = None
-        if was == key and not self.overwrite:
-            return True
-        self._write(path, key)
-        return False
+            return False
+        return bool(was == self._key(step)) and not self.overwrite
+
+    def begin(self, step: Step) -> None:
+        """Write down that a step is begun; nothing of another beginning may be left by then."""
+        self._write(self._begun(step), self._key(step))
+
+    def _begun(self, step: Step) -> Path:
+        return self.record(f"{step.name}.begun")
 
     def _key(self, step: Step) -> dict[str, Any]:
         key: dict[str, Any] = _plain(

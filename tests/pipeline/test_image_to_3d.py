@@ -1,48 +1,349 @@
+"""A reconstruction is done for real once; elsewhere a stand-in writes its files."""
+
 from __future__ import annotations
 
 import csv
 import json
+import logging
 import re
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from multiview.runtime import atomic_write
+import image_to_3d as script
+from multiview.elevation import ElevationConfig
 from pipeline import image_to_3d as module
 from pipeline.batch import images_to_3d
+from pipeline.drawer import ModelError
 from pipeline.files import EXPORTED
-from pipeline.image_to_3d import Settings, StepError, Tools, image_to_3d
+from pipeline.image_to_3d import StepError, image_to_3d
 from pipeline.records import Step, Workplace, checksum
+from renderer import training
+from renderer.reconstruction import Outcome
 from tests.pipeline.conftest import ToyDrawer, changed
 
 STEPS = [
     "segment", "frame", "draft-+0.0", "draft-+30.0", "elevation",
     "sample-0", "sample-1", "sample-2", "rank", "reconstruct", "export", "report",
 ]  # fmt: skip
-AS_UNINTERRUPTED = (
-    "object.png", "framed.png", "elevation.json", "elevation.png", "drafts/+0.0.png",
-    "drafts/+30.0.png", "samples/0.png", "samples/1.png", "samples/2.png", "scores.json",
-    "best.png", "mesh.ply", "mesh.glb",
-)  # fmt: skip
+METRICS = {"psnr": 20.0, "field_psnr": 21.0, "mask_iou": None, "faces": 12, "watertight": True,
+           "steps": 6, "kind": "mlp", "preset": "fast", "seconds": 1.0}  # fmt: skip
 
 
 class Killed(BaseException):
     pass
 
 
-@pytest.fixture(scope="session")
-def whole(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of an uninterrupted run."""
-    folder = tmp_path_factory.mktemp("whole")
-    return folder
+def checksums(folder: Path) -> dict[str, str]:
+    """Of all results but those that hold times."""
+    return {
+        path.relative_to(folder).as_posix(): checksum(path)
+        for path in folder.rglob("*")
+        if path.is_file()
+        and path.relative_to(folder).parts[0] != "steps"
+        and path.name not in ("report.html", "metrics.json", "last.ckpt", "log.txt")
+        and not path.name.startswith(".")
+    }
 
 
-def test_try(photo, settings, tools, tmp_path, caplog):
-    caplog.set_level("INFO")
-    place = image_to_3d(photo, tmp_path / "out", settings, tools)
-    for n in place.names: print(n, place.read(n)["seconds"])
-    print(place.read("elevation"), (tmp_path/"out"/"scores.json").read_text())
-    assert place.done == STEPS
-    print(sorted(str(p.relative_to(tmp_path)) for p in (tmp_path/"out").rglob("*")))
-    import shutil; shutil.copytree(tmp_path/"out", "/tmp/w_i23d_out", dirs_exist_ok=True)
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """In place of the reconstruction: files that depend on the strip and the seed alone."""
+    resumed = []
+
+    def reconstruct(image, folder, config, options):
+        resumed.append(options.resume)
+        folder.mkdir(exist_ok=True)
+        for name in EXPORTED:
+            (folder / name).write_text(f"{name} {checksum(image)} {options.seed} {options.preset}")
+        (folder / "metrics.json").write_text(json.dumps(METRICS))
+        return Outcome(METRICS, None)
+
+    monkeypatch.setattr(module, "reconstruct", reconstruct)
+    return resumed
+
+
+def test_a_photo_becomes_a_mesh_and_a_kill_while_it_is_trained_does_no_harm(
+    photo, settings, tools, drawer, tmp_path, monkeypatch
+):
+    advance = training.Training.advance
+
+    def killed_after_the_third(self):
+        if self.step == 3:
+            raise Killed
+        return advance(self)
+
+    whole, folder = tmp_path / "whole", tmp_path / "out"
+    assert image_to_3d(photo, whole, settings, tools).done == STEPS
+    drawn = len(drawer.drawn)
+    frequent = changed(settings, renderer=changed(settings.renderer, save_every=1e-9))
+    monkeypatch.setattr(training.Training, "advance", killed_after_the_third)
+    with pytest.raises(Killed):
+        image_to_3d(photo, folder, frequent, tools)
+    monkeypatch.setattr(training.Training, "advance", advance)
+    steps = []
+    monkeypatch.setattr(
+        training.Training, "advance", lambda self: steps.append(self.step) or advance(self)
+    )
+    assert image_to_3d(photo, folder, settings, tools).done == STEPS[-3:]
+    assert steps == [3, 4, 5]
+    assert len(drawer.drawn) == 2 * drawn
+    assert checksums(folder) == checksums(whole)
+    for name in EXPORTED:
+        assert checksum(folder / name) == checksum(folder / "reconstruction" / name)
+
+    assert image_to_3d(photo, folder, settings, tools).done == []
+    page = (folder / "report.html").read_text()
+    check_page(page)
+    assert page.count("data:video/mp4;base64,") == 1
+    assert page.count("opacity and normals after") >= 2
+
+
+def check_page(page: str) -> None:
+    """It needs no other file and tells of everything."""
+    addresses = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert addresses
+    assert all(address.startswith("data:") for address in addresses)
+    assert not re.findall(r"https?://|<link|<script|url\(", page)
+    text = re.sub(r'"data:[^"]*"', "", page)
+    for name in STEPS[:-1]:
+        assert f"<td>{name}</td>" in text, name
+    for word in ("photo.png", "mask, found", "framed, --crop_size", "degrees, estimated", "best",
+                 "0.png", "1.png", "2.png", *EXPORTED, "guidance_scale"):  # fmt: skip
+        assert word in text, word
+
+
+class Interruptions:
+    """Raise at one of the places where files are written: before it appears, or after."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count, self.at, self.before = 0, -1, False
+        for name in ("pipeline.image_to_3d", "pipeline.records", "pipeline.page",
+                     "evaluation.ranking", "multiview.cut_out"):  # fmt: skip
+            self.wrap(monkeypatch, name)
+
+    def wrap(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        import importlib
+
+        original = importlib.import_module(name).atomic_write
+
+        @contextmanager
+        def write(path: Path):
+            here = self.count == self.at
+            self.count += 1
+            with original(path) as temporary:
+                yield temporary
+                if here and self.before:
+                    raise Killed
+            if here:
+                raise Killed
+
+        monkeypatch.setattr(f"{name}.atomic_write", write)
+
+
+def test_a_run_killed_at_any_file_goes_on_to_what_an_uninterrupted_one_gives(
+    photo, settings, tools, tmp_path, monkeypatch, stand_in
+):
+    fast = changed(settings, sample_num=1)
+    monkeypatch.setattr(module, "score_sample", lambda *_: module_score())
+    monkeypatch.setattr(module, "estimate_elevation", quick_estimate)
+    interruptions = Interruptions(monkeypatch)
+    image_to_3d(photo, tmp_path / "whole", fast, tools)
+    expected, places = checksums(tmp_path / "whole"), interruptions.count
+    assert places >= 20
+    for at in range(places):
+        folder = tmp_path / str(at)
+        interruptions.count, interruptions.at, interruptions.before = 0, at, at % 2 == 0
+        with pytest.raises(Killed):
+            image_to_3d(photo, folder, fast, tools)
+        interruptions.at = -1
+        place = image_to_3d(photo, folder, fast, tools)
+        assert checksums(folder) == expected, at
+        assert len(place.done) < len(place.names) or at == 0
+
+
+def module_score():
+    from evaluation.ranking import SampleScore
+
+    return SampleScore(score=0.5)
+
+
+def quick_estimate(image, draft, config: ElevationConfig):
+    from multiview.elevation import ElevationEstimate
+
+    values = config.candidates()
+    for degrees in config.drafts_at:
+        assert draft(degrees).shape[0] == 16
+    return ElevationEstimate(12.34, 2.0, values, values, values, values)
+
+
+@pytest.mark.parametrize(
+    ("changes", "redone"),
+    [
+        ({"crop_size": 150}, STEPS[1:]),
+        ({"elevation": 12.0}, STEPS[4:]),
+        ({"draft_steps": 3}, ["draft-+0.0", "draft-+30.0", "report"]),
+        ({"sample_num": 2}, ["rank", "report"]),
+        ({"sample_num": 4}, ["sample-3", "rank", "report"]),
+        ({"preset": "best"}, ["reconstruct", "export", "report"]),
+        ({"overwrite": True}, STEPS),
+    ],
+)
+def test_a_changed_setting_redoes_what_depends_on_it(
+    changes, redone, photo, settings, tools, tmp_path, monkeypatch, stand_in
+):
+    monkeypatch.setattr(module, "score_sample", lambda *_: module_score())
+    monkeypatch.setattr(module, "estimate_elevation", quick_estimate)
+    image_to_3d(photo, tmp_path / "out", settings, tools)
+    place = image_to_3d(photo, tmp_path / "out", changed(settings, **changes), tools)
+    assert place.done == redone
+    asked = changed(settings, **changes)
+    image_to_3d(photo, tmp_path / "whole", asked, tools)
+    kept = {name: sha for name, sha in checksums(tmp_path / "out").items() if "draft" not in name}
+    others = checksums(tmp_path / "whole")
+    assert kept == {name: sha for name, sha in others.items() if "draft" not in name}
+    if "elevation" in changes:
+        assert "12 degrees, as given" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_damaged_result_is_made_again(photo, settings, tools, tmp_path, monkeypatch, stand_in):
+    monkeypatch.setattr(module, "score_sample", lambda *_: module_score())
+    monkeypatch.setattr(module, "estimate_elevation", quick_estimate)
+    folder = tmp_path / "out"
+    image_to_3d(photo, folder, settings, tools)
+    expected = checksums(folder)
+    (folder / "samples" / "1.png").write_bytes(b"cut off")
+    (folder / "steps" / "frame.json").write_text("{")
+    assert image_to_3d(photo, folder, settings, tools).done[:2] == ["frame", "sample-1"]
+    assert checksums(folder) == expected
+
+
+def test_a_picture_with_alpha_keeps_its_mask_and_needs_no_segmenter(
+    photo, settings, tools, tmp_path, monkeypatch, stand_in
+):
+    monkeypatch.setattr(module, "open_segmenter", None)
+    pixels = np.asarray(Image.open(photo).convert("RGBA")).copy()
+    pixels[..., 3] = 0
+    pixels[20:70, 30:60, 3] = 255
+    image = tmp_path / "cut.png"
+    Image.fromarray(pixels).save(image)
+    given = changed(settings, elevation=20.0, sample_num=1)
+    place = image_to_3d(image, tmp_path / "out", given, tools)
+    record = place.read("segment")
+    assert record is not None
+    assert record["facts"]["mask"] == "given"
+    np.testing.assert_array_equal(Image.open(tmp_path / "out" / "object.png"), pixels)
+
+
+def test_one_bad_picture_of_a_batch_is_reported_and_the_others_are_done(
+    photo, settings, tools, tmp_path, monkeypatch, stand_in, caplog
+):
+    monkeypatch.setattr(module, "score_sample", lambda *_: module_score())
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("a", "d"):
+        (folder / f"{name}.png").write_bytes(photo.read_bytes())
+    (folder / "b.png").write_bytes(photo.read_bytes()[:300])
+    Image.new("RGB", (64, 64), "white").save(folder / "c.png")
+    given = changed(settings, elevation=20.0, sample_num=1)
+    output = tmp_path / "out"
+    assert images_to_3d([folder], output, given, tools) == [folder / "b.png", folder / "c.png"]
+    assert (output / "a" / "mesh.glb").exists()
+    assert (output / "d" / "report.html").exists()
+    with (output / "failures.csv").open(newline="") as file:
+        (first, second) = csv.DictReader(file)
+    assert first["input"] == str(folder / "b.png")
+    assert "damaged or cut off" in first["error"]
+    assert "c.png: segment: no object was found" in second["error"]
+    errors = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(errors) == 2
+    assert all("\n" not in record.getMessage() for record in errors)
+
+    for name in ("b", "c"):
+        (folder / f"{name}.png").unlink()
+    assert images_to_3d([folder], output, given, tools) == []
+    assert not (output / "failures.csv").exists()
+
+
+def test_a_model_that_cannot_be_loaded_ends_a_batch(photo, settings, tools, tmp_path, monkeypatch):
+    def draw(*_):
+        raise ModelError("no such weights")
+
+    monkeypatch.setattr(ToyDrawer, "draw", draw)
+    (tmp_path / "b.png").write_bytes(photo.read_bytes())
+    with pytest.raises(ModelError, match="no such weights"):
+        images_to_3d([tmp_path], tmp_path / "out", settings, tools)
+
+
+def test_a_failure_names_the_picture_and_the_step(photo, settings, tools, tmp_path):
+    def no_object(image, draft, config):
+        raise ValueError("there is no object in view 3")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "estimate_elevation", no_object)
+        with pytest.raises(StepError, match=r"photo.png: elevation: .*view 3\); give it with --el"):
+            image_to_3d(photo, tmp_path / "out", settings, tools)
+
+
+def test_files_of_others_are_not_replaced(photo, settings, tools, tmp_path, stand_in):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mesh.glb").write_text("mine")
+    with pytest.raises(FileExistsError, match="not results of this command"):
+        image_to_3d(photo, tmp_path / "out", settings, tools)
+    with pytest.raises(FileExistsError, match="in the folder of the results"):
+        image_to_3d(photo, tmp_path, changed(settings, overwrite=True), tools)
+    assert (tmp_path / "out" / "mesh.glb").read_text() == "mine"
+
+
+def test_a_reconstruction_of_other_settings_is_not_gone_on_with(tmp_path):
+    place, source = Workplace(tmp_path / "out"), tmp_path / "x"
+    source.write_text("x")
+    with place.open():
+        first, other = (Step("s", {"a": a}, [source], []) for a in (1, 2))
+        assert not place.was_begun(first)
+        place.begin(first)
+        assert place.was_begun(first)
+        assert not place.was_begun(other)
+        source.write_text("y")
+        assert not place.was_begun(first)
+
+
+def test_the_flags_come_to_the_settings(monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr("pipeline.drawer.sampling_settings", lambda *_: {})
+    monkeypatch.setattr("pipeline.batch.images_to_3d", lambda *given: calls.append(given))
+    script.main(["a.png", "-o", "out", "--ckpt", "x.ckpt", "--device", "cpu"])
+    script.main(
+        ["a.png", "-o", "out", "--ckpt", "x.ckpt", "--device", "cpu", "--elevation", "-5",
+         "--preset", "fast", "--set", "sampler.eta=0.5", "--set", "use_mask=false",
+         "--sample_steps", "7"]
+    )  # fmt: skip
+    (_, _, default, *_), (_, _, asked, *_) = calls
+    assert (default.elevation, default.crop_size, default.sample_num) == ("auto", "auto", 4)
+    assert (default.preset, default.draft_steps, default.backend) == ("default", 8, "auto")
+    assert (asked.elevation, asked.sampler.steps, asked.sampler.eta) == (-5.0, 7, 0.5)
+    assert not asked.renderer.use_mask
+    assert asked.renderer.grid.steps != default.renderer.grid.steps
+
+
+@pytest.mark.parametrize(
+    "flags", ["--elevation=up", "--draft_steps=0", "--crop_size=x", "--sample_num=0", "--output= "]
+)
+def test_wrong_usage_exits_2(flags):
+    with pytest.raises(SystemExit) as exit_of:
+        script.main(["a.png", "-o", "out", flags])
+    assert exit_of.value.code == 2
+
+
+def test_the_models_own_drafts_and_samples_are_drawn(tiny_checkpoint, photo, tmp_path):
+    with pytest.raises(StepError, match=r"photo\.png: "):  # of noise no mesh can be made
+        script.main(
+            [str(photo), "-o", str(tmp_path / "out"), "--cfg", "configs/tiny.yaml",
+             "--ckpt", str(tiny_checkpoint), "--device", "cpu", "--sample_num", "1",
+             "--sample_steps", "1", "--elevation", "20", "--backend", "white"]
+        )  # fmt: skip
+    assert Image.open(tmp_path / "out" / "samples" / "0.png").size == (2048, 128)
+    assert Image.open(tmp_path / "out" / "best.png").size == (2048, 128)
