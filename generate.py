@@ -23,6 +23,7 @@ from ldm.flags import (
     check_limits,
     choose_model,
     crop_size,
+    elevation,
     given_sampler,
 )
 from multiview.runtime import add_common_flags, load_config, pick_device, run_script
@@ -39,9 +40,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="RGBA image (alpha = object), several, or a folder of them")  # fmt: skip
     add("--output", type=Path, required=True,
         help="folder of the results; with several inputs, of one folder an input")  # fmt: skip
-    add("--elevation", type=float, nargs="+", required=True,
-        help="degrees that the input's camera looks down, useful from -10 to 40; one or one "
-        "for each input (a folder's by name)")  # fmt: skip
+    add("--elevation", type=elevation, nargs="+", required=True,
+        help="degrees that the input's camera looks down, useful from -10 to 40, or auto, which "
+        "estimates them from six drafts of the views; one or one for each input (a folder's by "
+        "name)")  # fmt: skip
+    add("--keep", choices=["all", "best"],
+        help="order the samples of each input by how well their views fit together, write "
+        "scores.json, and keep all samples, or only the best (the others are removed)")  # fmt: skip
     add("--crop_size", type=crop_size, default=-1,
         help="scale the object's longer side to this many of 256 pixels (try 200, else 180 or "
         "150); auto chooses, as in renders to train on; -1 takes the picture as it is")  # fmt: skip
@@ -65,9 +70,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def warn_of_doubtful(args: argparse.Namespace) -> None:
     """Warn of values that work but are hardly meant."""
-    for elevation in args.elevation:
-        if not -10 <= elevation <= 40:
-            log.warning("elevation %g is outside [-10, 40], which the model knows", elevation)
+    for degrees in args.elevation:
+        if degrees != "auto" and not -10 <= degrees <= 40:
+            log.warning("elevation %g is outside [-10, 40], which the model knows", degrees)
     if args.cfg_scale is not None and args.cfg_scale < 1:
         effect = "weakened" if args.cfg_scale > 0 else "inverted" if args.cfg_scale else "ignored"
         log.warning("guidance %g is below 1: the input is %s", args.cfg_scale, effect)
@@ -77,7 +82,8 @@ def main(argv: list[str] | None = None) -> None:
     """Generate the views that the command line asks for."""
     args = parse(argv)
     from ldm.config import GenerateConfig
-    from ldm.generation import GenerateOptions, generate
+    from ldm.generation import GenerateOptions
+    from pipeline.choice import generate
 
     config = load_config(GenerateConfig, args.cfg, args.set)
     options = GenerateOptions(
@@ -94,7 +100,7 @@ def main(argv: list[str] | None = None) -> None:
         save_views=args.save_views,
         preview=args.preview,
     )
-    generate(config.model, args.input, args.elevation, options)
+    generate(config.model, args.input, args.elevation, options, args.keep)
 
 
 if __name__ == "__main__":

@@ -26,21 +26,12 @@ from ldm.flags import (
     check_limits,
     choose_model,
     crop_size,
+    elevation,
     given_sampler,
 )
 from multiview.runtime import add_common_flags, load_config, pick_device, run_script
 
 log = logging.getLogger(__name__)
-
-
-def elevation(text: str) -> float | str:
-    """Read an elevation, for argparse: degrees, or "auto"."""
-    if text == "auto":
-        return text
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number and not auto") from None
 
 
 def build_parser() -> argparse.ArgumentParser:

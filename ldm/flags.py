@@ -47,6 +47,16 @@ def crop_size(text: str) -> int | str:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number and not auto") from None
 
 
+def elevation(text: str) -> float | str:
+    """Read an elevation, for argparse: degrees, or "auto"."""
+    if text == "auto":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number and not auto") from None
+
+
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say which model samples, and how."""
     add = parser.add_argument
@@ -73,11 +83,11 @@ def check_limits(parser: argparse.ArgumentParser, args: argparse.Namespace) -> N
     """Exit 2 where a number is outside its `LIMITS`."""
     for name, (low, high) in LIMITS.items():
         values = getattr(args, name)
-        if values is None or values == "auto":
-            continue
         for value in values if isinstance(values, list) else [values]:
+            if value is None or value == "auto":
+                continue
             if not (low <= value <= high or (name == "crop_size" and value == -1)):
-                also = "auto, -1 or " if name == "crop_size" else ""
+                also = {"crop_size": "auto, -1 or ", "elevation": "auto or "}.get(name, "")
                 parser.error(f"--{name} must be {also}from {low} to {high}, got {value}")
 
 

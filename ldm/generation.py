@@ -173,11 +173,12 @@ def generate(
     paths: Sequence[Path],
     elevations_deg: Sequence[float],
     options: GenerateOptions,
+    model: SyncDreamer | None = None,
 ) -> list[Path]:
     """Make the samples of all inputs with one model; keep those that are there already.
 
     What can be wrong with the inputs, the settings and the output is found before the weights
-    are loaded and before any file is written.
+    are loaded, unless the model is given, and before any file is written.
 
     Returns:
         the strips, in order.
@@ -214,7 +215,7 @@ def generate(
         write_extras(sample, options.save_views, options.preview)
     try:
         if todo:
-            _generate(config, todo, pixels, options)
+            _generate(config, todo, pixels, options, model)
     except torch.OutOfMemoryError as error:
         raise MemoryError(
             "not enough GPU memory; use a smaller --batch_view_num, or --dtype bf16"
@@ -227,8 +228,10 @@ def _generate(
     samples: Sequence[Sample],
     pixels: dict[Source, np.ndarray],
     options: GenerateOptions,
+    model: SyncDreamer | None,
 ) -> None:
-    model = open_model(config, options.checkpoint, options.device, options.dtype)
+    if model is None:
+        model = open_model(config, options.checkpoint, options.device, options.dtype)
     start = time.perf_counter()
     source, features = None, None
     for sample in tqdm(samples, "samples", disable=None if len(samples) > 1 else True):

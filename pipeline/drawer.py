@@ -14,7 +14,6 @@ from ldm.config import SyncDreamerConfig
 from ldm.generation import check_dtype, generate_strip, open_model, sampling_settings
 from ldm.model import ImageFeatures, SyncDreamer
 from ldm.sampler import SamplerConfig
-from multiview.images import prepare_image
 
 
 class ModelError(Exception):
@@ -32,9 +31,9 @@ class Drawer(Protocol):
         """All that a strip depends on, beside the input, its elevation and the seed."""
 
     def draw(
-        self, framed: Path, elevation_deg: float, seed: int, sampler: SamplerConfig
+        self, pixels: np.ndarray, elevation_deg: float, seed: int, sampler: SamplerConfig
     ) -> np.ndarray:
-        """Draw the views of a framed input, uint8 (size, 16 size, 3)."""
+        """Draw the views of an input that `prepare_image` made, uint8 (size, 16 size, 3)."""
 
 
 @dataclass
@@ -74,28 +73,37 @@ class ModelDrawer:
         return {**self._identity, **vars(sampler)}
 
     def draw(
-        self, framed: Path, elevation_deg: float, seed: int, sampler: SamplerConfig
+        self, pixels: np.ndarray, elevation_deg: float, seed: int, sampler: SamplerConfig
     ) -> np.ndarray:
-        """Draw the views of a framed input, uint8 (size, 16 size, 3).
+        """Draw the views of an input that `prepare_image` made, uint8 (size, 16 size, 3).
 
         Raises:
             ModelError: the weights do not fit, or not into the memory.
             MemoryError: says how to need less.
+        """
+        model = self.model()
+        try:
+            features = self._encoded(model, pixels)
+            return generate_strip(
+                model, features, elevation_deg, seed, sampler, self.batch_view_num
+            )
+        except torch.OutOfMemoryError as error:
+            raise MemoryError(
+                "not enough GPU memory; use a smaller --batch_view_num, or --dtype bf16"
+            ) from error
+
+    def model(self) -> SyncDreamer:
+        """Load the model, if it is not loaded yet.
+
+        Raises:
+            ModelError: the weights do not fit, or not into the memory.
         """
         if self._model is None:
             try:
                 self._model = open_model(self.config, self.checkpoint, self.device, self.dtype)
             except (OSError, ValueError, MemoryError, RuntimeError) as error:
                 raise ModelError(str(error)) from error
-        try:
-            features = self._encoded(self._model, prepare_image(framed, -1, self.size))
-            return generate_strip(
-                self._model, features, elevation_deg, seed, sampler, self.batch_view_num
-            )
-        except torch.OutOfMemoryError as error:
-            raise MemoryError(
-                "not enough GPU memory; use a smaller --batch_view_num, or --dtype bf16"
-            ) from error
+        return self._model
 
     def _encoded(self, model: SyncDreamer, pixels: np.ndarray) -> ImageFeatures:
         """Features of an input; those of the last one are remembered."""

@@ -13,7 +13,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,11 +24,12 @@ from PIL import Image
 from evaluation.ranking import SCORES, Weights, order, score_sample, write_scores
 from ldm.sampler import SamplerConfig
 from multiview.cut_out import WHOLE_PICTURE, covered, cut_out, has_mask, save_cut_out
-from multiview.elevation import ElevationConfig, estimate_elevation, plot_scores
-from multiview.images import CropSize, auto_crop_size, frame_object, read_image
+from multiview.elevation import ElevationConfig, plot_scores
+from multiview.images import CropSize, auto_crop_size, frame_object, prepare_image, read_image
 from multiview.runtime import atomic_write
 from multiview.segmentation import Backend, Segmenter, open_segmenter
 from multiview.views import NUM_VIEWS, read_views
+from pipeline.drafts import draft_sampler, find_elevation
 from pipeline.drawer import Drawer, ModelError
 from pipeline.files import (
     BEST,
@@ -50,8 +51,6 @@ from renderer.folder import CHECKPOINT
 from renderer.reconstruction import Options, reconstruct
 
 log = logging.getLogger(__name__)
-
-NO_ELEVATION = "the elevation cannot be estimated from drafts ({}); give it with --elevation"
 
 
 class StepError(Exception):
@@ -212,7 +211,7 @@ class Run:
             self.place.do(Step("elevation", {"elevation": asked}, [], []), lambda: None)
             return asked
         sought = self.settings.elevations
-        sampler = replace(self.settings.sampler, steps=self.settings.draft_steps, eta=0.0)
+        sampler = draft_sampler(self.settings.sampler, self.settings.draft_steps)
         drafts = {
             degrees: self.folder / DRAFTS / f"{degrees:+.1f}.png" for degrees in sought.drafts_at
         }
@@ -221,12 +220,9 @@ class Run:
 
         def work() -> Facts:
             picture = np.asarray(read_image(framed))
-            try:
-                estimate = estimate_elevation(
-                    picture, lambda degrees: read_views(drafts[degrees], NUM_VIEWS), sought
-                )
-            except ValueError as error:
-                raise ValueError(NO_ELEVATION.format(error)) from error
+            estimate = find_elevation(
+                picture, lambda degrees: read_views(drafts[degrees], NUM_VIEWS), sought
+            )
             found = {
                 "elevation_deg": round(estimate.elevation_deg, 1),
                 "uncertainty_deg": round(estimate.uncertainty_deg, 1),
@@ -273,7 +269,8 @@ class Run:
 
         def work() -> None:
             path.parent.mkdir(exist_ok=True)
-            strip = drawer.draw(framed, elevation_deg, seed, sampler)
+            pixels = prepare_image(framed, -1, drawer.size)
+            strip = drawer.draw(pixels, elevation_deg, seed, sampler)
             with atomic_write(path) as temporary:
                 Image.fromarray(strip).save(temporary)
 

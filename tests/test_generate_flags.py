@@ -71,7 +71,8 @@ def test_files_of_the_project_are_found_from_any_folder(tmp_path, monkeypatch):
 def test_flags_of_the_sampler_go_before_the_configuration(monkeypatch):
     samplers = []
     monkeypatch.setattr(
-        "ldm.generation.generate", lambda config, paths, degrees, o: samplers.append(o.sampler)
+        "ldm.generation.generate",
+        lambda config, paths, degrees, o, model: samplers.append(o.sampler),
     )
     base = [*REQUIRED, "--device", "cpu", "--ckpt", "x.ckpt"]
     generate.main(base)

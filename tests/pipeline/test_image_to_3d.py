@@ -149,7 +149,7 @@ def test_a_run_killed_at_any_file_goes_on_to_what_an_uninterrupted_one_gives(
 ):
     fast = changed(settings, sample_num=1)
     monkeypatch.setattr(module, "score_sample", lambda *_: module_score())
-    monkeypatch.setattr(module, "estimate_elevation", quick_estimate)
+    monkeypatch.setattr("pipeline.drafts.estimate_elevation", quick_estimate)
     interruptions = Interruptions(monkeypatch)
     image_to_3d(photo, tmp_path / "whole", fast, tools)
     expected, places = checksums(tmp_path / "whole"), interruptions.count
@@ -196,7 +196,7 @@ def test_a_changed_setting_redoes_what_depends_on_it(
     changes, redone, photo, settings, tools, tmp_path, monkeypatch, stand_in
 ):
     monkeypatch.setattr(module, "score_sample", lambda *_: module_score())
-    monkeypatch.setattr(module, "estimate_elevation", quick_estimate)
+    monkeypatch.setattr("pipeline.drafts.estimate_elevation", quick_estimate)
     image_to_3d(photo, tmp_path / "out", settings, tools)
     place = image_to_3d(photo, tmp_path / "out", changed(settings, **changes), tools)
     assert place.done == redone
@@ -211,7 +211,7 @@ def test_a_changed_setting_redoes_what_depends_on_it(
 
 def test_a_damaged_result_is_made_again(photo, settings, tools, tmp_path, monkeypatch, stand_in):
     monkeypatch.setattr(module, "score_sample", lambda *_: module_score())
-    monkeypatch.setattr(module, "estimate_elevation", quick_estimate)
+    monkeypatch.setattr("pipeline.drafts.estimate_elevation", quick_estimate)
     folder = tmp_path / "out"
     image_to_3d(photo, folder, settings, tools)
     expected = checksums(folder)
@@ -283,7 +283,7 @@ def test_a_failure_names_the_picture_and_the_step(photo, settings, tools, tmp_pa
         raise ValueError("there is no object in view 3")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "estimate_elevation", no_object)
+        patch.setattr("pipeline.drafts.estimate_elevation", no_object)
         with pytest.raises(StepError, match=r"photo.png: elevation: .*view 3\); give it with --el"):
             image_to_3d(photo, tmp_path / "out", settings, tools)
 

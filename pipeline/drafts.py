@@ -1,0 +1,34 @@
+"""Drafts of the views: quick ones, from which an input's elevation is estimated."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ldm.sampler import SamplerConfig
+from multiview.elevation import Draft, ElevationConfig, ElevationEstimate, estimate_elevation
+
+DRAFT_STEPS = 8
+"""Denoising steps of a draft."""
+
+
+def draft_sampler(sampler: SamplerConfig, steps: int = DRAFT_STEPS) -> SamplerConfig:
+    """How drafts are drawn: in few steps, and with no noise between them."""
+    return replace(sampler, steps=steps, eta=0.0)
+
+
+def find_elevation(
+    picture: np.ndarray, draft: Draft, config: ElevationConfig | None = None
+) -> ElevationEstimate:
+    """Estimate an elevation from drafts, see `estimate_elevation`.
+
+    Raises:
+        ValueError: it cannot be told; says what to do.
+    """
+    try:
+        return estimate_elevation(picture, draft, config)
+    except ValueError as error:
+        raise ValueError(
+            f"the elevation cannot be estimated from drafts ({error}); give it with --elevation"
+        ) from error
