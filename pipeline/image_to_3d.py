@@ -322,6 +322,7 @@ class Run:
             )
             outcome = reconstruct(strip, folder, self.settings.renderer, options)
             if outcome.stopped_by is not None:
+                log.warning("the same command goes on with it; %s has what was trained", folder)
                 sys.exit(128 + outcome.stopped_by)
             return outcome.metrics
 

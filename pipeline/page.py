@@ -33,7 +33,8 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin: 1.6rem 0 .4rem; }
 table { border-collapse: collapse; margin: .5rem 0 1rem; }
 td, th { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #ddd; }
 td:first-child, th:first-child { text-align: left; }
-td.text { text-align: left; overflow-wrap: anywhere; }
+td:first-child { white-space: nowrap; } td.text, th.text { text-align: left; }
+td.text { overflow-wrap: anywhere; }
 .row { display: flex; gap: 1.2rem; flex-wrap: wrap; align-items: flex-start; }
 figure { margin: 0; } figcaption { color: #555; font-size: .9rem; }
 .picture { display: block; height: 256px; max-width: 100%; border: 1px solid #ddd; }
@@ -219,7 +220,7 @@ def _steps(records: dict[str, dict[str, Any]]) -> str:
         for name, record in records.items()
     )
     return (
-        f"<table><tr><th>step</th><th>seconds</th><th>result</th></tr>{rows}"
+        f"<table><tr><th>step</th><th>seconds</th><th class='text'>result</th></tr>{rows}"
         f"<tr><th>all</th><td>{total:.1f}</td><td></td></tr></table>"
         f"<details open><summary>Settings of every step</summary>"
         f"<table>{settings}</table></details>"
@@ -227,10 +228,12 @@ def _steps(records: dict[str, dict[str, Any]]) -> str:
 
 
 def _words(values: dict[str, Any]) -> str:
-    return ", ".join(
-        f"{key} {json.dumps(value) if isinstance(value, dict | list) else value}"
-        for key, value in values.items()
-    )
+    def word(value: object) -> str:
+        if isinstance(value, float):
+            return f"{value:.4g}"
+        return json.dumps(value) if isinstance(value, dict | list) else str(value)
+
+    return ", ".join(f"{key} {word(value)}" for key, value in values.items())
 
 
 def _figure(source: str, words: str, escape: bool = True) -> str:
