@@ -21,7 +21,7 @@ from pathlib import Path
 
 from ldm.flags import (
     LIMITS,
-    HelpFormatter,
+    SparseHelpFormatter,
     add_model_flags,
     check_limits,
     choose_model,
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser; nothing heavy is imported for it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=SparseHelpFormatter)
     add = parser.add_argument
     add("input", type=Path, nargs="+",
         help="picture of an object, several, or a folder of them; alpha, where there is some, is "
