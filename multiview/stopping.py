@@ -32,7 +32,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
     def ask(number: int, frame: FrameType | None) -> None:
         if request.signal is None:
             request.signal = number
-            log.warning("stopping after this step; results are still written (once more: at once)")
+            log.warning("stopping after this step, and saving what was done (once more: at once)")
         elif callable(former[number]):
             former[number](number, frame)
         else:

@@ -318,11 +318,16 @@ class Run:
                 self.place.begin(step)
             resume = checkpoint.is_file()
             options = Options(
-                self.settings.seed, self.settings.device, self.settings.preset, resume, not resume
+                self.settings.seed,
+                self.settings.device,
+                self.settings.preset,
+                resume=resume,
+                overwrite=not resume,
+                export_when_stopped=False,
             )
             outcome = reconstruct(strip, folder, self.settings.renderer, options)
             if outcome.stopped_by is not None:
-                log.warning("the same command goes on with it; %s has what was trained", folder)
+                log.warning("the same command goes on with it")
                 sys.exit(128 + outcome.stopped_by)
             return outcome.metrics
 

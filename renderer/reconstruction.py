@@ -57,6 +57,8 @@ class Options:
         preset: for the record only; the configuration holds what it says.
         resume: go on from the folder's checkpoint.
         overwrite: replace the reconstruction that is in the folder.
+        export_when_stopped: write the results of what has been trained when a signal ends the
+            training early; else only its checkpoint.
     """
 
     seed: int
@@ -64,6 +66,7 @@ class Options:
     preset: Preset = "default"
     resume: bool = False
     overwrite: bool = False
+    export_when_stopped: bool = True
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class Outcome:
     """How a reconstruction ended.
 
     Attributes:
-        metrics: what metrics.json says.
+        metrics: what metrics.json says; empty where no results were written.
         stopped_by: number of the signal that ended the training early; None for a whole run.
     """
 
@@ -105,7 +108,8 @@ def reconstruct(image: Path, folder: Path, config: RendererConfig, options: Opti
     """Reconstruct the object of 16 views.
 
     All files appear whole; metrics.json is the last one. A run that is stopped early, by Ctrl-C or
-    SIGTERM, writes its checkpoint and then all results of what has been trained so far.
+    SIGTERM, writes its checkpoint and then all results of what has been trained so far, if the
+    options do not leave them out.
 
     Args:
         image: a strip of 16 views, or a folder of them.
@@ -138,10 +142,11 @@ def reconstruct(image: Path, folder: Path, config: RendererConfig, options: Opti
         with stop_on_signals() as stop:
             train(run.training, stop, run.save, config.save_every, run.draw, config.log_every)
         if stop.signal is not None:
-            log.warning(
-                "stopped after %d of %d steps; writing the results as they are (--resume goes on)",
-                run.training.step, method.num_steps,
-            )  # fmt: skip
+            done = f"stopped after {run.training.step} of {method.num_steps} steps"
+            if not options.export_when_stopped:
+                log.warning("%s", done)
+                return Outcome({}, stop.signal)
+            log.warning("%s; writing the results as they are (--resume goes on)", done)
         return Outcome(run.export(), stop.signal)
 
 

@@ -198,10 +198,11 @@ def train(
                     "step %d of %d: loss %.4f, PSNR %.2f dB, about %.0f s left",
                     step, total, numbers["loss"], numbers["psnr"], left,
                 )  # fmt: skip
+            if draw_due:  # before the checkpoint: a run that is killed between draws it again
+                training.check_finite()
+                draw(step)
             if save_due:
                 keep()
-            if draw_due:
-                draw(step)
     if training.step != saved_step:
         recent.look(training.step)
         keep()

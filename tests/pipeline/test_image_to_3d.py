@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import os
 import re
+import signal
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -100,6 +102,32 @@ def test_a_photo_becomes_a_mesh_and_a_kill_while_it_is_trained_does_no_harm(
     check_page(page)
     assert page.count("data:video/mp4;base64,") == 1
     assert page.count("opacity and normals after") >= 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_training_ends_a_batch_and_is_no_failure_of_the_picture(
+    number, photo, settings, tools, tmp_path, monkeypatch
+):
+    advance = training.Training.advance
+
+    def interrupted(self):
+        os.kill(os.getpid(), number)
+        return advance(self)
+
+    given, output = changed(settings, elevation=20.0, sample_num=1), tmp_path / "out"
+    other = tmp_path / "other.png"
+    other.write_bytes(photo.read_bytes())
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "score_sample", lambda *_: module_score())
+        patch.setattr(training.Training, "advance", interrupted)
+        with pytest.raises(SystemExit) as end:
+            images_to_3d([photo, other], output, given, tools)
+    assert end.value.code == 128 + number
+    assert [path.name for path in output.iterdir()] == ["photo"]  # no second one, no failures.csv
+    left = {path.name for path in (output / "photo" / "reconstruction").iterdir()}
+    assert "ckpt" in left
+    assert not left & {*EXPORTED, "metrics.json"}
 
 
 def check_page(page: str) -> None:

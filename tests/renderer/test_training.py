@@ -115,6 +115,21 @@ def test_a_run_that_was_stopped_and_resumed_ends_with_the_same_bits(tmp_path: Pa
     assert_same(whole, second)
 
 
+def test_a_run_killed_between_a_picture_and_its_checkpoint_misses_no_picture(tmp_path: Path):
+    for end in (4, 10):
+        killed = Run(tmp_path / f"{end}.ckpt", Line())
+
+        def kill_after(step: int, end: int = end) -> None:
+            if step == end:
+                raise SystemExit
+
+        killed.at_step = kill_after
+        with pytest.raises(SystemExit):
+            killed.go(save_every=0.0, draw_every=2)
+        resumed = Run(killed.path, Line()).load().go(draw_every=2)
+        assert resumed.drawn == list(range(end, 11, 2))
+
+
 def test_a_run_that_was_killed_goes_on_from_an_older_checkpoint_with_the_same_bits(tmp_path: Path):
     whole = Run(tmp_path / "a.ckpt", Line()).go()
     killed = Run(tmp_path / "b.ckpt", Line())
