@@ -46,7 +46,8 @@ def build_parser() -> argparse.ArgumentParser:
         "name)")  # fmt: skip
     add("--keep", choices=["all", "best"],
         help="order the samples of each input by how well their views fit together, write "
-        "scores.json, and keep all samples, or only the best (the others are removed)")  # fmt: skip
+        "scores.json, and keep all samples, or only the best (the others are removed; of them "
+        "only the settings stay, so that a second run knows them)")  # fmt: skip
     add("--crop_size", type=crop_size, default=-1,
         help="scale the object's longer side to this many of 256 pixels (try 200, else 180 or "
         "150); auto chooses, as in renders to train on; -1 takes the picture as it is")  # fmt: skip

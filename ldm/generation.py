@@ -6,7 +6,7 @@ import hashlib
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -174,14 +174,23 @@ def generate(
     elevations_deg: Sequence[float],
     options: GenerateOptions,
     model: SyncDreamer | None = None,
+    skip: Callable[[Sample], bool] = lambda _: False,
 ) -> list[Path]:
     """Make the samples of all inputs with one model; keep those that are there already.
 
     What can be wrong with the inputs, the settings and the output is found before the weights
     are loaded, unless the model is given, and before any file is written.
 
+    Args:
+        config: sizes of the model.
+        paths: image files and folders of them.
+        elevations_deg: of their cameras, one for all images or one for each.
+        options: see there.
+        model: to draw with; loaded if it is needed and not given.
+        skip: whether a sample is not to be made, though it is not there.
+
     Returns:
-        the strips, in order.
+        the strips that there are, in order.
 
     Raises:
         FileNotFoundError, FileExistsError, ValueError, OSError, MemoryError: one line that says
@@ -201,6 +210,7 @@ def generate(
         )
     ]
     refuse_conflicts(samples)
+    samples = [sample for sample in samples if sample.path.exists() or not skip(sample)]
     if not options.overwrite:
         for sample in samples:
             refuse_to_replace(sample)

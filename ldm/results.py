@@ -11,6 +11,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,24 @@ class Sample:
             and recorded["settings"] == self.settings
             and recorded["sha256"] == _checksum(self.path)
         )
+
+    def remove(self) -> None:
+        """Remove the strip and what was made of it; the record stays, and so do others' files."""
+        for view in self.single_views():
+            view.unlink()
+        with suppress(OSError):  # not there, or not empty
+            self.views.rmdir()
+        self.preview.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
+
+    def single_views(self) -> list[Path]:
+        """Files of single views that are there."""
+        return sorted(self.views.glob("[0-9][0-9][0-9].png"))
+
+    def was_made(self) -> bool:
+        """Whether a record says that it was made with these settings, if it is there or not."""
+        recorded = self._recorded()
+        return recorded is not None and recorded["settings"] == self.settings
 
     def is_recorded(self) -> bool:
         """Whether a record is there that this command wrote."""
@@ -195,7 +214,7 @@ def refuse_to_replace(sample: Sample) -> None:
             f"{sample.path}: was made with other settings ({sample.differences()}); choose "
             f"another --output, or replace it with --overwrite"
         )
-    beside = [sample.record, sample.preview, *sorted(sample.views.glob("[0-9][0-9][0-9].png"))]
+    beside = [sample.record, sample.preview, *sample.single_views()]
     foreign = [path for path in beside if path.exists()]
     if foreign and not sample.is_recorded():
         raise FileExistsError(
@@ -251,7 +270,7 @@ def write_sample(sample: Sample, strip: np.ndarray) -> None:
             record_path.write_text(json.dumps(record, indent=1) + "\n")
     if replaces_ours:  # then its views and its preview are out of date
         sample.preview.unlink(missing_ok=True)
-        for view in sample.views.glob("[0-9][0-9][0-9].png"):
+        for view in sample.single_views():
             view.unlink()
 
 

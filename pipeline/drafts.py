@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ldm.sampler import SamplerConfig
-from multiview.elevation import Draft, ElevationConfig, ElevationEstimate, estimate_elevation
+from multiview.elevation import (
+    Draft,
+    ElevationConfig,
+    ElevationEstimate,
+    estimate_elevation,
+    plot_scores,
+)
+from multiview.runtime import atomic_write
+from pipeline.files import CURVE, DRAFTS, ELEVATION
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +32,32 @@ UNCERTAIN = 10.0
 def draft_sampler(sampler: SamplerConfig, steps: int = DRAFT_STEPS) -> SamplerConfig:
     """How drafts are drawn: in few steps, and with no noise between them."""
     return replace(sampler, steps=steps, eta=0.0)
+
+
+def draft_path(folder: Path, assumed_deg: float) -> Path:
+    """The strip that is drawn for an assumed elevation, in the folder of one input's results."""
+    return folder / DRAFTS / f"{assumed_deg:+.1f}.png"
+
+
+def write_estimate(folder: Path, estimate: ElevationEstimate) -> dict[str, Any]:
+    """Write elevation.json, and the scores' curve as elevation.png.
+
+    Returns:
+        what elevation.json says; angles in degrees.
+    """
+    found = {
+        "elevation_deg": round(estimate.elevation_deg, 1),
+        "uncertainty_deg": round(estimate.uncertainty_deg, 1),
+        "candidates_deg": estimate.candidates_deg.tolist(),
+        "scores": estimate.scores.tolist(),
+        "silhouettes": estimate.silhouettes.tolist(),
+        "psnrs": estimate.psnrs.tolist(),
+    }
+    with atomic_write(folder / CURVE) as temporary:
+        plot_scores(estimate).save(temporary)
+    with atomic_write(folder / ELEVATION) as temporary:
+        temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return found
 
 
 def find_elevation(

@@ -92,6 +92,11 @@ class ModelDrawer:
                 "not enough GPU memory; use a smaller --batch_view_num, or --dtype bf16"
             ) from error
 
+    @property
+    def loaded(self) -> SyncDreamer | None:
+        """The model; None as long as nothing was drawn."""
+        return self._model
+
     def model(self) -> SyncDreamer:
         """Load the model, if it is not loaded yet.
 

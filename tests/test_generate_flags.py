@@ -72,7 +72,7 @@ def test_flags_of_the_sampler_go_before_the_configuration(monkeypatch):
     samplers = []
     monkeypatch.setattr(
         "ldm.generation.generate",
-        lambda config, paths, degrees, o, model: samplers.append(o.sampler),
+        lambda config, paths, degrees, o, *_: samplers.append(o.sampler),
     )
     base = [*REQUIRED, "--device", "cpu", "--ckpt", "x.ckpt"]
     generate.main(base)
