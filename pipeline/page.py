@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import json
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,52 +13,56 @@ from PIL import Image
 from evaluation.ranking import SCORES
 from multiview.images import read_image
 from multiview.runtime import atomic_write
+from pipeline.doubts import doubts
+from pipeline.figures import as_text, embed, embed_image, figure
 from pipeline.files import CURVE, EXPORTED, FRAMED, METRICS, OBJECT, RECONSTRUCTION
 
 LARGEST_VIDEO = 20 * 2**20
 """Bytes; larger videos are left out of the page."""
-LARGEST_PICTURE = 512
-"""Pixels of the longer side, of the input and its mask."""
 VIEW_SIDE = 128
 """Pixels a side of a view; smaller ones are scaled up by the browser."""
 TRAINING_PICTURES = 3
 """The last ones of the reconstruction that are shown."""
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 1200px; padding: 1.5rem;
+body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 1180px; padding: 1.5rem;
   color: #1c1c1c; background: #fff; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin: 1.6rem 0 .4rem; }
+h1 { font-size: 1.6rem; margin: 0; overflow-wrap: anywhere; }
+h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
+.lead { color: #555; margin: .2rem 0 1rem; }
 table { border-collapse: collapse; margin: .5rem 0 1rem; }
-td, th { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #ddd; }
-td:first-child, th:first-child { text-align: left; }
-td:first-child { white-space: nowrap; } td.text, th.text { text-align: left; }
-td.text { overflow-wrap: anywhere; }
+td, th { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #e3e3e3; }
+th { font-weight: 500; color: #555; vertical-align: bottom; }
+td:first-child, th:first-child { text-align: left; white-space: nowrap; }
+td.text, th.text { text-align: left; overflow-wrap: anywhere; }
+tr.best td { background: #eef7f1; font-weight: 600; }
 .row { display: flex; gap: 1.2rem; flex-wrap: wrap; align-items: flex-start; }
-figure { margin: 0; } figcaption { color: #555; font-size: .9rem; }
-.picture { display: block; height: 256px; max-width: 100%; border: 1px solid #ddd; }
+.wide { overflow-x: auto; }
+figure { margin: 0; } figcaption { color: #555; font-size: .9rem; max-width: 480px; }
+.picture { display: block; height: 220px; max-width: 100%; border: 1px solid #ddd;
+  border-radius: 6px; }
+.large .picture { height: 340px; }
 .clear { background: repeating-conic-gradient(#e4e4e4 0 25%, #fff 0 50%) 0 0 / 16px 16px; }
-article { border: 1px solid #ddd; border-radius: 8px; padding: .7rem 1rem; margin: .7rem 0; }
-article header { display: flex; gap: 1.2rem; flex-wrap: wrap; align-items: baseline; }
-article header span { color: #444; }
-article.best { border-color: #1d6f42; }
-.tag { background: #1d6f42; color: #fff; border-radius: 4px; padding: 0 .5rem; font-size: .85rem; }
-.strip { overflow-x: auto; margin-top: .5rem; }
-.strip img { display: block; height: 128px; width: 2048px; max-width: none; }
-.error { color: #a3243b; } p { margin: .4rem 0; } details { margin: .4rem 0; }
-.row.small { margin-top: .8rem; } .small .picture { height: 128px; }
-video { height: 256px; border: 1px solid #ddd; }
+.views { display: block; width: 100%; border: 1px solid #ddd; border-radius: 6px; }
+article { margin: 1rem 0; } article header { margin-bottom: .3rem; }
+.tag { background: #1d6f42; color: #fff; border-radius: 4px; padding: 0 .5rem; font-size: .85rem;
+  margin: 0 .5rem; }
+.doubts { border-left: 4px solid #c98a00; background: #fff8e6; padding: .5rem 1rem; margin: 1rem 0;
+  list-style: none; }
+.error { color: #a3243b; } p { margin: .4rem 0; } summary { cursor: pointer; }
+.bar { background: #dbe8f6; height: .8rem; min-width: 1px; }
 """
 
 SCORE_PARTS = (
-    ("leave_one_out", "masks with the others' hull"),
-    ("halves_volume", "volumes of both halves"),
-    ("halves_pattern", "patterns of both halves"),
-    ("halves_psnr", "colours of both halves, dB"),
-    ("input_silhouette", "outline with the input's"),
-    ("input_pattern", "pattern with the input's"),
-    ("input_psnr", "colours with the input's, dB"),
+    ("leave_one_out", "masks with<br>others' hull"),
+    ("halves_volume", "volumes of<br>both halves"),
+    ("halves_pattern", "patterns of<br>both halves"),
+    ("halves_psnr", "colours of both<br>halves, dB"),
+    ("input_silhouette", "outline with<br>the input's"),
+    ("input_pattern", "pattern with<br>the input's"),
+    ("input_psnr", "colours with<br>the input's, dB"),
 )
-"""Of `evaluation.ranking.SampleScore`, and what they are called."""
+"""Of `evaluation.ranking.SampleScore`, and what they are called, as HTML."""
 NUMBERS = (
     ("psnr", "PSNR of the mesh in the views, dB", 2),
     ("field_psnr", "PSNR of the field, dB", 2),
@@ -91,21 +93,27 @@ def write_page(
         records: of the steps, by their names and in their order, see `pipeline.records`.
         samples: strips of views.
     """
-    name = html.escape(image.name)
+    name = html.escape(as_text(image.name))
+    rows = json.loads((folder / SCORES).read_text(encoding="utf-8"))
+    metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
     page = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{name}: from a picture to a mesh</title><style>{_STYLE}</style></head><body>
-<h1>{name}: from a picture to a mesh</h1>
+<h1>{name}</h1>
+<p class="lead">From a picture to a mesh: {_summary(records, rows, metrics)}</p>
+{_doubts(records, rows, metrics)}
+{_result(image, folder)}
 <h2>The picture</h2>
-{_pictures(image, folder, records)}
+{_pictures(folder, records)}
 <h2>Its elevation</h2>
 {_elevation(folder, records)}
-<h2>The mesh</h2>
-{_mesh(folder)}
 <h2>The samples, the best one first</h2>
-{_samples(folder, samples)}
-<h2>Steps and settings</h2>
+{_scores(rows)}
+{_samples(rows, samples)}
+<h2>The mesh</h2>
+{_mesh(folder, metrics)}
+<h2>Time and settings</h2>
 {_steps(records)}
 </body></html>
 """
@@ -113,59 +121,124 @@ def write_page(
         temporary.write_text(page, encoding="utf-8")
 
 
-def _pictures(image: Path, folder: Path, records: dict[str, dict[str, Any]]) -> str:
+def _doubts(
+    records: dict[str, dict[str, Any]], rows: list[dict[str, Any]], metrics: dict[str, Any]
+) -> str:
+    items = "".join(f"<li>{html.escape(each)}</li>" for each in doubts(records, rows, metrics))
+    return f'<ul class="doubts">{items}</ul>' if items else ""
+
+
+def _summary(
+    records: dict[str, dict[str, Any]], rows: list[dict[str, Any]], metrics: dict[str, Any]
+) -> str:
+    """One line of HTML on what came out."""
+    of_samples = f"the best of {len(rows)} samples" if len(rows) > 1 else "one sample"
+    seconds = sum(record["seconds"] for record in records.values())
+    return (
+        f"elevation {_degrees(records)}, {of_samples}, {metrics['faces']} faces, "
+        f"{seconds:.0f} s in all"
+    )
+
+
+def _degrees(records: dict[str, dict[str, Any]]) -> str:
+    """The elevation, as HTML."""
+    record = records["elevation"]
+    if "uncertainty_deg" not in record["facts"]:
+        return f"{record['settings']['elevation']:g} degrees, as given"
+    facts = record["facts"]
+    return (
+        f"{facts['elevation_deg']:.1f} &plusmn; {facts['uncertainty_deg']:.1f} degrees, estimated"
+    )
+
+
+def _result(image: Path, folder: Path) -> str:
+    video = folder / "rendering.mp4"
+    if video.stat().st_size > LARGEST_VIDEO:
+        turning = "<p>rendering.mp4 is too large for this page.</p>"
+    else:
+        source = embed(video, "video/mp4")
+        turning = (
+            f'<figure><video class="picture" src="{source}" autoplay loop muted playsinline '
+            f"controls></video><figcaption>the mesh, rendering.mp4</figcaption></figure>"
+        )
+    shown = read_image(image)
+    words = f"the picture, {shown.width} x {shown.height} pixels"
+    files = ", ".join(
+        f"{name} ({(folder / name).stat().st_size / 2**20:.1f} MiB)" for name in EXPORTED
+    )
+    return (
+        f'<div class="row large">{figure(embed_image(shown), words)}{turning}</div>'
+        f"<p>Files beside this page: {files}.</p>"
+    )
+
+
+def _pictures(folder: Path, records: dict[str, dict[str, Any]]) -> str:
     cut_out = read_image(folder / OBJECT)
     segmented, framed = records["segment"]["facts"], records["frame"]["facts"]
     shown = [
-        (read_image(image), f"input, {segmented['width']} x {segmented['height']} pixels"),
         (cut_out.getchannel("A"), f"mask, {segmented['mask']}: {segmented['covered']:.1%} of it"),
         (cut_out, "object"),
         (read_image(folder / FRAMED), f"framed, --crop_size {framed['crop_size']}"),
     ]
-    figures = "".join(_figure(_embed_image(picture), words) for picture, words in shown)
+    figures = "".join(figure(embed_image(picture), words) for picture, words in shown)
     return f'<div class="row">{figures}</div>'
 
 
 def _elevation(folder: Path, records: dict[str, dict[str, Any]]) -> str:
-    facts = records["elevation"]["facts"]
-    if "uncertainty_deg" not in facts:
-        given = records["elevation"]["settings"]["elevation"]
-        return f"<p>{given:g} degrees, as given.</p>"
-    said = (
-        f"{facts['elevation_deg']:.1f} &plusmn; {facts['uncertainty_deg']:.1f} degrees, estimated: "
-        f"how much drafts of the views, seen from each elevation, are like the picture"
+    said = _degrees(records)
+    if "uncertainty_deg" not in records["elevation"]["facts"]:
+        return f"<p>{said}.</p>"
+    said += ": how much drafts of the views, seen from each elevation, are like the picture"
+    return figure(embed(folder / CURVE, "image/png"), said, escape=False)
+
+
+def _scores(rows: list[dict[str, Any]]) -> str:
+    parts = [(key, title) for key, title in SCORE_PARTS if any(row.get(key) for row in rows)]
+    titles = "".join(f"<th>{title}</th>" for _, title in parts)
+    lines = []
+    for row in rows:
+        numbers = "".join(
+            f"<td>{'' if row.get(key) is None else format(row[key], '.3f')}</td>"
+            for key, _ in parts
+        )
+        best = ' class="best"' if row["rank"] == 1 else ""
+        lines.append(
+            f"<tr{best}><td>{html.escape(row['name'])}</td><td>{row['score']:.3f}</td>{numbers}</tr>"
+        )
+    return (
+        f'<div class="wide"><table><tr><th>sample</th><th>score</th>{titles}</tr>'
+        f"{''.join(lines)}</table></div>"
     )
-    return _figure(_embed(folder / CURVE, "image/png"), said, escape=False)
 
 
-def _samples(folder: Path, samples: Sequence[Path]) -> str:
+def _samples(rows: list[dict[str, Any]], samples: Sequence[Path]) -> str:
     by_name = {path.name: path for path in samples}
-    rows = json.loads((folder / SCORES).read_text(encoding="utf-8"))
     return "".join(_sample(by_name[row["name"]], row) for row in rows)
 
 
 def _sample(path: Path, row: dict[str, Any]) -> str:
-    best = row["rank"] == 1
-    numbers = "".join(
-        f"<span>{title}: {row[key]:.3f}</span>"
-        for key, title in SCORE_PARTS
-        if row.get(key) is not None
+    name, problem = html.escape(path.name), html.escape(row["problem"])
+    tag = '<b class="tag">best</b>' if row["rank"] == 1 else ""
+    return (
+        f'<article><header><b>{name}</b>{tag}<span class="error">{problem}</span></header>'
+        f'<img class="views" alt="views of {name}" src="{embed_image(two_rows(path), "JPEG")}">'
+        f"</article>"
     )
-    if row["problem"]:
-        numbers = f'<span class="error">{html.escape(row["problem"])}</span>'
+
+
+def two_rows(path: Path) -> Image.Image:
+    """The views of a strip in two rows, so that all are seen on a page."""
     strip = read_image(path).convert("RGB")
     if strip.height > VIEW_SIDE:
         strip = strip.resize((strip.width * VIEW_SIDE // strip.height, VIEW_SIDE))
-    return (
-        f'<article class="{"best" if best else ""}"><header><b>{html.escape(path.name)}</b>'
-        f"{'<b class=tag>best</b>' if best else ''}<b>score {row['score']:.3f}</b>{numbers}"
-        f'</header><div class="strip"><img alt="views of {html.escape(path.name)}" '
-        f'src="{_embed_image(strip, "JPEG")}"></div></article>'
-    )
+    half = strip.width // 2
+    rows = Image.new("RGB", (half, 2 * strip.height))
+    rows.paste(strip, (0, 0))
+    rows.paste(strip.crop((half, 0, strip.width, strip.height)), (0, strip.height))
+    return rows
 
 
-def _mesh(folder: Path) -> str:
-    metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+def _mesh(folder: Path, metrics: dict[str, Any]) -> str:
     rows = "".join(
         f"<tr><td>{title}</td><td>{_value(metrics[key], digits)}</td></tr>"
         for key, title, digits in NUMBERS
@@ -174,29 +247,14 @@ def _mesh(folder: Path) -> str:
     images = sorted(
         (folder / RECONSTRUCTION / "images").glob("*.jpg"), key=lambda p: (len(p.stem), p.stem)
     )
-    video = folder / "rendering.mp4"
     figures = "".join(
-        _figure(
-            _embed(path, "image/jpeg"),
+        figure(
+            embed(path, "image/jpeg"),
             f"colours, opacity and normals after {path.stem} steps",
         )
         for path in images[-TRAINING_PICTURES:]
     )
-    if video.stat().st_size > LARGEST_VIDEO:
-        turning = "<p>rendering.mp4 is too large for this page.</p>"
-    else:
-        source = _embed(video, "video/mp4")
-        turning = (
-            f'<figure><video src="{source}" autoplay loop muted controls></video>'
-            f"<figcaption>rendering.mp4</figcaption></figure>"
-        )
-    files = ", ".join(
-        f"{name} ({(folder / name).stat().st_size / 2**20:.1f} MiB)" for name in EXPORTED
-    )
-    return (
-        f'<div class="row">{turning}<table>{rows}</table></div><div class="row">{figures}</div>'
-        f"<p>Files beside this page: {files}.</p>"
-    )
+    return f'<div class="row"><table>{rows}</table>{figures}</div>'
 
 
 def _value(value: object, digits: int | None) -> str:
@@ -208,22 +266,26 @@ def _value(value: object, digits: int | None) -> str:
 
 
 def _steps(records: dict[str, dict[str, Any]]) -> str:
+    total = sum(record["seconds"] for record in records.values())
+    longest = max(record["seconds"] for record in records.values()) or 1.0
     rows = "".join(
         f"<tr><td>{html.escape(name)}</td><td>{record['seconds']:.1f}</td>"
+        f'<td class="text"><div class="bar" style="width: '
+        f'{200 * record["seconds"] / longest:.0f}px"></div></td></tr>'
+        for name, record in records.items()
+    )
+    details = "".join(
+        f'<tr><td>{html.escape(name)}</td><td class="text">'
+        f"{html.escape(_words(record['settings']))}</td>"
         f'<td class="text">{html.escape(_words(record["facts"]))}</td></tr>'
         for name, record in records.items()
     )
-    total = sum(record["seconds"] for record in records.values())
-    settings = "".join(
-        f'<tr><td>{html.escape(name)}</td><td class="text">'
-        f"{html.escape(_words(record['settings']))}</td></tr>"
-        for name, record in records.items()
-    )
     return (
-        f"<table><tr><th>step</th><th>seconds</th><th class='text'>result</th></tr>{rows}"
-        f"<tr><th>all</th><td>{total:.1f}</td><td></td></tr></table>"
-        f"<details open><summary>Settings of every step</summary>"
-        f"<table>{settings}</table></details>"
+        f"<table><tr><th>step</th><th>seconds</th><th></th></tr>{rows}"
+        f"<tr><th>all</th><th>{total:.1f}</th><th></th></tr></table>"
+        f"<details><summary>Settings and results of every step</summary>"
+        f"<table><tr><th>step</th><th class='text'>settings</th><th class='text'>results</th></tr>"
+        f"{details}</table></details>"
     )
 
 
@@ -234,30 +296,3 @@ def _words(values: dict[str, Any]) -> str:
         return json.dumps(value) if isinstance(value, dict | list) else str(value)
 
     return ", ".join(f"{key} {word(value)}" for key, value in values.items())
-
-
-def _figure(source: str, words: str, escape: bool = True) -> str:
-    caption = html.escape(words) if escape else words
-    alt = html.escape(words) if escape else "curve of the scores"
-    return (
-        f'<figure><img class="picture clear" alt="{alt}" src="{source}">'
-        f"<figcaption>{caption}</figcaption></figure>"
-    )
-
-
-def _embed_image(image: Image.Image, kind: str = "PNG") -> str:
-    """A data address of an image, made smaller where it is large."""
-    if kind == "PNG":
-        image = image.copy()
-        image.thumbnail((LARGEST_PICTURE, LARGEST_PICTURE))
-    content = BytesIO()
-    image.save(content, kind, **({"quality": 88} if kind == "JPEG" else {}))
-    return _address(content.getvalue(), f"image/{kind.lower()}")
-
-
-def _embed(path: Path, kind: str) -> str:
-    return _address(path.read_bytes(), kind)
-
-
-def _address(content: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
