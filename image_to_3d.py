@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import argparse
 import logging
-import re
-from dataclasses import replace
+from collections.abc import Collection, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 
 from ldm.flags import (
@@ -53,9 +53,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="degrees that the camera looked down, useful from -10 to 40; auto estimates them "
         "from drafts")  # fmt: skip
     add("--draft_steps", type=int, default=8, help="denoising steps of each of these drafts")
-    add_model_flags(parser)
+    add_model_flags(
+        parser, "override the --cfg file (model.*, sampler.*) or the --base file (all else)"
+    )
     add("-b", "--base", type=Path, default=Path("configs/neus.yaml"),
-        help="configuration of the reconstruction; --set is for this file too")  # fmt: skip
+        help="configuration of the reconstruction")  # fmt: skip
     add("--preset", choices=["fast", "default", "best"], default="default",
         help="how much time the reconstruction may take")  # fmt: skip
     add("--overwrite", action="store_true", help="do every step anew, whatever is there")
@@ -74,9 +76,38 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     choose_model(args)
     if args.base == parser.get_default("base") and not args.base.exists():
         args.base = Path(__file__).parent / args.base  # found from any folder
-    if not re.search(r"\S", str(args.output)):
+    if not str(args.output).strip():
         parser.error("--output must not be empty")
     return args
+
+
+def split_overrides(
+    overrides: Sequence[str], of_model: Collection[str], of_renderer: Collection[str]
+) -> tuple[list[str], list[str]]:
+    """Tell which file each --set is for, by the first word of its key.
+
+    Args:
+        overrides: of the form key=value.
+        of_model: first words of the --cfg file's keys.
+        of_renderer: those of the --base file's.
+
+    Returns:
+        for the --cfg file, and for the --base file.
+
+    Raises:
+        ValueError: neither file has such a key, or there is no value.
+    """
+    chosen: tuple[list[str], list[str]] = ([], [])
+    for text in overrides:
+        key, given, _ = text.partition("=")
+        first = key.partition(".")[0]
+        if not given or first not in {*of_model, *of_renderer}:
+            raise ValueError(
+                f"--set {text}: expected <key>=<value>, the key beginning with "
+                f"{', '.join(of_model)} (of --cfg), or {', '.join(of_renderer)} (of --base)"
+            )
+        chosen[first not in of_model].append(text)
+    return chosen
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -85,12 +116,13 @@ def main(argv: list[str] | None = None) -> None:
     from ldm.config import GenerateConfig
     from pipeline.batch import images_to_3d
     from pipeline.drawer import ModelDrawer
+    from pipeline.files import FAILURES
     from pipeline.image_to_3d import Settings, Tools
-    from renderer.config import load_renderer_config
+    from renderer.config import RendererConfig, load_renderer_config
 
     device = pick_device(args.device)
-    of_model = [text for text in args.set if re.match(r"(model|sampler)\b", text)]
-    of_base = [text for text in args.set if text not in of_model]
+    keys = ([item.name for item in fields(kind)] for kind in (GenerateConfig, RendererConfig))
+    of_model, of_base = split_overrides(args.set, *keys)
     config = load_config(GenerateConfig, args.cfg, of_model)
     settings = Settings(
         backend=args.backend,
@@ -108,7 +140,8 @@ def main(argv: list[str] | None = None) -> None:
     drawer = ModelDrawer(config.model, args.ckpt, device, args.dtype, args.batch_view_num)
     failed = images_to_3d(args.input, args.output, settings, Tools(drawer), args.debug)
     if failed:
-        raise ValueError(f"{len(failed)} pictures failed: see {args.output / 'failures.csv'}")
+        pictures = "1 picture" if len(failed) == 1 else f"{len(failed)} pictures"
+        raise ValueError(f"{pictures} failed: see {args.output / FAILURES}")
 
 
 if __name__ == "__main__":

@@ -57,15 +57,22 @@ def elevation(text: str) -> float | str:
         raise argparse.ArgumentTypeError(f"{text!r} is no number and not auto") from None
 
 
-def add_model_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that say which model samples, and how."""
+def add_model_flags(
+    parser: argparse.ArgumentParser, overrides: str = "override the --cfg file"
+) -> None:
+    """Add the flags that say which model samples, and how.
+
+    Args:
+        parser: of the command.
+        overrides: the help of --set.
+    """
     add = parser.add_argument
     add(
         "--cfg",
         type=Path,
         help=f"sizes of the model (default: {PUBLISHED_CFG}; {DEMO_CFG} for the small model)",
     )
-    add("--set", action="append", default=[], metavar="KEY=VALUE", help="override the --cfg file")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help=overrides)
     add("--ckpt", type=Path,
         help="the weights, .ckpt or .safetensors (default: the published ones, else the small "
         "model's)")  # fmt: skip

@@ -40,9 +40,11 @@ def cut_out(image: Image.Image, segment: Segmenter, backend: str) -> Image.Image
         RGBA image of the same size, and with the same profile of its colours.
 
     Raises:
-        ValueError: no object was found.
+        ValueError: no object was found, or the image is transparent everywhere.
     """
     pixels = np.asarray(image)
+    if pixels.shape[2] == 4 and not (pixels[:, :, 3] >= 128).any():
+        raise ValueError("its alpha leaves nothing to be seen: it is transparent everywhere")
     alpha = (tidy_alpha(segment(over_white(image))) * 255).round().astype(np.uint8)
     if pixels.shape[2] == 4:
         alpha = np.minimum(alpha, pixels[:, :, 3])

@@ -34,6 +34,7 @@ def images_to_3d(
 
     Raises:
         FileNotFoundError, ValueError: no pictures, or several of one name.
+        NotADirectoryError: the folder is a file.
         pipeline.drawer.ModelError: the model cannot be loaded.
         Exception: see `image_to_3d`, of a single picture.
     """
@@ -41,8 +42,14 @@ def images_to_3d(
     if len(sources) == 1 and sources[0].folder == output:
         image_to_3d(sources[0].path, output, settings, tools)
         return []
+    if output.exists() and not output.is_dir():
+        raise NotADirectoryError(f"{output}: is a file, expected a folder for the results")
+    if any(source.folder.name == FAILURES for source in sources):
+        raise ValueError(f"the results of a picture cannot be called {FAILURES}; rename it")
     failures: dict[Path, str] = {}
-    for source in sources:
+    _write_failures(output, failures)  # those of a former run are no longer right
+    for number, source in enumerate(sources, start=1):
+        log.info("picture %d of %d: %s", number, len(sources), source.path)
         try:
             image_to_3d(source.path, source.folder, settings, tools)
         except ModelError:
@@ -52,12 +59,11 @@ def images_to_3d(
             log.error("%s", message, exc_info=debug)
             failures[source.path] = message
             _write_failures(output, failures)
-    _write_failures(output, failures)
     return list(failures)
 
 
 def _write_failures(output: Path, failures: dict[Path, str]) -> None:
-    """Write failures.csv; where nothing failed, remove that of a former run."""
+    """Write failures.csv; where nothing failed, remove what is there."""
     path = output / FAILURES
     if not failures:
         path.unlink(missing_ok=True)
@@ -65,7 +71,9 @@ def _write_failures(output: Path, failures: dict[Path, str]) -> None:
     output.mkdir(parents=True, exist_ok=True)
     with (
         atomic_write(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
+        temporary.open(
+            "w", newline="", encoding="utf-8", errors="backslashreplace"
+        ) as file,  # names may be no text
     ):
         rows = csv.writer(file)
         rows.writerow(["input", "error"])

@@ -7,34 +7,30 @@ Each step is a file or some, and a record (`pipeline.records`).
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from evaluation.ranking import SCORES, Weights, order, score_sample, write_scores
 from ldm.sampler import SamplerConfig
 from multiview.cut_out import WHOLE_PICTURE, covered, cut_out, has_mask, save_cut_out
-from multiview.elevation import ElevationConfig, plot_scores
-from multiview.images import CropSize, auto_crop_size, frame_object, prepare_image, read_image
+from multiview.images import auto_crop_size, frame_object, prepare_image, read_image
 from multiview.runtime import atomic_write
-from multiview.segmentation import Backend, Segmenter, open_segmenter
+from multiview.segmentation import open_segmenter
 from multiview.views import NUM_VIEWS, read_views
-from pipeline.drafts import draft_sampler, find_elevation
-from pipeline.drawer import Drawer, ModelError
+from pipeline.drafts import draft_path, draft_sampler, find_elevation, write_estimate
+from pipeline.drawer import ModelError
 from pipeline.files import (
     BEST,
     CURVE,
-    DRAFTS,
     ELEVATION,
     EXPORTED,
     FRAMED,
@@ -46,7 +42,7 @@ from pipeline.files import (
 )  # fmt: skip
 from pipeline.page import write_page
 from pipeline.records import Facts, Step, Workplace
-from renderer.config import Preset, RendererConfig
+from pipeline.settings import Settings, Tools
 from renderer.folder import CHECKPOINT
 from renderer.reconstruction import Options, reconstruct
 
@@ -55,52 +51,6 @@ log = logging.getLogger(__name__)
 
 class StepError(Exception):
     """A step failed; the message says of which picture, which step, and why."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What `image_to_3d.py` was asked for.
-
-    Attributes:
-        backend: what finds the object where the picture has no mask.
-        crop_size: see `multiview.images.resolve_crop_size`.
-        elevation: degrees that the camera looked down, or "auto" to estimate them.
-        draft_steps: denoising steps of the drafts that the estimate needs.
-        sample_num: samples to choose from.
-        seed: of sample 0, the drafts and the reconstruction; sample k has seed + k.
-        sampler: of the samples.
-        renderer: of the reconstruction.
-        preset: name of what `renderer` holds.
-        device: for the segmentation and the reconstruction.
-        overwrite: do every step anew.
-        elevations: what the estimate tries.
-    """
-
-    backend: Backend
-    crop_size: CropSize
-    elevation: float | Literal["auto"]
-    draft_steps: int
-    sample_num: int
-    seed: int
-    sampler: SamplerConfig
-    renderer: RendererConfig
-    preset: Preset
-    device: torch.device
-    overwrite: bool = False
-    elevations: ElevationConfig = field(default_factory=ElevationConfig)
-
-
-@dataclass
-class Tools:
-    """What is opened once for all pictures.
-
-    Attributes:
-        drawer: of views.
-        segmenter: opened when the first picture without a mask comes.
-    """
-
-    drawer: Drawer
-    segmenter: Segmenter | None = None
 
 
 def image_to_3d(image: Path, folder: Path, settings: Settings, tools: Tools) -> Workplace:
@@ -117,24 +67,27 @@ def image_to_3d(image: Path, folder: Path, settings: Settings, tools: Tools) -> 
 
     Raises:
         FileNotFoundError, ValueError: the picture is not there, or is none.
-        FileExistsError, NotADirectoryError, OSError: the folder is not this command's to write to.
+        FileExistsError, NotADirectoryError, OSError: the folder is not this command's to write to,
+            or holds results of another picture.
         StepError: what went wrong in which step.
         pipeline.drawer.ModelError: the model cannot be loaded.
     """
     read_image(image)  # before anything is written
     if image.resolve().is_relative_to(folder.resolve()):
         raise FileExistsError(f"{image}: is in the folder of the results; choose another --output")
-    place = Workplace(folder, settings.overwrite)
+    place = Workplace(folder, settings.overwrite, summary=REPORT)
     run = Run(image, place, settings, tools)
-    with place.open(), _named(image, place):
-        run.segment()
-        run.frame()
-        elevation = run.find_elevation()
-        samples = run.generate(elevation)
-        run.rank(samples, elevation)
-        run.reconstruct()
-        run.export()
-        run.report(samples)
+    with place.open():
+        place.refuse_other_input("segment", image)
+        with _named(image, place):
+            run.segment()
+            run.frame()
+            elevation = run.find_elevation()
+            samples = run.generate(elevation)
+            run.rank(samples, elevation)
+            run.reconstruct()
+            run.export()
+            run.report(samples)
     log.info("%s: %s", image, folder / REPORT)
     return place
 
@@ -212,9 +165,7 @@ class Run:
             return asked
         sought = self.settings.elevations
         sampler = draft_sampler(self.settings.sampler, self.settings.draft_steps)
-        drafts = {
-            degrees: self.folder / DRAFTS / f"{degrees:+.1f}.png" for degrees in sought.drafts_at
-        }
+        drafts = {degrees: draft_path(self.folder, degrees) for degrees in sought.drafts_at}
         for degrees, path in drafts.items():
             self._draw(f"draft-{path.stem}", path, degrees, self.settings.seed, sampler)
 
@@ -223,18 +174,7 @@ class Run:
             estimate = find_elevation(
                 picture, lambda degrees: read_views(drafts[degrees], NUM_VIEWS), sought
             )
-            found = {
-                "elevation_deg": round(estimate.elevation_deg, 1),
-                "uncertainty_deg": round(estimate.uncertainty_deg, 1),
-                "candidates_deg": estimate.candidates_deg.tolist(),
-                "scores": estimate.scores.tolist(),
-                "silhouettes": estimate.silhouettes.tolist(),
-                "psnrs": estimate.psnrs.tolist(),
-            }
-            with atomic_write(curve) as temporary:
-                plot_scores(estimate).save(temporary)
-            with atomic_write(result) as temporary:
-                temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            found = write_estimate(self.folder, estimate)
             return {name: found[name] for name in ("elevation_deg", "uncertainty_deg")}
 
         step = Step(
@@ -252,10 +192,10 @@ class Run:
         samples = [
             self.folder / SAMPLES / f"{k}.png" for k in range(self.settings.sample_num)
         ]  # fmt: skip
-        for path in sorted((self.folder / SAMPLES).glob("*.png")):
-            record = self.place.record(f"sample-{path.stem}")
-            if path not in samples and record.exists():  # no longer asked for
-                path.unlink()
+        for record in self.place.records("sample-*"):
+            path = self.folder / SAMPLES / f"{record.stem.removeprefix('sample-')}.png"
+            if path not in samples:  # no longer asked for
+                path.unlink(missing_ok=True)
                 record.unlink()
         for k, path in enumerate(samples):
             seed = self.settings.seed + k

@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import re
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -58,6 +59,8 @@ class Workplace:
         current: name of the step under way.
         done: steps that were done, not kept, in order.
         names: of all steps, in order.
+        summary: name of the file that tells of all results; it is removed before a step is done,
+            so that it never tells of results that are no longer there.
     """
 
     folder: Path
@@ -65,6 +68,7 @@ class Workplace:
     current: str = ""
     done: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
+    summary: str | None = None
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -73,7 +77,7 @@ class Workplace:
         Raises:
             FileExistsError: it holds files that are not this command's, and not `overwrite`.
             NotADirectoryError: something else has the name of the folder.
-            OSError: another process is writing there.
+            OSError: another process is writing there, or nothing can be written there.
         """
         for path in (self.folder, *self.folder.parents):
             if path.exists() and not path.is_dir():
@@ -85,7 +89,15 @@ class Workplace:
                 f"{self.folder}: holds files that are not results of this command; choose another "
                 f"folder, or let files of the same names be replaced with --overwrite"
             )
-        records.mkdir(parents=True, exist_ok=True)
+        try:
+            records.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=records):
+                pass
+        except OSError as error:
+            reason = error.strerror or error
+            raise OSError(
+                f"{self.folder}: cannot be written to ({reason}); see --output"
+            ) from error
         with file_lock(records, wait=False):
             for path in [*self.folder.glob(".*.tmp*"), *self.folder.glob("*/.*.tmp*")]:
                 if _TEMPORARY.fullmatch(path.name):
@@ -93,9 +105,25 @@ class Workplace:
                         path.unlink()
             yield
 
+    def refuse_other_input(self, name: str, path: Path) -> None:
+        """Raise FileExistsError where a step was done for an input of another name and content."""
+        former = self.read(name)
+        inputs = former.get("inputs") if former else None
+        if self.overwrite or not isinstance(inputs, dict) or path.name in inputs:
+            return
+        if checksum(path) not in inputs.values():
+            raise FileExistsError(
+                f"{self.folder} holds the results of another picture ({', '.join(inputs)}); choose "
+                f"another folder, or let them be replaced with --overwrite"
+            )
+
     def record(self, name: str) -> Path:
         """The file with the record of a step."""
         return self.folder / RECORDS / f"{name}.json"
+
+    def records(self, pattern: str) -> list[Path]:
+        """The files with the records of steps whose names fit a pattern such as "sample-*"."""
+        return sorted((self.folder / RECORDS).glob(f"{pattern}.json"))
 
     def read(self, name: str) -> dict[str, Any] | None:
         """Read the record of a step; None where there is none that is whole."""
@@ -122,6 +150,8 @@ class Workplace:
         if former is not None and not self.overwrite and self._still_right(former, key, step):
             log.info("kept %s: made from the same inputs with the same settings", step.name)
             return dict(former["facts"])
+        if self.summary is not None:
+            (self.folder / self.summary).unlink(missing_ok=True)
         start = time.monotonic()
         facts = _plain(work() or {})
         self.done.append(step.name)

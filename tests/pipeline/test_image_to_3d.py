@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import logging
 import os
@@ -326,6 +327,89 @@ def test_files_of_others_are_not_replaced(photo, settings, tools, tmp_path, stan
     assert (tmp_path / "out" / "mesh.glb").read_text() == "mine"
 
 
+def test_results_of_another_picture_are_not_replaced(photo, settings, tools, tmp_path, stand_in):
+    given = changed(settings, elevation=20.0, sample_num=1)
+    folder, other = tmp_path / "out", tmp_path / "other.png"
+    assert "segment" in image_to_3d(photo, folder, given, tools).done
+    renamed = tmp_path / "renamed.png"
+    renamed.write_bytes(photo.read_bytes())
+    assert image_to_3d(renamed, folder, given, tools).done == ["segment", "report"]
+    Image.open(photo).rotate(90).save(other)
+    before = checksums(folder)
+    with pytest.raises(FileExistsError, match=r"of another picture \(renamed.png\)"):
+        image_to_3d(other, folder, given, tools)
+    assert checksums(folder) == before
+    Image.open(photo).rotate(90).save(renamed)  # of the same name: it was edited
+    assert "sample-0" in image_to_3d(renamed, folder, given, tools).done
+    assert image_to_3d(photo, folder, changed(given, overwrite=True), tools).done
+
+
+def test_a_report_never_tells_of_results_that_are_no_longer_there(
+    photo, settings, tools, tmp_path, monkeypatch, stand_in
+):
+    given, folder = changed(settings, elevation=20.0, sample_num=1), tmp_path / "out"
+    image_to_3d(photo, folder, given, tools)
+    assert (folder / "report.html").exists()
+
+    def fail(*_):
+        raise ValueError("no")
+
+    monkeypatch.setattr(module, "reconstruct", fail)
+    with pytest.raises(StepError):
+        image_to_3d(photo, folder, changed(given, preset="best"), tools)
+    assert not (folder / "report.html").exists()
+
+
+def test_names_that_are_no_text_or_look_like_tags_do_no_harm(
+    photo, settings, tools, tmp_path, stand_in, caplog
+):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    tag = "<img src=x onerror=alert(1)>\n&quot;"
+    for name in (tag.encode(), b"\xff"):
+        (folder / os.fsdecode(name + b".png")).write_bytes(photo.read_bytes())
+    (folder / os.fsdecode(b"\xfe.png")).write_text("no picture")
+    given, output = changed(settings, elevation=20.0, sample_num=1), tmp_path / "out"
+    assert len(images_to_3d([folder], output, given, tools)) == 1
+    with (output / "failures.csv").open(newline="", encoding="utf-8") as file:
+        (failed,) = csv.DictReader(file)
+    assert failed["input"].endswith("\\udcfe.png")
+    assert (output / os.fsdecode(b"\xff") / "report.html").read_text(encoding="utf-8")
+    page = (output / tag / "report.html").read_text(encoding="utf-8")
+    assert "<img src=x" not in page
+    assert "&lt;img src=x" in page
+
+
+def test_a_batch_says_at_once_what_is_wrong_with_its_folder(photo, settings, tools, tmp_path):
+    other = tmp_path / "failures.csv.png"
+    for path in (other, tmp_path / "b.png"):
+        path.write_bytes(photo.read_bytes())
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(NotADirectoryError, match="is a file"):
+        images_to_3d([photo, tmp_path / "b.png"], file, settings, tools)
+    with pytest.raises(ValueError, match=r"cannot be called failures\.csv"):
+        images_to_3d([photo, other], tmp_path / "out", settings, tools)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_takes_no_files_is_named(photo, settings, tools, tmp_path, monkeypatch):
+    def full(**_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pipeline.records.tempfile.TemporaryFile", full)
+    with pytest.raises(OSError, match=r"out: cannot be written to \(No space left on device\)"):
+        image_to_3d(photo, tmp_path / "out", settings, tools)
+
+
+def test_a_picture_that_is_all_transparent_is_said_to_be(photo, settings, tools, tmp_path):
+    picture = Image.open(photo).convert("RGBA")
+    picture.putalpha(100)
+    picture.save(photo)
+    with pytest.raises(StepError, match="segment: its alpha leaves nothing to be seen"):
+        image_to_3d(photo, tmp_path / "out", settings, tools)
+
+
 def test_a_reconstruction_of_other_settings_is_not_gone_on_with(tmp_path):
     place, source = Workplace(tmp_path / "out"), tmp_path / "x"
     source.write_text("x")
@@ -355,6 +439,22 @@ def test_the_flags_come_to_the_settings(monkeypatch, tmp_path):
     assert (asked.elevation, asked.sampler.steps, asked.sampler.eta) == (-5.0, 7, 0.5)
     assert not asked.renderer.use_mask
     assert asked.renderer.grid.steps != default.renderer.grid.steps
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("modle.unet.channels=3", "beginning with model, sampler (of --cfg), or kind, "),
+        ("use_mask", "--set use_mask: expected <key>=<value>"),
+        ("", "expected <key>=<value>"),
+        ("sampler.stepps=3", "demo.yaml with --set sampler.stepps=3"),
+        ("grid.stepps=3", "neus.yaml with --set "),
+    ],
+)
+def test_a_setting_that_no_file_has_is_an_error_of_the_file_it_is_for(wrong, message, tmp_path):
+    flags = ["--set", "use_mask=false", "--set", wrong, "--cfg", "configs/demo.yaml"]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        script.main(["a.png", "-o", str(tmp_path), "--ckpt", "x.ckpt", "--device", "cpu", *flags])
 
 
 @pytest.mark.parametrize(

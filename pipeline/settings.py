@@ -1,0 +1,61 @@
+"""What `image_to_3d.py` was asked for, and what it works with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from ldm.sampler import SamplerConfig
+from multiview.elevation import ElevationConfig
+from multiview.images import CropSize
+from multiview.segmentation import Backend, Segmenter
+from pipeline.drawer import Drawer
+from renderer.config import Preset, RendererConfig
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `image_to_3d.py` was asked for.
+
+    Attributes:
+        backend: what finds the object where the picture has no mask.
+        crop_size: see `multiview.images.resolve_crop_size`.
+        elevation: degrees that the camera looked down, or "auto" to estimate them.
+        draft_steps: denoising steps of the drafts that the estimate needs.
+        sample_num: samples to choose from.
+        seed: of sample 0, the drafts and the reconstruction; sample k has seed + k.
+        sampler: of the samples.
+        renderer: of the reconstruction.
+        preset: name of what `renderer` holds.
+        device: for the segmentation and the reconstruction.
+        overwrite: do every step anew.
+        elevations: what the estimate tries.
+    """
+
+    backend: Backend
+    crop_size: CropSize
+    elevation: float | Literal["auto"]
+    draft_steps: int
+    sample_num: int
+    seed: int
+    sampler: SamplerConfig
+    renderer: RendererConfig
+    preset: Preset
+    device: torch.device
+    overwrite: bool = False
+    elevations: ElevationConfig = field(default_factory=ElevationConfig)
+
+
+@dataclass
+class Tools:
+    """What is opened once for all pictures.
+
+    Attributes:
+        drawer: of views.
+        segmenter: opened when the first picture without a mask comes.
+    """
+
+    drawer: Drawer
+    segmenter: Segmenter | None = None
