@@ -7,15 +7,15 @@ page, and keeps what is between: object.png (cut out), framed.png, elevation.jso
 samples/, scores.json, best.png, reconstruction/.
 
 A run that was stopped goes on where it was. A changed setting does its step anew, and those after
-it. A folder of pictures is worked on with one model, each picture in a folder of its own; what
-fails is listed in failures.csv, and the exit code is then 1.
+it; results of another picture are replaced only with --overwrite. A folder of pictures is worked
+on with one model, each picture in a folder of its own; what fails is listed in failures.csv, and
+the exit code is then 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Collection, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -81,35 +81,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def split_overrides(
-    overrides: Sequence[str], of_model: Collection[str], of_renderer: Collection[str]
-) -> tuple[list[str], list[str]]:
-    """Tell which file each --set is for, by the first word of its key.
-
-    Args:
-        overrides: of the form key=value.
-        of_model: first words of the --cfg file's keys.
-        of_renderer: those of the --base file's.
-
-    Returns:
-        for the --cfg file, and for the --base file.
-
-    Raises:
-        ValueError: neither file has such a key, or there is no value.
-    """
-    chosen: tuple[list[str], list[str]] = ([], [])
-    for text in overrides:
-        key, given, _ = text.partition("=")
-        first = key.partition(".")[0]
-        if not given or first not in {*of_model, *of_renderer}:
-            raise ValueError(
-                f"--set {text}: expected <key>=<value>, the key beginning with "
-                f"{', '.join(of_model)} (of --cfg), or {', '.join(of_renderer)} (of --base)"
-            )
-        chosen[first not in of_model].append(text)
-    return chosen
-
-
 def main(argv: list[str] | None = None) -> None:
     """Make the 3D models that the command line asks for."""
     args = parse(argv)
@@ -117,7 +88,7 @@ def main(argv: list[str] | None = None) -> None:
     from pipeline.batch import images_to_3d
     from pipeline.drawer import ModelDrawer
     from pipeline.files import FAILURES
-    from pipeline.image_to_3d import Settings, Tools
+    from pipeline.settings import Settings, Tools, split_overrides
     from renderer.config import RendererConfig, load_renderer_config
 
     device = pick_device(args.device)

@@ -40,7 +40,7 @@ tr.best td { background: #eef7f1; font-weight: 600; }
 .wide { overflow-x: auto; }
 figure { margin: 0; } figcaption { color: #555; font-size: .9rem; max-width: 480px; }
 .picture { display: block; height: 220px; max-width: 100%; border: 1px solid #ddd;
-  border-radius: 6px; }
+  border-radius: 6px; object-fit: contain; }
 .large .picture { height: 340px; }
 .clear { background: repeating-conic-gradient(#e4e4e4 0 25%, #fff 0 50%) 0 0 / 16px 16px; }
 .views { display: block; width: 100%; border: 1px solid #ddd; border-radius: 6px; }

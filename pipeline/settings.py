@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -59,3 +60,32 @@ class Tools:
 
     drawer: Drawer
     segmenter: Segmenter | None = None
+
+
+def split_overrides(
+    overrides: Sequence[str], of_model: Collection[str], of_renderer: Collection[str]
+) -> tuple[list[str], list[str]]:
+    """Tell which file each --set is for, by the first word of its key.
+
+    Args:
+        overrides: of the form key=value.
+        of_model: first words of the --cfg file's keys.
+        of_renderer: those of the --base file's.
+
+    Returns:
+        for the --cfg file, and for the --base file.
+
+    Raises:
+        ValueError: neither file has such a key, or there is no value.
+    """
+    chosen: tuple[list[str], list[str]] = ([], [])
+    for text in overrides:
+        key, given, _ = text.partition("=")
+        first = key.partition(".")[0]
+        if not given or first not in {*of_model, *of_renderer}:
+            raise ValueError(
+                f"--set {text}: expected <key>=<value>, the key beginning with "
+                f"{', '.join(of_model)} (of --cfg), or {', '.join(of_renderer)} (of --base)"
+            )
+        chosen[first not in of_model].append(text)
+    return chosen

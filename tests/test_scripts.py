@@ -160,7 +160,7 @@ def imported_by(paths: list[Path]) -> set[str]:
     [
         (["--elevation", "91"], "-90 to 90"),
         (["--elevation", "nan"], "-90 to 90"),
-        (["--elevation", "x"], "invalid float"),
+        (["--elevation", "x"], "no number and not auto"),
         (["--crop_size", "257"], "from 1 to 256"),
         (["--crop_size", "0"], "from 1 to 256"),
         (["--crop_size", "-2"], "from 1 to 256"),
