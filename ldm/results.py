@@ -175,7 +175,11 @@ def collect_inputs(
     folders = [output / path.stem for path in images]
     if len(set(folders)) < len(folders):
         twice = next(folder for folder in folders if folders.count(folder) > 1)
-        raise ValueError(f"two inputs are called '{twice.name}': their results would mix")
+        same = [str(path) for path in images if path.stem == twice.name]
+        raise ValueError(
+            f"two inputs are called '{twice.name}': their results would mix; rename one of "
+            f"{' and '.join(same)}"
+        )
     return [
         Source(path, elevation, folder)
         for path, elevation, folder in zip(images, elevations_deg, folders, strict=True)

@@ -17,7 +17,9 @@ import pytest
 from PIL import Image
 
 import image_to_3d as script
+from ldm.sampler import SamplerConfig
 from multiview.elevation import ElevationConfig
+from multiview.segmentation import segment_white
 from pipeline import image_to_3d as module
 from pipeline.batch import images_to_3d
 from pipeline.drawer import ModelError
@@ -218,6 +220,9 @@ def quick_estimate(image, draft, config: ElevationConfig):
         ({"sample_num": 2}, ["rank", "report"]),
         ({"sample_num": 4}, ["sample-3", "rank", "report"]),
         ({"preset": "best"}, ["reconstruct", "export", "report"]),
+        ({"seed": 2}, STEPS[2:]),
+        ({"sampler": SamplerConfig(steps=4)}, ["sample-0", "sample-1", "sample-2", "report"]),
+        ({"backend": "auto"}, ["segment", "report"]),
         ({"overwrite": True}, STEPS),
     ],
 )
@@ -225,6 +230,7 @@ def test_a_changed_setting_redoes_what_depends_on_it(
     changes, redone, photo, settings, tools, tmp_path, monkeypatch, stand_in
 ):
     monkeypatch.setattr(module, "score_sample", lambda *_: module_score())
+    monkeypatch.setattr(module, "open_segmenter", lambda *_: segment_white)
     monkeypatch.setattr("pipeline.drafts.estimate_elevation", quick_estimate)
     image_to_3d(photo, tmp_path / "out", settings, tools)
     place = image_to_3d(photo, tmp_path / "out", changed(settings, **changes), tools)
