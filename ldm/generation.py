@@ -77,6 +77,26 @@ class GenerateOptions:
     preview: bool
 
 
+@dataclass(frozen=True)
+class DrawingStep:
+    """A denoising step that is done.
+
+    Attributes:
+        number: of the step, from 1.
+        of: how many there are.
+        look: decode what is seen so far, the prediction of the clean views: uint8 strip,
+            (H, N H, 3). It takes a fraction of a second to seconds, so call it where it is needed.
+    """
+
+    number: int
+    of: int
+    look: Callable[[], np.ndarray]
+
+
+Watch = Callable[[DrawingStep], None]
+"""Told of every step, in the thread that draws; what it raises ends the drawing."""
+
+
 def check_dtype(dtype: str, device: torch.device) -> None:
     """Raise ValueError where a device does not know a precision."""
     if dtype == "tf32" and device.type != "cuda":
@@ -126,6 +146,7 @@ def generate_strip(
     seed: int,
     sampler: SamplerConfig,
     batch_view_num: int,
+    watch: Watch | None = None,
 ) -> np.ndarray:
     """Draw one sample of the views of an object.
 
@@ -139,6 +160,7 @@ def generate_strip(
         seed: of this sample's noise.
         sampler: settings of the reverse process.
         batch_view_num: views denoised at once.
+        watch: told of every step; does not change the result.
 
     Returns:
         uint8 strip, (H, N H, 3).
@@ -152,6 +174,13 @@ def generate_strip(
     def draw_noise(shape: tuple[int, ...]) -> torch.Tensor:
         return torch.randn(shape, generator=generator).to(device)
 
+    def told(number: int, predicted: torch.Tensor) -> None:
+        assert watch is not None
+        watch(DrawingStep(number, sampler.steps, lambda: _strip(decode(predicted))))
+
+    def decode(latents: torch.Tensor) -> torch.Tensor:
+        return model.decode(latents, batch_view_num)
+
     latents = model.sample(
         features,
         math.radians(elevation_deg),
@@ -159,12 +188,19 @@ def generate_strip(
         draw_noise,
         batch_view_num,
         progress=lambda steps: tqdm(steps, "denoising", disable=None, leave=False),
+        watch=None if watch is None else told,
     )
-    images = model.decode(latents, batch_view_num)
+    images = decode(latents)
     if not images.isfinite().all():
         half = model.unet.dtype == torch.float16
         cause = "fp16 overflowed; use --dtype bf16 or fp32" if half else "the weights are damaged"
         raise ValueError(f"the images came out as numbers that are not finite: {cause}")
+    return _strip(images)
+
+
+def _strip(images: torch.Tensor) -> np.ndarray:
+    """Views (N, 3, H, W) in [-1, 1] -> uint8 strip, (H, N W, 3); what is not finite is black."""
+    images = torch.nan_to_num(images, nan=-1.0)
     return views_to_strip(to_uint8(rearrange(images, "n c h w -> n h w c").cpu().numpy()))
 
 

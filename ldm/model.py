@@ -27,7 +27,7 @@ from ldm.autoencoder import Autoencoder, DiagonalGaussian
 from ldm.clip import CLIPImageEncoder, NoImageEncoder
 from ldm.config import VIEW_DIM, SyncDreamerConfig, model_buffers, viewpoint_embedding
 from ldm.depth_attention import DepthUNet
-from ldm.sampler import SamplerConfig, sample_ddim
+from ldm.sampler import SamplerConfig, StepWatch, sample_ddim
 from ldm.schedule import DDIMStep, ddim_steps, timestep_embedding
 from ldm.spatial_volume import (
     InputView,
@@ -325,6 +325,7 @@ class SyncDreamer(nn.Module):
         draw_noise: Callable[[tuple[int, ...]], Tensor],
         views_at_once: int = 8,
         progress: Callable[[list[DDIMStep]], Iterable[DDIMStep]] = iter,
+        watch: StepWatch | None = None,
     ) -> Tensor:
         """Draw one sample of the N views of an object.
 
@@ -336,6 +337,7 @@ class SyncDreamer(nn.Module):
                 (1, C, H, W), then the initial latents and each step (1, N, C, H, W).
             views_at_once: bounds the memory.
             progress: wraps the steps, e.g. in a progress bar.
+            watch: told after each step of the latents predicted so far, (N, C, H, W).
 
         Returns:
             latents of the views, float32, (N, C, H, W).
@@ -354,7 +356,8 @@ class SyncDreamer(nn.Module):
         def noise() -> Tensor:
             return config.temperature * draw_noise(shape)
 
-        latents = sample_ddim(predict, noise(), progress(steps), noise)
+        told = None if watch is None else lambda number, x_0: watch(number, x_0[0])
+        latents = sample_ddim(predict, noise(), progress(steps), noise, told)
         return latents[0]
 
     def decode(self, latents: Tensor, views_at_once: int = 8) -> Tensor:

@@ -12,6 +12,9 @@ from ldm.schedule import DDIMStep, Spacing
 
 NoisePredictor = Callable[[Tensor, int], Tensor]
 """(noisy latents x_t, time step t) -> predicted noise of the same shape."""
+StepWatch = Callable[[int, Tensor], None]
+"""(number of steps done, clean latents x_0 as they are predicted so far) -> nothing; what it raises
+ends the sampling."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,18 @@ class SamplerConfig:
             raise ValueError(f"the temperature must be from 0 to 1, got {self.temperature}")
 
 
+def predicted_x_0(x_t: Tensor, noise_prediction: Tensor, alpha_bar: Tensor) -> Tensor:
+    """Clean latents that a noise prediction means (DDIM, Eq. 9).
+
+    Compat: not clipped.
+    """
+    return (x_t - (1 - alpha_bar).sqrt() * noise_prediction) / alpha_bar.sqrt()
+
+
 def ddim_update(x_t: Tensor, noise_prediction: Tensor, step: DDIMStep, noise: Tensor) -> Tensor:
     """Take one reverse step (DDIM, Eq. 12).
 
-    Compat: x_0 is not clipped, and the direction term's root is taken of at least 1e-7.
+    Compat: the direction term's root is taken of at least 1e-7.
 
     Args:
         x_t: noisy latents, any shape.
@@ -62,7 +73,7 @@ def ddim_update(x_t: Tensor, noise_prediction: Tensor, step: DDIMStep, noise: Te
     alpha_bar, alpha_bar_prev, sigma = torch.tensor(
         [step.alpha_bar, step.alpha_bar_prev, step.sigma], dtype=x_t.dtype, device=x_t.device
     )
-    x_0 = (x_t - (1 - alpha_bar).sqrt() * noise_prediction) / alpha_bar.sqrt()
+    x_0 = predicted_x_0(x_t, noise_prediction, alpha_bar)
     direction = (1 - alpha_bar_prev - sigma**2).clamp_min(1e-7).sqrt()
     x_prev = alpha_bar_prev.sqrt() * x_0 + direction * noise_prediction
     return x_prev + sigma * noise if step.add_noise else x_prev
@@ -73,6 +84,7 @@ def sample_ddim(
     latents: Tensor,
     steps: Iterable[DDIMStep],
     draw_noise: Callable[[], Tensor],
+    watch: StepWatch | None = None,
 ) -> Tensor:
     """Run the reverse process from pure noise to clean latents.
 
@@ -83,12 +95,16 @@ def sample_ddim(
         latents: standard normal at the first time step, any shape.
         steps: from `ldm.schedule.ddim_steps`; wrap it to show progress.
         draw_noise: called once for each step that adds noise, in order.
+        watch: told of every step when it is done; does not change the result.
 
     Returns:
         clean latents, the same shape.
     """
-    for step in steps:
+    for number, step in enumerate(steps, start=1):
         noise_prediction = predict_noise(latents, step.timestep)
         noise = draw_noise() if step.add_noise else torch.zeros_like(latents)
-        latents = ddim_update(latents, noise_prediction, step, noise)
+        noisy, latents = latents, ddim_update(latents, noise_prediction, step, noise)
+        if watch is not None:
+            alpha_bar = torch.tensor(step.alpha_bar, dtype=noisy.dtype, device=noisy.device)
+            watch(number, predicted_x_0(noisy, noise_prediction, alpha_bar))
     return latents

@@ -11,7 +11,7 @@ import torch
 from einops import rearrange
 
 from ldm.config import SyncDreamerConfig
-from ldm.generation import check_dtype, generate_strip, open_model, sampling_settings
+from ldm.generation import Watch, check_dtype, generate_strip, open_model, sampling_settings
 from ldm.model import ImageFeatures, SyncDreamer
 from ldm.sampler import SamplerConfig
 
@@ -31,9 +31,17 @@ class Drawer(Protocol):
         """All that a strip depends on, beside the input, its elevation and the seed."""
 
     def draw(
-        self, pixels: np.ndarray, elevation_deg: float, seed: int, sampler: SamplerConfig
+        self,
+        pixels: np.ndarray,
+        elevation_deg: float,
+        seed: int,
+        sampler: SamplerConfig,
+        watch: Watch | None = None,
     ) -> np.ndarray:
-        """Draw the views of an input that `prepare_image` made, uint8 (size, 16 size, 3)."""
+        """Draw the views of an input that `prepare_image` made, uint8 (size, 16 size, 3).
+
+        What `watch` raises ends it.
+        """
 
 
 @dataclass
@@ -73,7 +81,12 @@ class ModelDrawer:
         return {**self._identity, **vars(sampler)}
 
     def draw(
-        self, pixels: np.ndarray, elevation_deg: float, seed: int, sampler: SamplerConfig
+        self,
+        pixels: np.ndarray,
+        elevation_deg: float,
+        seed: int,
+        sampler: SamplerConfig,
+        watch: Watch | None = None,
     ) -> np.ndarray:
         """Draw the views of an input that `prepare_image` made, uint8 (size, 16 size, 3).
 
@@ -85,7 +98,7 @@ class ModelDrawer:
         try:
             features = self._encoded(model, pixels)
             return generate_strip(
-                model, features, elevation_deg, seed, sampler, self.batch_view_num
+                model, features, elevation_deg, seed, sampler, self.batch_view_num, watch
             )
         except torch.OutOfMemoryError as error:
             raise MemoryError(

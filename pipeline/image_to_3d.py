@@ -264,6 +264,7 @@ class Run:
                 resume=resume,
                 overwrite=not resume,
                 export_when_stopped=False,
+                report=self.tools.report,
             )
             outcome = reconstruct(strip, folder, self.settings.renderer, options)
             if outcome.stopped_by is not None:

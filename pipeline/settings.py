@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -56,10 +56,12 @@ class Tools:
     Attributes:
         drawer: of views.
         segmenter: opened when the first picture without a mask comes.
+        report: told of the reconstruction, see `renderer.reconstruction.Options`.
     """
 
     drawer: Drawer
     segmenter: Segmenter | None = None
+    report: Callable[[str, float], None] | None = None
 
 
 def split_overrides(

@@ -7,12 +7,13 @@ import logging
 import math
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from multiview.runtime import atomic_write, file_lock
@@ -59,6 +60,8 @@ class Options:
         overwrite: replace the reconstruction that is in the folder.
         export_when_stopped: write the results of what has been trained when a signal ends the
             training early; else only its checkpoint.
+        report: told what is being done and which share of it is done, 0 to 1, at every step of the
+            training and every frame of the video; what it raises ends the reconstruction.
     """
 
     seed: int
@@ -67,6 +70,12 @@ class Options:
     resume: bool = False
     overwrite: bool = False
     export_when_stopped: bool = True
+    report: Callable[[str, float], None] | None = None
+
+    def tell(self, what: str, share: float) -> None:
+        """Call `report`, if there is one."""
+        if self.report is not None:
+            self.report(what, share)
 
 
 @dataclass(frozen=True)
@@ -132,6 +141,7 @@ def reconstruct(image: Path, folder: Path, config: RendererConfig, options: Opti
         check_folder(folder, options.resume, options.overwrite)  # again, now that it is ours
         clear_temporary(folder)
         former = read_checkpoint(folder / CHECKPOINT, identity) if options.resume else None
+        options.tell("training", 0.0)
         method = build_method(config, given.views, options.device, options.seed)
         run = _Run(folder, config, options, given, identity, Training(method, options.seed), began)
         if former is not None:
@@ -140,7 +150,10 @@ def reconstruct(image: Path, folder: Path, config: RendererConfig, options: Opti
             clear(folder)
         write_input(folder, given.views)
         with stop_on_signals() as stop:
-            train(run.training, stop, run.save, config.save_every, run.draw, config.log_every)
+            train(
+                run.training, stop, run.save, config.save_every, run.draw, config.log_every,
+                lambda done, total: options.tell("training", done / total),
+            )  # fmt: skip
         if stop.signal is not None:
             done = f"stopped after {run.training.step} of {method.num_steps} steps"
             if not options.export_when_stopped:
@@ -192,6 +205,12 @@ class _Run:
         )
         write_picture(self.folder / PICTURES / f"{step}.jpg", picture, views.size)
 
+    def told(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Tell of every frame of the video."""
+        for number, frame in enumerate(frames, start=1):
+            yield frame
+            self.options.tell("video", min(number / FRAMES, 1.0))
+
     def export(self) -> dict[str, Any]:
         """Write all results and return the metrics."""
         views, method, offset = (
@@ -204,7 +223,8 @@ class _Run:
         record.unlink(missing_ok=True)  # of a former export: as long as it is not there, files mix
         if self.config.kind == "nerf":  # the field is the result; its mesh is a by-product
             log.info("writing %s", video)
-            write_video(video, field_frames(method, views.size, offset, device))
+            write_video(video, self.told(field_frames(method, views.size, offset, device)))
+        self.options.tell("mesh", 0.0)
         log.info("making the mesh and its texture")
         try:
             meshes = export_meshes(method, views, self.folder)
@@ -216,7 +236,7 @@ class _Run:
             ) from error
         if self.config.kind != "nerf":
             log.info("writing %s", video)
-            write_video(video, orbit_frames(meshes.textured, FRAMES, size=views.size))
+            write_video(video, self.told(orbit_frames(meshes.textured, FRAMES, size=views.size)))
         metrics = {
             **measure_meshes(meshes, views),
             "field_psnr": measure_field(method, views, offset, device),

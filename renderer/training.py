@@ -23,6 +23,8 @@ LOOK_SECONDS = 0.2
 """How often the numbers of the last steps are looked at, which waits for the GPU."""
 LOG_LINES = 10
 """Of a whole run whose output is not a terminal."""
+Report = Callable[[int, int], None]
+"""(steps done, of how many) -> nothing; what it raises ends the work, and nothing is saved."""
 LOG_SECONDS = 60.0
 """Where steps are slow a line comes at least so often."""
 
@@ -155,6 +157,7 @@ def train(
     save_every: float,
     draw: Callable[[int], None],
     draw_every: int,
+    report: Report | None = None,
 ) -> None:
     """Make the steps that are left, or as many as there are until `stop`.
 
@@ -165,6 +168,7 @@ def train(
         save_every: seconds between calls of `save`.
         draw: makes a picture of a step; called after the last one too, unless stopped.
         draw_every: steps between pictures.
+        report: told of every step.
 
     Raises:
         FloatingPointError: nan or infinite numbers.
@@ -184,6 +188,8 @@ def train(
         while not training.finished and stop.signal is None:
             recent.add(training.advance())
             bar.update()
+            if report is not None:
+                report(training.step, total)
             step, now = training.step, time.monotonic()
             log_due = not on_terminal and (_is_due(step, total) or now - logged >= LOG_SECONDS)
             draw_due = step % draw_every == 0 or training.finished

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from ldm import generation
-from ldm.generation import GenerateOptions, generate
+from ldm.generation import DrawingStep, GenerateOptions, generate, generate_strip
 from ldm.results import collect_inputs
 from ldm.sampler import SamplerConfig
 from multiview.images import resolve_crop_size
@@ -377,3 +377,24 @@ def test_the_record_beside_a_strip_holds_all_that_its_pixels_depend_on(
         "input", "elevation_deg", "crop_size", "steps", "guidance_scale", "eta", "dtype",
         "weights", "config", "seed",
     }  # fmt: skip
+
+
+def test_a_watcher_can_look_at_every_step_and_the_strip_stays_the_same(small_model):
+    size = small_model.config.cameras.image_size
+    with torch.inference_mode():
+        features = small_model.encode_image(torch.zeros(1, 3, size, size))
+    sampler = SamplerConfig(steps=3)
+    looks = []
+
+    def watch(step: DrawingStep) -> None:
+        looks.append((step.number, step.of, step.look()))
+
+    watched = generate_strip(small_model, features, 20.0, 1, sampler, 4, watch)
+    np.testing.assert_array_equal(
+        watched, generate_strip(small_model, features, 20.0, 1, sampler, 4)
+    )
+    assert [look[:2] for look in looks] == [(1, 3), (2, 3), (3, 3)]
+    assert all(look[2].shape == (size, 16 * size, 3) for look in looks)
+    differences = [np.abs(look[2].astype(float) - watched).mean() for look in looks]
+    assert differences[0] > differences[2]
+    assert differences[2] < 2  # the last step leads nearly to what was predicted before it

@@ -47,6 +47,44 @@ def test_noise_is_drawn_once_a_step_but_the_last():
     assert seen == [step.timestep for step in steps]
 
 
+def test_a_watcher_sees_every_step_and_what_it_leads_to_and_changes_nothing():
+    x_0, start, noises = torch.randn(4, 8, 8), torch.randn(4, 8, 8), torch.randn(9, 4, 8, 8)
+
+    def predict(x_t: torch.Tensor, t: int) -> torch.Tensor:
+        alpha_bar = ALPHAS_CUMPROD[t]
+        return (x_t - alpha_bar.sqrt() * x_0) / (1 - alpha_bar).sqrt()
+
+    def sample(watch=None) -> torch.Tensor:
+        draws = iter(noises)
+        steps = ddim_steps(ALPHAS_CUMPROD, 9, eta=1.0)
+        return sample_ddim(predict, start, steps, lambda: next(draws), watch)
+
+    seen = []
+    assert torch.equal(sample(lambda number, found: seen.append((number, found))), sample())
+    assert [number for number, _ in seen] == list(range(1, 10))
+    for _, found in seen:
+        torch.testing.assert_close(found, x_0, rtol=1e-3, atol=1e-3)
+
+
+def test_what_a_watcher_raises_ends_the_sampling():
+    asked = []
+
+    def watch(number: int, found: torch.Tensor) -> None:
+        if number == 2:
+            raise InterruptedError
+
+    steps = ddim_steps(ALPHAS_CUMPROD, 7, eta=1.0)
+    with pytest.raises(InterruptedError):
+        sample_ddim(
+            lambda x, t: asked.append(t) or x * 0,
+            torch.zeros(1),
+            steps,
+            lambda: torch.zeros(1),
+            watch,
+        )
+    assert len(asked) == 2
+
+
 def test_the_noise_term_is_sigma_times_the_noise():
     x, e, z = torch.randn(3, 5).unbind(0)
     step = DDIMStep(timestep=9, alpha_bar=0.5, alpha_bar_prev=0.6, sigma=0.3, add_noise=True)

@@ -176,6 +176,34 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in files(folder)}
 
 
+def test_what_is_done_is_reported_and_a_report_can_end_it(strip, tmp_path, only_the_mesh):
+    told = []
+    options = replace(OPTIONS, report=lambda what, share: told.append((what, share)))
+    reconstruct(strip, tmp_path / "a", TINY, options)
+    shares = [(k + 1) / 6 for k in range(6)]
+    assert told == [("training", share) for share in [0.0, *shares]] + [("mesh", 0.0)]
+
+    def stop(what: str, share: float) -> None:
+        told.append((what, share))
+        if what == "training" and share >= 0.5:
+            raise InterruptedError
+
+    told.clear()
+    with pytest.raises(InterruptedError):
+        reconstruct(strip, tmp_path / "b", TINY, replace(OPTIONS, report=stop))
+    assert told[-1] == ("training", 0.5)
+    assert not (tmp_path / "b" / "metrics.json").exists()
+    reconstruct(strip, tmp_path / "b", TINY, replace(OPTIONS, overwrite=True))  # it is not locked
+
+
+def test_every_frame_of_the_video_is_reported(strip, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr("renderer.reconstruction.FRAMES", 4)
+    options = replace(OPTIONS, report=lambda what, share: told.append((what, share)))
+    reconstruct(strip, tmp_path / "a", TINY, options)
+    assert [share for what, share in told if what == "video"] == [0.25, 0.5, 0.75, 1.0]
+
+
 def test_a_finished_run_that_is_resumed_only_exports_again(whole, strip, tmp_path):
     folder = copy_of(whole, tmp_path)
     before = bytes_of(folder)
