@@ -59,6 +59,19 @@ def read_image(path: Path) -> Image.Image:
         raise ValueError(f"{path}: the image is damaged or cut off ({error})") from error
 
 
+def upright(image: Image.Image) -> Image.Image:
+    """Make of an image in memory what `read_image` makes of a file; the image is left alone.
+
+    Returns:
+        image of mode "RGBA" where there is transparency, else "RGB".
+
+    Raises:
+        ValueError: the image is larger than `MAX_INPUT_PIXELS`.
+    """
+    _check_size(image.size)
+    return _to_rgb_or_rgba(ImageOps.exif_transpose(image))
+
+
 NO_ALPHA = (
     "the image has no alpha channel, so the object's box for --crop_size is unknown; cut the "
     "object out first (python foreground_segment.py --input IMAGE --output OBJECT.png) or use "
@@ -86,7 +99,7 @@ def _no_size_warning() -> Iterator[None]:
         yield
 
 
-class _TooLargeError(Exception):
+class _TooLargeError(ValueError):
     """An image has more pixels than are read."""
 
 

@@ -1,0 +1,313 @@
+"""The interface in Python: the same pixels as the commands, cameras, and clear refusals."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+
+import generate as script
+from ldm import flags
+from ldm.generation import DrawingStep
+from ldm.model import SyncDreamer
+from multiview.cameras import orbit_cameras
+from multiview.elevation import ElevationEstimate
+from multiview.images import auto_crop_size, prepare_image, read_image, strip_to_views
+from pipeline.api import MultiviewImages, SyncDreamerPipeline, as_image, reconstruct_mesh, with_mask
+from tests.conftest import ROOT
+from tests.renderer.small_runs import TINY, ellipsoid
+
+CFG = ROOT / "configs" / "tiny.yaml"
+SIZES = {"cameras.image_size": 64, "volume.voxels": 8, "volume.depth_planes": 8}
+SETTINGS = [f"model.{name}={value}" for name, value in SIZES.items()]
+ONE_STEP = ["sampler.steps=1", "sampler.guidance_scale=1", "sampler.eta=0"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(small_model: SyncDreamer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("ckpt") / "small.ckpt"
+    torch.save({"state_dict": small_model.state_dict()}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def pipeline(checkpoint: Path) -> SyncDreamerPipeline:
+    overrides = [*SETTINGS, *ONE_STEP]
+    return SyncDreamerPipeline.load(checkpoint, CFG, overrides=overrides, device="cpu")
+
+
+@pytest.fixture
+def told(pipeline: SyncDreamerPipeline, monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    """What the model would have been shown; nothing is drawn."""
+    shown: list[np.ndarray] = []
+
+    def draw(pixels: np.ndarray, *_: object) -> np.ndarray:
+        shown.append(pixels)
+        return np.zeros((64, 16 * 64, 3), np.uint8)
+
+    monkeypatch.setattr(pipeline.drawer, "draw", draw)
+    return shown
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cut out object that is not in the middle."""
+    pixels = np.zeros((90, 120, 4), np.uint8)
+    pixels[10:70, 30:80] = (200, 90, 40, 255)
+    pixels[30:50, 40:60] = (20, 200, 250, 255)
+    path = tmp_path_factory.mktemp("toy") / "toy.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def by_the_command(toy: Path, checkpoint: Path, out: Path, *flags: str) -> np.ndarray:
+    script.main(
+        ["--input", str(toy), "--output", str(out), "--ckpt", str(checkpoint), "--cfg", str(CFG),
+         "--device", "cpu", "--sample_num", "1", "--sample_steps", "1", "--cfg_scale", "1",
+         "--eta", "0", *(part for text in SETTINGS for part in ("--set", text)), *flags]
+    )  # fmt: skip
+    with Image.open(out / "0.png") as strip:
+        return strip_to_views(np.asarray(strip))
+
+
+@pytest.fixture(scope="module")
+def expected(toy: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory):
+    out = tmp_path_factory.mktemp("command")
+    return by_the_command(
+        toy, checkpoint, out, "--elevation", "20", "--crop_size", "auto", "--seed", "7"
+    )
+
+
+def test_the_pixels_are_those_of_the_command(pipeline, toy, expected, tmp_path):
+    views = pipeline.generate(toy, elevation=20, seed=7)
+    assert views.images.dtype == np.uint8
+    assert views.images.shape == (16, 64, 64, 3)
+    np.testing.assert_array_equal(views.images, expected)
+    assert (views.elevation_deg, views.seed) == (20.0, 7)
+    assert (pipeline.generate(toy, elevation=20, seed=8).images != expected).any()
+    assert (pipeline.generate(toy, elevation=0, seed=7).images != expected).any()
+    np.testing.assert_array_equal(np.asarray(views.pictures()[5]), expected[5])
+    with Image.open(views.save(tmp_path / "new" / "strip.png")) as strip:
+        np.testing.assert_array_equal(strip_to_views(np.asarray(strip)), expected)
+
+
+def test_a_picture_in_memory_is_what_its_file_is(pipeline, toy, told):
+    file = prepare_image(toy, auto_crop_size(read_image(toy)), 64)
+    with Image.open(toy) as image:
+        image.load()
+    pixels = np.asarray(image)
+    mask = pixels[:, :, 3]
+    whole: dict[str, Any] = {
+        "path": toy, "text": str(toy), "image": image, "array": pixels, "floats": pixels / 255,
+    }  # fmt: skip
+    for name, picture in whole.items():
+        pipeline.generate(picture, elevation=20)
+        np.testing.assert_array_equal(told[-1], file, err_msg=name)
+    masks: dict[str, Any] = {"levels": mask, "yes or no": mask > 0, "shares": mask / 255.0}
+    for name, given in {**masks, "file": toy, "image": image}.items():
+        pipeline.generate(pixels[:, :, :3], elevation=20, mask=given)
+        np.testing.assert_array_equal(told[-1], file, err_msg=name)
+    assert len(told) == 10
+
+
+def test_auto_is_what_the_command_estimates(
+    pipeline, toy, checkpoint, tmp_path, monkeypatch, caplog
+):
+    """The estimate itself has tests of its own; a stand-in reads it off the drafts' pixels."""
+    caplog.set_level(logging.INFO)
+
+    def estimate(image, draft, config):
+        drafts = draft(10.0)
+        assert drafts.shape == (16, 64, 64, 3)
+        assert image.shape == (90, 120, 4)
+        none = np.zeros(1)
+        return ElevationEstimate(float(drafts.mean()) / 10 + 0.04, 3.0, none, none, none, none)
+
+    monkeypatch.setattr("pipeline.drafts.estimate_elevation", estimate)
+    monkeypatch.setattr("pipeline.drafts.DRAFT_STEPS", 1)
+    views = pipeline.generate(toy, seed=7, crop_size=200)
+    out = tmp_path / "out"
+    strip = by_the_command(
+        toy, checkpoint, out, "--elevation", "auto", "--crop_size", "200", "--seed", "7"
+    )
+    settings = json.loads((out / "0.json").read_text())["settings"]
+    assert views.elevation_deg == settings["elevation_deg"]
+    np.testing.assert_array_equal(views.images, strip)
+    assert "+- 3.0 degrees" in caplog.text
+
+
+def test_a_failed_estimate_says_what_to_do_in_python(pipeline, toy, monkeypatch):
+    def fail(*_):
+        raise ValueError("the views have no volume in common")
+
+    monkeypatch.setattr("pipeline.drafts.estimate_elevation", fail)
+    with pytest.raises(ValueError, match=r"no volume in common\); give it as elevation=<degrees>"):
+        pipeline.generate(toy)
+
+
+def test_the_cameras_look_at_the_object_from_the_ring(pipeline):
+    cameras = pipeline.cameras()
+    assert cameras.intrinsics.shape == (16, 3, 3)
+    assert cameras.world_to_camera.shape == (16, 3, 4)
+    rotations, translations = cameras.world_to_camera[:, :, :3], cameras.world_to_camera[:, :, 3]
+    centres = -np.einsum("nji,nj->ni", rotations, translations)
+    angles = np.arange(16) * np.deg2rad(22.5)
+    across, high = 1.5 * np.cos(np.pi / 6), 1.5 * np.sin(np.pi / 6)
+    ring = np.stack([across * np.cos(angles), across * np.sin(angles), np.full(16, high)], axis=-1)
+    np.testing.assert_allclose(centres, ring, atol=1e-12)
+    origin = np.einsum("nij,nj->ni", cameras.intrinsics, translations)
+    np.testing.assert_allclose(origin[:, :2] / origin[:, 2:], 32.0)  # the middle of 64 pixels
+    assert cameras.intrinsics[0, 0, 0] == 70.0
+
+
+def test_every_step_is_told_and_can_be_looked_at(pipeline, toy):
+    told: list[tuple[int, int]] = []
+    looks: list[np.ndarray] = []
+
+    def watch(step: DrawingStep) -> None:
+        told.append((step.number, step.of))
+        looks.append(step.look())
+
+    views = pipeline.generate(toy, elevation=20, steps=2, watch=watch)
+    assert told == [(1, 2), (2, 2)]
+    assert looks[1].shape == (64, 16 * 64, 3)
+    assert (looks[0] != looks[1]).any()
+    assert views.images.shape[0] == 16
+
+
+def test_the_object_is_found_where_that_is_asked_for(pipeline, photo, toy, told):
+    for crop_size in ("auto", 200):
+        with pytest.raises(ValueError, match="nothing tells the object from the background"):
+            pipeline.generate(photo, elevation=20, crop_size=crop_size)
+    pipeline.generate(photo, elevation=20, backend="white")
+    pipeline.generate(photo, elevation=20, crop_size=-1)
+    found, whole = told
+    np.testing.assert_array_equal(whole, prepare_image(photo, -1, 64))
+    rows, _ = np.nonzero((found < 0.99).any(axis=-1))
+    assert np.ptp(rows) > 40  # it fills the frame
+    pipeline.generate(toy, elevation=20, backend="white")  # has a mask already
+    np.testing.assert_array_equal(told[-1], prepare_image(toy, auto_crop_size(read_image(toy)), 64))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"elevation": 91}, "elevation must be from -90 to 90, got 91"),
+        ({"elevation": float("nan")}, "elevation must be from"),
+        ({"crop_size": 300}, "crop_size must be from 1 to 256"),
+        ({"seed": -1}, "seed must be from 0"),
+        ({"steps": 1001}, "steps must be from 1 to 1000"),
+        ({"steps": 0}, "at least 1, got 0"),
+        ({"guidance_scale": float("inf")}, "guidance_scale must be from"),
+        ({"eta": 2.0}, "eta must be from 0 to 1"),
+        ({"mask": np.zeros((9, 9), np.uint8)}, "mask has 9 x 9 pixels, the image 120 x 90"),
+        ({"mask": np.zeros((90, 120), np.uint8)}, "fully transparent"),
+        ({"image": np.zeros((4, 4, 2), np.uint8)}, r"got one of shape \(4, 4, 2\)"),
+        ({"image": np.zeros((4, 4), np.int64)}, "uint8, or float .* got int64"),
+        ({"image": np.full((4, 4), 1.5)}, "values from 0 to 1"),
+        ({"image": "missing.png"}, "missing.png: no such file"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_drawn(pipeline, toy, monkeypatch, settings, message):
+    monkeypatch.setattr(pipeline.drawer, "draw", lambda *_: pytest.fail("drawn"))
+    given = {"image": toy, "elevation": 20, **settings}
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        pipeline.generate(**given)
+
+
+def test_what_cannot_be_loaded_is_told(checkpoint, tmp_path):
+    with pytest.raises(FileNotFoundError, match="mine"):
+        SyncDreamerPipeline.load(tmp_path / "mine.ckpt", CFG, device="cpu")
+    with pytest.raises(ValueError, match="unknown dtype 'int8'"):
+        SyncDreamerPipeline.load(checkpoint, CFG, dtype="int8")
+    with pytest.raises(ValueError, match="batch_view_num must be from 1"):
+        SyncDreamerPipeline.load(checkpoint, CFG, batch_view_num=0)
+
+
+def test_pictures_of_all_modes_become_rgb_or_rgba():
+    grey = np.linspace(0, 1, 12).reshape(3, 4)
+    assert as_image(grey).mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(as_image(grey))[..., 1], (grey * 255).round())
+    sideways = Image.new("RGB", (4, 2))
+    sideways.getexif()[0x0112] = 6  # a camera's note that it was held upright
+    assert as_image(sideways).size == (2, 4)
+    assert sideways.size == (4, 2)
+
+
+def test_a_mask_takes_nothing_back_that_alpha_hides():
+    image = Image.fromarray(np.dstack([np.full((2, 2, 3), 9), [[0, 100], [255, 255]]]).astype("u1"))
+    mask = np.array([[True, True], [True, False]])
+    alpha = np.asarray(with_mask(image, mask))[..., 3]
+    np.testing.assert_array_equal(alpha, [[0, 100], [255, 0]])
+
+
+def toy_views() -> MultiviewImages:
+    images = (ellipsoid()[..., :3] * 255).round().astype(np.uint8)
+    return MultiviewImages(images, orbit_cameras(16, image_size=32), 20.0, 0)
+
+
+@pytest.fixture
+def quick_renderer(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """A reconstruction of seconds; which configuration and preset were asked for."""
+    asked = []
+
+    def load(path, preset):
+        assert path.is_file()
+        asked.append((path.name, preset))
+        return TINY
+
+    monkeypatch.setattr("pipeline.api.load_renderer_config", load)
+    return asked
+
+
+def test_views_become_a_mesh(quick_renderer, tmp_path, monkeypatch):
+    mesh = reconstruct_mesh(toy_views(), tmp_path / "mesh", preset="fast", device="cpu")
+    assert quick_renderer == [("neus.yaml", "fast")]
+    assert mesh == tmp_path / "mesh" / "mesh.glb"
+    assert mesh.read_bytes()[:4] == b"glTF"
+    assert (tmp_path / "mesh" / "rendering.mp4").stat().st_size
+    with pytest.raises(FileExistsError):
+        reconstruct_mesh(toy_views(), tmp_path / "mesh", device="cpu")
+    asked = []
+    monkeypatch.setattr("pipeline.api.reconstruct", lambda *given: asked.append(given[-1]))
+    reconstruct_mesh(toy_views(), tmp_path / "mesh", device="cpu", overwrite=True)
+    assert asked[0].overwrite
+
+
+@pytest.fixture
+def project(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which the model that is found by itself is the tiny one."""
+    changes = OmegaConf.from_dotlist([*SETTINGS, *ONE_STEP])
+    OmegaConf.save(OmegaConf.merge(OmegaConf.load(CFG), changes), tmp_path / "small.yaml")
+    monkeypatch.setattr(flags, "PUBLISHED_CKPTS", (str(checkpoint),))
+    monkeypatch.setattr(flags, "PUBLISHED_CFG", str(tmp_path / "small.yaml"))
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "testset", tmp_path / "testset")
+    return tmp_path
+
+
+def readme_blocks() -> list[str]:
+    section = (ROOT / "README.md").read_text().split("## Use it from Python")[1].split("\n## ")[0]
+    return re.findall(r"```python\n(.*?)```", section, flags=re.S)
+
+
+def test_what_the_readme_shows_runs(project, quick_renderer):
+    first, second = readme_blocks()
+    assert len([line for line in first.splitlines() if line and not line.startswith("#")]) == 3
+    names: dict[str, object] = {}
+    exec(first, names)
+    views = names["views"]
+    assert isinstance(views, MultiviewImages)
+    assert views.images.shape == (16, 64, 64, 3)
+    names["views"] = toy_views()  # the tiny model's are noise: no mesh comes out of that
+    exec(second, names)
+    assert (project / "output" / "locomotive" / "mesh.glb").is_file()
