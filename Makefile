@@ -84,6 +84,7 @@ lint: $(VENV)/.dev ckpt/u2netp.onnx
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
 
 # Debian's python3 comes without ensurepip; then pip puts itself into the new environment.
 $(BIN)/pip:

@@ -1,0 +1,157 @@
+"""The image's definition: linted, and what it names is there. Nothing is built."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+DOCKERFILE = ROOT / "Dockerfile"
+NOT_IN_THE_IMAGE = {"tests"}
+
+
+def instructions() -> list[tuple[str, str]]:
+    lines = [line for line in DOCKERFILE.read_text().splitlines() if not line.startswith("#")]
+    joined = re.sub(r"\\\n", " ", "\n".join(lines))
+    return [
+        (line.split(" ", 1)[0], line.split(" ", 1)[1].strip())
+        for line in joined.splitlines()
+        if line.strip()
+    ]
+
+
+def defaults() -> dict[str, str]:
+    """What the ARG lines say."""
+    found = [text.partition("=") for name, text in instructions() if name == "ARG"]
+    return {name: value.strip('"') for name, _, value in found}
+
+
+def commands() -> list[list[str]]:
+    """The commands of the RUN lines, with the defaults put in."""
+    text = "\n".join(text for name, text in instructions() if name == "RUN")
+    for name, value in defaults().items():
+        text = text.replace(f"${{{name}}}", value)
+    return [shlex.split(part) for part in re.split(r"&&|\n", text)]
+
+
+def hadolint() -> str:
+    beside = Path(sys.executable).with_name("hadolint")
+    found = str(beside) if beside.exists() else shutil.which("hadolint")
+    if found is None:
+        pytest.skip("hadolint is not installed (requirements-dev.txt)")
+    return found
+
+
+def test_hadolint_finds_nothing(tmp_path):
+    done = subprocess.run([hadolint(), str(DOCKERFILE)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    bad = tmp_path / "Dockerfile"
+    bad.write_text(DOCKERFILE.read_text().replace("--no-cache-dir ", ""))
+    done = subprocess.run([hadolint(), str(bad)], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "DL3042" in done.stdout
+
+
+def test_the_base_has_cuda_and_a_tag_and_root_does_not_run_it():
+    assert re.fullmatch(r"nvidia/cuda:\d+\.\d+\.\d+-base-ubuntu\d+\.\d+", defaults()["BASE"])
+    assert all(text.split()[0] == "${BASE}" for name, text in instructions() if name == "FROM")
+    names = [name for name, _ in instructions()]
+    users = [text for name, text in instructions() if name == "USER"]
+    assert users == ["1000:1000"]
+    assert "RUN" not in names[names.index("USER") :]
+    assert ("VOLUME", '["/app/ckpt", "/app/output"]') in instructions()
+
+
+def test_what_is_copied_is_there():
+    stages = {text.split(" AS ")[1] for name, text in instructions() if " AS " in text}
+    copies = [shlex.split(text) for name, text in instructions() if name == "COPY"]
+    assert copies
+    for copy in copies:
+        if copy[0].startswith("--from="):
+            assert copy[0].removeprefix("--from=") in stages
+            continue
+        for source in copy[:-1]:
+            assert (ROOT / source).exists(), source
+            assert source == "." or comes_along(source), f"{source} is left out by .dockerignore"
+
+
+def test_what_is_installed_is_named_by_files_that_are_copied_too():
+    copied = {
+        source
+        for name, text in instructions()
+        if name == "COPY" and not text.startswith("--from")
+        for source in text.split()[:-1]
+    }
+    needed = [
+        defaults()["REQUIREMENTS"],
+        *re.findall(r"requirements-\w+\.txt", DOCKERFILE.read_text()),
+    ]
+    for file in needed:
+        assert file in copied
+        assert set(re.findall(r"^-r (\S+)", (ROOT / file).read_text(), re.M)) <= copied
+    assert [command[:2] for command in commands() if "pip" in command] == [["pip", "install"]]
+    modules = [command[2] for command in commands() if command[:2] == ["python", "-m"]]
+    assert modules == ["multiview.segmentation"]
+
+
+def allowed() -> list[str]:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    assert lines[1] == "*"  # all that is not allowed is left out
+    return [line[1:] for line in lines if line.startswith("!")]
+
+
+def comes_along(path: str) -> bool:
+    return any(Path(path).match(pattern) or path.split("/")[0] == pattern for pattern in allowed())
+
+
+def test_what_the_commands_need_comes_into_the_image_and_nothing_else():
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - NOT_IN_THE_IMAGE
+    scripts = {path.name for path in ROOT.glob("*.py")}
+    for name in packages | scripts | {"configs", "testset", "eval_examples", "validation_set"}:
+        assert comes_along(name), f"{name} is left out by .dockerignore"
+    for name in ("ckpt/syncdreamer-demo.safetensors", "output/x.png", ".venv/bin/python", ".git"):
+        assert not comes_along(name), name
+    for pattern in allowed():
+        assert list(ROOT.glob(pattern)), f".dockerignore names {pattern}, which is not there"
+
+
+def test_the_command_that_it_begins_with_is_there():
+    (entry,) = [text for name, text in instructions() if name == "ENTRYPOINT"]
+    (given,) = [text for name, text in instructions() if name == "CMD"]
+    assert entry == '["python"]'
+    assert (ROOT / given.strip("[]").split(",")[0].strip('"')).is_file()
+
+
+def test_the_system_has_the_packages_by_these_names():
+    if shutil.which("apt-get") is None:
+        pytest.skip("this is not Debian or Ubuntu")
+    if subprocess.run(["apt-cache", "show", "python3"], capture_output=True).returncode:
+        pytest.skip("apt has no lists here: apt-get update has not been run")
+    installs = [c for c in commands() if c[:2] == ["apt-get", "install"]]
+    assert len(installs) == 2
+    for command in installs:
+        done = subprocess.run(
+            [command[0], "--simulate", *command[1:]], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_readme_builds_and_runs_this():
+    section = (ROOT / "README.md").read_text().split("## Docker")[1].split("\n## ")[0]
+    joined = section.replace("\\\n", " ")
+    assert "docker build -t syncdreamer ." in joined
+    runs = [shlex.split(line) for line in re.findall(r"^docker run .*$", joined, re.M)]
+    assert any("--gpus" in run for run in runs)
+    assert any("--gpus" not in run for run in runs)
+    for run in runs:
+        script = run[run.index("syncdreamer") + 1]
+        assert (ROOT / script).is_file(), script
+    for name in re.findall(r"--build-arg (\w+)=", joined):
+        assert name in defaults(), name
