@@ -254,7 +254,7 @@ def write_config(config: TrainConfig, options: TrainOptions) -> None:
     folder = options.logdir / options.name
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / "config.yaml") as path:
-        path.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
+        path.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)), encoding="utf-8")
 
 
 def is_first_process() -> bool:

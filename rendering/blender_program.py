@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 SCRIPT = Path(__file__).resolve().parents[1] / "blender_script.py"
+MACOS_APP = Path("/Applications/Blender.app/Contents/MacOS/Blender")
 OLDEST = (3, 4)
 SECONDS_BETWEEN_LOOKS = 0.1
 SECONDS_TO_END = 5.0
@@ -31,19 +32,22 @@ def find_blender(name: str | None) -> str:
 
     Args:
         name: of a Blender, or of a Python that has the bpy package; a path, or a name in $PATH.
-            None takes "blender" from $PATH, else this Python if it has bpy.
+            None takes "blender" from $PATH, else macOS's application, else this Python if it
+            has bpy.
 
     Raises:
         FileNotFoundError: there is none.
     """
     found = shutil.which(name or "blender")
+    if found is None and name is None:
+        found = shutil.which(str(MACOS_APP))
     if found is None and name is None and importlib.util.find_spec("bpy") is not None:
         return sys.executable
     if found is None:
         what = f"--blender {name}: no such program" if name else "there is no blender in $PATH"
         raise FileNotFoundError(
             f"{what}; install Blender 3.4 or newer (Debian, Ubuntu: apt-get install blender "
-            f"python3-numpy) and give its path as --blender"
+            f"python3-numpy; others: blender.org) and give its path as --blender"
         )
     return found
 
@@ -140,7 +144,8 @@ def _wait(process: subprocess.Popen[bytes], deadline: float, stopped: Callable[[
 def _end_group(process: subprocess.Popen[bytes]) -> None:
     """End the process, if it runs, and all processes of its group."""
     if os.name == "nt":
-        process.kill()
+        process.kill()  # alone: what it has started is not known
+        process.wait()  # till then its files cannot be renamed
         return
     if process.poll() is None:
         _signal_group(process.pid, signal.SIGTERM)

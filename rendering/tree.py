@@ -70,7 +70,10 @@ def add_to_uid_set(out: Path, sets: Iterable[str], done: Iterable[str]) -> int:
 
 def write_failures(out: Path, failures: Iterable[Outcome]) -> None:
     """Write the table of the objects that failed, by uid."""
-    with atomic_write(out / FAILURES) as temporary, temporary.open("w", newline="") as file:
+    with (
+        atomic_write(out / FAILURES) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
         table = csv.writer(file)
         table.writerow(["uid", "model", "error", "attempts", "seconds", "log"])
         for item in sorted(failures, key=lambda outcome: outcome.model.uid):
