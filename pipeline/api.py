@@ -175,8 +175,8 @@ class SyncDreamerPipeline:
             steps: denoising steps; like the next two, by default what the configuration says.
             guidance_scale: 1 is none.
             eta: randomness of the sampler, 0 to 1.
-            watch: told of every denoising step, of the drafts too; can look at the views so far, and
-                what it raises ends the drawing. See `ldm.generation.DrawingStep`.
+            watch: told of every denoising step, of the drafts too; it can look at the views so far
+                (`ldm.generation.DrawingStep`), and what it raises ends the drawing.
 
         Raises:
             FileNotFoundError, ValueError: the picture, its mask or a setting is not what it

@@ -79,6 +79,15 @@ def by_the_command(toy: Path, checkpoint: Path, out: Path, *flags: str) -> np.nd
         return strip_to_views(np.asarray(strip))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """The number of threads changes results by rounding."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def expected(toy: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory):
     out = tmp_path_factory.mktemp("command")
