@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import logging
 import re
 import shutil
+import sys
+import types
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -320,3 +324,54 @@ def test_what_the_readme_shows_runs(project, quick_renderer):
     names["views"] = toy_views()  # the tiny model's are noise: no mesh comes out of that
     exec(second, names)
     assert (project / "output" / "locomotive" / "mesh.glb").is_file()
+
+
+class Shown:
+    """Stands in for what IPython shows; the notebook gives it what it would show."""
+
+    def __init__(self, content: str = "", **_: object) -> None:
+        self.content = content
+
+
+def run_cell(source: str, names: dict[str, Any]) -> Any:
+    """Run a cell; what its last expression is, as a notebook shows it."""
+    *statements, last = ast.parse(source).body
+    shown = isinstance(last, ast.Expr)
+    exec(compile(ast.Module([*statements, *([] if shown else [last])], []), "cell", "exec"), names)
+    return eval(compile(ast.Expression(last.value), "cell", "eval"), names) if shown else None
+
+
+def test_the_notebook_runs_and_is_stripped(project, quick_renderer, monkeypatch):
+    path = ROOT / "docs" / "syncdreamer.ipynb"
+    assert path.stat().st_size < 200_000
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert all(not cell["outputs"] for cell in cells if cell["cell_type"] == "code")
+
+    display = types.ModuleType("IPython.display")
+    for name in ("HTML", "SVG", "Video"):
+        setattr(display, name, type(name, (Shown,), {}))
+    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    monkeypatch.setattr(sys.modules["IPython"], "display", display, raising=False)
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (project / "configs").mkdir()
+    (project / "docs").mkdir()
+    monkeypatch.chdir(project / "docs")
+
+    names: dict[str, Any] = {}
+    shown = []
+    for source in sources:
+        shown.append(run_cell(source, names))
+        if "views = pipeline.generate" in source:
+            assert shown[-1] == ((16, 64, 64, 3), np.dtype("uint8"))
+            names["views"] = toy_views()  # the tiny model's are noise: no mesh comes out of that
+    assert Path.cwd() == project
+    pictures = [picture.size for picture in shown if isinstance(picture, Image.Image)]
+    assert pictures == [(256, 256), (4 * 32, 4 * 32), (4 * 32, 32)]
+    drawing = next(each for each in shown if type(each).__name__ == "SVG").content
+    assert drawing.count("<text") == 16
+    ElementTree.fromstring(drawing)
+    video = next(each for each in shown if type(each).__name__ == "Video").content
+    assert Path(video).is_file()
+    assert len(shown[-1].content) > 1000  # the page that turns the mesh
