@@ -134,8 +134,8 @@ class SyncDreamerPipeline:
             pipeline.drawer.ModelError: the weights do not fit, or not into the memory.
         """
         _check("batch_view_num", batch_view_num)
-        if dtype not in DTYPES:
-            raise ValueError(f"unknown dtype {dtype!r}, expected one of {', '.join(DTYPES)}")
+        if dtype not in (*DTYPES, "tf32"):
+            raise ValueError(f"unknown dtype {dtype!r}, expected fp32, tf32, bf16 or fp16")
         chosen = argparse.Namespace(
             ckpt=None if checkpoint is None else Path(checkpoint),
             cfg=None if config is None else Path(config),
@@ -250,7 +250,7 @@ def with_mask(image: Image.Image, mask: Picture) -> Image.Image:
 
     Args:
         image: mode "RGB" or "RGBA".
-        mask: a grey picture, or a boolean array; of one with alpha, the alpha.
+        mask: a grey picture, or a boolean array; of one that is see-through somewhere, the alpha.
 
     Raises:
         FileNotFoundError, ValueError: it is no mask, or not as large as the image.
@@ -264,7 +264,9 @@ def with_mask(image: Image.Image, mask: Picture) -> Image.Image:
             f"{image.width} x {image.height}"
         )
     pixels = np.asarray(image)
-    alpha = np.asarray(picture.getchannel("A") if picture.mode == "RGBA" else picture.convert("L"))
+    alpha = np.asarray(picture.convert("RGBA").getchannel("A"))
+    if alpha.min() == 255:
+        alpha = np.asarray(picture.convert("L"))
     if pixels.shape[2] == 4:
         alpha = np.minimum(alpha, pixels[:, :, 3])
     return Image.fromarray(np.dstack([pixels[:, :, :3], alpha]))

@@ -125,11 +125,12 @@ def test_a_picture_in_memory_is_what_its_file_is(pipeline, toy, told):
     for name, picture in whole.items():
         pipeline.generate(picture, elevation=20)
         np.testing.assert_array_equal(told[-1], file, err_msg=name)
+    opaque = Image.fromarray(mask).convert("RGBA")  # white on black
     masks: dict[str, Any] = {"levels": mask, "yes or no": mask > 0, "shares": mask / 255.0}
-    for name, given in {**masks, "file": toy, "image": image}.items():
+    for name, given in {**masks, "file": toy, "image": image, "opaque": opaque}.items():
         pipeline.generate(pixels[:, :, :3], elevation=20, mask=given)
         np.testing.assert_array_equal(told[-1], file, err_msg=name)
-    assert len(told) == 10
+    assert len(told) == 11
 
 
 def test_auto_is_what_the_command_estimates(
@@ -242,6 +243,8 @@ def test_what_cannot_be_loaded_is_told(checkpoint, tmp_path):
         SyncDreamerPipeline.load(tmp_path / "mine.ckpt", CFG, device="cpu")
     with pytest.raises(ValueError, match="unknown dtype 'int8'"):
         SyncDreamerPipeline.load(checkpoint, CFG, dtype="int8")
+    with pytest.raises(ValueError, match="tf32 is for CUDA devices"):
+        SyncDreamerPipeline.load(checkpoint, CFG, dtype="tf32", device="cpu")
     with pytest.raises(ValueError, match="batch_view_num must be from 1"):
         SyncDreamerPipeline.load(checkpoint, CFG, batch_view_num=0)
 
