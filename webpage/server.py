@@ -1,0 +1,175 @@
+"""The web server: what it answers, what it refuses, and how it ends."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.drawer import Drawer
+from pipeline.image_to_3d import Settings
+from webpage.making import Maker
+from webpage.visits import Visits, server_folder, swept
+
+if TYPE_CHECKING:
+    import uvicorn
+
+log = logging.getLogger(__name__)
+
+STYLE = Path(__file__).parent / "style.css"
+GOODBYE_SECONDS = 3
+"""How long the end waits for open connections: pages keep theirs open."""
+POLICY = "; ".join(
+    [
+        "default-src 'self'",
+        "script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:",
+        "style-src 'self' 'unsafe-inline'",
+        "img-src 'self' data: blob:",
+        "media-src 'self' data: blob:",
+        "font-src 'self' data:",
+        "connect-src 'self' data: blob:",
+        "worker-src 'self' blob:",
+        "object-src 'none'",
+        "base-uri 'self'",
+        "form-action 'self'",
+        "frame-ancestors 'self'",
+    ]
+)
+"""Nothing is loaded from any other server; Gradio's own scripts need the exceptions."""
+HEADERS = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is let in.
+
+    Attributes:
+        max_queue: visitors that wait at most.
+        max_upload_mb: size of a file, MB.
+    """
+
+    max_queue: int = 20
+    max_upload_mb: int = 20
+
+
+class Guard:
+    """Adds `HEADERS` to all answers, and refuses to fetch anything from other servers.
+
+    Gradio's route for files would fetch an address in place of a path for anyone who asks.
+
+    Args:
+        app: the application behind it, by the ASGI protocol.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer a request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def with_headers(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                own = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+                message = {**message, "headers": [*message["headers"], *own]}
+            await send(message)
+
+        path = scope["path"].lower()
+        if "=http:" in path or "=https:" in path or "/proxy=" in path:
+            start = {"type": "http.response.start", "status": 403, "headers": []}
+            await with_headers(start)
+            await send({"type": "http.response.body", "body": b"not served here"})
+            return
+        await self.app(scope, receive, with_headers)
+
+
+@contextmanager
+def open_server(
+    drawer: Drawer, settings: Settings, examples: list[Path], limits: Limits
+) -> Iterator[tuple[uvicorn.Server, Visits]]:
+    """Make a server that only has to be run; what visitors left is removed at the end.
+
+    Args:
+        drawer: of views.
+        settings: whatever visitors do not choose.
+        examples: pictures to pick from.
+        limits: what is let in.
+    """
+    with ExitStack() as stack:
+        root = stack.enter_context(server_folder())
+        cache = root / "cache"
+        cache.mkdir(mode=0o700)
+        # Read by gradio when it is imported, and when pages are built.
+        os.environ["GRADIO_TEMP_DIR"] = str(cache)
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+        import gradio as gr
+        import uvicorn
+        from fastapi import FastAPI
+
+        from webpage.interface import Page, theme
+
+        visits = stack.enter_context(swept_visits(root, cache))
+        page = Page(Maker(drawer, settings), visits, examples, limits.max_queue)
+        app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+        app = gr.mount_gradio_app(
+            app, page.blocks, path="/", theme=theme(), css_paths=[STYLE], allowed_paths=[],
+            max_file_size=limits.max_upload_mb * 10**6, show_error=True, ssr_mode=False,
+            footer_links=[], run_history=False, pwa=False, mcp_server=False,
+            enable_monitoring=False,
+        )  # fmt: skip
+        config = uvicorn.Config(
+            Guard(app), log_level="warning", timeout_graceful_shutdown=GOODBYE_SECONDS
+        )
+        yield uvicorn.Server(config), visits
+
+
+@contextmanager
+def swept_visits(root: Path, cache: Path) -> Iterator[Visits]:
+    """Visitors of a server, see `Visits` and `swept`."""
+    visits = Visits(root / "visits", cache)
+    with swept(visits):
+        yield visits
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open a port; 0 takes one that is free.
+
+    Raises:
+        OSError: it is taken, or there is no such address.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        opened = socket.socket(family, socket.SOCK_STREAM)
+        if os.name != "nt":
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind((host, port))
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(f"--host {host} --port {port}: cannot be opened ({reason})") from error
+    return opened
+
+
+def serve(
+    drawer: Drawer,
+    settings: Settings,
+    examples: list[Path],
+    limits: Limits,
+    opened: socket.socket,
+) -> None:
+    """Answer visitors until Ctrl-C or SIGTERM, see `open_server`."""
+    with open_server(drawer, settings, examples, limits) as (server, _):
+        host, port = opened.getsockname()[:2]
+        log.info("the page is at http://%s:%d (Ctrl-C ends it)", host, port)
+        server.run(sockets=[opened])
