@@ -25,6 +25,8 @@ UPLOADS_AT_ONCE = 2
 KEEP, ERASE = "Keep", "Erase"
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
 MONO_FONTS = ("ui-monospace", "SFMono-Regular", "Consolas", "monospace")
+HIDDEN = ["sd-hidden"]
+"""Classes of what is there but not to be seen."""
 FAILED = "Something went wrong on the server; whoever runs it finds more in its log. Try again."
 LOST = "This page was idle for too long and its files were removed. Send the picture again."
 NO_PICTURE = "Send a picture first, or pick an example."
@@ -51,11 +53,21 @@ class Page:
         maker: does the work.
         visits: whose it is.
         examples: pictures to pick from.
+        placeholder: any mesh. Gradio's viewer is loaded with the first mesh, and (in 6.31) not at
+            all where that comes later than the page; so it has this one, out of sight.
         max_queue: how many visitors wait at most.
     """
 
-    def __init__(self, maker: Maker, visits: Visits, examples: list[Path], max_queue: int) -> None:
+    def __init__(
+        self,
+        maker: Maker,
+        visits: Visits,
+        examples: list[Path],
+        placeholder: Path,
+        max_queue: int,
+    ) -> None:
         self.maker, self.visits, self.examples = maker, visits, examples
+        self.placeholder = placeholder
         with gr.Blocks(
             title="One picture, a 3D model",
             analytics_enabled=False,
@@ -72,11 +84,13 @@ class Page:
 
     def _build_input(self) -> None:
         self.upload = gr.File(
-            label="Your picture: PNG, JPEG or WebP", file_types=["image"], height=130,
+            label="Your picture: PNG, JPEG or WebP", file_types=["image"], height=150,
             elem_id="upload",
         )  # fmt: skip
+        if self.examples:
+            gr.HTML('<p class="sd-caption">Or pick an example:</p>')
         self.gallery = gr.Gallery(
-            [str(path) for path in self.examples], label="Or an example", columns=8, rows=2,
+            [str(path) for path in self.examples], label="Examples", show_label=False, columns=8,
             height="auto", object_fit="contain", allow_preview=False, interactive=False,
             elem_id="examples", buttons=[], visible=bool(self.examples),
         )  # fmt: skip
@@ -90,9 +104,7 @@ class Page:
                     [KEEP, ERASE], value=ERASE, label="A click will", elem_id="tool",
                     min_width=150,
                 )  # fmt: skip
-                self.brush = gr.Slider(
-                    1, 40, value=8, step=1, label="Brush, % of the picture", min_width=150
-                )
+                self.brush = gr.Slider(1, 40, value=8, step=1, label="Brush size, %", min_width=150)
             self.similar = gr.Checkbox(False, label="Only similar colours around the click")
             with gr.Row():
                 self.undo = gr.Button("Undo", size="sm", elem_id="undo", min_width=80)
@@ -124,14 +136,16 @@ class Page:
             self.rebuild = gr.Button(
                 "Build the mesh from this sample", elem_id="rebuild", scale=1, min_width=200
             )
-        with gr.Column(visible=False) as self.results:
+        with gr.Column(elem_classes=HIDDEN) as self.results:
             with gr.Row():
                 self.model = gr.Model3D(
-                    label="Turn it with the mouse or a finger", height=400, elem_id="model",
+                    str(self.placeholder), label="Turn it with the mouse or a finger",
+                    height=400, elem_id="model",
                     clear_color=(1.0, 1.0, 1.0, 1.0), interactive=False, min_width=300,
-                    camera_position=(90, 65, None), scale=3,
+                    camera_position=(90, 65, None), scale=2,
                 )  # fmt: skip
-                self.turning = gr.HTML(elem_id="turning", min_width=240)
+                with gr.Column(scale=1, min_width=240):
+                    self.turning = gr.HTML(elem_id="turning")
             self.files = gr.File(
                 label="Downloads: mesh with texture (GLB), mesh (PLY), video, the 16 views",
                 file_count="multiple", interactive=False, elem_id="files",
@@ -275,8 +289,7 @@ class Page:
             return
         yield {
             self.picking: gr.update(visible=False),
-            self.results: gr.update(visible=False),
-            self.model: None,
+            self.results: gr.update(elem_classes=HIDDEN),
             self.files: None,
             self.turning: "",
         }
@@ -340,7 +353,7 @@ class Page:
             mesh = made[0]
             yield {
                 self.status: show.note("Done. Turn the mesh, or take the files with you.", "done"),
-                self.results: gr.update(visible=True),
+                self.results: gr.update(elem_classes=[]),
                 self.model: str(mesh.glb),
                 self.turning: show.video(mesh.video),
                 self.files: [str(p) for p in (mesh.glb, mesh.ply, mesh.video, mesh.strip)],

@@ -90,6 +90,8 @@ class MaskEditor:
                 )
         pixels = np.asarray(found)
         self.colours = pixels[..., :3].copy()
+        if image.mode == "RGBA":  # colours that were never to be seen
+            self.colours[np.asarray(image)[..., 3] == 0] = 255
         self._first = pixels[..., 3].copy()
         self.alpha = self._first
         self._history: list[np.ndarray] = []

@@ -115,13 +115,17 @@ def open_server(
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
         import gradio as gr
+        import trimesh
         import uvicorn
         from fastapi import FastAPI
 
         from webpage.interface import Page, theme
 
         visits = stack.enter_context(swept_visits(root, cache))
-        page = Page(Maker(drawer, settings), visits, examples, limits.max_queue)
+        placeholder = root / "placeholder.glb"
+        placeholder.write_bytes(trimesh.creation.box().export(file_type="glb"))
+        maker = Maker(drawer, settings)
+        page = Page(maker, visits, examples, placeholder, limits.max_queue)
         app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
         app = gr.mount_gradio_app(
             app, page.blocks, path="/", theme=theme(), css_paths=[STYLE], allowed_paths=[],

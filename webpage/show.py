@@ -78,8 +78,8 @@ def _address(content: bytes, kind: str) -> str:
 HEADER = """
 <div class="sd-header">
 <h1>One picture, a 3D model</h1>
-<p>Send a picture of one object. The model draws it from 16 sides, the best of several tries is
-kept, and a mesh with its texture is built from it.</p>
+<p>Send a picture of one object: it is drawn from 16 sides, and a mesh is built from the best
+try.</p>
 </div>
 """
 

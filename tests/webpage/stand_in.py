@@ -1,0 +1,129 @@
+"""A page whose model is replaced by one that draws an ellipsoid, in as many steps and as slowly."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ldm.generation import DrawingStep, Watch
+from ldm.sampler import SamplerConfig
+from multiview.elevation import ElevationConfig
+from multiview.images import views_to_strip
+from pipeline.image_to_3d import Settings
+from tests.conftest import ROOT
+from tests.renderer.small_runs import SIZE, TINY, ellipsoid
+
+EXAMPLES = [ROOT / "testset" / "car.png", ROOT / "testset" / "cup.png"]
+
+
+class SlowDrawer:
+    """Draws an ellipsoid that comes out of noise; what it draws depends on the seed."""
+
+    size = SIZE
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+        self.steps: list[float] = []
+        """When each step was done, by the monotonic clock."""
+        self.at_once, self.most_at_once = 0, 0
+        self._lock = threading.Lock()
+
+    def settings(self, sampler: SamplerConfig) -> dict[str, Any]:
+        return {"weights": "toy", **vars(sampler)}
+
+    def draw(
+        self,
+        pixels: np.ndarray,
+        elevation_deg: float,
+        seed: int,
+        sampler: SamplerConfig,
+        watch: Watch | None = None,
+    ) -> np.ndarray:
+        with self._lock:
+            self.at_once += 1
+            self.most_at_once = max(self.at_once, self.most_at_once)
+        try:
+            views = ellipsoid()
+            clean, alpha = views[..., :3], views[..., 3:]
+            noise = np.random.default_rng(seed).normal(size=clean.shape)
+
+            def strip(share: float) -> np.ndarray:
+                spoilt = clean + (alpha > 0.99) * noise * (0.6 * (1 - share) + 0.02 * (seed % 7))
+                return views_to_strip((spoilt.clip(0, 1) * 255).round().astype(np.uint8))
+
+            for number in range(1, sampler.steps + 1):
+                time.sleep(self.seconds)
+                self.steps.append(time.monotonic())
+                if watch is not None:
+                    share = number / sampler.steps
+                    watch(DrawingStep(number, sampler.steps, lambda share=share: strip(share)))
+            return strip(1.0)
+        finally:
+            with self._lock:
+                self.at_once -= 1
+
+
+def small_settings(**changes: Any) -> Settings:
+    settings = Settings(
+        backend="white",
+        crop_size="auto",
+        elevation=20.0,
+        draft_steps=2,
+        sample_num=3,
+        seed=1,
+        sampler=SamplerConfig(steps=4),
+        renderer=replace(TINY, mlp=replace(TINY.mlp, resolution=16)),
+        preset="fast",
+        device=torch.device("cpu"),
+        elevations=ElevationConfig(step=10.0, drafts_at=(0.0, 30.0), size=32, resolution=24),
+    )
+    return replace(settings, **changes)
+
+
+@dataclass
+class Served:
+    """A page that is being served."""
+
+    address: str
+    drawer: SlowDrawer
+    visits: Any
+    server: Any
+
+
+@contextmanager
+def served(
+    seconds: float = 0.0, max_queue: int = 20, max_upload_mb: int = 20, **changes: Any
+) -> Iterator[Served]:
+    """Serve a page from another thread."""
+    from webpage.server import Limits, listen, open_server
+
+    drawer = SlowDrawer(seconds)
+    limits = Limits(max_queue, max_upload_mb)
+    with (
+        listen("127.0.0.1", 0) as opened,
+        open_server(drawer, small_settings(**changes), EXAMPLES, limits) as (server, visits),
+    ):
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]}, daemon=True)
+        thread.start()
+        deadline = time.monotonic() + 60
+        while not server.started:
+            assert thread.is_alive()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        try:
+            yield Served(f"http://127.0.0.1:{opened.getsockname()[1]}/", drawer, visits, server)
+        finally:
+            server.should_exit = True
+            thread.join(20)
+
+
+def folder_size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
