@@ -43,6 +43,14 @@ def theme() -> gr.themes.Base:
         neutral_hue="slate",
         font=list(FONTS),
         font_mono=list(MONO_FONTS),
+    ).set(
+        block_label_background_fill="transparent",
+        block_label_text_color="*body_text_color_subdued",
+        block_title_background_fill="none",
+        block_title_padding="0",
+        block_title_text_color="*body_text_color_subdued",
+        block_title_text_weight="400",
+        block_label_text_weight="400",
     )
 
 
@@ -96,7 +104,7 @@ class Page:
         )  # fmt: skip
         with gr.Column(visible=False) as self.editor:
             self.mask = gr.Image(
-                label="The object: click to change what is kept", type="filepath",
+                label="Click to change what is kept", type="filepath",
                 interactive=False, height=340, buttons=[], elem_id="mask",
             )  # fmt: skip
             with gr.Row():
@@ -139,7 +147,7 @@ class Page:
         with gr.Column(elem_classes=HIDDEN) as self.results:
             with gr.Row():
                 self.model = gr.Model3D(
-                    str(self.placeholder), label="Turn it with the mouse or a finger",
+                    str(self.placeholder), label="Turn it by dragging",
                     height=400, elem_id="model",
                     clear_color=(1.0, 1.0, 1.0, 1.0), interactive=False, min_width=300,
                     camera_position=(90, 65, None), scale=2,
@@ -147,12 +155,12 @@ class Page:
                 with gr.Column(scale=1, min_width=240):
                     self.turning = gr.HTML(elem_id="turning")
             self.files = gr.File(
-                label="Downloads: mesh with texture (GLB), mesh (PLY), video, the 16 views",
+                label="Downloads",
                 file_count="multiple", interactive=False, elem_id="files",
             )  # fmt: skip
         gr.Markdown(
-            "Files are removed from the server when you close the page, or an hour after you last "
-            "used it."
+            "What you send is removed from the server after ten minutes, and all that was made of it "
+            "when you close the page, or an hour after you last used it."
         )
 
     def _connect(self) -> None:
@@ -207,13 +215,11 @@ class Page:
             self.visits.close(request.session_hash)
 
     def take_upload(self, path: str | None, request: gr.Request) -> Updates:
-        """Show what was sent with the object's mask; the file itself is removed."""
+        """Show what was sent with the object's mask."""
         if path is None:
             return {self.status: ""}
-        try:
-            return self._open(Path(path), request)
-        finally:
-            Path(path).unlink(missing_ok=True)
+        self.visits.took(Path(path))
+        return self._open(Path(path), request)
 
     def take_example(self, chosen: gr.SelectData, request: gr.Request) -> Updates:
         """Show an example with its mask."""

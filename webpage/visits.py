@@ -24,6 +24,9 @@ PREFIX = "syncdreamer-page-"
 """Of the folders of servers, in the system's folder for temporary files."""
 KEEP_SECONDS = 3600.0
 """How long the files of a visitor are kept who does nothing, and copies of them in any case."""
+UPLOAD_SECONDS = 600.0
+"""How long a file that was sent is kept as it came. The web framework stores equal files once, so
+it may not go as soon as one visitor's page has read it: another's may be about to."""
 SWEEP_SECONDS = 60.0
 END_SECONDS = 5.0
 """How long the end of the server waits for the step that a job is at."""
@@ -75,6 +78,7 @@ class Visits:
     def __init__(self, root: Path, cache: Path, keep: float = KEEP_SECONDS) -> None:
         self.root, self.cache, self.keep = root, cache, keep
         self._visits: dict[str, Visit] = {}
+        self._uploads: set[Path] = set()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -125,8 +129,14 @@ class Visits:
         for job in jobs:
             job.wait(END_SECONDS)
 
+    def took(self, upload: Path) -> None:
+        """Note a file that was sent, so that it is removed when its time has come."""
+        with self._lock:
+            self._uploads.add(upload)
+
     def sweep(self) -> None:
-        """Forget visitors who have done nothing for long."""
+        """Remove what was sent some time ago; forget visitors who have done nothing for long."""
+        self._remove_uploads()
         now = time.monotonic()
         with self._lock:
             idle = [
@@ -136,6 +146,17 @@ class Visits:
             ]
         for session in idle:
             self.close(session)
+
+    def _remove_uploads(self) -> None:
+        latest = time.time() - UPLOAD_SECONDS
+        with self._lock:
+            known = list(self._uploads)
+        for path in [*known, *self.cache.glob("tmp*")]:  # gradio leaves empty ones behind
+            with suppress(OSError):
+                if path.is_file() and path.stat().st_mtime < latest:
+                    path.unlink()
+        with self._lock:
+            self._uploads = {path for path in self._uploads if path.exists()}
 
     def _remove(self, visit: Visit) -> None:
         shutil.rmtree(visit.folder, ignore_errors=True)

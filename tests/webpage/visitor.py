@@ -1,0 +1,91 @@
+"""A visitor who speaks the page's own protocol, without a browser."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+
+class Visitor:
+    """One open page; a context manager, whose end is that of the page."""
+
+    def __init__(self, address: str) -> None:
+        self.http = httpx.Client(base_url=address, timeout=120)
+        self.session = secrets.token_hex(6)
+        config = self.http.get("/config").json()
+        self._functions = {}
+        ids = {part["id"]: part["props"].get("elem_id") for part in config["components"]}
+        for function in config["dependencies"]:
+            for target, event in function["targets"]:
+                self._functions[ids.get(target), event] = function["id"]
+        self._heart: socket.socket | None = None
+
+    def __enter__(self) -> Visitor:
+        url = self.http.base_url
+        self._heart = socket.create_connection((url.host, url.port))
+        request = f"GET /gradio_api/heartbeat/{self.session} HTTP/1.1\r\nHost: {url.host}\r\n\r\n"
+        self._heart.sendall(request.encode())
+        assert b" 200 " in self._heart.recv(64)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._heart is not None:
+            self._heart.close()
+        self.http.close()
+
+    def send(self, path: Path) -> str:
+        """Upload a file; returns the server's path of it."""
+        with path.open("rb") as file:
+            answer = self.http.post("/gradio_api/upload", files={"files": (path.name, file)})
+        answer.raise_for_status()
+        return answer.json()[0]
+
+    def join(self, element: str, event: str, data: list[Any], **more: Any) -> httpx.Response:
+        """Put an event into the queue."""
+        return self.http.post(
+            "/gradio_api/queue/join",
+            json={
+                "data": data,
+                "fn_index": self._functions[element, event],
+                "session_hash": self.session,
+                **more,
+            },
+        )
+
+    def messages(self) -> Iterator[dict[str, Any]]:
+        """What the server tells until all events are done."""
+        route = "/gradio_api/queue/data"
+        with self.http.stream("GET", route, params={"session_hash": self.session}) as response:
+            for line in response.iter_lines():
+                if line.startswith("data:"):
+                    message = json.loads(line[5:])
+                    yield message
+                    if message["msg"] == "close_stream":
+                        return
+
+    def do(self, element: str, event: str, data: list[Any], **more: Any) -> list[dict[str, Any]]:
+        """Let an event happen; returns all messages."""
+        answer = self.join(element, event, data, **more)
+        answer.raise_for_status()
+        return list(self.messages())
+
+    def open_picture(self, path: Path) -> list[dict[str, Any]]:
+        """Send a picture and let the page take it."""
+        file = {"path": self.send(path), "meta": {"_type": "gradio.FileData"}}
+        file["orig_name"] = path.name
+        return self.do("upload", "upload", [file])
+
+    def make(self, samples: int = 1) -> list[dict[str, Any]]:
+        """Press the button."""
+        return self.do("go", "click", [False, 20, samples, 1])
+
+
+def said(messages: list[dict[str, Any]]) -> str:
+    """All that was told, as one text to search in."""
+    return json.dumps(messages)
