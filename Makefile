@@ -1,11 +1,14 @@
 # make demo   set up, then run the main command on a bundled image
 # make eval   set up, run the evaluation commands on the bundled example (needs a C++ compiler)
 # make train  set up what training needs
+# make app    set up what the web page needs, then open it at http://127.0.0.1:7860
 # make demo-model   render a training set, train the small model, evaluate it: hours; it goes on where
 #                   it was interrupted. FURNITURE=<folder> adds real objects (README.md)
 # make test   set up, lint, check types and imports, run the tests
 # make test-all   the same with the slow tests (15 minutes on 2 cores, 12 GB of disk, 12 GB of memory)
 # make test-blender   only the tests that need Blender or Ray (requirements-render.txt), 4 minutes
+#
+# make test-app   only the tests of the web page, in Chromium (Debian: chromium, chromium-driver), 5 minutes
 #
 # All create .venv and are fast the second time. Flags for pip, for example PyTorch's own index
 # for a machine without a GPU (200 MB instead of 3 GB):
@@ -19,7 +22,7 @@ PIP_FLAGS ?=
 DEMO := output/demo-model
 FURNITURE ?=
 
-.PHONY: demo eval train demo-model test test-blender test-all lint clean
+.PHONY: demo eval train app demo-model test test-app test-blender test-all lint clean
 
 demo: $(VENV)/.runtime ckpt/tiny.ckpt
 	$(BIN)/python generate.py --cfg configs/tiny.yaml --ckpt ckpt/tiny.ckpt \
@@ -42,6 +45,9 @@ eval: $(VENV)/.eval
 train: $(VENV)/.train
 	@echo "train_syncdreamer.py can be run with $(BIN)/python; README.md has the command."
 
+app: $(VENV)/.app ckpt/u2netp.onnx
+	$(BIN)/python app.py
+
 # Real objects that cannot be read are listed in failures.csv; the others are trained on.
 demo-model: $(VENV)/.train $(VENV)/.demo $(VENV)/.eval
 	-$(BIN)/python -m rendering.small_set --output $(DEMO)/train --toys 8000 \
@@ -63,10 +69,14 @@ demo-model: $(VENV)/.train $(VENV)/.demo $(VENV)/.eval
 	  --data $(DEMO)/held-out --train $(DEMO)/train --output $(DEMO)/evaluation --meshes
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow and not gpu and not blender and not ray"
+	$(BIN)/python -m pytest -m "not slow and not gpu and not blender and not ray and not browser"
 
 test-blender: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/rendering -m "blender or ray"
+
+test-app: $(VENV)/.app requirements-app-dev.txt
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -r requirements-app-dev.txt
+	$(BIN)/python -m pytest tests/webpage
 
 test-all: lint
 	$(BIN)/python -m pytest
@@ -108,6 +118,10 @@ $(VENV)/.eval: $(VENV)/.runtime requirements-eval.txt
 
 $(VENV)/.train: $(VENV)/.runtime requirements-train.txt
 	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -r requirements-train.txt
+	touch $@
+
+$(VENV)/.app: $(VENV)/.runtime requirements-app.txt
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -r requirements-app.txt
 	touch $@
 
 $(VENV)/.demo: $(VENV)/.runtime requirements-demo.txt

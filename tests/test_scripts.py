@@ -29,6 +29,7 @@ def run(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess
 
 SCRIPTS = {
     "image_to_3d.py": "--draft_steps",
+    "app.py": "--max_upload_mb",
     "generate.py": "--batch_view_num",
     "foreground_segment.py": "--backend",
     "train_renderer.py": "--image_path",
@@ -107,7 +108,8 @@ def test_every_requirement_is_imported_and_every_import_required():
     """What evaluates, renders, trains and makes toys has a file of requirements of its own each."""
     evaluating = [*ROOT.glob("eval_*.py"), *(ROOT / "evaluation").rglob("*.py")]
     training = [ROOT / "train_syncdreamer.py", *(ROOT / "ldm").glob("training*.py")]
-    packages = ("ldm", "multiview", "renderer", "rendering", "pipeline", "benchmarks", "docs")
+    packages = ("ldm", "multiview", "renderer", "rendering", "pipeline", "webpage", "benchmarks")
+    packages += ("docs",)
     others = [path for package in packages for path in (ROOT / package).rglob("*.py")]
     others += [path for path in ROOT.glob("*.py") if path not in evaluating]
     others = [path for path in others if path not in training]
@@ -117,9 +119,12 @@ def test_every_requirement_is_imported_and_every_import_required():
     rendering = required("requirements-render.txt")
     demo = required("requirements-demo.txt")
     assert rendering | demo <= imported_by(others)
-    # Blender brings bpy and mathutils
+    page = required("requirements-app.txt")
+    assert page <= imported_by(others)
+    # Gradio brings FastAPI and uvicorn; Blender brings bpy and mathutils
+    page |= {"fastapi", "uvicorn"}
     optional = {"pyyaml", "carvekit", "bpy", "mathutils"}
-    assert imported_by(others) - optional - rendering - demo == runtime
+    assert imported_by(others) - optional - rendering - demo - page == runtime
     # nvdiffrast is optional and on no package index; embreex is what trimesh casts rays with
     assert (imported_by(evaluating) | {"embreex"}) - {"nvdiffrast"} - runtime == evaluation
 

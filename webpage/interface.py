@@ -159,8 +159,8 @@ class Page:
                 file_count="multiple", interactive=False, elem_id="files",
             )  # fmt: skip
         gr.Markdown(
-            "What you send is removed from the server after ten minutes, and all that was made of it "
-            "when you close the page, or an hour after you last used it."
+            "What you send is removed from the server after ten minutes, and all that was made of "
+            "it when you close the page, or an hour after you last used it."
         )
 
     def _connect(self) -> None:

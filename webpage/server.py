@@ -133,8 +133,8 @@ def open_server(
             footer_links=[], run_history=False, pwa=False, mcp_server=False,
             enable_monitoring=False,
         )  # fmt: skip
-        # What launch() says and mounting (in 6.31) does not: without it, gradio does not check whether
-        # a file that a page names was sent by a visitor, and any file of this machine could be had.
+        # What launch() says and mounting (in 6.31) does not: without it, gradio does not check
+        # whether a file that a page names was sent by a visitor, and any file could be had.
         page.blocks.has_launched = page.blocks.is_running = True
         config = uvicorn.Config(
             Guard(app), log_level="warning", timeout_graceful_shutdown=GOODBYE_SECONDS
