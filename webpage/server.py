@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
@@ -94,6 +95,11 @@ class Guard:
         await self.app(scope, receive, with_headers)
 
 
+def not_cancelled(record: logging.LogRecord) -> bool:
+    """Whether a line of uvicorn's log is not about a page that was open when the server ended."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+
+
 @contextmanager
 def open_server(
     drawer: Drawer, settings: Settings, examples: list[Path], limits: Limits
@@ -139,6 +145,7 @@ def open_server(
         config = uvicorn.Config(
             Guard(app), log_level="warning", timeout_graceful_shutdown=GOODBYE_SECONDS
         )
+        logging.getLogger("uvicorn.error").addFilter(not_cancelled)
         yield uvicorn.Server(config), visits
 
 
