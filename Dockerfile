@@ -9,7 +9,7 @@
 ARG BASE=nvidia/cuda:13.0.1-base-ubuntu24.04
 
 FROM ${BASE} AS packages
-# requirements-eval.txt, requirements-train.txt and requirements-demo.txt hold more than the default
+# requirements-app.txt, -demo, -eval and -train hold more than the default
 ARG REQUIREMENTS=requirements.txt
 # flags for pip; --extra-index-url https://download.pytorch.org/whl/cpu fetches a PyTorch without CUDA
 ARG PIP_FLAGS=""
@@ -22,7 +22,7 @@ RUN apt-get update \
 RUN python3 -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
 WORKDIR /build
-COPY requirements.txt requirements-eval.txt requirements-train.txt requirements-demo.txt ./
+COPY requirements.txt requirements-app.txt requirements-demo.txt requirements-eval.txt requirements-train.txt ./
 # hadolint ignore=SC2086
 RUN pip install --no-cache-dir ${PIP_FLAGS} -r "${REQUIREMENTS}"
 # The small net that finds the object in a photo
@@ -48,5 +48,7 @@ COPY . .
 RUN mkdir -p ckpt output && chown 1000:1000 ckpt output
 VOLUME ["/app/ckpt", "/app/output"]
 USER 1000:1000
+# of the web page (app.py --host 0.0.0.0), with REQUIREMENTS=requirements-app.txt
+EXPOSE 7860
 ENTRYPOINT ["python"]
 CMD ["image_to_3d.py", "--help"]

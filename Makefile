@@ -128,7 +128,7 @@ $(VENV)/.demo: $(VENV)/.runtime requirements-demo.txt
 	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -r requirements-demo.txt
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.demo $(VENV)/.eval $(VENV)/.train requirements-dev.txt
+$(VENV)/.dev: $(VENV)/.app $(VENV)/.demo $(VENV)/.eval $(VENV)/.train requirements-dev.txt
 	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -r requirements-dev.txt
 	touch $@
 

@@ -171,7 +171,7 @@ def _estimate(
     strip_bytes = NUM_VIEWS * size * size * 3
 
     def draft(assumed: float) -> np.ndarray:
-        """Views of an assumed elevation in degrees, uint8 (N, H, H, 3)."""
+        """Views of an assumed elevation in degrees, float32 in [0, 1], (N, H, H, 3)."""
         sample = drafts[assumed]
         if options.overwrite or not sample.is_done():
             pixels = prepare_image(source.path, sample.settings["crop_size"], size)

@@ -84,6 +84,7 @@ GUARDED = {
     ("ldm/data_loader.py", "setpgid"): 'if hasattr(os, "setpgid")',
     ("rendering/blender_program.py", "killpg"): 'if os.name == "nt"',
     ("rendering/blender_program.py", "SIGKILL"): 'if os.name == "nt"',
+    ("webpage/visits.py", "getuid"): 'not hasattr(os, "getuid")',
 }
 """What Windows lacks and is used all the same, and what keeps Windows away from it."""
 

@@ -143,8 +143,9 @@ def test_auto_is_what_the_command_estimates(
         drafts = draft(10.0)
         assert drafts.shape == (16, 64, 64, 3)
         assert image.shape == (90, 120, 4)
+        mean = drafts.mean() * (1 if drafts.dtype == np.uint8 else 255)
         none = np.zeros(1)
-        return ElevationEstimate(float(drafts.mean()) / 10 + 0.04, 3.0, none, none, none, none)
+        return ElevationEstimate(float(mean) / 10 + 0.04, 3.0, none, none, none, none)
 
     monkeypatch.setattr("pipeline.drafts.estimate_elevation", estimate)
     monkeypatch.setattr("pipeline.drafts.DRAFT_STEPS", 1)
