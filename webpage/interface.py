@@ -112,7 +112,7 @@ class Page:
                     [KEEP, ERASE], value=ERASE, label="A click will", elem_id="tool",
                     min_width=150,
                 )  # fmt: skip
-                self.brush = gr.Slider(1, 40, value=8, step=1, label="Brush size, %", min_width=150)
+                self.brush = gr.Slider(1, 40, value=8, step=1, label="Brush, %", min_width=150)
             self.similar = gr.Checkbox(False, label="Only similar colours around the click")
             with gr.Row():
                 self.undo = gr.Button("Undo", size="sm", elem_id="undo", min_width=80)
@@ -293,23 +293,25 @@ class Page:
         except (PictureError, MakingError) as error:
             yield {self.status: show.note(str(error), "error")}
             return
-        yield {
+        cleared = {
             self.picking: gr.update(visible=False),
             self.results: gr.update(elem_classes=HIDDEN),
             self.files: None,
             self.turning: "",
         }
         yield from self._work(
-            visit, lambda tell: maker.make_views(found, picture, wishes, tell), last=False
+            visit, lambda tell: maker.make_views(found, picture, wishes, tell), cleared, last=False
         )
         if visit.job is None or not visit.job.succeeded:
             return
         made = maker.samples(visit)
-        yield {
+        offered = {
             self.picking: gr.update(visible=len(made) > 1),
-            self.pick: gr.update(choices=_choices(made), value=made[0].number),
+            self.pick: gr.update(choices=_choices(made)),
+            self.results: gr.update(elem_classes=HIDDEN),
         }
-        yield from self._build(visit, made[0], wishes)
+        yield {**offered, self.pick: gr.update(choices=_choices(made), value=made[0].number)}
+        yield from self._build(visit, made[0], wishes, offered)
 
     def make_again(
         self,
@@ -331,7 +333,7 @@ class Page:
         except MakingError as error:
             yield {self.status: show.note(str(error), "error")}
             return
-        yield from self._build(visit, sample, wishes)
+        yield from self._build(visit, sample, wishes, {})
 
     def look_at(self, number: int, request: gr.Request) -> Updates:
         """Show the views of a sample."""
@@ -347,17 +349,20 @@ class Page:
             return None
         return next((sample for sample in made if sample.number == number), None)
 
-    def _build(self, visit: Visit, sample: Sample, wishes: Wishes) -> Iterator[Updates]:
+    def _build(
+        self, visit: Visit, sample: Sample, wishes: Wishes, offered: Updates
+    ) -> Iterator[Updates]:
         made: list[Mesh] = []
 
         def work(tell: Tell) -> None:
             made.append(self.maker.make_mesh(visit, sample, wishes, tell))
 
-        yield {self.views: _views_of(sample)}
-        yield from self._work(visit, work, last=True)
+        yield from self._work(visit, work, offered, last=True)
         if made:
             mesh = made[0]
             yield {
+                **offered,
+                **self._buttons(working=False),
                 self.status: show.note("Done. Turn the mesh, or take the files with you.", "done"),
                 self.results: gr.update(elem_classes=[]),
                 self.model: str(mesh.glb),
@@ -365,20 +370,31 @@ class Page:
                 self.files: [str(p) for p in (mesh.glb, mesh.ply, mesh.video, mesh.strip)],
             }
 
-    def _work(self, visit: Visit, work: Callable[[Tell], None], last: bool) -> Iterator[Updates]:
-        """Work in a thread, and show how far it is; failures are shown, too."""
+    def _buttons(self, working: bool) -> Updates:
+        on, off = gr.update(interactive=True), gr.update(interactive=False)
+        start, stop = (off, on) if working else (on, off)
+        return {self.go: start, self.rebuild: start, self.stop: stop}
+
+    def _work(
+        self, visit: Visit, work: Callable[[Tell], None], also: Updates, last: bool
+    ) -> Iterator[Updates]:
+        """Work in a thread, and show how far it is; failures are shown, too.
+
+        What changes is told again with every update: of updates in quick succession a page that
+        is slow shows the last one only.
+        """
         if visit.busy:  # another click of the same visitor
             yield {self.status: show.note(BUSY)}
             return
         job = visit.job = Job(work).start()
-        on, off = gr.update(interactive=True), gr.update(interactive=False)
-        yield {self.go: off, self.rebuild: off, self.stop: on}
+        also = {**also, **self._buttons(working=True)}
+        yield also
         failure = ""
         drawn: Update | None = None
         try:
             for update in job.updates():
                 visit.touch()
-                changed: Updates = {self.status: show.progress(update.share, update.words)}
+                changed = {**also, self.status: show.progress(update.share, update.words)}
                 if update.strip is not None and (drawn is None or drawn.strip is not update.strip):
                     changed[self.views] = show.views(update.strip, update.title)
                 drawn = update
@@ -391,22 +407,18 @@ class Page:
             log.exception("a visitor's work failed")
             failure = FAILED
         if failure:
-            yield {self.status: show.note(failure, "error")}
-        if last or failure:
-            yield {self.go: on, self.rebuild: on, self.stop: off}
+            note = {self.status: show.note(failure, "error")}
+            yield {**also, **note, **self._buttons(working=False)}
+        elif last:
+            yield {**also, **self._buttons(working=False)}
 
     def halt(self, request: gr.Request) -> Updates:
         """Stop what is being made."""
         visit = self.visits.find(str(request.session_hash))
         if visit is not None and visit.job is not None:
             visit.job.stop()
-        on, off = gr.update(interactive=True), gr.update(interactive=False)
-        return {
-            self.status: show.note("Stopped. What was drawn is kept: the button goes on with it."),
-            self.go: on,
-            self.rebuild: on,
-            self.stop: off,
-        }
+        kept = "Stopped. What was drawn is kept: the button goes on with it."
+        return {self.status: show.note(kept), **self._buttons(working=False)}
 
 
 def _choices(samples: list[Sample]) -> list[tuple[str, int]]:

@@ -94,7 +94,7 @@ class Tab:
         time.sleep(0.3)
         element.click()
 
-    def says(self, words: str, seconds: float = 60) -> None:
+    def says(self, words: str, seconds: float = 240) -> None:
         self.wait(lambda: words in self.one("body").text, seconds)
 
     def close(self) -> None:
