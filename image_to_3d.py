@@ -4,7 +4,7 @@
 
 writes mesh.glb (textured), mesh.ply, rendering.mp4 and report.html, which shows all steps on one
 page, and keeps what is between: object.png (cut out), framed.png, elevation.json, drafts/,
-samples/, scores.json, best.png, reconstruction/.
+samples/, scores.json, best.png, best.gif (turning), reconstruction/.
 
 A run that was stopped goes on where it was. A changed setting does its step anew, and those after
 it; results of another picture are replaced only with --overwrite. A folder of pictures is worked

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 OBJECT, FRAMED, BEST = "object.png", "framed.png", "best.png"
+TURNING = "best.gif"
 ELEVATION, CURVE = "elevation.json", "elevation.png"
 DRAFTS, SAMPLES, RECONSTRUCTION = "drafts", "samples", "reconstruction"
 METRICS = Path(RECONSTRUCTION, "metrics.json")

@@ -22,7 +22,14 @@ from PIL import Image
 from evaluation.ranking import SCORES, Weights, order, score_sample, write_scores
 from ldm.sampler import SamplerConfig
 from multiview.cut_out import WHOLE_PICTURE, covered, cut_out, has_mask, save_cut_out
-from multiview.images import auto_crop_size, frame_object, prepare_image, read_image
+from multiview.images import (
+    auto_crop_size,
+    frame_object,
+    prepare_image,
+    read_image,
+    save_animation,
+    strip_to_views,
+)
 from multiview.runtime import atomic_write
 from multiview.segmentation import open_segmenter
 from multiview.views import NUM_VIEWS, read_views
@@ -39,6 +46,7 @@ from pipeline.files import (
     RECONSTRUCTION,
     REPORT,
     SAMPLES,
+    TURNING,
 )  # fmt: skip
 from pipeline.page import write_page
 from pipeline.records import Facts, Step, Workplace
@@ -218,8 +226,10 @@ class Run:
         self.place.do(Step(name, settings, [framed], [path]), work)
 
     def rank(self, samples: list[Path], elevation_deg: float) -> None:
-        """scores.json, best.png: the samples in order, and the best of them."""
-        framed, scores_file, best = (self.folder / name for name in (FRAMED, SCORES, BEST))
+        """scores.json, best.png, best.gif: the samples in order, and the best of them, turning."""
+        framed, scores_file, best, turning = (
+            self.folder / name for name in (FRAMED, SCORES, BEST, TURNING)
+        )
 
         def work() -> Facts:
             picture = np.asarray(read_image(framed))
@@ -232,11 +242,13 @@ class Run:
                 log.warning("no sample shows an object: %s", scores[first].problem)
             with atomic_write(best) as temporary:
                 shutil.copyfile(samples[first], temporary)
+            with atomic_write(turning) as temporary:
+                save_animation(temporary, list(strip_to_views(np.asarray(read_image(best)))))
             write_scores(scores_file, [path.name for path in samples], scores)
             return {"best": samples[first].name, "score": round(scores[first].score, 4)}
 
         settings = {"elevation_deg": elevation_deg, **asdict(Weights())}
-        step = Step("rank", settings, [framed, *samples], [scores_file, best])
+        step = Step("rank", settings, [framed, *samples], [scores_file, best, turning])
         facts = self.place.do(step, work)
         log.info("best sample: %(best)s, score %(score)s", facts)
 

@@ -481,3 +481,5 @@ def test_the_models_own_drafts_and_samples_are_drawn(tiny_checkpoint, photo, tmp
         )  # fmt: skip
     assert Image.open(tmp_path / "out" / "samples" / "0.png").size == (2048, 128)
     assert Image.open(tmp_path / "out" / "best.png").size == (2048, 128)
+    with Image.open(tmp_path / "out" / "best.gif") as turning:
+        assert (turning.size, turning.n_frames) == ((128, 128), 16)
