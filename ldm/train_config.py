@@ -9,6 +9,7 @@ from typing import Literal
 from ldm.config import SyncDreamerConfig
 from ldm.data_loader import DataConfig
 from ldm.optimizer import OptimizerConfig
+from ldm.sampler import SamplerConfig
 from ldm.training_step import StepConfig
 from multiview.runtime import check_positive
 
@@ -22,14 +23,12 @@ class ValidationConfig:
 
     Attributes:
         every: steps between them; there are none where `data.validation` is empty.
-        steps: denoising steps.
-        guidance_scale: see `ldm.sampler`.
+        sampler: how the views are drawn.
         views_at_once: bounds the memory.
     """
 
     every: int = 1000
-    steps: int = 50
-    guidance_scale: float = 2.0
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
     views_at_once: int = 4
 
     def __post_init__(self) -> None:

@@ -24,7 +24,6 @@ from tqdm import tqdm
 from ldm.data import ValidationImage
 from ldm.model import SyncDreamer
 from ldm.optimizer import rate
-from ldm.sampler import SamplerConfig
 from ldm.step_report import ReportFiles, mean_losses, memory_gib
 from ldm.train_config import REQUIREMENTS, TrainConfig, TrainOptions, ValidationConfig
 from ldm.training_module import SyncDreamerTraining
@@ -45,7 +44,6 @@ def validation_picture(
     """Make views of each image: a row of the input and its N views, uint8 (rows H, W', 3)."""
     network.forget_precomputed()  # the weights have changed
     device, rows = network.azimuth.device, []
-    sampler = SamplerConfig(config.steps, config.guidance_scale)
     for number, image in enumerate(images):
         generator = torch.Generator().manual_seed(seed + number)
 
@@ -53,7 +51,9 @@ def validation_picture(
             return torch.randn(shape, generator=generator).to(device)
 
         features = network.encode_image(image.image[None].to(device))
-        latents = network.sample(features, image.elevation, sampler, draw, config.views_at_once)
+        latents = network.sample(
+            features, image.elevation, config.sampler, draw, config.views_at_once
+        )
         with torch.autocast(device.type, enabled=False):
             views = network.decode(latents.float(), config.views_at_once).cpu()
         row = torch.cat([image.image[None], views.nan_to_num()])

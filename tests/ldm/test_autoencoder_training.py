@@ -34,12 +34,13 @@ SMALL = AutoencoderConfig(channels=16, channel_mult=(1, 2), res_blocks=1, groups
 
 
 def test_the_configurations_of_the_small_model_agree():
-    model = load_config(GenerateConfig, ROOT / "configs" / "demo.yaml").model
-    trained = load_config(TrainConfig, ROOT / "configs" / "demo-train.yaml").model
+    demo = load_config(GenerateConfig, ROOT / "configs" / "demo.yaml")
+    trained = load_config(TrainConfig, ROOT / "configs" / "demo-train.yaml")
     autoencoder = load_config(AutoencoderTrainConfig, ROOT / "configs" / "demo-autoencoder.yaml")
-    assert trained == model
-    assert autoencoder.model == model.autoencoder
-    assert autoencoder.image_size == model.cameras.image_size
+    assert trained.model == demo.model
+    assert trained.validation.sampler == demo.sampler
+    assert autoencoder.model == demo.model.autoencoder
+    assert autoencoder.image_size == demo.model.cameras.image_size
 
 
 def test_the_divergence_is_that_of_two_normal_distributions():

@@ -77,7 +77,7 @@ def finished(tmp_path_factory, start: Path, data: Path) -> SmallRun:
     run = SmallRun(tmp_path_factory.mktemp("finished"), start, data)
     settings = [
         "run.max_steps=8", f"data.validation={data / 'val'}", "validation.every=4",
-        "validation.steps=2", "step.drop_conditions=true", "step.target_views=2",
+        "validation.sampler.steps=2", "step.drop_conditions=true", "step.target_views=2",
         "optimizer.ema_decay=0.5", "optimizer.gradient_clip=1.0",
     ]  # fmt: skip
     train_syncdreamer.main(run.flags(*settings))
