@@ -374,8 +374,8 @@ def test_the_record_beside_a_strip_holds_all_that_its_pixels_depend_on(
     generate(tiny_config, [picture], [20.0], options)
     record = json.loads((options.output / "0.json").read_text())
     assert set(record["settings"]) == {
-        "input", "elevation_deg", "crop_size", "steps", "guidance_scale", "eta", "dtype",
-        "weights", "config", "seed",
+        "input", "elevation_deg", "crop_size", "steps", "guidance_scale", "eta", "temperature",
+        "spacing", "dtype", "weights", "config", "seed",
     }  # fmt: skip
 
 

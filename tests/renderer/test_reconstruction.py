@@ -264,7 +264,7 @@ def test_the_seconds_of_a_resumed_run_are_those_of_all_its_parts(
 
 
 def test_sixteen_pictures_show_sixteen_views(strip, tmp_path, monkeypatch, only_the_mesh):
-    def draw_only(training, stop, save, save_every, draw, draw_every) -> None:
+    def draw_only(training, stop, save, save_every, draw, draw_every, tell) -> None:
         for step in range(draw_every, 17 * draw_every, draw_every):
             draw(step)
 
