@@ -96,6 +96,11 @@ class TrainConfig:
             )
         if self.run.strategy == "fsdp" and self.optimizer.ema_decay:
             raise ValueError("optimizer.ema_decay is not available with run.strategy=fsdp")
+        if self.step.pure_noise and self.model.prediction != "v":
+            raise ValueError(
+                f"step.pure_noise is {self.step.pure_noise}, but of pure noise a model with "
+                f"model.prediction={self.model.prediction} has nothing to learn; v has"
+            )
 
 
 @dataclass(frozen=True)

@@ -43,16 +43,23 @@ class StepConfig:
         drop_conditions: leave out conditions of a fifth of the samples: see `drop_masks`.
         timestep_power: p; the density of the time steps is proportional to t^p. The paper has 0;
             more of them train what decides the shape, at high noise.
+        pure_noise: share of the samples that are what the sampler begins with: at the last time
+            step, no trace of the object, and noise of a random temperature. At that time step the
+            schedule leaves a trace, which a model learns to rely on (Lin et al. 2024, Sec. 2);
+            and noise below its full size is what `SamplerConfig.temperature` asks for.
     """
 
     target_views: int = 1
     drop_conditions: bool = False
     timestep_power: float = 0.0
+    pure_noise: float = 0.0
 
     def __post_init__(self) -> None:
         check_positive(self)
         if not 0 <= self.timestep_power < math.inf:
             raise ValueError(f"step.timestep_power must not be below 0, got {self.timestep_power}")
+        if not 0 <= self.pure_noise <= 1:
+            raise ValueError(f"step.pure_noise must be from 0 to 1, got {self.pure_noise}")
 
 
 @dataclass(frozen=True)
@@ -62,10 +69,11 @@ class Draws:
     Attributes:
         timesteps: t of each object, the same for all its views, (B,).
         target_views: views whose noise is predicted, (B, T).
-        noise: standard normal, (B, N, C, H, W).
+        noise: standard normal (times the temperature, where it is pure), (B, N, C, H, W).
         target_posterior: for the latents of the targets, likewise.
         input_posterior: for the latents of the input view, (B, C, H, W).
         drop: uniform in [0, 1), float32, (B,).
+        pure: where there is only noise, bool, (B,).
     """
 
     timesteps: Tensor
@@ -74,6 +82,7 @@ class Draws:
     target_posterior: Tensor
     input_posterior: Tensor
     drop: Tensor
+    pure: Tensor
 
     def to(self, device: torch.device) -> Draws:
         """Copy to a device."""
@@ -94,7 +103,7 @@ def draw_samples(
         numbers: of the samples, counted over the whole training and all processes.
         latent_shape: (N, C, H, W).
         timesteps: of the schedule.
-        config: how many different target views, T, and which time steps.
+        config: how many different target views, T, and which time steps and noise.
     """
     drawn: dict[str, list[Tensor]] = {name: [] for name in Draws.__dataclass_fields__}
     for number in numbers:
@@ -107,11 +116,18 @@ def draw_samples(
             t = int(timesteps * generator.random() ** (1 / (1 + config.timestep_power)))
         else:
             t = int(generator.integers(timesteps))
+        temperature, pure = 1.0, False
+        if config.pure_noise:
+            temperature = generator.random() / config.pure_noise
+            pure = temperature < 1
+        if pure:
+            t = timesteps - 1
         drawn["timesteps"].append(torch.tensor(t))
+        drawn["pure"].append(torch.tensor(pure))
         chosen = generator.permutation(latent_shape[0])[: config.target_views]
         drawn["target_views"].append(torch.from_numpy(chosen))
         drawn["drop"].append(torch.tensor(generator.random(dtype=np.float32)))
-        drawn["noise"].append(normal(latent_shape))
+        drawn["noise"].append(min(temperature, 1.0) * normal(latent_shape))
         drawn["target_posterior"].append(normal(latent_shape))
         drawn["input_posterior"].append(normal(latent_shape[1:]))
     return Draws(**{name: torch.stack(values) for name, values in drawn.items()})
@@ -276,6 +292,7 @@ def view_losses(
     """
     latents = encoded.targets.sample(draws.target_posterior) * model.config.autoencoder.scale
     noisy = add_noise(model, latents, draws.noise, draws.timesteps)
+    noisy = torch.where(draws.pure[:, None, None, None, None], draws.noise, noisy)
     conditions = model.condition(encoded.input, elevations, draws.input_posterior)
     masks = drop_masks(draws.drop) if config.drop_conditions else None
     predicted = predict_views(model, noisy, draws, conditions, masks, geometry, mark)

@@ -13,7 +13,16 @@ from ldm.config import GenerateConfig, SyncDreamerConfig
 from ldm.finetune import fresh_model
 from ldm.model import ImageFeatures, SyncDreamer
 from ldm.sampler import SamplerConfig
-from ldm.training_step import Encoded, StepConfig, add_noise, draw_samples, velocity, view_losses
+from ldm.train_config import TrainConfig
+from ldm.training_step import (
+    Encoded,
+    StepConfig,
+    add_noise,
+    draw_samples,
+    of_views,
+    velocity,
+    view_losses,
+)
 from multiview.runtime import load_config
 from tests.conftest import ROOT, seeded_model
 
@@ -115,6 +124,31 @@ def test_the_loss_compares_velocities(model, config):
     a = model.alphas_cumprod[draws.timesteps][:, None]
     expected = (noise - draws.noise[chosen]).square().mean(dim=(2, 3, 4)) / a
     torch.testing.assert_close(losses, expected, atol=1e-4, rtol=1e-3)
+
+
+def test_pure_noise_has_no_trace_of_the_object(model, config, monkeypatch):
+    draws = draw_samples(0, range(3), config.latent_shape, 1000, StepConfig(2, pure_noise=1.0))
+    seen = []
+
+    def watch(model, noisy, draws, *_: object) -> torch.Tensor:
+        seen.append(noisy)
+        return torch.zeros(6, 4, 16, 16)
+
+    monkeypatch.setattr("ldm.training_step.predict_views", watch)
+    latents = torch.randn(3, 16, 4, 16, 16)
+    encoded = Encoded(DiagonalGaussian(latents, torch.zeros(1)), features(model, 3))
+    losses = view_losses(
+        model, encoded, torch.zeros(3), draws, StepConfig(2, pure_noise=1.0), model.view_geometry()
+    )
+    torch.testing.assert_close(seen[0], draws.noise)
+    # What is to be predicted is the velocity of the sampler's first step, all but -x_0.
+    expected = of_views(latents, draws.target_views).square().mean(dim=(2, 3, 4))
+    torch.testing.assert_close(losses, expected, rtol=0.05, atol=0)
+
+
+def test_only_a_model_of_velocities_learns_from_pure_noise():
+    with pytest.raises(ValueError, match="prediction=noise has nothing to learn"):
+        TrainConfig(step=StepConfig(pure_noise=0.5))
 
 
 def test_the_input_view_is_read_from_its_own_camera(model, config):

@@ -142,6 +142,7 @@ def test_the_loss_and_all_gradients_are_the_published_ones(model64: SyncDreamer)
         target_posterior=torch.stack(targets, dim=1),
         input_posterior=noise("train-posterior-input", shape),
         drop=torch.ones(2),
+        pure=torch.zeros(2, dtype=torch.bool),
     )
     latents = encoded.targets.sample(draws.target_posterior) * 0.18215
     assert relative_error(latents[:, [0, 5, 10, 15]], golden("x_target_latents")) < 1e-4
@@ -196,6 +197,26 @@ def test_the_density_of_the_time_steps_is_a_power_of_them(power: float):
     for part in (0.25, 0.5, 0.75):
         share = (t < 1000 * part).double().mean().item()
         assert share == pytest.approx(part ** (1 + power), abs=0.03)
+
+
+def test_a_share_of_the_samples_is_pure_noise_of_any_temperature():
+    shape = (16, 4, 4, 4)
+    draws = draw_samples(0, range(2000), shape, 1000, StepConfig(pure_noise=0.4))
+    assert draws.pure.double().mean().item() == pytest.approx(0.4, abs=0.03)
+    assert (draws.timesteps[draws.pure] == 999).all()
+    assert draws.timesteps[~draws.pure].double().mean().item() == pytest.approx(499.5, abs=30)
+    size = draws.noise.flatten(1).std(dim=1)
+    assert (size[~draws.pure] - 1).abs().max() < 0.1
+    for part in (0.25, 0.5, 0.75):
+        share = (size[draws.pure] < part).double().mean().item()
+        assert share == pytest.approx(part, abs=0.06)
+    assert not draw_samples(0, range(50), shape, 1000, StepConfig()).pure.any()
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1])
+def test_an_impossible_share_of_pure_noise_is_refused(share: float):
+    with pytest.raises(ValueError, match=f"pure_noise must be from 0 to 1, got {share}"):
+        StepConfig(pure_noise=share)
 
 
 def test_an_impossible_density_of_the_time_steps_is_refused():
