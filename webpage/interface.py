@@ -218,7 +218,6 @@ class Page:
         """Show what was sent with the object's mask."""
         if path is None:
             return {self.status: ""}
-        self.visits.took(Path(path))
         return self._open(Path(path), request)
 
     def take_example(self, chosen: gr.SelectData, request: gr.Request) -> Updates:
@@ -234,6 +233,9 @@ class Page:
             editor = self.maker.open_picture(visit, path)
         except PictureError as error:
             return {self.upload: None, self.status: show.note(str(error), "error")}
+        except Exception:
+            log.exception("a visitor's picture cannot be taken")
+            return {self.upload: None, self.status: show.note(FAILED, "error")}
         return {
             self.upload: None,
             self.editor: gr.update(visible=True),

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.drawer import Drawer
 from pipeline.image_to_3d import Settings
+from webpage.guard import Guard
 from webpage.making import Maker
 from webpage.visits import Visits, server_folder, swept
 
@@ -25,28 +26,6 @@ log = logging.getLogger(__name__)
 STYLE = Path(__file__).parent / "style.css"
 GOODBYE_SECONDS = 3
 """How long the end waits for open connections: pages keep theirs open."""
-POLICY = "; ".join(
-    [
-        "default-src 'self'",
-        "script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:",
-        "style-src 'self' 'unsafe-inline'",
-        "img-src 'self' data: blob:",
-        "media-src 'self' data: blob:",
-        "font-src 'self' data:",
-        "connect-src 'self' data: blob:",
-        "worker-src 'self' blob:",
-        "object-src 'none'",
-        "base-uri 'self'",
-        "form-action 'self'",
-        "frame-ancestors 'self'",
-    ]
-)
-"""Nothing is loaded from any other server; Gradio's own scripts need the exceptions."""
-HEADERS = {
-    "content-security-policy": POLICY,
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-}
 
 
 @dataclass(frozen=True)
@@ -60,39 +39,6 @@ class Limits:
 
     max_queue: int = 20
     max_upload_mb: int = 20
-
-
-class Guard:
-    """Adds `HEADERS` to all answers, and refuses to fetch anything from other servers.
-
-    Gradio's route for files would fetch an address in place of a path for anyone who asks.
-
-    Args:
-        app: the application behind it, by the ASGI protocol.
-    """
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer a request."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-
-        async def with_headers(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                own = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
-                message = {**message, "headers": [*message["headers"], *own]}
-            await send(message)
-
-        path = scope["path"].lower()
-        if "=http:" in path or "=https:" in path or "/proxy=" in path:
-            start = {"type": "http.response.start", "status": 403, "headers": []}
-            await with_headers(start)
-            await send({"type": "http.response.body", "body": b"not served here"})
-            return
-        await self.app(scope, receive, with_headers)
 
 
 def not_cancelled(record: logging.LogRecord) -> bool:
@@ -135,15 +81,17 @@ def open_server(
         app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
         app = gr.mount_gradio_app(
             app, page.blocks, path="/", theme=theme(), css_paths=[STYLE], allowed_paths=[],
-            max_file_size=limits.max_upload_mb * 10**6, show_error=True, ssr_mode=False,
+            max_file_size=limits.max_upload_mb * 10**6, show_error=False, ssr_mode=False,
             footer_links=[], run_history=False, pwa=False, mcp_server=False,
             enable_monitoring=False,
         )  # fmt: skip
         # What launch() says and mounting (in 6.31) does not: without it, gradio does not check
         # whether a file that a page names was sent by a visitor, and any file could be had.
         page.blocks.has_launched = page.blocks.is_running = True
+        visits.uploads = page.blocks.upload_file_set
+        guard = Guard(app, limits.max_upload_mb * 10**6, visits.has_room)
         config = uvicorn.Config(
-            Guard(app), log_level="warning", timeout_graceful_shutdown=GOODBYE_SECONDS
+            guard, log_level="warning", ws="none", timeout_graceful_shutdown=GOODBYE_SECONDS
         )
         logging.getLogger("uvicorn.error").addFilter(not_cancelled)
         yield uvicorn.Server(config), visits
@@ -169,6 +117,7 @@ def listen(host: str, port: int) -> socket.socket:
         if os.name != "nt":
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.bind((host, port))
+        opened.listen()  # another server is told now, not when this one has read its weights
     except OSError as error:
         reason = error.strerror or error
         raise OSError(f"--host {host} --port {port}: cannot be opened ({reason})") from error

@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,8 @@ KEEP_SECONDS = 3600.0
 UPLOAD_SECONDS = 600.0
 """How long a file that was sent is kept as it came. The web framework stores equal files once, so
 it may not go as soon as one visitor's page has read it: another's may be about to."""
+MAX_CACHE = 2 * 2**30
+"""Bytes of what was sent and handed out, all together; nothing more is taken beyond that."""
 SWEEP_SECONDS = 60.0
 END_SECONDS = 5.0
 """How long the end of the server waits for the step that a job is at."""
@@ -78,7 +81,8 @@ class Visits:
     def __init__(self, root: Path, cache: Path, keep: float = KEEP_SECONDS) -> None:
         self.root, self.cache, self.keep = root, cache, keep
         self._visits: dict[str, Visit] = {}
-        self._uploads: set[Path] = set()
+        self.uploads: AbstractSet[str] = frozenset()
+        """Paths of what was ever sent; the web framework puts a set here that it adds to."""
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -129,10 +133,13 @@ class Visits:
         for job in jobs:
             job.wait(END_SECONDS)
 
-    def took(self, upload: Path) -> None:
-        """Note a file that was sent, so that it is removed when its time has come."""
-        with self._lock:
-            self._uploads.add(upload)
+    def has_room(self) -> bool:
+        """Whether the copies of all visitors' files leave room for more pictures."""
+        taken = 0
+        for path in self.cache.rglob("*"):
+            with suppress(OSError):
+                taken += path.lstat().st_size
+        return taken < MAX_CACHE
 
     def sweep(self) -> None:
         """Remove what was sent some time ago; forget visitors who have done nothing for long."""
@@ -149,14 +156,12 @@ class Visits:
 
     def _remove_uploads(self) -> None:
         latest = time.time() - UPLOAD_SECONDS
-        with self._lock:
-            known = list(self._uploads)
-        for path in [*known, *self.cache.glob("tmp*")]:  # gradio leaves empty ones behind
+        sent = [Path(path) for path in list(self.uploads)]
+        for path in [*sent, *self.cache.glob("tmp*")]:  # gradio leaves empty ones behind
             with suppress(OSError):
                 if path.is_file() and path.stat().st_mtime < latest:
                     path.unlink()
-        with self._lock:
-            self._uploads = {path for path in self._uploads if path.exists()}
+                    path.parent.rmdir()
 
     def _remove(self, visit: Visit) -> None:
         shutil.rmtree(visit.folder, ignore_errors=True)

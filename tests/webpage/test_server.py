@@ -249,6 +249,41 @@ def test_no_visitor_can_fetch_files_that_are_not_theirs_or_not_the_pages(quick_m
         )
 
 
+def test_functions_are_called_by_the_queue_only_and_addresses_are_not_fetched():
+    with served() as page, Visitor(page.address) as visitor:
+        number = visitor.number("go", "click")
+        for route in ("run/make", "api/make", "call/make"):
+            answer = visitor.http.post(
+                f"/gradio_api/{route}", json={"data": [False, 20, 1, 1], "fn_index": number}
+            )
+            assert answer.status_code == 403, route
+        file = {"path": "http://example.org/x.png", "meta": {"_type": "gradio.FileData"}}
+        assert visitor.join("upload", "upload", [file]).status_code == 403
+        answer = visitor.http.post(
+            "/gradio_api/upload", files={"files": ("a.png", b"x")},
+            headers={"sec-fetch-site": "cross-site"},
+        )  # fmt: skip
+        assert answer.status_code == 403
+        assert not list(page.visits.cache.rglob("a.png"))
+
+
+def test_what_was_sent_and_never_opened_is_removed_too(tmp_path, monkeypatch):
+    other = tmp_path / "never_opened.png"
+    other.write_bytes(TOY.read_bytes() + b"1")
+    with served() as page, Visitor(page.address) as visitor:
+        sent = Path(visitor.send(other))
+        page.visits.sweep()
+        assert sent.exists()
+        monkeypatch.setattr(visits_module, "UPLOAD_SECONDS", -1)
+        page.visits.sweep()
+        assert not sent.parent.exists()
+        monkeypatch.setattr(visits_module, "MAX_CACHE", 1000)
+        with other.open("rb") as file:
+            answer = visitor.http.post("/gradio_api/upload", files={"files": ("a.png", file)})
+        assert answer.status_code == 503
+        assert "no room" in answer.text
+
+
 def test_nothing_is_loaded_from_other_servers():
     with served() as page, Visitor(page.address) as visitor:
         answer = visitor.http.get("/")

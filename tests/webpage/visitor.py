@@ -46,13 +46,17 @@ class Visitor:
         answer.raise_for_status()
         return answer.json()[0]
 
+    def number(self, element: str, event: str) -> int:
+        """The page's number of what happens at an event."""
+        return self._functions[element, event]
+
     def join(self, element: str, event: str, data: list[Any], **more: Any) -> httpx.Response:
         """Put an event into the queue."""
         return self.http.post(
             "/gradio_api/queue/join",
             json={
                 "data": data,
-                "fn_index": self._functions[element, event],
+                "fn_index": self.number(element, event),
                 "session_hash": self.session,
                 **more,
             },
