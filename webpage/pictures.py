@@ -12,7 +12,7 @@ from multiview.images import FORMATS, read_image
 from multiview.segmentation import Segmenter
 
 MAX_PIXELS = 50_000_000
-"""Larger pictures are refused before they are decoded: 200 MB of memory."""
+"""Larger pictures are refused before they are decoded: 0.8 GB of memory, if they have 16 bits."""
 MAX_SIDE = 1024
 """Pictures are worked on at this size; the model sees 256 pixels at most."""
 MIN_SIDE = 16
@@ -34,7 +34,7 @@ def read_upload(path: Path) -> Image.Image:
         image of mode "RGB" or "RGBA".
 
     Raises:
-        PictureError: not an image, damaged, too large or too small.
+        PictureError: not an image, damaged, too large, too small or too narrow.
     """
     try:
         with Image.open(path, formats=FORMATS) as header:
@@ -60,6 +60,11 @@ def read_upload(path: Path) -> Image.Image:
     except (ValueError, FileNotFoundError) as error:
         raise PictureError("This picture is damaged or cut off, and cannot be read.") from error
     image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+    if min(image.size) < MIN_SIDE:
+        raise PictureError(
+            f"This picture of {width} x {height} pixels is too long and narrow. Cut it to the "
+            f"object."
+        )
     image.info.clear()  # where it was taken is nobody's business
     return image
 

@@ -131,6 +131,13 @@ def test_the_page_is_for_this_machine_only_unless_that_is_asked_for():
     assert app.parse([]).host == "127.0.0.1"
 
 
+def test_a_port_is_taken_before_the_weights_are_read():
+    with listen("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        with pytest.raises(OSError, match="cannot be opened"):
+            listen("127.0.0.1", port)
+
+
 def test_a_port_that_is_taken_is_named(caplog):
     caplog.set_level(logging.INFO)
     with socket.socket() as taken:

@@ -122,7 +122,8 @@ def test_large_pictures_are_made_smaller_and_places_in_them_are_forgotten(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("size", "message"), [((9000, 9000), "too many pixels"), ((8, 200), "only 8 x 200")]
+    ("size", "message"),
+    [((9000, 9000), "too many pixels"), ((8, 200), "only 8 x 200"), ((9000, 20), "too long")],
 )
 def test_pictures_of_unfit_sizes_are_refused(tmp_path: Path, size, message):
     path = tmp_path / "picture.png"
