@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Awaitable, Callable
+from collections.abc import Set as AbstractSet
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -39,7 +40,9 @@ READ = re.compile(
 files for anyone who asks."""
 UPLOAD = "/gradio_api/upload"
 SEND = (UPLOAD, "/gradio_api/queue/join", "/gradio_api/cancel", "/gradio_api/reset")
-"""What the page sends to. Another of Gradio's routes would call its functions past the queue."""
+"""What the page sends to."""
+RUN = "/gradio_api/run/"
+"""Beginning of the routes that call functions past the queue: for those only that need not wait."""
 LARGEST_EVENT = 256 * 1024
 """Bytes of what the page sends, other than pictures."""
 ENVELOPE = 64 * 1024
@@ -73,10 +76,17 @@ class Guard:
         app: the application behind it, by the ASGI protocol.
         max_upload: bytes of a picture.
         has_room: whether more may be sent.
+        quick: Gradio's numbers of the functions that do not wait in the queue.
     """
 
-    def __init__(self, app: Any, max_upload: int, has_room: Callable[[], bool]) -> None:
-        self.app, self.max_upload, self.has_room = app, max_upload, has_room
+    def __init__(
+        self,
+        app: Any,
+        max_upload: int,
+        has_room: Callable[[], bool],
+        quick: AbstractSet[int] = frozenset(),
+    ) -> None:
+        self.app, self.max_upload, self.has_room, self.quick = app, max_upload, has_room, quick
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -98,7 +108,8 @@ class Guard:
                 check_length(scope, self.max_upload + ENVELOPE)
             elif scope["method"] == "POST":
                 check_length(scope, LARGEST_EVENT)
-                receive = await checked_event(receive)
+                queued = not scope["path"].startswith(RUN)
+                receive = await checked_event(receive, None if queued else self.quick)
         except RefusedError as refused:
             if refused.unread:
                 await throw_away(receive)
@@ -139,7 +150,7 @@ def check_request(scope: Message) -> None:
     if method in ("GET", "HEAD"):
         known = READ.fullmatch(path) is not None
     else:
-        known = method == "POST" and path in SEND
+        known = method == "POST" and (path in SEND or path.startswith(RUN))
     if not known:
         raise RefusedError(403, "not served here")
     if method == "POST" and from_another_site(scope):
@@ -176,13 +187,17 @@ def check_length(scope: Message, most: int) -> None:
         raise RefusedError(413, f"This is larger than the maximum allowed size of {size}.")
 
 
-async def checked_event(receive: Receive) -> Receive:
+async def checked_event(receive: Receive, functions: AbstractSet[int] | None = None) -> Receive:
     """Read an event whole, and refuse one that names an address in place of a file.
 
     Gradio would fetch it from there, whatever its size, and from whatever server.
 
+    Args:
+        receive: by the ASGI protocol.
+        functions: those that it may call, in the name of a session; any, if None.
+
     Raises:
-        RefusedError: it is such a one, or no JSON.
+        RefusedError: it is such a one, calls another function, or is no JSON.
     """
     body = b""
     while True:
@@ -198,6 +213,13 @@ async def checked_event(receive: Receive) -> Receive:
         raise RefusedError(400, "no JSON", unread=False) from error
     if names_address(event):
         raise RefusedError(403, "addresses are not fetched here", unread=False)
+    if functions is not None:
+        called = event if isinstance(event, dict) else {}
+        session, number = called.get("session_hash"), called.get("fn_index")
+        if not (isinstance(session, str) and session and type(number) is int):
+            raise RefusedError(403, "not served here", unread=False)
+        if number not in functions:
+            raise RefusedError(403, "not served here", unread=False)
     whole: list[Message] = [{"type": "http.request", "body": body}]
 
     async def again() -> Message:

@@ -89,7 +89,8 @@ def open_server(
         # whether a file that a page names was sent by a visitor, and any file could be had.
         page.blocks.has_launched = page.blocks.is_running = True
         visits.uploads = page.blocks.upload_file_set
-        guard = Guard(app, limits.max_upload_mb * 10**6, visits.has_room)
+        quick = {number for number, function in page.blocks.fns.items() if not function.queue}
+        guard = Guard(app, limits.max_upload_mb * 10**6, visits.has_room, quick)
         config = uvicorn.Config(
             guard, log_level="warning", ws="none", timeout_graceful_shutdown=GOODBYE_SECONDS
         )

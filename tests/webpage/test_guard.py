@@ -40,7 +40,7 @@ def asked(
         "path": path,
         "headers": [(k.replace("_", "-").encode(), v.encode()) for k, v in named.items()],
     }
-    asyncio.run(Guard(app, 10**6, lambda: room)(scope, receive, send))
+    asyncio.run(Guard(app, 10**6, lambda: room, {3})(scope, receive, send))
     answered = {name.decode(): value.decode() for name, value in said[0]["headers"]}
     return said[0]["status"], said[1]["body"], answered
 
@@ -103,6 +103,16 @@ def test_an_event_reaches_the_application_whole():
     body = json.dumps({"data": [{"path": "/tmp/a.png", "words": "x" * 500}]}).encode()
     assert asked("POST", JOIN, body)[:2] == (200, body)
     assert asked("POST", "/gradio_api/reset", b"")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("event", "status"),
+    [({"fn_index": 3, "session_hash": "a"}, 200), ({"fn_index": 4, "session_hash": "a"}, 403),
+     ({"fn_index": 3}, 403), ({"fn_index": 3, "session_hash": ""}, 403),
+     ({"session_hash": "a"}, 403), ({"fn_index": [3], "session_hash": "a"}, 403), ([], 403)],
+)  # fmt: skip
+def test_only_functions_that_need_not_wait_are_called_past_the_queue(event, status):
+    assert asked("POST", "/gradio_api/run/predict", json.dumps(event).encode())[0] == status
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1/x", "HTTPS://a", " http://a", "ftp://a"])

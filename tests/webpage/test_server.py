@@ -254,9 +254,12 @@ def test_functions_are_called_by_the_queue_only_and_addresses_are_not_fetched():
         number = visitor.number("go", "click")
         for route in ("run/make", "api/make", "call/make"):
             answer = visitor.http.post(
-                f"/gradio_api/{route}", json={"data": [False, 20, 1, 1], "fn_index": number}
+                f"/gradio_api/{route}",
+                json={"data": [False, 20, 1, 1], "fn_index": number, "session_hash": "a"},
             )
             assert answer.status_code == 403, route
+        click = {"data": [], "fn_index": visitor.number("undo", "click"), "session_hash": "a"}
+        assert visitor.http.post("/gradio_api/run/predict", json=click).status_code == 200
         file = {"path": "http://example.org/x.png", "meta": {"_type": "gradio.FileData"}}
         assert visitor.join("upload", "upload", [file]).status_code == 403
         answer = visitor.http.post(
