@@ -86,8 +86,15 @@ def main(argv: list[str] | None = None) -> None:
     from pipeline.drawer import ModelDrawer
     from pipeline.image_to_3d import Settings
     from renderer.config import load_renderer_config
+    from webpage.making import ELEVATIONS
     from webpage.server import Limits, listen, serve
 
+    lowest, highest = ELEVATIONS
+    if args.elevation != "auto" and not lowest <= args.elevation <= highest:
+        raise ValueError(
+            f"--elevation must be auto or from {lowest:g} to {highest:g} for the page, got "
+            f"{args.elevation:g}"
+        )
     device = pick_device(args.device)
     of_model = [text for text in args.set if re.match(r"(model|sampler)\b", text)]
     of_base = [text for text in args.set if text not in of_model]

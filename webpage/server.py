@@ -43,6 +43,8 @@ class Limits:
 
 def not_cancelled(record: logging.LogRecord) -> bool:
     """Whether a line of uvicorn's log is not about a page that was open when the server ended."""
+    if record.msg.startswith("Cancel %s running task"):
+        return False
     return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 

@@ -131,6 +131,12 @@ def test_the_page_is_for_this_machine_only_unless_that_is_asked_for():
     assert app.parse([]).host == "127.0.0.1"
 
 
+def test_an_elevation_that_the_page_does_not_offer_is_refused():
+    pytest.importorskip("gradio", reason="the web page's packages are not installed")
+    with pytest.raises(ValueError, match=r"--elevation must be .* got 60"):
+        app.main(["--elevation", "60", "--device", "cpu"])
+
+
 def test_a_port_is_taken_before_the_weights_are_read():
     with listen("127.0.0.1", 0) as first:
         port = first.getsockname()[1]
