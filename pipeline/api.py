@@ -16,6 +16,7 @@ import logging
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
 from typing import Literal
@@ -253,7 +254,8 @@ def with_mask(image: Image.Image, mask: Picture) -> Image.Image:
         mask: a grey picture, or a boolean array; of one that is see-through somewhere, the alpha.
 
     Raises:
-        FileNotFoundError, ValueError: it is no mask, or not as large as the image.
+        FileNotFoundError, ValueError: it is no mask, has levels 0 and 1 of 255, or is not as
+            large as the image.
     """
     if isinstance(mask, np.ndarray) and mask.dtype == bool:
         mask = mask.astype(np.uint8) * 255
@@ -267,6 +269,8 @@ def with_mask(image: Image.Image, mask: Picture) -> Image.Image:
     alpha = np.asarray(picture.convert("RGBA").getchannel("A"))
     if alpha.min() == 255:
         alpha = np.asarray(picture.convert("L"))
+    if alpha.max() == 1:
+        raise ValueError("the mask has levels 0 and 1 of 255; give booleans, or 255 times it")
     if pixels.shape[2] == 4:
         alpha = np.minimum(alpha, pixels[:, :, 3])
     return Image.fromarray(np.dstack([pixels[:, :, :3], alpha]))
@@ -338,5 +342,9 @@ def _levels(array: np.ndarray) -> np.ndarray:
 
 def _check(limit: str, value: float, name: str | None = None) -> None:
     low, high = LIMITS[limit]
+    whole = limit in ("seed", "sample_steps", "crop_size", "batch_view_num")
+    if not isinstance(value, Integral if whole else Real):
+        kind = "a whole number" if whole else "a number"
+        raise ValueError(f"{name or limit} must be {kind}, got {value!r}")
     if not low <= value <= high:
         raise ValueError(f"{name or limit} must be from {low} to {high}, got {value}")

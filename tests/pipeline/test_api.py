@@ -26,7 +26,14 @@ from ldm.model import SyncDreamer
 from multiview.cameras import orbit_cameras
 from multiview.elevation import ElevationEstimate
 from multiview.images import auto_crop_size, prepare_image, read_image, strip_to_views
-from pipeline.api import MultiviewImages, SyncDreamerPipeline, as_image, reconstruct_mesh, with_mask
+from pipeline.api import (
+    MultiviewImages,
+    SyncDreamerPipeline,
+    _check,
+    as_image,
+    reconstruct_mesh,
+    with_mask,
+)
 from tests.conftest import ROOT
 from tests.renderer.small_runs import TINY, ellipsoid
 
@@ -383,3 +390,21 @@ def test_the_notebook_runs_and_is_stripped(project, quick_renderer, monkeypatch)
     video = next(each for each in shown if type(each).__name__ == "Video").content
     assert Path(video).is_file()
     assert len(shown[-1].content) > 1000  # the page that turns the mesh
+
+
+def test_a_mask_of_zeros_and_ones_is_not_taken_for_one_that_is_nearly_see_through():
+    ones = np.ones((8, 8), np.uint8)
+    with pytest.raises(ValueError, match="levels 0 and 1"):
+        with_mask(Image.new("RGB", (8, 8)), ones)
+    kept = with_mask(Image.new("RGB", (8, 8)), ones.astype(bool))
+    assert kept.getchannel("A").getextrema() == (255, 255)
+
+
+@pytest.mark.parametrize(
+    ("limit", "value"),
+    [("elevation", "20"), ("crop_size", "large"), ("sample_steps", 2.5), ("seed", 1.5)],
+)
+def test_a_setting_that_is_no_number_is_named(limit, value):
+    with pytest.raises(ValueError, match=f"{limit} must be a .*number, got"):
+        _check(limit, value)
+    _check(limit, np.int64(20))
