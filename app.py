@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import logging
-import re
-from dataclasses import replace
 from pathlib import Path
 
 from ldm.flags import (
@@ -24,9 +22,8 @@ from ldm.flags import (
     choose_model,
     crop_size,
     elevation,
-    given_sampler,
 )
-from multiview.runtime import add_common_flags, load_config, pick_device, run_script
+from multiview.runtime import add_common_flags, run_script
 
 log = logging.getLogger(__name__)
 
@@ -81,11 +78,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     if importlib.util.find_spec("gradio") is None:
         raise ImportError("the web page needs gradio: pip install -r requirements-app.txt")
-    from ldm.config import GenerateConfig
     from ldm.results import collect_inputs
-    from pipeline.drawer import ModelDrawer
-    from pipeline.image_to_3d import Settings
-    from renderer.config import load_renderer_config
+    from pipeline.settings import read_settings
     from webpage.making import ELEVATIONS
     from webpage.server import Limits, listen, serve
 
@@ -95,25 +89,9 @@ def main(argv: list[str] | None = None) -> None:
             f"--elevation must be auto or from {lowest:g} to {highest:g} for the page, got "
             f"{args.elevation:g}"
         )
-    device = pick_device(args.device)
-    of_model = [text for text in args.set if re.match(r"(model|sampler)\b", text)]
-    of_base = [text for text in args.set if text not in of_model]
-    config = load_config(GenerateConfig, args.cfg, of_model)
-    settings = Settings(
-        backend=args.backend,
-        crop_size=args.crop_size,
-        elevation=args.elevation,
-        draft_steps=args.draft_steps,
-        sample_num=args.sample_num,
-        seed=args.seed,
-        sampler=replace(config.sampler, **given_sampler(args)),
-        renderer=load_renderer_config(args.base, args.preset, of_base),
-        preset=args.preset,
-        device=device,
-    )
+    settings, drawer = read_settings(args)
     examples = [source.path for source in collect_inputs([args.examples], [0.0], Path())]
     with listen(args.host, args.port) as opened:  # before the weights, which take long
-        drawer = ModelDrawer(config.model, args.ckpt, device, args.dtype, args.batch_view_num)
         drawer.model()
         serve(drawer, settings, examples, Limits(args.max_queue, args.max_upload_mb), opened)
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-from dataclasses import fields, replace
 from pathlib import Path
 
 from ldm.flags import (
@@ -27,9 +26,8 @@ from ldm.flags import (
     choose_model,
     crop_size,
     elevation,
-    given_sampler,
 )
-from multiview.runtime import add_common_flags, load_config, pick_device, run_script
+from multiview.runtime import add_common_flags, run_script
 
 log = logging.getLogger(__name__)
 
@@ -84,31 +82,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Make the 3D models that the command line asks for."""
     args = parse(argv)
-    from ldm.config import GenerateConfig
     from pipeline.batch import images_to_3d
-    from pipeline.drawer import ModelDrawer
     from pipeline.files import FAILURES
-    from pipeline.settings import Settings, Tools, split_overrides
-    from renderer.config import RendererConfig, load_renderer_config
+    from pipeline.settings import Tools, read_settings
 
-    device = pick_device(args.device)
-    keys = ([item.name for item in fields(kind)] for kind in (GenerateConfig, RendererConfig))
-    of_model, of_base = split_overrides(args.set, *keys)
-    config = load_config(GenerateConfig, args.cfg, of_model)
-    settings = Settings(
-        backend=args.backend,
-        crop_size=args.crop_size,
-        elevation=args.elevation,
-        draft_steps=args.draft_steps,
-        sample_num=args.sample_num,
-        seed=args.seed,
-        sampler=replace(config.sampler, **given_sampler(args)),
-        renderer=load_renderer_config(args.base, args.preset, of_base),
-        preset=args.preset,
-        device=device,
-        overwrite=args.overwrite,
-    )
-    drawer = ModelDrawer(config.model, args.ckpt, device, args.dtype, args.batch_view_num)
+    settings, drawer = read_settings(args)
     failed = images_to_3d(args.input, args.output, settings, Tools(drawer), args.debug)
     if failed:
         pictures = "1 picture" if len(failed) == 1 else f"{len(failed)} pictures"

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 import torch
 
+from ldm.config import GenerateConfig
+from ldm.flags import given_sampler
 from ldm.sampler import SamplerConfig
 from multiview.elevation import ElevationConfig
 from multiview.images import CropSize
+from multiview.runtime import load_config, pick_device
 from multiview.segmentation import Backend, Segmenter
-from pipeline.drawer import Drawer
-from renderer.config import Preset, RendererConfig
+from pipeline.drawer import Drawer, ModelDrawer
+from renderer.config import Preset, RendererConfig, load_renderer_config
 
 
 @dataclass(frozen=True)
@@ -91,3 +95,35 @@ def split_overrides(
             )
         chosen[first not in of_model].append(text)
     return chosen
+
+
+def read_settings(args: argparse.Namespace) -> tuple[Settings, ModelDrawer]:
+    """Read the configurations that the flags of `image_to_3d.py` or `app.py` name.
+
+    Args:
+        args: the flags, checked; without an `overwrite` nothing is overwritten.
+
+    Returns:
+        the settings, and what draws; its weights are not read yet.
+
+    Raises:
+        FileNotFoundError, ValueError: see `load_config`, `split_overrides` and `pick_device`.
+    """
+    keys = ([item.name for item in fields(kind)] for kind in (GenerateConfig, RendererConfig))
+    of_model, of_base = split_overrides(args.set, *keys)
+    device = pick_device(args.device)
+    config = load_config(GenerateConfig, args.cfg, of_model)
+    settings = Settings(
+        backend=args.backend,
+        crop_size=args.crop_size,
+        elevation=args.elevation,
+        draft_steps=args.draft_steps,
+        sample_num=args.sample_num,
+        seed=args.seed,
+        sampler=replace(config.sampler, **given_sampler(args)),
+        renderer=load_renderer_config(args.base, args.preset, of_base),
+        preset=args.preset,
+        device=device,
+        overwrite=getattr(args, "overwrite", False),
+    )
+    return settings, ModelDrawer(config.model, args.ckpt, device, args.dtype, args.batch_view_num)
