@@ -47,7 +47,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="scale the object's longer side to this many of 256 pixels")  # fmt: skip
     add("--elevation", type=elevation, default="auto",
         help="what the page begins with: degrees that the camera looked down, or auto")  # fmt: skip
-    add("--draft_steps", type=int, default=8, help="denoising steps of an estimate's drafts")
+    add("--draft_steps", type=int, default=8,
+        help="denoising steps of an estimate's drafts, at most those of a sample")  # fmt: skip
     add_model_flags(parser)
     add("-b", "--base", type=Path, default=Path("configs/neus.yaml"),
         help="configuration of the reconstruction; --set is for this file too")  # fmt: skip

@@ -50,7 +50,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--elevation", type=elevation, default="auto",
         help="degrees that the camera looked down, useful from -10 to 40; auto estimates them "
         "from drafts")  # fmt: skip
-    add("--draft_steps", type=int, default=8, help="denoising steps of each of these drafts")
+    add("--draft_steps", type=int, default=8,
+        help="denoising steps of each of these drafts, at most those of a sample")  # fmt: skip
     add_model_flags(
         parser, "override the --cfg file (model.*, sampler.*) or the --base file (all else)"
     )

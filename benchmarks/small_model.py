@@ -1,12 +1,14 @@
 """How good a small model's views and meshes are, on objects that it was not trained on.
 
     python -m benchmarks.small_model --ckpt ckpt/syncdreamer-demo.safetensors \
-        --data held_out-demo --train training_examples-demo --output output/demo-evaluation
+        --data output/demo-model/held-out --train output/demo-model/train \
+        --output output/demo-model/evaluation
 
 prints, for toys and for real objects, the mean PSNR of the 16 views beside what must be beaten: the
 input repeated in all views, the mean of the training images, a white image; and the same model
 with its spatial volume switched off. With --meshes the views are reconstructed too, and the volume
-IoU with the true shapes is printed. Every number is in scores.json.
+IoU with the true shapes is printed; with --elevations the inputs' elevations are estimated from
+drafts, and how far off they are is printed. Every number is in scores.json.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ MEAN_OF = 500
 """Training objects whose images are averaged."""
 DEGREES_A_VIEW = 22.5
 MESH = "mesh.ply"
+OFF = "elevation off by, degrees"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -56,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="override the --cfg file, e.g. sampler.steps=20")  # fmt: skip
     add("--seed", type=int, default=6033, help="of the noise")
     add("--meshes", action="store_true", help="reconstruct and compare meshes too (slow)")
+    add("--elevations", action="store_true", help="estimate the inputs' elevations too (slow)")
     add("--debug", action="store_true", help="show a traceback on failure")
     return parser
 
@@ -105,9 +109,13 @@ def volume_off(model: SyncDreamer) -> Iterator[None]:
 
 
 def make_strip(
-    model: SyncDreamer, item: TrainingItem, sampler: SamplerConfig, seed: int
+    model: SyncDreamer,
+    item: TrainingItem,
+    sampler: SamplerConfig,
+    seed: int,
+    elevation_deg: float | None = None,
 ) -> np.ndarray:
-    """Generate the views of an item's input, uint8 (H, N H, 3)."""
+    """Generate the views of an item's input, uint8 (H, N H, 3); its own elevation by default."""
     import torch
 
     from ldm.generation import generate_strip
@@ -115,8 +123,30 @@ def make_strip(
 
     with torch.inference_mode():
         features = model.encode_image(to_model_range(item.input_image[None]))
-    elevation = math.degrees(item.input_elevation)
-    return generate_strip(model, features, elevation, seed, sampler, 16)
+    if elevation_deg is None:
+        elevation_deg = math.degrees(item.input_elevation)
+    return generate_strip(model, features, elevation_deg, seed, sampler, 16)
+
+
+def split(strip: np.ndarray) -> np.ndarray:
+    """Part a strip into its views, (N, H, H, 3)."""
+    import numpy as np
+
+    return np.stack(np.split(strip, strip.shape[1] // strip.shape[0], axis=1))
+
+
+def elevation_error(
+    model: SyncDreamer, item: TrainingItem, sampler: SamplerConfig, seed: int
+) -> float:
+    """Degrees between an input's elevation and what `--elevation auto` takes it for."""
+    from multiview.elevation import estimate_elevation
+    from pipeline.drafts import draft_sampler
+
+    def draft(assumed_deg: float) -> np.ndarray:
+        return split(make_strip(model, item, draft_sampler(sampler), seed, assumed_deg))
+
+    found = estimate_elevation(item.input_image.numpy().transpose(1, 2, 0), draft)
+    return abs(found.elevation_deg - math.degrees(item.input_elevation))
 
 
 def keep_strip(strip: np.ndarray, path: Path, mesh: Path) -> None:
@@ -152,9 +182,6 @@ def score(
     def value(views: np.ndarray) -> float:
         return float(psnr(true, np.broadcast_to(views, true.shape)).mean())
 
-    def split(strip: np.ndarray) -> np.ndarray:
-        return np.stack(np.split(strip, len(true), axis=1)) / 255
-
     strip = make_strip(model, item, sampler, args.seed)
     with volume_off(model):
         without = make_strip(model, item, sampler, args.seed)
@@ -166,8 +193,8 @@ def score(
     Image.fromarray(both).save(folder / f"{item.uid}-compared.png")
     return {
         "uid": item.uid,
-        "psnr": value(split(strip)),
-        "volume off": value(split(without)),
+        "psnr": value(split(strip) / 255),
+        "volume off": value(split(without) / 255),
         "input repeated": value(seen),
         "mean image": value(mean),
         "white": value(np.ones(3)),
@@ -203,19 +230,25 @@ def mesh_iou(item: TrainingItem, args: argparse.Namespace) -> float:
 
 
 def summarise(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """Yield the lines of a table: means, and the median of the IoU."""
+    """Yield the lines of a table: means; medians of the IoU and of the elevations' errors."""
     import numpy as np
 
     for kind in KINDS.values():
         own = [row for row in rows if row["kind"] == kind]
         if not own:
             continue
-        columns = [name for name in own[0] if name not in ("uid", "kind", "iou")]
+        columns = [name for name in own[0] if name not in ("uid", "kind", "iou", OFF)]
         means = [f"{name} {np.mean([row[name] for row in own]):.2f}" for name in columns]
         yield f"{len(own)} {kind} objects, mean dB: {', '.join(means)}"
         if "iou" in own[0]:
             values = [row["iou"] for row in own]
             yield f"  volume IoU: median {np.median(values):.3f}, mean {np.mean(values):.3f}"
+        if OFF in own[0]:
+            off = np.array([row[OFF] for row in own])
+            yield (
+                f"  estimated elevation: off by {np.median(off):.1f} degrees (median), "
+                f"by less than 10 in {(off < 10).sum()} of {len(off)}"
+            )
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -244,6 +277,8 @@ def main(argv: list[str] | None = None) -> None:
         row = {**score(model, item, mean, settings.sampler, args), "kind": kind}
         if args.meshes:
             row["iou"] = mesh_iou(item, args)
+        if args.elevations:
+            row[OFF] = elevation_error(model, item, settings.sampler, args.seed)
         rows.append(row)
     with atomic_write(args.output / "scores.json") as path:
         path.write_text(json.dumps(rows, indent=1) + "\n")

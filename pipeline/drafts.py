@@ -30,8 +30,8 @@ UNCERTAIN = 10.0
 
 
 def draft_sampler(sampler: SamplerConfig, steps: int = DRAFT_STEPS) -> SamplerConfig:
-    """How drafts are drawn: in few steps, and with no noise between them."""
-    return replace(sampler, steps=steps, eta=0.0)
+    """How drafts are drawn: in few steps, not more than a sample's, and with no noise between."""
+    return replace(sampler, steps=min(steps, sampler.steps), eta=0.0)
 
 
 def draft_path(folder: Path, assumed_deg: float) -> Path:

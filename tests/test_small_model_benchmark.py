@@ -26,7 +26,7 @@ def test_views_baselines_and_the_model_without_its_volume_are_scored(tmp_path: P
     data = make_tree(tmp_path / "data", ["bed-1", "chair-1", "toy-1"], size=64)
     flags = ["--cfg", str(ROOT / "configs" / "demo.yaml"), "--ckpt", str(tmp_path / "model.ckpt")]
     flags += ["--data", str(data), "--train", str(data), "--output", str(tmp_path / "out")]
-    main([*flags, "--set", "sampler.steps=1", "--real", "1"])
+    main([*flags, "--set", "sampler.steps=1", "--real", "1", "--elevations"])
     rows = json.loads((tmp_path / "out" / "scores.json").read_text())
     assert [(row["uid"], row["kind"]) for row in rows] == [
         ("bed-1", "real"),
@@ -34,10 +34,12 @@ def test_views_baselines_and_the_model_without_its_volume_are_scored(tmp_path: P
     ]
     said = capsys.readouterr().out
     assert "1 generated objects" in said
+    assert said.count("estimated elevation") == 2
     for row in rows:
         assert f"white {row['white']:.2f}" in said
         assert row["mean image"] > max(row["white"], row["input repeated"])  # of random pixels
         assert row["psnr"] != row["volume off"]
+        assert 0 <= row["elevation off by, degrees"] <= 50
         with Image.open(tmp_path / "out" / "strips" / f"{row['uid']}-compared.png") as image:
             compared = np.asarray(image)
         strip = np.asarray(Image.open(tmp_path / "out" / "strips" / f"{row['uid']}.png"))

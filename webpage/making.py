@@ -21,6 +21,7 @@ from multiview.cut_out import save_cut_out
 from multiview.images import read_image
 from multiview.runtime import atomic_write
 from multiview.segmentation import SegmentationUnavailableError, Segmenter, open_segmenter
+from pipeline.drafts import draft_sampler
 from pipeline.drawer import Drawer
 from pipeline.files import BEST, EXPORTED, SAMPLES
 from pipeline.image_to_3d import Run, Settings, Tools
@@ -294,7 +295,8 @@ class WatchedDrawer:
 
     def _share(self, name: str, drawn: float) -> float:
         """Share of all the drawing that is done, when so much of one strip is."""
-        weights = [float(self.wanted.draft_steps)] * len(self._drafts)
+        drafts = draft_sampler(self.wanted.sampler, self.wanted.draft_steps)
+        weights = [float(drafts.steps)] * len(self._drafts)
         weights += [float(self.wanted.sampler.steps)] * self.wanted.sample_num
         names = self._drafts + [f"sample-{k}" for k in range(self.wanted.sample_num)]
         place = names.index(name)

@@ -17,6 +17,7 @@ from ldm.sampler import SamplerConfig
 from multiview.elevation import ElevationEstimate
 from multiview.images import views_to_strip
 from pipeline import choice
+from pipeline.drafts import draft_sampler
 from tests.renderer.small_runs import ellipsoid
 
 
@@ -41,6 +42,12 @@ def options(output: Path, **changes: object) -> GenerateOptions:
         overwrite=False, save_views=False, preview=False,
     )  # fmt: skip
     return replace(given, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("of_a_sample", "of_a_draft"), [(50, 8), (8, 8), (3, 3)])
+def test_a_draft_takes_few_steps_and_never_more_than_a_sample(of_a_sample, of_a_draft):
+    sampler = SamplerConfig(steps=of_a_sample, eta=1.0, temperature=0.3)
+    assert draft_sampler(sampler) == SamplerConfig(steps=of_a_draft, eta=0.0, temperature=0.3)
 
 
 def test_an_estimate_takes_the_place_of_auto_and_of_nothing_else(
