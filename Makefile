@@ -68,8 +68,9 @@ demo-model: $(VENV)/.train $(VENV)/.demo $(VENV)/.eval
 	$(BIN)/python -m benchmarks.small_model --ckpt $(DEMO)/syncdreamer-demo.safetensors \
 	  --data $(DEMO)/held-out --train $(DEMO)/train --output $(DEMO)/evaluation --meshes
 
+# Two processes: a file's tests stay together, since they share what is slow to make.
 test: lint
-	$(BIN)/python -m pytest -m "not slow and not gpu and not blender and not ray and not browser"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not blender and not ray and not browser"
 
 test-blender: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/rendering -m "blender or ray"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,15 @@ class Goldens:
         whole = self.whole(file, name)
         if whole is not None:
             assert relative_error(out, whole) < tolerance, f"{file}/{name} (whole)"
+
+
+def pytest_configure() -> None:
+    """Share the cores between the processes of `pytest -n`; the commands that tests start, too."""
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if processes > 1:
+        threads = max(1, (os.cpu_count() or 1) // processes)
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)
