@@ -42,9 +42,9 @@ def lit(mesh: Trimesh) -> Trimesh:
     return with_colours(mesh, np.repeat(brightness[:, None], 3, axis=1))
 
 
-def row(mesh: Trimesh, cameras: Cameras) -> np.ndarray:
+def row(mesh: Trimesh, cameras: Cameras, size: int = SIZE) -> np.ndarray:
     """What cameras see of a mesh, on white, side by side, uint8."""
-    pictures = [picture[..., :3] for picture in render(mesh, cameras, SIZE)]
+    pictures = [picture[..., :3] for picture in render(mesh, cameras, size)]
     return np.round(np.concatenate(pictures, axis=1) * 255).astype(np.uint8)
 
 

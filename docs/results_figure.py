@@ -1,0 +1,55 @@
+"""Draw what image_to_3d.py made of some pictures, one row for each.
+
+    python image_to_3d.py testset -o output/testset --preset fast
+    python -m docs.results_figure docs/demo.png output/testset/car output/testset/cup
+
+A row: the picture as the model saw it; four of the 16 views; the textured mesh, and its shape
+alone, each from the input's side and from behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from docs.reconstruction_figure import lit, load, row
+from multiview.cameras import orbit_cameras
+from multiview.views import read_views
+from pipeline.files import BEST, FRAMED
+
+SIZE = 128
+SHOWN_VIEWS = (0, 3, 6, 12)
+
+
+def figure_row(folder: Path) -> np.ndarray:
+    """Draw one result, (H, 9 H, 3) uint8."""
+
+    def scaled(image: Image.Image) -> np.ndarray:
+        return np.asarray(image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+
+    with Image.open(folder / FRAMED) as image:
+        white = Image.new("RGBA", image.size, "white")
+        pictures = [scaled(Image.alpha_composite(white, image.convert("RGBA")))]
+    views = read_views(folder / BEST)
+    pictures += [scaled(Image.fromarray(np.uint8(views[k] * 255 + 0.5))) for k in SHOWN_VIEWS]
+    mesh = load(folder / "mesh.glb")
+    front_and_back = orbit_cameras(2, elevation_deg=20.0, image_size=SIZE)
+    pictures += [row(each, front_and_back, SIZE) for each in (mesh, lit(mesh))]
+    return np.concatenate(pictures, axis=1)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Draw and write."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("picture", type=Path, help="to write")
+    parser.add_argument("folders", type=Path, nargs="+", help="results of image_to_3d.py")
+    args = parser.parse_args(argv)
+    rows = [figure_row(folder) for folder in args.folders]
+    Image.fromarray(np.concatenate(rows)).save(args.picture, optimize=True)
+
+
+if __name__ == "__main__":
+    main()
