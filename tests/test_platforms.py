@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-import generate
+import image_to_3d
 from ldm.data import FolderSource
 from ldm.data_loader import DataConfig, make_loader
 from ldm.shard_source import ShardSource
@@ -125,14 +125,9 @@ def test_the_lines_for_powershell_are_lines_of_our_commands():
     page = (ROOT / "docs" / "platforms.md").read_text(encoding="utf-8").replace("`\n", " ")
     lines = [line.split() for line in re.findall(r"^\.venv\\Scripts\\python (.+)$", page, re.M)]
     assert ["-m", "pip", "install", "-r", "requirements.txt"] in lines
-    (views,) = [line for line in lines if line[0] == "generate.py"]
-    args = generate.build_parser().parse_args(views[1:])
-    assert args.cfg.is_file()
-    assert args.input[0].is_file()
-    demo = (ROOT / "Makefile").read_text(encoding="utf-8").split("generate.py")[1].split("@echo")[0]
-    assert views[1:] == demo.replace("\\\n", " ").split()  # the same as `make demo`
-    (weights,) = [line for line in lines if line[:2] == ["-m", "benchmarks.seeded_weights"]]
-    assert weights[2:] == ["--cfg", "configs/tiny.yaml", "--out", args.ckpt.as_posix()]
+    (demo,) = [line for line in lines if line[0] == "image_to_3d.py"]
+    assert image_to_3d.build_parser().parse_args(demo[1:]).input[0].is_file()
+    assert f"$(BIN)/python {' '.join(demo)}\n" in (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 def test_every_compiled_requirement_is_in_the_table_of_systems():
