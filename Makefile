@@ -25,9 +25,9 @@ FURNITURE ?=
 .PHONY: demo eval train app demo-model test test-app test-blender test-all lint clean
 
 demo: $(VENV)/.runtime
-	$(BIN)/python image_to_3d.py testset/car.png -o output/demo --preset fast
+	$(BIN)/python image_to_3d.py testset/cactus.png -o output/demo --preset fast
 	@echo
-	@echo "testset/car.png became 16 views and a mesh: open output/demo/report.html. Beside it are"
+	@echo "testset/cactus.png became 16 views and a mesh: open output/demo/report.html. Beside it are"
 	@echo "best.png and best.gif (the views), mesh.glb (the object in 3D) and rendering.mp4 (a film of it)."
 	@echo "The model is a small one for simple objects, at 64 pixels; README.md says how to get the"
 	@echo "published weights, which are for photos, at 256 pixels."

@@ -1,7 +1,8 @@
-"""Draw what image_to_3d.py made of some pictures, one row for each.
+r"""Draw what image_to_3d.py made of some pictures, one row for each.
 
     python image_to_3d.py testset -o output/testset --preset fast
-    python -m docs.results_figure docs/demo.png output/testset/car output/testset/cup
+    python -m docs.results_figure docs/demo.png \
+        output/testset/{cactus,robot,goat,house,coffee-brewer,car}
 
 A row: the picture as the model saw it; four of the 16 views; the textured mesh, and its shape
 alone, each from the input's side and from behind.
