@@ -56,8 +56,11 @@ class Weights:
     nearly all cases, and no other part did: silhouettes do not see a blurred view, nor one of other
     colours, and colours hardly a noisy one. With these weights the true views of 30 further toys
     came before the spoiled ones in 99 % of 420 cases, with and without the input; what was missed
-    were flipped views of nearly symmetric objects, and slight blur of all views. How well the score
-    tells a model's better samples was not measured. The sum is 1.
+    were flipped views of nearly symmetric objects, and slight blur of all views. Of four samples of
+    the small model (32 held-out toys), the one with the best score is the nearest to the true views
+    in 53 % of the cases where samples differ (8 steps, temperature 1: 0.2 dB above their mean; 0.5
+    at best), and no better than any where they hardly do (2 steps, temperature 0.3: 0.1 dB at
+    best). The sum is 1.
 
     Attributes:
         leave_one_out: of `SampleScore.leave_one_out`.

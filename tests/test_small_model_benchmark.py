@@ -73,6 +73,6 @@ def test_a_reconstruction_that_a_signal_ended_ends_the_benchmark_and_is_no_resul
     monkeypatch.setattr("renderer.reconstruction.reconstruct", stopped)
     monkeypatch.chdir(ROOT)
     with pytest.raises(SystemExit) as end:
-        mesh_iou(SimpleNamespace(uid="toy-1"), Namespace(output=tmp_path, seed=0))  # type: ignore[arg-type]
+        mesh_iou(SimpleNamespace(uid="toy-1"), Namespace(output=tmp_path, seed=0), "toy-1")  # type: ignore[arg-type]
     assert end.value.code == 130
     assert not mesh.exists()
