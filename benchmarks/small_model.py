@@ -133,22 +133,16 @@ def make_strip(
     return generate_strip(model, features, elevation_deg, seed, sampler, 16)
 
 
-def split(strip: np.ndarray) -> np.ndarray:
-    """Part a strip into its views, (N, H, H, 3)."""
-    import numpy as np
-
-    return np.stack(np.split(strip, strip.shape[1] // strip.shape[0], axis=1))
-
-
 def elevation_error(
     model: SyncDreamer, item: TrainingItem, sampler: SamplerConfig, seed: int
 ) -> float:
     """Degrees between an input's elevation and what `--elevation auto` takes it for."""
     from multiview.elevation import estimate_elevation
+    from multiview.images import strip_to_views
     from pipeline.drafts import draft_sampler
 
     def draft(assumed_deg: float) -> np.ndarray:
-        return split(make_strip(model, item, draft_sampler(sampler), seed, assumed_deg))
+        return strip_to_views(make_strip(model, item, draft_sampler(sampler), seed, assumed_deg))
 
     found = estimate_elevation(item.input_image.numpy().transpose(1, 2, 0), draft)
     return abs(found.elevation_deg - math.degrees(item.input_elevation))
@@ -180,6 +174,7 @@ def score(
     from PIL import Image
 
     from evaluation.image_metrics import psnr
+    from multiview.images import strip_to_views, views_to_strip
 
     true = item.target_images.numpy().transpose(0, 2, 3, 1) / 255
     seen = item.input_image.numpy().transpose(1, 2, 0) / 255
@@ -193,15 +188,15 @@ def score(
     folder = args.output / "strips"
     folder.mkdir(parents=True, exist_ok=True)
     keep_strip(strip, folder / f"{item.uid}.png", args.output / "meshes" / item.uid / MESH)
-    truth = np.concatenate(list(item.target_images.numpy().transpose(0, 2, 3, 1)), axis=1)
+    truth = views_to_strip(item.target_images.numpy().transpose(0, 2, 3, 1))
     both = np.concatenate([truth, strip, without], axis=0)
     Image.fromarray(both).save(folder / f"{item.uid}-compared.png")
     of_truth = item.uid + TRUE_VIEWS
     keep_strip(truth, folder / f"{of_truth}.png", args.output / "meshes" / of_truth / MESH)
     return {
         "uid": item.uid,
-        "psnr": value(split(strip) / 255),
-        "volume off": value(split(without) / 255),
+        "psnr": value(strip_to_views(strip) / 255),
+        "volume off": value(strip_to_views(without) / 255),
         "input repeated": value(seen),
         "mean image": value(mean),
         "white": value(np.ones(3)),

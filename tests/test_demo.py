@@ -11,12 +11,12 @@ import trimesh
 from PIL import Image
 
 import image_to_3d
-from benchmarks.small_model import split, volume_off
+from benchmarks.small_model import volume_off
 from ldm.checkpoint import empty_model, fit, load_model
 from ldm.config import GenerateConfig
 from ldm.generation import generate_strip
 from ldm.weights_file import read_state
-from multiview.images import prepare_image
+from multiview.images import prepare_image, strip_to_views
 from multiview.runtime import load_config
 from multiview.views import read_views
 from tests.conftest import ROOT
@@ -89,5 +89,5 @@ def test_without_its_volume_the_model_does_not_turn_the_cactus():
         features = model.encode_image(picture.permute(2, 0, 1)[None])
     with volume_off(model):
         strip = generate_strip(model, features, 0.0, 0, config.sampler, 16)
-    front, right, _, left = widths(split(strip)[::4] / 255)
+    front, right, _, left = widths(strip_to_views(strip)[::4] / 255)
     assert min(right, left) > 0.9 * front
