@@ -123,7 +123,7 @@ class Job:
         Raises:
             Exception: what the work raised.
         """
-        seen = -1
+        seen = 0  # that it waits is shown only if nothing comes of it soon
         try:
             while True:
                 with self._changed:

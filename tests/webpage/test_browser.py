@@ -140,13 +140,16 @@ def test_a_visitor_sends_a_picture_and_gets_views_that_sharpen_and_a_mesh_to_tur
         visitor.send_picture()
         visitor.click("#go")
         bars, strips = [], []
-        while "Done." not in visitor.one("#status").text:
+        while True:
             seen = chromium.execute_script(
                 "const bar = document.querySelector('[role=progressbar]'),"
                 " views = document.querySelector('.sd-views');"
                 "return [bar && +bar.getAttribute('aria-valuenow'),"
-                " views && views.style.getPropertyValue('--sd-strip')]"
+                " views && views.style.getPropertyValue('--sd-strip'),"
+                " document.querySelector('#status').innerText]"
             )
+            if "Done." in seen[2]:  # read together with the bar, which goes when this comes
+                break
             bars.append(seen[0] or 0)
             if seen[1] and seen[1] not in strips:
                 strips.append(seen[1])

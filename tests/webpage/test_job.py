@@ -89,6 +89,18 @@ def test_a_watcher_hears_again_while_nothing_happens():
     assert len(list(job.updates())) >= 3
 
 
+@pytest.mark.parametrize(("others", "first"), [(0.1, "begun"), (1.0, "Waiting for the one before")])
+def test_a_job_is_said_to_wait_only_where_it_does(others: float, first: str):
+    """Else the bar of a second job, which goes on from the first one's, jumps back for a moment."""
+    turn = threading.Lock()
+    turn.acquire()
+    threading.Timer(others, turn.release).start()
+    job = Job(lambda tell: tell(Update(0.5, "begun")), turn).start()
+    words = [update.words for update in job.updates()]
+    assert words[0] == first
+    assert words[-1] == "begun"
+
+
 def test_views_stay_until_there_are_others():
     strip = np.zeros((2, 32, 3), dtype=np.uint8)
 
