@@ -20,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # Blender does not loo
 if importlib.util.find_spec("numpy") is None:  # Debian's Blender comes without
     sys.exit("ERROR: Blender's Python has no NumPy; Debian, Ubuntu: apt-get install python3-numpy")
 
-from multiview.runtime import HelpFormatter, check_file_name, run_script
+from common.cli import HelpFormatter, run_script
+from common.files import check_file_name
 from rendering.plan import ViewSettings
 
 log = logging.getLogger(__name__)

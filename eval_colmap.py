@@ -14,8 +14,8 @@ import argparse
 import logging
 from pathlib import Path
 
+from common.cli import run_script
 from evaluation.results import Result, add_log_flag, append, check_log, row_name, table_row
-from multiview.runtime import run_script
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,9 @@ import argparse
 import logging
 from pathlib import Path
 
+from common.cli import add_common_flags, run_script
+from common.devices import pick_device
 from evaluation.results import add_log_flag, append, check_log, row_name, table_row
-from multiview.runtime import add_common_flags, pick_device, run_script
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from multiview.runtime import HelpFormatter, add_common_flags, run_script
+from common.cli import HelpFormatter, add_common_flags, run_script
 
 log = logging.getLogger(__name__)
 

@@ -17,6 +17,9 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+from common.cli import add_common_flags, run_script
+from common.config import load_config
+from common.devices import pick_device
 from ldm.flags import (
     SparseHelpFormatter,
     add_model_flags,
@@ -26,7 +29,6 @@ from ldm.flags import (
     elevation,
     given_sampler,
 )
-from multiview.runtime import add_common_flags, load_config, pick_device, run_script
 
 log = logging.getLogger(__name__)
 

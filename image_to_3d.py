@@ -18,6 +18,7 @@ import argparse
 import logging
 from pathlib import Path
 
+from common.cli import add_common_flags, run_script
 from ldm.flags import (
     LIMITS,
     SparseHelpFormatter,
@@ -27,7 +28,6 @@ from ldm.flags import (
     crop_size,
     elevation,
 )
-from multiview.runtime import add_common_flags, run_script
 
 log = logging.getLogger(__name__)
 

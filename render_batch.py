@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blender_script import add_view_flags, view_settings
-from multiview.runtime import HelpFormatter, file_lock, run_script
+from common.cli import HelpFormatter, run_script
+from common.files import file_lock
 
 if TYPE_CHECKING:
     from rendering.job import Outcome, RenderSetup

@@ -15,7 +15,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from multiview.runtime import HelpFormatter, add_common_flags, load_config, pick_device, run_script
+from common.cli import HelpFormatter, add_common_flags, run_script
+from common.config import load_config
+from common.devices import pick_device
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -19,13 +19,9 @@ import re
 import sys
 from pathlib import Path
 
-from multiview.runtime import (
-    HelpFormatter,
-    add_common_flags,
-    check_file_name,
-    pick_device,
-    run_script,
-)
+from common.cli import HelpFormatter, add_common_flags, run_script
+from common.devices import pick_device
+from common.files import check_file_name
 
 log = logging.getLogger(__name__)
 

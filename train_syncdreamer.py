@@ -19,7 +19,9 @@ import re
 import sys
 from pathlib import Path
 
-from multiview.runtime import HelpFormatter, add_common_flags, load_config, pick_device, run_script
+from common.cli import HelpFormatter, add_common_flags, run_script
+from common.config import load_config
+from common.devices import pick_device
 
 log = logging.getLogger(__name__)
 
@@ -86,8 +88,8 @@ def choose_gpus(device: str, gpus: str) -> tuple[str, tuple[int, ...]]:
 def main(argv: list[str] | None = None) -> None:
     """Train as the command line asks for."""
     args = parse(argv)
+    from common.optional import need
     from ldm.train_config import REQUIREMENTS, TrainConfig, TrainOptions
-    from multiview.packages import need
 
     config = load_config(TrainConfig, args.base, args.set)
     device, gpus = choose_gpus(args.device, args.gpus)

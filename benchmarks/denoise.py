@@ -12,7 +12,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from multiview.runtime import add_common_flags, load_config, peak_memory, pick_device, run_script
+from common.cli import add_common_flags, run_script
+from common.config import load_config
+from common.devices import peak_memory, pick_device
 
 
 def build_parser() -> argparse.ArgumentParser:

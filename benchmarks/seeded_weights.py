@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from multiview.runtime import run_script
+from common.cli import run_script
 
 if TYPE_CHECKING:
     import torch
@@ -84,9 +84,10 @@ def main(argv: list[str] | None = None) -> None:
 
     import torch
 
+    from common.config import load_config
+    from common.files import atomic_write, check_free_space
     from ldm.checkpoint import empty_model
     from ldm.config import GenerateConfig, model_buffers
-    from multiview.runtime import atomic_write, check_free_space, load_config
 
     if args.out.exists():
         raise FileExistsError(f"{args.out}: is there already; remove it or choose another name")

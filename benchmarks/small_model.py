@@ -25,7 +25,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from multiview.runtime import atomic_write, load_config, run_script
+from common.cli import run_script
+from common.config import load_config
+from common.files import atomic_write
 
 if TYPE_CHECKING:
     import numpy as np

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from multiview.runtime import run_script
+from common.cli import run_script
 
 EXAMPLE = Path("eval_examples/locomotive-gt")
 

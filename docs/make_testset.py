@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from common.cli import run_script
+from common.files import atomic_write
 from multiview.cameras import orbit_cameras
-from multiview.runtime import atomic_write, run_script
 from rendering.furniture import list_models, load_furniture
 from rendering.ray_caster import cast_views
 from rendering.small_set import HELD_OUT_SEED, is_held_out

@@ -24,8 +24,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.cli import add_common_flags, run_script
+from common.devices import pick_device
+from common.files import file_lock
 from evaluation.results import Result, row_name, table_row
-from multiview.runtime import add_common_flags, file_lock, pick_device, run_script
 
 if TYPE_CHECKING:
     from evaluation.finder import ObjectFiles

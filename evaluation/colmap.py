@@ -21,10 +21,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from common.files import check_free_space, file_lock
 from evaluation.colmap_engines import Engine, Workspace
 from multiview.cameras import Cameras, orbit_cameras
 from multiview.images import view_names
-from multiview.runtime import check_free_space, file_lock
 
 Form = Literal["sparse", "dense"]
 Mode = Literal["auto", "sparse", "dense"]

@@ -16,12 +16,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from common.files import atomic_write
+from common.optional import EVALUATION, need
 from multiview.cameras import Cameras
 from multiview.depth_levels import depth_name, depth_to_levels, levels_to_depth
 from multiview.images import MAX_INPUT_PIXELS
-from multiview.packages import EVALUATION, need
 from multiview.projection import unproject
-from multiview.runtime import atomic_write
 
 if TYPE_CHECKING:
     from trimesh import Trimesh

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from common.files import atomic_write
 from multiview.images import views_to_strip
-from multiview.runtime import atomic_write
 
 STRIPS = {"true": "ground truth", "predicted": "prediction", "error": "error map"}
 """Names of the pictures, `<name>.jpg` each, and what they show."""

@@ -13,8 +13,10 @@ import argparse
 import logging
 from pathlib import Path
 
+from common.cli import add_common_flags, run_script
+from common.devices import pick_device
+from common.files import atomic_write
 from evaluation.results import angle
-from multiview.runtime import add_common_flags, atomic_write, pick_device, run_script
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from multiview.packages import need
+from common.optional import need
 
 SsimForm = Literal["cropped", "current"]
 SSIM_FORMS: dict[str, str] = {

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from common.files import atomic_write
+from common.optional import EVALUATION, need
 from evaluation.depth import depth_maps, depth_to_points, read_depth_maps
 from evaluation.meshes import read_mesh, to_render_frame, warn_of_frame, warn_of_holes
 from multiview.cameras import REFERENCE_IMAGE_SIZE, orbit_cameras
-from multiview.packages import EVALUATION, need
-from multiview.runtime import atomic_write
 from multiview.views import NUM_VIEWS
 
 if TYPE_CHECKING:

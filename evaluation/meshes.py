@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from multiview.packages import need
+from common.optional import need
 
 if TYPE_CHECKING:
     from trimesh import Trimesh

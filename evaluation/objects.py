@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from common.files import atomic_write
 from evaluation.colmap import MANIFEST, OWN_NAMES, Form, count_points, project_folder
 from evaluation.colmap_engines import open_engine
 from evaluation.depth import depth_names
@@ -27,7 +28,6 @@ from evaluation.perceptual import Lpips
 from evaluation.results import Result, from_json, one_line, to_json
 from evaluation.view_metrics import read_pair, score_views
 from multiview.images import view_names
-from multiview.runtime import atomic_write
 from multiview.views import NUM_VIEWS, read_views
 
 log = logging.getLogger(__name__)

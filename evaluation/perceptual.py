@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from multiview.packages import EVALUATION, need
-from multiview.pickles import read_pickle
+from common.optional import EVALUATION, need
+from common.safe_pickle import read_pickle
 
 log = logging.getLogger(__name__)
 

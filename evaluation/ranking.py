@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.cli import run_script
+from common.files import atomic_write
 from evaluation.results import angle, table_row, to_json
 from multiview.cameras import orbit_cameras, orbit_pose
 from multiview.images import read_image
@@ -33,7 +35,6 @@ from multiview.picture_agreement import (
     soft_iou,
 )
 from multiview.quick_hull import QuickHull, QuickViews, carve, look, quick_views
-from multiview.runtime import atomic_write, run_script
 from multiview.views import NUM_VIEWS, read_views
 from multiview.visual_hull import close_underside
 

@@ -6,11 +6,11 @@ import csv
 import io
 from pathlib import Path
 
+from common.files import atomic_write
 from evaluation.objects import mean_result
 from evaluation.page import Entry, make_page
 from evaluation.results import COLUMNS, Result
 from evaluation.tables import make_notes, make_tables, to_latex, to_markdown
-from multiview.runtime import atomic_write
 
 
 def write_report(out: Path, name: str, entries: list[Entry], missing: list[str]) -> None:

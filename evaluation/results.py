@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from multiview.runtime import atomic_write, file_lock
+from common.files import atomic_write, file_lock
 
 NOT_MEASURED = "n/a"
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from common.config import check_positive
 from ldm.layers import Upsample
-from multiview.runtime import check_positive
 
 
 @dataclass(frozen=True)

@@ -25,12 +25,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from common.config import check_positive
+from common.files import atomic_write
+from common.signals import stop_on_signals
 from ldm.autoencoder import Autoencoder, AutoencoderConfig, DiagonalGaussian
 from ldm.data_loader import DataConfig, TrainingLoader, make_loader, open_source
 from ldm.items import TrainingBatch, to_model_range
 from ldm.step_report import open_report
-from multiview.runtime import atomic_write, check_positive
-from multiview.stopping import stop_on_signals
 
 log = logging.getLogger(__name__)
 

@@ -25,10 +25,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from common.cli import run_script
+from common.config import load_config
+from common.files import atomic_write, check_free_space
 from ldm.config import GenerateConfig, SyncDreamerConfig, model_buffers
 from ldm.model import SyncDreamer
 from ldm.weights_file import container_of, describe_names, read_state
-from multiview.runtime import atomic_write, check_free_space, load_config, run_script
 
 log = logging.getLogger(__name__)
 

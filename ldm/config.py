@@ -12,6 +12,7 @@ import torch
 from einops import repeat
 from torch import Tensor
 
+from common.config import check_positive
 from ldm.autoencoder import AutoencoderConfig
 from ldm.clip import CLIPConfig
 from ldm.sampler import SamplerConfig
@@ -19,7 +20,6 @@ from ldm.schedule import ScheduleConfig, schedule_buffers
 from ldm.spatial_volume import VolumeConfig
 from ldm.unet import UNetConfig
 from multiview.cameras import orbit_cameras
-from multiview.runtime import check_positive
 
 VIEW_DIM = 4
 """Numbers that describe a viewpoint: see `viewpoint_embedding`."""

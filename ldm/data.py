@@ -18,10 +18,10 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from common.files import check_file_name
+from common.safe_pickle import read_pickle
 from ldm.items import MAX_FILE_BYTES, File, ObjectFiles, check_elevations
 from multiview.images import prepare_image, view_names
-from multiview.pickles import read_pickle
-from multiview.runtime import check_file_name
 
 VALIDATION_CROP_SIZE = 200
 META_PARTS = ("K", "azimuths", "elevations", "distances", "poses")

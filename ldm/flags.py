@@ -7,8 +7,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from common.cli import HelpFormatter
 from multiview.cameras import REFERENCE_IMAGE_SIZE
-from multiview.runtime import HelpFormatter
 
 log = logging.getLogger(__name__)
 

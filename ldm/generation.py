@@ -16,6 +16,7 @@ import torch
 from einops import rearrange
 from tqdm import tqdm
 
+from common.devices import peak_memory
 from ldm.checkpoint import DTYPES, fingerprint, load_model
 from ldm.config import SyncDreamerConfig
 from ldm.model import ImageFeatures, SyncDreamer
@@ -39,7 +40,6 @@ from multiview.images import (
     to_uint8,
     views_to_strip,
 )
-from multiview.runtime import peak_memory
 
 log = logging.getLogger(__name__)
 

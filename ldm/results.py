@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from common.files import atomic_write, check_free_space
 from multiview.images import save_animation, strip_to_views, view_names
-from multiview.runtime import atomic_write, check_free_space
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from multiview.runtime import check_positive
+from common.config import check_positive
 
 Spacing = Literal["leading", "trailing"]
 

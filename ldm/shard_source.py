@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from common.optional import need
 from ldm.items import MAX_FILE_BYTES, File, ObjectFiles, check_elevations
 from multiview.images import view_names
-from multiview.packages import need
 
 FORMAT = "multiview shards 1"
 INDEX = "index.json"

@@ -22,6 +22,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from common.cli import run_script
+from common.files import atomic_write, file_lock
 from ldm.data import FolderSource, read_file
 from ldm.items import File, check_png
 from ldm.shard_source import (
@@ -38,7 +40,6 @@ from ldm.shard_source import (
     shard_of,
     split_object,
 )
-from multiview.runtime import atomic_write, file_lock, run_script
 
 log = logging.getLogger(__name__)
 

@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
+from common.config import check_positive
 from ldm.volume_nets import FrustumVolumeUNet, SpatialVolumeUNet, ViewEncoder
 from multiview.projection import project, unproject
-from multiview.runtime import check_positive
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 import torch
 from torch import Tensor
 
-from multiview.runtime import atomic_write
+from common.files import atomic_write
 
 NOISE_LEVELS = 10
 """Bins of the time steps, equally wide."""

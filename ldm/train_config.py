@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from common.config import check_positive
 from ldm.config import SyncDreamerConfig
 from ldm.data_loader import DataConfig
 from ldm.optimizer import OptimizerConfig
 from ldm.sampler import SamplerConfig
 from ldm.training_step import StepConfig
-from multiview.runtime import check_positive
 
 REQUIREMENTS = "requirements-train.txt"
 """What training needs on top."""

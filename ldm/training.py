@@ -22,6 +22,8 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from lightning.pytorch.utilities import rank_zero_only
 
+from common.files import atomic_write, file_lock
+from common.optional import need
 from ldm.data import ValidationImage, read_validation_set
 from ldm.data_loader import open_source
 from ldm.finetune import FIRST_LAYER, fresh_model, take_weights
@@ -30,8 +32,6 @@ from ldm.train_config import REQUIREMENTS, TrainConfig, TrainOptions
 from ldm.training_conduct import LAST, Conduct
 from ldm.training_module import EXTRA, SyncDreamerTraining
 from ldm.weights_file import write_tensors
-from multiview.packages import need
-from multiview.runtime import atomic_write, file_lock
 
 log = logging.getLogger(__name__)
 

@@ -21,6 +21,9 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from common.files import atomic_write
+from common.optional import need
+from common.signals import StopRequest, stop_on_signals
 from ldm.data import ValidationImage
 from ldm.model import SyncDreamer
 from ldm.optimizer import rate
@@ -28,9 +31,6 @@ from ldm.step_report import ReportFiles, mean_losses, memory_gib
 from ldm.train_config import REQUIREMENTS, TrainConfig, TrainOptions, ValidationConfig
 from ldm.training_module import SyncDreamerTraining
 from multiview.images import to_uint8
-from multiview.packages import need
-from multiview.runtime import atomic_write
-from multiview.stopping import StopRequest, stop_on_signals
 
 log = logging.getLogger(__name__)
 

@@ -19,11 +19,11 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor
 
+from common.config import check_positive
 from ldm.autoencoder import DiagonalGaussian
 from ldm.items import TrainingBatch, to_model_range
 from ldm.model import Conditions, ImageFeatures, SyncDreamer
 from ldm.spatial_volume import ViewGeometry
-from multiview.runtime import check_positive
 
 IMAGES_AT_ONCE = 32
 """That the autoencoder encodes; bounds the memory."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from common.config import check_positive
 from ldm.attention import SpatialTransformer
 from ldm.layers import Upsample, zeroed
 from ldm.schedule import timestep_embedding
-from multiview.runtime import check_positive
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from multiview.runtime import atomic_write
+from common.files import atomic_write
 
 Container = Literal["safetensors", "zip", "pickle"]
 MAX_STRUCTURE_BYTES = 100_000_000

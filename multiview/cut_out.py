@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from common.files import atomic_write
 from multiview.images import over_white
-from multiview.runtime import atomic_write
 from multiview.segmentation import Segmenter, tidy_alpha
 
 WHOLE_PICTURE = 0.995

@@ -29,7 +29,9 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from multiview.runtime import atomic_write, pick_device, run_script
+from common.cli import run_script
+from common.devices import pick_device
+from common.files import atomic_write
 
 log = logging.getLogger(__name__)
 

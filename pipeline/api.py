@@ -24,6 +24,9 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from common.config import load_config
+from common.devices import pick_device
+from common.files import atomic_write
 from ldm.checkpoint import DTYPES
 from ldm.config import GenerateConfig
 from ldm.flags import LIMITS, choose_model
@@ -42,7 +45,6 @@ from multiview.images import (
     upright,
     views_to_strip,
 )
-from multiview.runtime import atomic_write, load_config, pick_device
 from multiview.segmentation import Backend, open_segmenter
 from pipeline.drafts import draft_sampler, find_elevation
 from pipeline.drawer import ModelDrawer

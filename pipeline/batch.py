@@ -7,8 +7,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.files import atomic_write
 from ldm.results import collect_inputs
-from multiview.runtime import atomic_write
 from pipeline.drawer import ModelError
 from pipeline.files import FAILURES
 from pipeline.image_to_3d import Settings, Tools, image_to_3d

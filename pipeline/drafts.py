@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from common.files import atomic_write
 from ldm.sampler import SamplerConfig
 from multiview.elevation import (
     Draft,
@@ -18,7 +19,6 @@ from multiview.elevation import (
     estimate_elevation,
     plot_scores,
 )
-from multiview.runtime import atomic_write
 from pipeline.files import CURVE, DRAFTS, ELEVATION
 
 log = logging.getLogger(__name__)

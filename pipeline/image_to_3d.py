@@ -2,7 +2,7 @@
 
     segment -> frame -> drafts, elevation -> samples -> rank -> reconstruct -> export -> report
 
-Each step is a file or some, and a record (`pipeline.records`).
+Each step is a file or some, and a record (`common.records`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from common.files import atomic_write
+from common.records import Facts, Step, Workplace
 from evaluation.ranking import SCORES, Weights, order, score_sample, write_scores
 from ldm.sampler import SamplerConfig
 from multiview.cut_out import WHOLE_PICTURE, covered, cut_out, has_mask, save_cut_out
@@ -30,7 +32,6 @@ from multiview.images import (
     save_animation,
     strip_to_views,
 )
-from multiview.runtime import atomic_write
 from multiview.segmentation import open_segmenter
 from multiview.views import NUM_VIEWS, read_views
 from pipeline.drafts import draft_path, draft_sampler, find_elevation, write_estimate
@@ -49,7 +50,6 @@ from pipeline.files import (
     TURNING,
 )  # fmt: skip
 from pipeline.page import write_page
-from pipeline.records import Facts, Step, Workplace
 from pipeline.settings import Settings, Tools
 from renderer.folder import CHECKPOINT
 from renderer.reconstruction import Options, reconstruct

@@ -10,9 +10,9 @@ from typing import Any
 
 from PIL import Image
 
+from common.files import atomic_write
 from evaluation.ranking import SCORES
 from multiview.images import read_image
-from multiview.runtime import atomic_write
 from pipeline.doubts import doubts
 from pipeline.figures import as_text, embed, embed_image, figure
 from pipeline.files import CURVE, EXPORTED, FRAMED, METRICS, OBJECT, RECONSTRUCTION
@@ -90,7 +90,7 @@ def write_page(
         path: of the page.
         image: the picture.
         folder: of its results.
-        records: of the steps, by their names and in their order, see `pipeline.records`.
+        records: of the steps, by their names and in their order, see `common.records`.
         samples: strips of views.
     """
     name = html.escape(as_text(image.name))

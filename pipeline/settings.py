@@ -9,12 +9,13 @@ from typing import Literal
 
 import torch
 
+from common.config import load_config
+from common.devices import pick_device
 from ldm.config import GenerateConfig
 from ldm.flags import given_sampler
 from ldm.sampler import SamplerConfig
 from multiview.elevation import ElevationConfig
 from multiview.images import CropSize
-from multiview.runtime import load_config, pick_device
 from multiview.segmentation import Backend, Segmenter
 from pipeline.drawer import Drawer, ModelDrawer
 from renderer.config import Preset, RendererConfig, load_renderer_config

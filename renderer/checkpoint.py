@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from multiview.runtime import atomic_write
+from common.files import atomic_write
 
 FORMAT = 1
 """Raised when what a checkpoint holds changes."""

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from multiview.runtime import check_positive, load_config
+from common.config import check_positive, load_config
 from multiview.segmentation import Backend
 from renderer.grid_neus import GridNeuSConfig
 from renderer.mlp_neus import MLPNeuSConfig

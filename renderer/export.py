@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from common.files import atomic_write
 from multiview.cameras import Cameras, orbit_cameras
-from multiview.runtime import atomic_write
 from renderer.mesh import extract, remove_floaters, with_colours, write_ply
 from renderer.method import Method, Picture, Views, all_rays
 from renderer.rays import pixel_grid, pixel_rays

@@ -21,7 +21,7 @@ _OWN_FILES = {
 }
 """All that the command writes: names in the folder and in its subfolders."""
 _TEMPORARY = re.compile(r"\.(?P<stem>.+)\.\d+\.tmp(?P<suffix>\.[^.]+)")
-"""Names of `multiview.runtime.atomic_write` for files that are not whole yet."""
+"""Names of `common.files.atomic_write` for files that are not whole yet."""
 
 
 def own_files(folder: Path) -> Iterator[Path]:

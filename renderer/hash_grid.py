@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from multiview.runtime import check_positive
+from common.config import check_positive
 
 SPHERICAL_HARMONICS = 16
 """Real spherical harmonics of the degrees 0 to 3, the first four."""

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from common.files import atomic_write
 from multiview.cameras import orbit_cameras
 from multiview.mask_agreement import repair_masks
-from multiview.runtime import atomic_write
 from multiview.segmentation import BACKENDS, open_segmenter, tidy_alpha
 from multiview.views import read_views_and_alpha
 from renderer.config import RendererConfig

@@ -17,8 +17,8 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
-from multiview.packages import need
-from multiview.runtime import atomic_write
+from common.files import atomic_write
+from common.optional import need
 
 if TYPE_CHECKING:
     from trimesh import Trimesh

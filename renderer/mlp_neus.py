@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from multiview.runtime import check_positive
+from common.config import check_positive
 from renderer.fields import (
     NeuSField,
     NeuSFieldConfig,

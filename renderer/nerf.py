@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.config import check_positive
 from multiview.projection import project
-from multiview.runtime import check_positive
 from multiview.visual_hull import close_underside, silhouette_distance, visual_hull
 from renderer.hash_grid import SPHERICAL_HARMONICS, HashGrid, HashGridConfig, spherical_harmonics
 from renderer.method import Grid, ParameterGroup, Picture, StepResult, Views, all_rays

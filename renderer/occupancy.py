@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from multiview.runtime import check_positive
+from common.config import check_positive
 from renderer.rays import OBJECT_HALF_SIZE, depths_in_cube, inside_object_cube
 
 DensityFunction = Callable[[Tensor], Tensor]

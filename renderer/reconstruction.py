@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from multiview.runtime import atomic_write, file_lock
-from multiview.stopping import stop_on_signals
+from common.files import atomic_write, file_lock
+from common.signals import stop_on_signals
 from renderer.checkpoint import ANEW, Identity, read_checkpoint, write_checkpoint
 from renderer.config import Preset, RendererConfig
 from renderer.export import (

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from common.files import atomic_write
+from common.optional import need
 from multiview.cameras import Cameras
-from multiview.packages import need
-from multiview.runtime import atomic_write
 from renderer.mesh import Fragments, rasterise, sample, simplify, visible
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from multiview.stopping import StopRequest
+from common.signals import StopRequest
 from renderer.method import Method, StepResult
 
 log = logging.getLogger(__name__)

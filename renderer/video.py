@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
+from common.files import atomic_write
+from common.optional import need
 from multiview.cameras import Cameras, orbit_cameras
-from multiview.packages import need
-from multiview.runtime import atomic_write
 from renderer.mesh import Fragments, sample, visible
 
 if TYPE_CHECKING:

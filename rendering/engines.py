@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from multiview.packages import need
+from common.optional import need
 from rendering.job import Outcome, RenderSetup, render_model
 from rendering.models import Model
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
+from common.files import atomic_write
 from multiview.cameras import Cameras
 from multiview.depth_levels import depth_name, depth_to_levels
-from multiview.runtime import atomic_write
 from rendering.plan import META, POSE_TOLERANCE, meta_matches, write_meta
 from rendering.png import GREY, RGBA, add_text, encode_grey16, read_text
 

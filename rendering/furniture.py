@@ -25,9 +25,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from common.cli import run_script
+from common.files import atomic_write
+from common.optional import need
 from multiview.images import FORMATS, MAX_INPUT_PIXELS
-from multiview.packages import need
-from multiview.runtime import atomic_write, run_script
 from rendering.surfaces import linear
 
 if TYPE_CHECKING:

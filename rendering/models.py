@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from multiview.runtime import check_file_name
+from common.files import check_file_name
 
 MODEL_TYPES = (".glb", ".gltf", ".fbx", ".obj", ".ply", ".stl")
 

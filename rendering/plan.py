@@ -13,9 +13,9 @@ from typing import Literal
 
 import numpy as np
 
+from common.files import atomic_write
+from common.safe_pickle import read_pickle
 from multiview.cameras import Cameras, orbit_cameras
-from multiview.pickles import read_pickle
-from multiview.runtime import atomic_write
 
 DISTANCE = 1.5
 """From a camera to the origin, in world units."""

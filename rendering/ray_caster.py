@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from common.optional import need
 from multiview.cameras import Cameras
-from multiview.packages import need
 from rendering.surfaces import Surfaces, between, flatten
 from rendering.view_transform import filmic
 

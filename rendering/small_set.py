@@ -29,8 +29,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from multiview.packages import need
-from multiview.runtime import atomic_write, file_lock, run_script
+from common.cli import run_script
+from common.files import atomic_write, file_lock
+from common.optional import need
 from rendering.cast_object import cast_object
 from rendering.furniture import FurnitureModel, list_models, load_furniture, why_unsuitable
 from rendering.plan import ViewSettings

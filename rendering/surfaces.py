@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL.Image import Resampling
 
-from multiview.packages import need
+from common.optional import need
 
 if TYPE_CHECKING:
     from PIL.Image import Image

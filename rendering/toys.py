@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from multiview.packages import need
-from multiview.runtime import atomic_write, run_script
+from common.cli import run_script
+from common.files import atomic_write
+from common.optional import need
 from rendering.toymaking.booleans import from_manifold, manifold
 from rendering.toymaking.catalogue import FAMILIES
 from rendering.toymaking.solids import DEMO, Solid

@@ -8,8 +8,8 @@ import pickle
 from collections.abc import Iterable
 from pathlib import Path
 
-from multiview.pickles import read_pickle
-from multiview.runtime import atomic_write
+from common.files import atomic_write
+from common.safe_pickle import read_pickle
 from rendering.job import LOGS, Outcome
 
 UID_SET = "uid_set.pkl"

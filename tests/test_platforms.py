@@ -79,8 +79,8 @@ def test_files_are_utf_8_where_the_system_writes_something_else(tmp_path: Path):
 ONLY_UNIX = {"fcntl", "grp", "pty", "pwd", "resource", "termios"}
 ONLY_UNIX_IN_OS = {"fork", "getuid", "killpg", "setpgid", "setsid", "sched_getaffinity", "mkfifo"}
 GUARDED = {
-    ("multiview/runtime.py", "fcntl"): "except ImportError",
-    ("multiview/runtime.py", "resource"): "except ImportError",
+    ("common/files.py", "fcntl"): "except ImportError",
+    ("common/devices.py", "resource"): "except ImportError",
     ("ldm/data_loader.py", "setpgid"): 'if hasattr(os, "setpgid")',
     ("rendering/blender_program.py", "killpg"): 'if os.name == "nt"',
     ("rendering/blender_program.py", "SIGKILL"): 'if os.name == "nt"',

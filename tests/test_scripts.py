@@ -257,7 +257,7 @@ def test_bad_input_gets_one_clear_line_exit_1_and_no_output(tmp_path: Path, tiny
         "--device": "cpu",
     }
     code = (
-        "import json, sys, generate; from multiview.runtime import run_script\n"
+        "import json, sys, generate; from common.cli import run_script\n"
         "for case in json.load(sys.stdin):\n"
         "    sys.argv = ['generate.py', *case]\n"
         "    try: run_script(generate.main)\n"
@@ -309,7 +309,7 @@ def test_a_full_disk_leaves_no_half_file(tmp_path: Path, tiny_checkpoint: Path):
     """A limit on the size of files stands for the full disk: the write itself fails."""
     pytest.importorskip("resource")
     code = (
-        "import resource, signal, sys, generate; from multiview.runtime import run_script\n"
+        "import resource, signal, sys, generate; from common.cli import run_script\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
         "run_script(generate.main)\n"

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from benchmarks.small_model import keep_strip, main, mesh_iou
+from common.config import load_config
 from ldm.config import GenerateConfig
-from multiview.runtime import load_config
 from renderer.reconstruction import Outcome
 from tests.conftest import ROOT, seeded_model
 from tests.ldm.training_tree import make_tree

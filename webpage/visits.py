@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from multiview.runtime import file_lock
+from common.files import file_lock
 from webpage.job import Job
 from webpage.pictures import MaskEditor
 

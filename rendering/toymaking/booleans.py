@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from multiview.packages import need
+from common.optional import need
 from rendering.toymaking.solids import DEMO, Solid
 
 if TYPE_CHECKING:

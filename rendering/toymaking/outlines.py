@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from multiview.packages import need
+from common.optional import need
 from rendering.toymaking.solids import DEMO, Solid
 
 Outline = list[np.ndarray]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from multiview.packages import need
+from common.optional import need
 from rendering.toymaking.paint import Paint, coordinates, texture
 from rendering.toymaking.palettes import RGB, Palette, make_palette
 from rendering.toymaking.solids import Point, Solid, rotation

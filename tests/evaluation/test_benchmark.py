@@ -19,6 +19,7 @@ from PIL import Image
 for package in ("trimesh", "embreex", "mesh2sdf", "scipy", "pycolmap", "lpips"):
     pytest.importorskip(package, reason="needs requirements-eval.txt")
 
+from common.files import file_lock
 from evaluation import benchmark
 from evaluation.finder import Finder, ObjectFiles
 from evaluation.gallery import error_map
@@ -27,7 +28,6 @@ from evaluation.page import Entry, best_and_worst_first
 from evaluation.report import write_report
 from evaluation.results import Result
 from evaluation.tables import make_tables
-from multiview.runtime import file_lock
 from tests.conftest import ROOT, SHARED, needs_shared
 from tests.evaluation.conftest import ring_of_views, save_views
 

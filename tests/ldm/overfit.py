@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 from torch import nn
 
+from common.config import load_config
 from ldm.autoencoder import Autoencoder
 from ldm.finetune import fresh_model
 from ldm.train_config import TrainConfig
-from multiview.runtime import load_config
 
 SIZE = 16
 SETTINGS = """

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import train_autoencoder
+from common.config import load_config
 from ldm.autoencoder import Autoencoder, AutoencoderConfig, DiagonalGaussian
 from ldm.autoencoder_training import (
     AutoencoderStepConfig,
@@ -26,7 +27,6 @@ from ldm.config import GenerateConfig
 from ldm.finetune import fresh_model, take_weights
 from ldm.items import TrainingBatch
 from ldm.train_config import TrainConfig
-from multiview.runtime import load_config
 from tests.conftest import ROOT
 from tests.ldm.training_tree import make_tree
 

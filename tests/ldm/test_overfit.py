@@ -14,11 +14,11 @@ pytest.importorskip("lightning.pytorch", reason="pip install -r requirements-tra
 pytest.importorskip("tensorboard", reason="pip install -r requirements-train.txt")
 
 import train_syncdreamer
+from common.config import load_config
 from ldm.checkpoint import load_model
 from ldm.items import to_model_range
 from ldm.sampler import SamplerConfig
 from ldm.train_config import TrainConfig
-from multiview.runtime import load_config
 from tests.ldm.overfit import GAIN, SIZE, make_set, make_start, views_of
 
 

@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 
+from common.config import load_config
 from ldm.autoencoder import DiagonalGaussian
 from ldm.config import GenerateConfig, SyncDreamerConfig
 from ldm.finetune import fresh_model
@@ -23,7 +24,6 @@ from ldm.training_step import (
     velocity,
     view_losses,
 )
-from multiview.runtime import load_config
 from tests.conftest import ROOT, seeded_model
 
 

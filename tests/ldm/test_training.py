@@ -24,6 +24,7 @@ pytest.importorskip("tensorboard", reason="pip install -r requirements-train.txt
 import lightning.pytorch as L
 
 import train_syncdreamer
+from common.config import load_config
 from ldm.autoencoder import Autoencoder
 from ldm.checkpoint import empty_model, load_model
 from ldm.config import SyncDreamerConfig
@@ -33,7 +34,6 @@ from ldm.optimizer import OptimizerConfig, warmup
 from ldm.train_config import TrainConfig, TrainOptions
 from ldm.training import check_same_training, start_network, train
 from ldm.training_module import SyncDreamerTraining
-from multiview.runtime import load_config
 from tests.conftest import ROOT, SHARED, needs_shared
 from tests.ldm import training_runs
 from tests.ldm.training_runs import SmallRun, make_data

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 import image_to_3d as script
+from common.records import Step, Workplace, checksum
 from ldm.sampler import SamplerConfig
 from multiview.elevation import ElevationConfig
 from multiview.segmentation import segment_white
@@ -25,7 +26,6 @@ from pipeline.batch import images_to_3d
 from pipeline.drawer import ModelError
 from pipeline.files import EXPORTED
 from pipeline.image_to_3d import StepError, image_to_3d
-from pipeline.records import Step, Workplace, checksum
 from renderer import training
 from renderer.reconstruction import Outcome
 from tests.pipeline.conftest import ToyDrawer, changed
@@ -152,7 +152,7 @@ class Interruptions:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count, self.at, self.before = 0, -1, False
-        for name in ("pipeline.image_to_3d", "pipeline.records", "pipeline.page",
+        for name in ("pipeline.image_to_3d", "common.records", "pipeline.page",
                      "evaluation.ranking", "multiview.cut_out"):  # fmt: skip
             self.wrap(monkeypatch, name)
 
@@ -403,7 +403,7 @@ def test_a_folder_that_takes_no_files_is_named(photo, settings, tools, tmp_path,
     def full(**_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("pipeline.records.tempfile.TemporaryFile", full)
+    monkeypatch.setattr("common.records.tempfile.TemporaryFile", full)
     with pytest.raises(OSError, match=r"out: cannot be written to \(No space left on device\)"):
         image_to_3d(photo, tmp_path / "out", settings, tools)
 

@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 
-from multiview.runtime import load_config
+from common.config import load_config
 from renderer.config import PRESETS, Kind, Preset, RendererConfig, load_renderer_config
 from renderer.mlp_neus import MLPNeuSConfig
 from tests.conftest import ROOT

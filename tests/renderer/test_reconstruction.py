@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 import train_renderer
-from multiview.runtime import atomic_write, file_lock
+from common.files import atomic_write, file_lock
 from renderer import reconstruction
 from renderer.config import RendererConfig
 from renderer.folder import check_folder, clear, clear_temporary, own_files

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from multiview.stopping import StopRequest, stop_on_signals
+from common.signals import StopRequest, stop_on_signals
 from renderer.checkpoint import Identity, read_checkpoint, write_checkpoint
 from renderer.method import Grid, ParameterGroup, Picture, StepResult
 from renderer.training import Training, train

@@ -18,9 +18,9 @@ import trimesh
 from PIL import Image
 from trimesh.visual.material import PBRMaterial
 
+from common.safe_pickle import read_pickle
 from multiview.cameras import orbit_pose
 from multiview.depth_levels import FAR, NEAR, levels_to_depth
-from multiview.pickles import read_pickle
 from rendering.blender_program import blender_command
 from rendering.plan import ViewSettings, plan_cameras
 from rendering.tree import read_uid_set

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from common.safe_pickle import read_pickle
 from multiview.cameras import orbit_cameras, orbit_pose
-from multiview.pickles import read_pickle
 from rendering.plan import DISTANCE, ViewSettings, meta_matches, plan_cameras, write_meta
 from tests.conftest import SHARED, needs_shared
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from multiview.runtime import file_lock
+from common.files import file_lock
 from webpage import visits as module
 from webpage.job import Job, Update
 from webpage.visits import PREFIX, Visits, remove_leftovers, server_folder

@@ -9,17 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from multiview.runtime import (
-    atomic_write,
-    check_file_name,
-    check_free_space,
-    check_positive,
-    file_lock,
-    load_config,
-    peak_memory,
-    pick_device,
-    run_script,
-)
+from common.cli import run_script
+from common.config import check_positive, load_config
+from common.devices import peak_memory, pick_device
+from common.files import atomic_write, check_file_name, check_free_space, file_lock
 
 
 @dataclass(frozen=True)

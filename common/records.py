@@ -20,13 +20,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from multiview.runtime import atomic_write, file_lock
+from common.files import atomic_write, file_lock
 
 log = logging.getLogger(__name__)
 
 RECORDS = "steps"
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp(\..+)?")
-"""Names of `multiview.runtime.atomic_write` for files that are not whole yet."""
+"""Names of `common.files.atomic_write` for files that are not whole yet."""
 
 Facts = dict[str, Any]
 """What a step found beside its files, as plain JSON values."""

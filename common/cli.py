@@ -1,0 +1,50 @@
+"""What all commands share: help format, common flags, logging, exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Show the defaults, and the description as it is written."""
+
+
+def add_common_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that every command has."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:<n> or mps")
+    parser.add_argument("--debug", action="store_true", help="show a traceback on failure")
+
+
+def run_script(main: Callable[[list[str] | None], None]) -> None:
+    """Run a command's `main`: exit 0 when done, 1 with one clear line when it fails.
+
+    Wrong usage exits 2 (argparse). A traceback is shown only with --debug.
+    """
+    if sys.stderr is None:  # closed by whoever started this
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - stays open until the end
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("trimesh").setLevel(logging.WARNING)  # it tells of every mesh that it cuts
+    # Read by torch when it is first imported: operators that Apple's GPU lacks run on its CPU.
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
+    with suppress(ValueError):  # outside the main thread; SIGTERM cleans up as Ctrl-C does
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        main(None)
+    except KeyboardInterrupt:
+        log.error("interrupted")
+        sys.exit(130)
+    except Exception as error:
+        if "--debug" in sys.argv:
+            raise
+        message = " ".join(str(error).split()) or type(error).__name__
+        log.error("%s", message)
+        sys.exit(1)
