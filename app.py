@@ -15,7 +15,7 @@ import logging
 from pathlib import Path
 
 from common.cli import add_common_flags, run_script
-from ldm.flags import (
+from pipeline.cli_args import (
     LIMITS,
     SparseHelpFormatter,
     add_model_flags,
@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     if importlib.util.find_spec("gradio") is None:
         raise ImportError("the web page needs gradio: pip install -r requirements-app.txt")
-    from ldm.results import collect_inputs
+    from pipeline.sample_store import collect_inputs
     from pipeline.settings import read_settings
     from webpage.making import ELEVATIONS
     from webpage.server import Limits, listen, serve

@@ -20,7 +20,7 @@ from pathlib import Path
 from common.cli import add_common_flags, run_script
 from common.config import load_config
 from common.devices import pick_device
-from ldm.flags import (
+from pipeline.cli_args import (
     SparseHelpFormatter,
     add_model_flags,
     check_limits,
@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
     """Generate the views that the command line asks for."""
     args = parse(argv)
     from ldm.config import GenerateConfig
-    from ldm.generation import GenerateOptions
+    from ldm.generate_views import GenerateOptions
     from pipeline.choice import generate
 
     config = load_config(GenerateConfig, args.cfg, args.set)

@@ -19,7 +19,7 @@ import logging
 from pathlib import Path
 
 from common.cli import add_common_flags, run_script
-from ldm.flags import (
+from pipeline.cli_args import (
     LIMITS,
     SparseHelpFormatter,
     add_model_flags,

@@ -48,7 +48,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Train as the command line asks for."""
     args = parse(argv)
-    from ldm.autoencoder_training import AutoencoderTrainConfig, train_autoencoder
+    from demo.autoencoder_training import AutoencoderTrainConfig, train_autoencoder
 
     config = load_config(AutoencoderTrainConfig, args.base, args.set)
     device = pick_device(args.device)

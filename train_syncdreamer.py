@@ -89,12 +89,12 @@ def main(argv: list[str] | None = None) -> None:
     """Train as the command line asks for."""
     args = parse(argv)
     from common.optional import need
-    from ldm.train_config import REQUIREMENTS, TrainConfig, TrainOptions
+    from ldm.training.config import REQUIREMENTS, TrainConfig, TrainOptions
 
     config = load_config(TrainConfig, args.base, args.set)
     device, gpus = choose_gpus(args.device, args.gpus)
     need("lightning.pytorch", "Training", REQUIREMENTS)
-    from ldm.training import train
+    from ldm.training.trainer import train
 
     options = TrainOptions(
         args.base.stem, args.logdir, args.ckptdir, args.seed, args.finetune_from, args.resume,

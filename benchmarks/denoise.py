@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     import torch
 
     from benchmarks import plain
-    from ldm.checkpoint import DTYPES, load_model
+    from ldm.checkpoint.load import DTYPES, load_model
     from ldm.config import GenerateConfig
 
     torch.set_grad_enabled(False)

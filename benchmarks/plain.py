@@ -14,9 +14,9 @@ import torch
 from einops import einsum, rearrange
 from torch import Tensor
 
-from ldm.attention import ImageTokenAttention, SelfAttention, TransformerBlock
 from ldm.depth_attention import DepthAttention
 from ldm.model import Conditions, SyncDreamer
+from ldm.networks.attention import ImageTokenAttention, SelfAttention, TransformerBlock
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:

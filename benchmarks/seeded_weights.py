@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> None:
 
     from common.config import load_config
     from common.files import atomic_write, check_free_space
-    from ldm.checkpoint import empty_model
+    from ldm.checkpoint.load import empty_model
     from ldm.config import GenerateConfig, model_buffers
 
     if args.out.exists():

@@ -32,7 +32,7 @@ from common.files import atomic_write
 if TYPE_CHECKING:
     import numpy as np
 
-    from ldm.items import Source, TrainingItem
+    from ldm.data.samples import Source, TrainingItem
     from ldm.model import SyncDreamer
     from ldm.sampler import SamplerConfig
 
@@ -73,14 +73,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 def input_view(uid: str, num_views: int) -> int:
     """Which of an object's views is the input."""
-    from ldm.items import start_view
+    from ldm.data.samples import start_view
 
     return start_view(0, 0, uid, num_views)
 
 
 def items(source: Source, num_views: int, size: int) -> Iterator[TrainingItem]:
     """Read the objects, each as seen from its input view."""
-    from ldm.items import make_item
+    from ldm.data.samples import make_item
 
     for index, name in enumerate(source.uids):
         view = input_view(name.decode(), num_views)
@@ -93,7 +93,7 @@ def mean_image(folder: Path, num_views: int, size: int) -> np.ndarray:
 
     import numpy as np
 
-    from ldm.data_loader import open_source
+    from ldm.data.loader import open_source
 
     source = open_source(str(folder))
     means = [
@@ -125,8 +125,8 @@ def make_strip(
     """Generate the views of an item's input, uint8 (H, N H, 3); its own elevation by default."""
     import torch
 
-    from ldm.generation import generate_strip
-    from ldm.items import to_model_range
+    from ldm.data.samples import to_model_range
+    from ldm.generate_views import generate_strip
 
     with torch.inference_mode():
         features = model.encode_image(to_model_range(item.input_image[None]))
@@ -271,9 +271,9 @@ def main(argv: list[str] | None = None) -> None:
     import torch
     from tqdm import tqdm
 
-    from ldm.checkpoint import load_model
+    from ldm.checkpoint.load import load_model
     from ldm.config import GenerateConfig
-    from ldm.data_loader import open_source
+    from ldm.data.loader import open_source
 
     settings = load_config(GenerateConfig, args.cfg, args.set)
     config = settings.model

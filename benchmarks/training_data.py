@@ -76,8 +76,8 @@ def main(argv: list[str] | None = None) -> None:
 
     import torch
 
-    from ldm.data_loader import DataConfig, make_loader, open_source
-    from ldm.shards import pack
+    from ldm.data.loader import DataConfig, make_loader, open_source
+    from ldm.shards.pack import pack
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:

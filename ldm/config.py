@@ -13,12 +13,12 @@ from einops import repeat
 from torch import Tensor
 
 from common.config import check_positive
-from ldm.autoencoder import AutoencoderConfig
-from ldm.clip import CLIPConfig
+from ldm.networks.autoencoder import AutoencoderConfig
+from ldm.networks.clip import CLIPConfig
+from ldm.networks.unet import UNetConfig
 from ldm.sampler import SamplerConfig
 from ldm.schedule import ScheduleConfig, schedule_buffers
 from ldm.spatial_volume import VolumeConfig
-from ldm.unet import UNetConfig
 from multiview.cameras import orbit_cameras
 
 VIEW_DIM = 4

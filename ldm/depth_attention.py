@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ldm.unet import UNet, UNetConfig
+from ldm.networks.unet import UNet, UNetConfig
 
 
 class DepthAttention(nn.Module):

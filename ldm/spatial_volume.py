@@ -19,7 +19,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from common.config import check_positive
-from ldm.volume_nets import FrustumVolumeUNet, SpatialVolumeUNet, ViewEncoder
+from ldm.networks.volume_nets import FrustumVolumeUNet, SpatialVolumeUNet, ViewEncoder
 from multiview.projection import project, unproject
 
 

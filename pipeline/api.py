@@ -27,10 +27,9 @@ from PIL import Image
 from common.config import load_config
 from common.devices import pick_device
 from common.files import atomic_write
-from ldm.checkpoint import DTYPES
+from ldm.checkpoint.load import DTYPES
 from ldm.config import GenerateConfig
-from ldm.flags import LIMITS, choose_model
-from ldm.generation import Watch
+from ldm.generate_views import Watch
 from ldm.sampler import SamplerConfig
 from multiview.cameras import Cameras, orbit_cameras
 from multiview.cut_out import cut_out, has_mask
@@ -46,6 +45,7 @@ from multiview.images import (
     views_to_strip,
 )
 from multiview.segmentation import Backend, open_segmenter
+from pipeline.cli_args import LIMITS, choose_model
 from pipeline.drafts import draft_sampler, find_elevation
 from pipeline.drawer import ModelDrawer
 from renderer.config import Preset, load_renderer_config
@@ -179,7 +179,7 @@ class SyncDreamerPipeline:
             guidance_scale: 1 is none.
             eta: randomness of the sampler, 0 to 1.
             watch: told of every denoising step, of the drafts too; it can look at the views so far
-                (`ldm.generation.DrawingStep`), and what it raises ends the drawing.
+                (`ldm.generate_views.DrawingStep`), and what it raises ends the drawing.
 
         Raises:
             FileNotFoundError, ValueError: the picture, its mask or a setting is not what it

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.files import atomic_write
-from ldm.results import collect_inputs
 from pipeline.drawer import ModelError
 from pipeline.files import FAILURES
 from pipeline.image_to_3d import Settings, Tools, image_to_3d
+from pipeline.sample_store import collect_inputs
 
 log = logging.getLogger(__name__)
 

@@ -12,10 +12,16 @@ from typing import Literal
 import numpy as np
 
 from evaluation.ranking import SCORES, SampleScore, order, score_sample, write_scores
-from ldm import generation
+from ldm import generate_views as generation
 from ldm.config import SyncDreamerConfig
-from ldm.generation import GenerateOptions
-from ldm.results import (
+from ldm.generate_views import GenerateOptions
+from multiview.elevation import ElevationConfig
+from multiview.images import prepare_image, read_image, resolve_crop_size
+from multiview.views import NUM_VIEWS, read_views
+from pipeline.drafts import draft_path, draft_sampler, find_elevation, write_estimate
+from pipeline.drawer import Drawer, ModelDrawer
+from pipeline.files import CURVE, ELEVATION
+from pipeline.sample_store import (
     Sample,
     Source,
     collect_inputs,
@@ -25,12 +31,6 @@ from ldm.results import (
     refuse_to_replace,
     write_sample,
 )
-from multiview.elevation import ElevationConfig
-from multiview.images import prepare_image, read_image, resolve_crop_size
-from multiview.views import NUM_VIEWS, read_views
-from pipeline.drafts import draft_path, draft_sampler, find_elevation, write_estimate
-from pipeline.drawer import Drawer, ModelDrawer
-from pipeline.files import CURVE, ELEVATION
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def generate(
     options: GenerateOptions,
     keep: Keep | None = None,
 ) -> list[Path]:
-    """Make the samples of all inputs, see `ldm.generation.generate`.
+    """Make the samples of all inputs, see `ldm.generate_views.generate`.
 
     Args:
         config: sizes of the model.

@@ -11,7 +11,7 @@ import torch
 from einops import rearrange
 
 from ldm.config import SyncDreamerConfig
-from ldm.generation import Watch, check_dtype, generate_strip, open_model, sampling_settings
+from ldm.generate_views import Watch, check_dtype, generate_strip, open_model, sampling_settings
 from ldm.model import ImageFeatures, SyncDreamer
 from ldm.sampler import SamplerConfig
 
@@ -52,7 +52,7 @@ class ModelDrawer:
         config: sizes of the model.
         checkpoint: its weights.
         device: to compute on.
-        dtype: see `ldm.generation.GenerateOptions`.
+        dtype: see `ldm.generate_views.GenerateOptions`.
         batch_view_num: views denoised at once.
     """
 

@@ -11,10 +11,10 @@ import torch
 
 from benchmarks.seeded_weights import seeded_state
 from common.config import load_config
-from ldm.checkpoint import empty_model
+from ldm.checkpoint.load import empty_model
 from ldm.config import GenerateConfig, SyncDreamerConfig, model_buffers
 from ldm.model import SyncDreamer
-from ldm.unet import UNetConfig
+from ldm.networks.unet import UNetConfig
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"

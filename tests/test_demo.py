@@ -13,10 +13,10 @@ from PIL import Image
 import image_to_3d
 from benchmarks.small_model import volume_off
 from common.config import load_config
-from ldm.checkpoint import empty_model, fit, load_model
+from ldm.checkpoint.files import read_state
+from ldm.checkpoint.load import empty_model, fit, load_model
 from ldm.config import GenerateConfig
-from ldm.generation import generate_strip
-from ldm.weights_file import read_state
+from ldm.generate_views import generate_strip
 from multiview.images import prepare_image, strip_to_views
 from multiview.views import read_views
 from tests.conftest import ROOT

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import generate
-from ldm import flags
+from pipeline import cli_args as flags
 from tests.conftest import ROOT
 
 REQUIRED = ["--input", "x.png", "--output", "out", "--elevation", "20"]
@@ -71,7 +71,7 @@ def test_files_of_the_project_are_found_from_any_folder(tmp_path, monkeypatch):
 def test_flags_of_the_sampler_go_before_the_configuration(monkeypatch):
     samplers = []
     monkeypatch.setattr(
-        "ldm.generation.generate",
+        "ldm.generate_views.generate",
         lambda config, paths, degrees, o, *_: samplers.append(o.sampler),
     )
     base = [*REQUIRED, "--device", "cpu", "--ckpt", "x.ckpt"]

@@ -15,13 +15,13 @@ import pytest
 import torch
 
 import image_to_3d
-from ldm.data import FolderSource
-from ldm.data_loader import DataConfig, make_loader
-from ldm.shard_source import ShardSource
-from ldm.shards import pack
+from ldm.data.folder import FolderSource
+from ldm.data.loader import DataConfig, make_loader
+from ldm.shards.dataset import ShardSource
+from ldm.shards.pack import pack
 from rendering import blender_program
 from tests.conftest import ROOT
-from tests.ldm.training_tree import make_tree
+from tests.ldm.training.training_tree import make_tree
 
 PACKAGES = [path.parent for path in ROOT.glob("*/__init__.py") if path.parent.name != "tests"]
 
@@ -81,7 +81,7 @@ ONLY_UNIX_IN_OS = {"fork", "getuid", "killpg", "setpgid", "setsid", "sched_getaf
 GUARDED = {
     ("common/files.py", "fcntl"): "except ImportError",
     ("common/devices.py", "resource"): "except ImportError",
-    ("ldm/data_loader.py", "setpgid"): 'if hasattr(os, "setpgid")',
+    ("ldm/data/loader.py", "setpgid"): 'if hasattr(os, "setpgid")',
     ("rendering/blender_program.py", "killpg"): 'if os.name == "nt"',
     ("rendering/blender_program.py", "SIGKILL"): 'if os.name == "nt"',
     ("webpage/visits.py", "getuid"): 'not hasattr(os, "getuid")',

@@ -372,7 +372,7 @@ def test_loading_takes_hardly_more_memory_than_the_weights_in_use(
     code = """
 import sys, torch
 from pathlib import Path
-from ldm.checkpoint import DTYPES, empty_model, load_model
+from ldm.checkpoint.load import DTYPES, empty_model, load_model
 from ldm.config import SyncDreamerConfig
 
 def peak():

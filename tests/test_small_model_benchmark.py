@@ -17,7 +17,7 @@ from common.config import load_config
 from ldm.config import GenerateConfig
 from renderer.reconstruction import Outcome
 from tests.conftest import ROOT, seeded_model
-from tests.ldm.training_tree import make_tree
+from tests.ldm.training.training_tree import make_tree
 
 
 def test_views_baselines_and_the_model_without_its_volume_are_scored(tmp_path: Path, capsys):

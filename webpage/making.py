@@ -17,7 +17,7 @@ from PIL import Image
 from common.files import atomic_write
 from common.records import Workplace
 from evaluation.ranking import SCORES
-from ldm.generation import DrawingStep, Watch
+from ldm.generate_views import DrawingStep, Watch
 from ldm.sampler import SamplerConfig
 from multiview.cut_out import save_cut_out
 from multiview.images import read_image

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from benchmarks.seeded_weights import seeded_image, seeded_noise, seeded_state
-from ldm.autoencoder import Autoencoder, AutoencoderConfig
 from ldm.config import SyncDreamerConfig, model_buffers, viewpoint_embedding
 from ldm.model import Conditions, SyncDreamer
+from ldm.networks.autoencoder import Autoencoder, AutoencoderConfig
 from ldm.sampler import SamplerConfig, ddim_update
 from ldm.schedule import ddim_steps, ddim_timesteps, timestep_embedding
 from multiview.cameras import orbit_cameras

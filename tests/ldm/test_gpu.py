@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks.seeded_weights import seeded_image, seeded_noise
-from ldm.checkpoint import load_model
+from ldm.checkpoint.load import load_model
 from ldm.config import SyncDreamerConfig
 from ldm.model import SyncDreamer
 from ldm.sampler import SamplerConfig

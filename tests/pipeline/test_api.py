@@ -20,12 +20,12 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import generate as script
-from ldm import flags
-from ldm.generation import DrawingStep
+from ldm.generate_views import DrawingStep
 from ldm.model import SyncDreamer
 from multiview.cameras import orbit_cameras
 from multiview.elevation import ElevationEstimate
 from multiview.images import auto_crop_size, prepare_image, read_image, strip_to_views
+from pipeline import cli_args as flags
 from pipeline.api import (
     MultiviewImages,
     SyncDreamerPipeline,

@@ -11,8 +11,8 @@ import torch
 
 import generate as script
 from evaluation.ranking import SampleScore
-from ldm import generation
-from ldm.generation import GenerateOptions
+from ldm import generate_views as generation
+from ldm.generate_views import GenerateOptions
 from ldm.sampler import SamplerConfig
 from multiview.elevation import ElevationEstimate
 from multiview.images import views_to_strip

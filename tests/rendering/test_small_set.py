@@ -17,8 +17,8 @@ pytest.importorskip("embreex", reason="pip install -r requirements-demo.txt")
 pytest.importorskip("manifold3d", reason="pip install -r requirements-demo.txt")
 
 from common.files import file_lock
-from ldm.data import FolderSource, read_meta
-from ldm.data_loader import DataConfig, make_loader, open_source
+from ldm.data.folder import FolderSource, read_meta
+from ldm.data.loader import DataConfig, make_loader, open_source
 from rendering import small_set
 from rendering.small_set import HELD_OUT_SEED, is_held_out, main, real_objects, toys
 from rendering.tree import read_uid_set

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ldm.generation import DrawingStep, Watch
+from ldm.generate_views import DrawingStep, Watch
 from ldm.sampler import SamplerConfig
 from multiview.elevation import ElevationConfig
 from multiview.images import views_to_strip

@@ -1,0 +1,193 @@
+"""The published training set, a tree of folders, and the validation images.
+
+Pickles are read without running anything in them. For items and batches see `ldm.data.samples` and
+`ldm.data.loader`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from common.files import check_file_name
+from common.safe_pickle import read_pickle
+from ldm.data.samples import MAX_FILE_BYTES, File, ObjectFiles, check_elevations
+from multiview.images import prepare_image, view_names
+
+VALIDATION_CROP_SIZE = 200
+META_PARTS = ("K", "azimuths", "elevations", "distances", "poses")
+"""What `meta.pkl` is a list of."""
+
+
+def read_meta(path: Path, num_views: int) -> dict[str, Any]:
+    """Read an object's `meta.pkl` without running anything in it.
+
+    Returns:
+        its parts by the names in `META_PARTS`; the elevations are checked.
+
+    Raises:
+        FileNotFoundError, ValueError: naming the file.
+    """
+    if path.is_file() and path.stat().st_size > MAX_FILE_BYTES:
+        raise ValueError(f"{path}: {path.stat().st_size} bytes are too many for a meta.pkl")
+    parts = read_pickle(path)
+    if not isinstance(parts, list | tuple) or len(parts) != len(META_PARTS):
+        raise ValueError(f"{path}: expected a list of {', '.join(META_PARTS)}")
+    meta = dict(zip(META_PARTS, parts, strict=True))
+    try:
+        meta["elevations"] = check_elevations(meta["elevations"], num_views)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return meta
+
+
+def read_uids(path: Path) -> list[str]:
+    """Read `uid_set.pkl`, a list of names of objects, without running anything in it.
+
+    Raises:
+        FileNotFoundError, ValueError: empty, not names, or a name twice; names the file.
+    """
+    uids = read_pickle(path)
+    if isinstance(uids, set | frozenset):
+        uids = sorted(uids, key=str)
+    if not isinstance(uids, list | tuple) or not all(isinstance(uid, str) for uid in uids):
+        raise ValueError(f"{path}: expected a list of names of objects")
+    if not uids:
+        raise ValueError(f"{path}: the training set is empty")
+    known: set[str] = set()
+    for uid in uids:
+        try:
+            check_file_name(uid)
+        except ValueError as error:
+            raise ValueError(f"{path}: object {uid!r}: {error}") from error
+        if uid in known:
+            raise ValueError(f"{path}: object {uid} is listed twice")
+        known.add(uid)
+    return list(uids)
+
+
+class FolderSource:
+    """The published tree: `{target,input}/<uid>/NNN.png`, `input/<uid>/meta.pkl`, `uid_set.pkl`."""
+
+    def __init__(self, root: Path) -> None:
+        """List the objects and see that each has its folders; the files are looked at later.
+
+        Raises:
+            FileNotFoundError, ValueError: naming the list, or the first uid without a folder.
+        """
+        self.root = root
+        uids = read_uids(root / "uid_set.pkl")
+        for kind in ("target", "input"):
+            if not (root / kind).is_dir():
+                raise FileNotFoundError(f"{root / kind}: no such folder")
+            there = {entry.name for entry in (root / kind).iterdir()}
+            missing = [uid for uid in uids if uid not in there]
+            if missing:
+                raise FileNotFoundError(
+                    f"object {missing[0]}: it is in {root / 'uid_set.pkl'}, but "
+                    f"{root / kind / missing[0]} does not exist; {len(missing)} of {len(uids)} "
+                    f"objects have no {kind} folder"
+                )
+        self.uids = np.array([uid.encode() for uid in uids])
+        self.groups: Sequence[int] = [len(uids)]
+
+    def files(self, uid: str, kind: str, num_views: int) -> list[Path]:
+        """Paths of an object's views, kind "target" or "input".
+
+        Raises:
+            FileNotFoundError: naming the uid and the first view that is missing.
+        """
+        folder = self.root / kind / uid
+        paths = [folder / name for name in view_names(num_views)]
+        missing = [path for path in paths if not path.is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"object {uid}: {missing[0]} is missing; the folder has "
+                f"{num_views - len(missing)} of {num_views} views"
+            )
+        return paths
+
+    def meta(self, uid: str, num_views: int) -> dict[str, Any]:
+        """Read an object's `meta.pkl`, see `read_meta`; errors name the uid."""
+        path = self.root / "input" / uid / "meta.pkl"
+        try:
+            return read_meta(path, num_views)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"object {uid}: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"object {uid}: {error}") from error
+
+    def read(self, index: int, view: int, num_views: int) -> ObjectFiles:
+        """Read the N target views and one input view of an object; see `samples.Source`."""
+        uid = self.uids[index].decode()
+        elevation = float(self.meta(uid, num_views)["elevations"][view])
+        targets = [read_file(uid, path) for path in self.files(uid, "target", num_views)]
+        seen = read_file(uid, self.files(uid, "input", num_views)[view])
+        return ObjectFiles(uid, tuple(targets), seen, elevation)
+
+
+def read_file(uid: str, path: Path) -> File:
+    """Read a file of an object, of at most `MAX_FILE_BYTES`.
+
+    Raises:
+        ValueError, OSError: naming the uid and the file.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise OSError(f"object {uid}: {path}: cannot be read ({error.strerror})") from error
+    if len(content) > MAX_FILE_BYTES:
+        raise ValueError(f"object {uid}: {path}: larger than {MAX_FILE_BYTES} bytes")
+    return File(str(path), content)
+
+
+@dataclass(frozen=True)
+class ValidationImage:
+    """An image to make views of while training.
+
+    Attributes:
+        name: of the file, without the elevation.
+        image: float32 in [-1, 1], (3, H, W).
+        elevation: radians.
+    """
+
+    name: str
+    image: Tensor
+    elevation: float
+
+
+def read_validation_set(folder: Path, image_size: int) -> list[ValidationImage]:
+    """Read a folder of RGBA images `<anything>-<elevation in degrees>.png`, sorted by name.
+
+    `a-30.png` is 30 degrees above the horizon, `a--10.png` 10 below. The object is framed as
+    `generate.py --crop_size 200` does.
+
+    Raises:
+        FileNotFoundError, ValueError: no such folder, no image in it, a name without an
+            elevation, an image that cannot be framed; names the file.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder of validation images")
+    images = []
+    for path in sorted(folder.glob("*.png")):
+        match = re.fullmatch(r"(.+?)-(-?\d{1,2}(?:\.\d+)?)", path.stem, flags=re.ASCII)
+        if match is None or abs(float(match[2])) > 90:
+            raise ValueError(
+                f"{path}: the name must end in the elevation in degrees, -90 to 90: <name>-30.png"
+            )
+        pixels = prepare_image(path, VALIDATION_CROP_SIZE, image_size)
+        image = rearrange(torch.from_numpy(pixels), "h w c -> c h w").contiguous()
+        images.append(ValidationImage(match[1], image, math.radians(float(match[2]))))
+    if not images:
+        raise ValueError(f"{folder}: there is no PNG image in it")
+    return images

@@ -1,0 +1,256 @@
+"""Tar shards of a training set, read object by object from a local disk or any fsspec URL.
+
+`index.json` says where in which shard each object begins. So an object is one read of about 1 MB at
+a known place; nothing is extracted, shards may be uneven, and any order, split and resumption is a
+matter of numbers (`ldm.data.loader`). Names in an archive are compared with the expected ones and
+never used as paths; all sizes are bounded. `ldm.shards.pack` writes and checks shards.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.optional import need
+from ldm.data.samples import MAX_FILE_BYTES, File, ObjectFiles, check_elevations
+from multiview.images import view_names
+
+FORMAT = "multiview shards 1"
+INDEX = "index.json"
+BLOCK = 512
+MAX_OBJECT_BYTES = 1 * 2**30
+MAX_INDEX_BYTES = 2 * 2**30
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One tar file.
+
+    Attributes:
+        name: of the file.
+        size: bytes.
+        sha256: of the file.
+        objects: (uid, where its first header begins, bytes to the end of its last file).
+    """
+
+    name: str
+    size: int
+    sha256: str
+    objects: list[tuple[str, int, int]]
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w-]+\.tar", self.name, flags=re.ASCII):
+            raise ValueError(f"{self.name!r} is not the plain name of a tar file")
+        if not self.objects:
+            raise ValueError(f"{self.name} has no objects")
+        end = 0
+        for uid, offset, size in self.objects:
+            places = type(uid) is str and type(offset) is int and type(size) is int
+            if not places or offset != end or size < BLOCK or size % BLOCK:
+                raise ValueError(f"{self.name}: the place of object {uid!r} is impossible")
+            if size > MAX_OBJECT_BYTES:
+                raise ValueError(f"{self.name}: object {uid!r} has {size} bytes")
+            end = offset + size
+        if type(self.size) is not int or end > self.size:
+            raise ValueError(f"{self.name}: its objects need {end} bytes, it has {self.size}")
+
+
+@dataclass(frozen=True)
+class Index:
+    """What `index.json` says."""
+
+    num_views: int
+    shards: list[Shard]
+
+    def __post_init__(self) -> None:
+        if type(self.num_views) is not int or not 1 <= self.num_views <= 999:
+            raise ValueError(f"{self.num_views!r} views an object")
+        if not self.shards:
+            raise ValueError("the training set is empty: there are no shards")
+        uids = sorted(uid for shard in self.shards for uid, _, _ in shard.objects)
+        for uid, following in pairwise(uids):
+            if uid == following:
+                raise ValueError(f"object {uid} is there twice")
+        if len({shard.name for shard in self.shards}) < len(self.shards):
+            raise ValueError("a shard is listed twice")
+
+
+class Store:
+    """Files in a folder: a local path, or a URL of any kind that fsspec knows."""
+
+    def __init__(self, location: str) -> None:
+        self.location = location.rstrip("/") or "/"
+        self.remote = re.match(r"[a-z0-9+.-]{2,}(://|::)", location) is not None
+
+    def path(self, name: str) -> str:
+        """Full path or URL of a file."""
+        return f"{self.location}/{name}"
+
+    def read(self, name: str, start: int, size: int) -> bytes:
+        """Read up to `size` bytes from `start`; fewer where the file ends.
+
+        Raises:
+            OSError: naming the file, for whatever goes wrong.
+        """
+        try:
+            if not self.remote:
+                with Path(self.path(name)).open("rb") as file:
+                    left = file.seek(0, io.SEEK_END) - start
+                    file.seek(start)
+                    return file.read(max(0, min(size, left)))  # reserves that much memory
+            # Looked up at every read: fsspec keeps the connection, and makes a new one in a worker.
+            url_to_fs = need("fsspec.core", "reading shards from a URL").url_to_fs
+            system, path = url_to_fs(self.path(name))
+            content = system.cat_file(path, start=start, end=start + size)
+        except ModuleNotFoundError:
+            raise
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{self.path(name)}: no such file") from error
+        except Exception as error:  # every kind of storage has errors of its own
+            raise OSError(f"{self.path(name)}: cannot be read ({error})") from error
+        if len(content) > size:
+            raise OSError(f"{self.path(name)}: the server sends whole files instead of parts")
+        return content
+
+
+def read_index(store: Store) -> Index:
+    """Read and check `index.json`.
+
+    Raises:
+        FileNotFoundError, ValueError, OSError: naming the file.
+    """
+    where = store.path(INDEX)
+    text = store.read(INDEX, 0, MAX_INDEX_BYTES)
+    try:
+        read = json.loads(text)
+        if not isinstance(read, dict) or read.get("format") != FORMAT:
+            raise ValueError(f'expected "format": "{FORMAT}"')
+        return Index(read["num_views"], [shard_of(shard) for shard in read["shards"]])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{where}: not an index of shards: {error}") from error
+
+
+def shard_of(read: dict[str, Any]) -> Shard:
+    """Check an entry of the index: ValueError, KeyError or TypeError where it is impossible."""
+    objects = [(uid, offset, size) for uid, offset, size in read["objects"]]
+    return Shard(str(read["name"]), read["size"], str(read["sha256"]), objects)
+
+
+def member_names(uid: str, num_views: int) -> list[str]:
+    """Names of an object's files in a shard, in their order."""
+    views = view_names(num_views)
+    parts = ["meta.json", *(f"{kind}.{view}" for kind in ("target", "input") for view in views)]
+    return [f"{uid}.{part}" for part in parts]
+
+
+def walk_tar(content: memoryview) -> Iterator[tuple[str, memoryview]]:
+    """Yield the files of (a part of) a tar archive in memory: name, content.
+
+    Only regular files with plain ustar headers are known: no links, no folders, no extensions
+    that would change a name or a size.
+
+    Raises:
+        ValueError: anything else, a damaged header, or a size beyond the limit or the end.
+    """
+    start = 0
+    while start < len(content):
+        try:
+            head = tarfile.TarInfo.frombuf(bytes(content[start : start + BLOCK]), "utf-8", "strict")
+        except (tarfile.HeaderError, ValueError) as error:
+            raise ValueError(f"no tar header at byte {start} ({error})") from error
+        if head.type != tarfile.REGTYPE:
+            raise ValueError(f"{head.name!r} is not a regular file (tar type {head.type!r})")
+        if not 0 <= head.size <= MAX_FILE_BYTES:
+            raise ValueError(f"{head.name!r} has {head.size} bytes, at most {MAX_FILE_BYTES}")
+        first = start + BLOCK
+        if first + padded(head.size) > len(content):
+            raise ValueError(f"{head.name!r} goes on beyond the end")
+        yield head.name, content[first : first + head.size]
+        start = first + padded(head.size)
+
+
+def padded(size: int) -> int:
+    """Bytes that a file of `size` bytes takes in a tar archive."""
+    return -(-size // BLOCK) * BLOCK
+
+
+def split_object(content: bytes, uid: str, num_views: int) -> list[memoryview]:
+    """Take an object's part of a shard apart into the files of `member_names`.
+
+    Raises:
+        ValueError: not exactly those files in that order.
+    """
+    files: list[memoryview] = []
+    names = member_names(uid, num_views)
+    for name, part in walk_tar(memoryview(content)):
+        expected = names[len(files)] if len(files) < len(names) else "nothing more"
+        if name != expected:
+            raise ValueError(f"found {name[:200]!r}, expected {expected}")
+        files.append(part)
+    if len(files) < len(names):
+        raise ValueError(f"{names[len(files)]} is missing")
+    return files
+
+
+def read_elevations(meta: memoryview, num_views: int) -> np.ndarray:
+    """Read an object's elevations from its `meta.json`; ValueError where they are not."""
+    try:
+        read = json.loads(bytes(meta))
+        return check_elevations(read["elevations"], num_views)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"meta.json: {error}") from error
+
+
+class ShardSource:
+    """A training set in shards; see `ldm.data.samples.Source`."""
+
+    def __init__(self, location: str) -> None:
+        """Read the index of the shards in a folder or below a URL; see `read_index`."""
+        self.store = Store(location)
+        index = read_index(self.store)
+        self.num_views = index.num_views
+        self.names = [shard.name for shard in index.shards]
+        self.groups: Sequence[int] = [len(shard.objects) for shard in index.shards]
+        places = [place for shard in index.shards for place in shard.objects]
+        self.uids = np.array([uid.encode() for uid, _, _ in places])
+        self.places = np.array([place[1:] for place in places], dtype=np.int64)
+        self.shard_of = np.repeat(np.arange(len(self.groups)), self.groups)
+
+    def read(self, index: int, view: int, num_views: int) -> ObjectFiles:
+        """Read an object; see `ldm.data.samples.Source`."""
+        if num_views != self.num_views:
+            raise ValueError(
+                f"{self.store.path(INDEX)}: objects have {self.num_views} views, the model needs "
+                f"{num_views}"
+            )
+        uid, name = self.uids[index].decode(), self.names[self.shard_of[index]]
+        where = self.store.path(name)
+        offset, size = map(int, self.places[index])
+        try:
+            content = self.store.read(name, offset, size)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"object {uid}: {error}") from error
+        except OSError as error:
+            raise OSError(f"object {uid}: {error}") from error
+        try:
+            if len(content) < size:
+                raise ValueError("the shard is cut off")
+            files = split_object(content, uid, num_views)
+            elevation = float(read_elevations(files[0], num_views)[view])
+        except ValueError as error:
+            raise ValueError(f"object {uid}: {where}: {error}") from error
+        named = [
+            File(f"{where}: {name}", part)
+            for name, part in zip(member_names(uid, num_views), files, strict=True)
+        ]
+        views, inputs = named[1 : 1 + num_views], named[1 + num_views :]
+        return ObjectFiles(uid, tuple(views), inputs[view], elevation)

@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import train_autoencoder
+from common.config import load_config
+from demo.autoencoder_training import (
+    AutoencoderStepConfig,
+    AutoencoderTrainConfig,
+    begin_linear,
+    learning_rate,
+    losses,
+    normalise_latents,
+    pick_views,
+    run_steps,
+)
+from ldm.checkpoint.initialise import fresh_model, take_weights
+from ldm.config import GenerateConfig
+from ldm.data.samples import TrainingBatch
+from ldm.networks.autoencoder import Autoencoder, AutoencoderConfig, DiagonalGaussian
+from ldm.training.config import TrainConfig
+from tests.conftest import ROOT
+from tests.ldm.training.training_tree import make_tree
+
+SMALL = AutoencoderConfig(channels=16, channel_mult=(1, 2), res_blocks=1, groups=8, scale=1.0)
+
+
+def test_the_configurations_of_the_small_model_agree():
+    demo = load_config(GenerateConfig, ROOT / "configs" / "demo.yaml")
+    trained = load_config(TrainConfig, ROOT / "configs" / "demo-train.yaml")
+    autoencoder = load_config(AutoencoderTrainConfig, ROOT / "configs" / "demo-autoencoder.yaml")
+    assert trained.model == demo.model
+    assert trained.validation.sampler == demo.sampler
+    assert autoencoder.model == demo.model.autoencoder
+    assert autoencoder.image_size == demo.model.cameras.image_size
+
+
+def test_the_divergence_is_that_of_two_normal_distributions():
+    """KL(N(m, s^2) | N(0, 1)) = (m^2 + s^2 - 1 - log s^2) / 2."""
+    posterior = DiagonalGaussian(torch.full((1, 4, 2, 2), 2.0), torch.full((1, 4, 2, 2), 0.5))
+    error, divergence = losses(posterior, torch.zeros(1, 3, 4, 4), torch.full((1, 3, 4, 4), -0.25))
+    assert error == 0.5 * 0.25 + 2 * 0.25**2
+    assert divergence.item() == pytest.approx((4 + 0.25 - 1 - math.log(0.25)) / 2)
+
+
+def test_the_rate_rises_on_a_line_and_falls_along_a_cosine():
+    config = AutoencoderStepConfig(max_steps=1000, warmup_steps=10, learning_rate=1.0)
+    assert learning_rate(0, config) == pytest.approx(0.1)
+    assert learning_rate(500, config) == pytest.approx(0.5)
+    assert learning_rate(999, config) < 1e-5
+
+
+def test_normalised_latents_have_mean_0_and_variance_1_and_decode_to_the_same():
+    torch.manual_seed(1)
+    autoencoder, images = Autoencoder(SMALL), torch.rand(32, 3, 16, 16) * 2 - 1
+    before = autoencoder.encode(images)
+    noise = torch.randn_like(before.mean)
+    decoded = autoencoder.decode(before.sample(noise))
+    normalise_latents(autoencoder, images)
+    after = autoencoder.encode(images)
+    torch.testing.assert_close(autoencoder.decode(after.sample(noise)), decoded, atol=1e-4, rtol=0)
+    torch.testing.assert_close(after.mean.mean(dim=(0, 2, 3)), torch.zeros(4), atol=1e-5, rtol=0)
+    variance = after.mean.var(dim=(0, 2, 3)) + after.std.square().mean(dim=(0, 2, 3))
+    torch.testing.assert_close(variance, torch.ones(4), atol=1e-3, rtol=0)
+
+
+@torch.no_grad()
+def test_the_first_autoencoder_is_the_best_linear_one():
+    """Blocks that are made of 4 patterns and a mean colour come back exactly; the fifth is lost."""
+    torch.manual_seed(2)
+    autoencoder = Autoencoder(dataclasses.replace(SMALL, shortcut=True))
+    patterns = torch.linalg.qr(torch.randn(12, 5)).Q.T.reshape(5, 3, 2, 2)
+    patterns = patterns - patterns.mean(dim=(2, 3), keepdim=True)  # the mean colour is fixed
+    amounts = torch.randn(4, 5, 8, 8) * torch.tensor([1.0, 0.8, 0.6, 0.4, 0.05])[:, None, None]
+
+    def images(count: int) -> torch.Tensor:
+        blocks = torch.einsum("bkhw,kcij->bchiwj", amounts[:, :count], patterns[:count])
+        colour = torch.tensor([0.3, -0.2, 0.5])[None, :, None, None]
+        return blocks.reshape(4, 3, 16, 16) + colour
+
+    begin_linear(autoencoder, images(4))
+    posterior = autoencoder.encode(images(4))
+    torch.testing.assert_close(autoencoder.decode(posterior.mean), images(4), atol=1e-4, rtol=0)
+    torch.testing.assert_close(posterior.mean.square().mean(), torch.tensor(1.0), atol=0.05, rtol=0)
+    assert posterior.std.max() == pytest.approx(math.exp(-3), rel=1e-4)
+    begin_linear(autoencoder, images(5))
+    lost = autoencoder.decode(autoencoder.encode(images(5)).mean) - images(5)
+    assert 0 < lost.std() < 0.02
+
+
+def test_the_views_of_a_step_follow_from_seed_and_step_and_are_of_all_objects():
+    batch = TrainingBatch.empty(["a", "b"], 16, 4)
+    for number in range(2):
+        batch.target_images[number] = 100 * number + torch.arange(16)[:, None, None, None]
+        batch.input_images[number] = 100 * number + 16
+    picked = pick_views(batch, 3, seed=5, step=9)
+    assert picked.shape == (6, 3, 4, 4)
+    levels = ((picked[:, 0, 0, 0] + 1) * 127.5).round()
+    assert levels[:3].max() <= 16
+    assert levels[3:].min() >= 100
+    assert len(set(levels.tolist())) == 6
+    torch.testing.assert_close(pick_views(batch, 3, seed=5, step=9), picked)
+    assert not torch.equal(pick_views(batch, 3, seed=5, step=10), picked)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tree(tmp_path_factory.mktemp("data") / "tree", ["a", "b", "c"])
+
+
+def flags(folder: Path, data: Path, *settings: str) -> list[str]:
+    values = [
+        "model.channel_mult=[1,2]", "model.shortcut=false", "image_size=16",
+        f"data.source={data}", "data.batch_size=2",
+        "step.max_steps=12", "step.save_every=4", "step.report_every=1", *settings,
+    ]  # fmt: skip
+    base = ["-b", str(ROOT / "configs" / "demo-autoencoder.yaml"), "-o", str(folder)]
+    return [*base, "--device", "cpu", *(part for v in values for part in ("--set", v))]
+
+
+def errors(folder: Path) -> list[float]:
+    lines = (folder / "steps.jsonl").read_text().splitlines()
+    return [json.loads(line)["error"] for line in lines]
+
+
+def test_a_training_ends_with_an_autoencoder_that_the_model_starts_from(tmp_path, data):
+    train_autoencoder.main(flags(tmp_path, data, "step.max_steps=60"))
+    found = errors(tmp_path)
+    assert sum(found[-5:]) < 0.8 * sum(found[:5])
+    config = load_config(
+        GenerateConfig, ROOT / "configs" / "demo.yaml",
+        ["model.autoencoder.channel_mult=[1,2]", "model.autoencoder.shortcut=false",
+         "model.cameras.image_size=16"],
+    ).model  # fmt: skip
+    model = fresh_model(config, seed=0)
+    start = take_weights(model, tmp_path / "autoencoder.ckpt", "auto")
+    own = {name for name in model.state_dict() if name.startswith("first_stage_model.")}
+    assert set(start.taken) == own
+    assert start.clip == "none, the model has no CLIP"
+    images = torch.rand(8, 3, 16, 16) * 2 - 1
+    assert 0.2 < model.first_stage_model.encode(images).mean.std() < 5
+
+
+def test_a_resumed_training_has_the_same_numbers(tmp_path, data):
+    train_autoencoder.main(flags(tmp_path / "whole", data))
+    train_autoencoder.main(flags(tmp_path / "parts", data))
+    reports = tmp_path / "parts" / "steps.jsonl"
+    assert errors(tmp_path / "parts") == errors(tmp_path / "whole")
+    # As if killed after step 10: the last checkpoint is that of step 8.
+    shutil.rmtree(tmp_path / "parts")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("demo.autoencoder_training.AutoencoderTraining.advance", _dies_at(10))
+        with pytest.raises(KeyboardInterrupt):
+            train_autoencoder.main(flags(tmp_path / "parts", data))
+    train_autoencoder.main([*flags(tmp_path / "parts", data), "--resume"])
+    assert errors(tmp_path / "parts") == errors(tmp_path / "whole")
+    assert reports.exists()
+    first, second = (
+        torch.load(tmp_path / part / "autoencoder.ckpt", weights_only=True)["state_dict"]
+        for part in ("whole", "parts")
+    )
+    for name, tensor in first.items():
+        torch.testing.assert_close(second[name], tensor)
+
+
+def _dies_at(step: int):
+    from demo.autoencoder_training import AutoencoderTraining
+
+    advance = AutoencoderTraining.advance
+
+    def advance_or_die(self, batch):
+        if self.step == step:
+            raise KeyboardInterrupt
+        return advance(self, batch)
+
+    return advance_or_die
+
+
+class Pieces:
+    """A training whose steps take a second each; a signal may come while a step is reported."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, signal_at: int = 0) -> None:
+        self.now, self.signal_at, self.step = 100.0, signal_at, 0
+        self.config = AutoencoderTrainConfig(
+            step=AutoencoderStepConfig(max_steps=7, report_every=5, save_every=100)
+        )
+        self.signal: int | None = None
+        self.lines: list[dict[str, float]] = []
+        monkeypatch.setattr("demo.autoencoder_training.time", SimpleNamespace(monotonic=self.clock))
+
+    def __iter__(self):
+        return iter(range(100))
+
+    def clock(self) -> float:
+        return self.now
+
+    def advance(self, batch: int) -> dict[str, float]:
+        self.now, self.step = self.now + 1, self.step + 1
+        return {"error": 0.0, "divergence": 0.0, "psnr": 0.0}
+
+    def state(self, data: object) -> dict[str, int]:
+        return {"step": self.step}
+
+    def state_dict(self) -> None:
+        return None
+
+    def write(self, line: str) -> None:
+        self.lines.append(json.loads(line))
+        self.signal = 2 if self.step == self.signal_at else self.signal
+
+    def flush(self) -> None:
+        return None
+
+    def run(self, folder: Path) -> int:
+        run_steps(self, self, folder, self, self)  # type: ignore[arg-type]
+        return torch.load(folder / "last.ckpt")["step"]
+
+
+def test_a_signal_between_two_steps_ends_the_training_with_a_checkpoint(tmp_path, monkeypatch):
+    pieces = Pieces(monkeypatch, signal_at=5)
+    assert pieces.run(tmp_path) == pieces.step == 6
+
+
+def test_the_seconds_of_a_step_are_those_since_the_last_report(tmp_path, monkeypatch):
+    pieces = Pieces(monkeypatch)
+    assert pieces.run(tmp_path) == 7
+    assert [(line["step"], line["seconds"]) for line in pieces.lines] == [(5, 1.0), (7, 1.0)]
+
+
+def test_latents_are_normalised_with_few_images_in_memory(monkeypatch):
+    autoencoder, counts = Autoencoder(SMALL), []
+    encode = autoencoder.encode
+    monkeypatch.setattr(autoencoder, "encode", lambda x: counts.append(len(x)) or encode(x))
+    normalise_latents(autoencoder, torch.rand(40, 3, 16, 16))
+    assert sum(counts) == 40
+    assert max(counts) <= 16
+
+
+def test_what_is_there_is_not_overwritten_and_other_sizes_not_resumed(tmp_path, data):
+    train_autoencoder.main(flags(tmp_path, data))
+    with pytest.raises(FileExistsError, match="--resume"):
+        train_autoencoder.main(flags(tmp_path, data))
+    with pytest.raises(ValueError, match="of other sizes"):
+        train_autoencoder.main([*flags(tmp_path, data, "model.res_blocks=2"), "--resume"])
+    state = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    torch.save({"seed": state["seed"], "model": state["model"]}, tmp_path / "last.ckpt")
+    with pytest.raises(ValueError, match=r"last\.ckpt: .*damaged"):
+        train_autoencoder.main([*flags(tmp_path, data), "--resume"])
+    (tmp_path / "last.ckpt").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match=r"last\.ckpt: .*damaged"):
+        train_autoencoder.main([*flags(tmp_path, data), "--resume"])
+
+
+def test_sizes_that_cannot_be_are_refused(data, tmp_path):
+    with pytest.raises(ValueError, match="image_size must be a multiple of 2"):
+        train_autoencoder.main(flags(tmp_path, data, "image_size=15"))
+    for wrong in ("learning_rate=-1", "learning_rate=.nan", "kl_weight=-1"):
+        with pytest.raises(ValueError, match=wrong.partition("=")[0]):
+            train_autoencoder.main(flags(tmp_path, data, f"step.{wrong}"))
+    with pytest.raises(ValueError, match=r"step\.views is 18"):
+        train_autoencoder.main(flags(tmp_path, data, "step.views=18"))

@@ -1,0 +1,248 @@
+"""The weights that training begins with."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ldm.checkpoint.initialise import (
+    CLIP_IN_ZERO123,
+    CLIP_PREFIX,
+    FIRST_LAYER,
+    fresh_model,
+    take_weights,
+)
+from ldm.checkpoint.load import empty_model
+from ldm.checkpoint.openai_clip import is_torchscript, read_torchscript
+from ldm.config import SyncDreamerConfig
+from ldm.model import SyncDreamer
+
+NEW = (
+    "time_embed.", "spatial_volume.", "model.diffusion_model.middle_conditions.",
+    "model.diffusion_model.output_conditions.",
+)  # fmt: skip
+IGNORED_SCHEDULE = (
+    "alphas_cumprod_prev", "log_one_minus_alphas_cumprod", "sqrt_recip_alphas_cumprod",
+    "sqrt_recipm1_alphas_cumprod", "posterior_mean_coef1", "posterior_mean_coef2",
+)  # fmt: skip
+
+
+def zero123_names(model: SyncDreamer) -> dict[str, Tensor]:
+    """A file with the names of zero123-xl.ckpt: 1938 with those of the moving average."""
+    state = model.state_dict()
+    own = ("alphas", "poses", "Ks", "azimuth")
+    kept = [n for n in state if not n.startswith((*NEW, CLIP_PREFIX)) and n not in own]
+    file = {name: state[name].clone() + 0.25 for name in kept}
+    file.update({name: torch.zeros(1000) for name in IGNORED_SCHEDULE})
+    clip = [name for name in state if name.startswith(CLIP_PREFIX)]
+    for name in clip:
+        file[CLIP_IN_ZERO123 + name.removeprefix(CLIP_PREFIX)] = state[name].clone() - 0.5
+    for name in [n for n in kept if n.startswith("model.diffusion_model.")]:
+        file["model_ema." + name.removeprefix("model.").replace(".", "")] = torch.zeros(1)
+    return {**file, "model_ema.decay": torch.zeros(()), "model_ema.num_updates": torch.zeros(())}
+
+
+@pytest.fixture
+def model(small_config: SyncDreamerConfig) -> SyncDreamer:
+    return fresh_model(small_config, seed=1)
+
+
+def saved(path: Path, state: dict[str, Tensor]) -> Path:
+    torch.save({"state_dict": state, "epoch": 3}, path)
+    return path
+
+
+def test_the_names_of_zero123_are_counted_as_in_the_published_code():
+    names = zero123_names_of_full_size()
+    assert len(names) == 1938
+    model = empty_model(SyncDreamerConfig())
+    expected = model.state_dict()
+    assert len(expected) == 1618
+    assert len([name for name in expected if name in names]) == 942
+
+
+def zero123_names_of_full_size() -> list[str]:
+    state = list(empty_model(SyncDreamerConfig()).state_dict())
+    clip = [name for name in state if name.startswith(CLIP_PREFIX)]
+    own = ("alphas", "poses", "Ks", "azimuth")
+    kept = [n for n in state if not n.startswith((*NEW, CLIP_PREFIX)) and n not in own]
+    unet = [name for name in kept if name.startswith("model.diffusion_model.")]
+    assert (len(unet), len(clip)) == (686, 302)
+    averaged = ["model_ema." + n.removeprefix("model.").replace(".", "") for n in unet]
+    return [*kept, *IGNORED_SCHEDULE, *(CLIP_IN_ZERO123 + n for n in clip), *averaged, "d", "n"]
+
+
+def test_what_zero123_has_is_taken_and_the_rest_is_fresh(model: SyncDreamer, tmp_path: Path):
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    file = zero123_names(model)
+    start = take_weights(model, saved(tmp_path / "zero123.ckpt", file), "auto")
+    after = model.state_dict()
+    assert not start.adapted
+    for name, tensor in after.items():
+        clip = CLIP_IN_ZERO123 + name.removeprefix(CLIP_PREFIX)
+        if name in file:
+            assert name in start.taken
+            torch.testing.assert_close(tensor, file[name], rtol=0, atol=0)
+        elif name.startswith(CLIP_PREFIX):
+            torch.testing.assert_close(tensor, file[clip], rtol=0, atol=0)
+        else:
+            assert name in start.fresh
+            torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
+    assert start.clip.endswith("zero123.ckpt")
+    report = "\n".join(start.lines())
+    assert f"{len(start.taken)} names taken" in report
+    assert f"{len(start.fresh)} names fresh" in report
+
+
+def test_the_first_layer_of_a_file_with_four_channels_is_widened(
+    model: SyncDreamer, tmp_path: Path
+):
+    file = zero123_names(model)
+    file[FIRST_LAYER] = file[FIRST_LAYER][:, :4].clone()
+    start = take_weights(model, saved(tmp_path / "sd.ckpt", file), "auto")
+    assert start.adapted == [FIRST_LAYER]
+    layer = model.unet.input_blocks[0][0].weight
+    torch.testing.assert_close(layer[:, :4].detach(), file[FIRST_LAYER], rtol=0, atol=0)
+    assert not layer[:, 4:].any()
+
+
+def test_a_checkpoint_of_ours_gives_every_name(small_model, model, tmp_path: Path):
+    path = saved(tmp_path / "ours.ckpt", small_model.state_dict())
+    start = take_weights(model, path, "auto")
+    assert len(start.taken) == len(model.state_dict())
+    assert not start.fresh
+    for name, tensor in small_model.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], tensor, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda file: {"a.b": torch.zeros(3)}, "none of its names"),
+        (lambda file: {k: v for k, v in file.items() if k != FIRST_LAYER}, "no model.diffusion"),
+        (lambda file: {**file, FIRST_LAYER: torch.zeros(32, 9, 3, 3)}, "half as many"),
+        (lambda file: {**file, "cc_projection.weight": torch.zeros(2, 2)}, "cc_projection.weight"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused(model, tmp_path: Path, change, message: str):
+    path = saved(tmp_path / "wrong.ckpt", change(zero123_names(model)))
+    with pytest.raises(ValueError, match=message) as error:
+        take_weights(model, path, "auto")
+    assert str(path) in str(error.value)
+
+
+def test_fresh_weights_follow_from_the_seed(small_config):
+    one, two, other = (fresh_model(small_config, seed).time_embed[0].weight for seed in (1, 1, 2))
+    assert torch.equal(one, two)
+    assert not torch.equal(one, other)
+
+
+def test_clip_is_needed_and_the_message_says_from_where(model, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = {k: v for k, v in zero123_names(model).items() if not k.startswith(CLIP_IN_ZERO123)}
+    with pytest.raises(FileNotFoundError, match=r"ViT-L-14\.pt"):
+        take_weights(model, saved(tmp_path / "no_clip.ckpt", file), "auto")
+    assert take_weights(model, None, "random").clip == "random"
+
+
+def test_a_part_of_clip_is_not_enough(small_model, model, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    state = small_model.state_dict()
+    del state[f"{CLIP_PREFIX}visual.proj"]
+    with pytest.raises(FileNotFoundError, match=r"--set run\.clip_from="):
+        take_weights(model, saved(tmp_path / "part.ckpt", state), "auto")
+
+
+class Tower(nn.Module):
+    """Names and shapes of CLIP, as a module that TorchScript saves."""
+
+    def __init__(self, state: dict[str, Tensor]) -> None:
+        super().__init__()
+        for name, tensor in state.items():
+            *path, last = name.split(".")
+            module: nn.Module = self
+            for part in path:
+                if part not in module._modules:
+                    module.add_module(part, nn.Module())
+                module = module._modules[part]
+            module.register_parameter(last, nn.Parameter(tensor))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+def torchscript_file(path: Path, state: dict[str, Tensor]) -> Path:
+    torch.jit.save(torch.jit.script(Tower(state)), str(path))
+    return path
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_clip_comes_out_of_its_torchscript_file(model, tmp_path: Path):
+    target = model.clip_image_encoder.model
+    state = {name: torch.randn(t.shape).half() for name, t in target.state_dict().items()}
+    text = {"transformer.resblocks.0.weight": torch.randn(2, 2).half()}
+    path = torchscript_file(tmp_path / "ViT-L-14.pt", {**state, **text})
+    assert is_torchscript(path)
+    read = read_torchscript(path)
+    assert set(read) == {*state, *text}
+    for name, tensor in {**state, **text}.items():
+        assert read[name].dtype == torch.float16
+        torch.testing.assert_close(read[name], tensor, rtol=0, atol=0)
+    file = {k: v for k, v in zero123_names(model).items() if not k.startswith(CLIP_IN_ZERO123)}
+    start = take_weights(model, saved(tmp_path / "no_clip.ckpt", file), str(path))
+    assert start.clip == str(path)
+    for name, tensor in state.items():
+        torch.testing.assert_close(target.state_dict()[name], tensor.float(), rtol=0, atol=0)
+
+
+def test_a_torchscript_file_without_clip_is_refused(model, tmp_path: Path):
+    path = torchscript_file(tmp_path / "other.pt", {"visual.conv1.weight": torch.zeros(2, 2)})
+    with pytest.raises(ValueError, match="does not hold CLIP's weights"):
+        take_weights(model, None, str(path))
+
+
+class Malice:
+    def __reduce__(self):
+        return (Path.touch, (Path("touched-by-a-pickle"),))
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [Malice(), OrderedDict(a=Malice()), eval],
+    ids=["call", "nested call", "name"],
+)
+def test_nothing_in_a_torchscript_file_is_run(tree, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    buffer = io.BytesIO()
+    pickle.dump(tree, buffer, protocol=2)
+    with zipfile.ZipFile("evil.pt", "w") as archive:
+        archive.writestr("evil/data.pkl", buffer.getvalue())
+        archive.writestr("evil/constants.pkl", b"")
+    with pytest.raises(ValueError, match="cannot be read as a TorchScript archive"):
+        read_torchscript(Path("evil.pt"))
+    assert not Path("touched-by-a-pickle").exists()
+
+
+def test_a_small_file_cannot_ask_for_a_large_tensor(tmp_path: Path):
+    large = torch.zeros(1).expand(10**6)
+    with pytest.raises(ValueError, match="more numbers than its data"):
+        read_torchscript(torchscript_file(tmp_path / "large.pt", {"visual.proj": large}))
+
+
+def test_damaged_torchscript_files_say_so(tmp_path: Path):
+    whole = torchscript_file(tmp_path / "whole.pt", {"visual.proj": torch.ones(64, 64)})
+    with zipfile.ZipFile(whole) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    data = next(name for name in parts if "/data/" in name and not name.endswith(".pkl"))
+    with zipfile.ZipFile(tmp_path / "cut.pt", "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content[:-100] if name == data else content)
+    with pytest.raises(ValueError, match="cut off"):
+        read_torchscript(tmp_path / "cut.pt")

@@ -1,0 +1,333 @@
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ldm.checkpoint import load as checkpoint
+from ldm.checkpoint.files import read_state, write_tensors
+from ldm.checkpoint.load import convert, fingerprint, inspect, load_model, main
+from ldm.config import SyncDreamerConfig
+from ldm.model import SyncDreamer
+from tests.conftest import ROOT
+
+CPU = torch.device("cpu")
+
+
+def load(config: SyncDreamerConfig, path: Path, dtype: torch.dtype = torch.float32) -> SyncDreamer:
+    return load_model(config, path, CPU, dtype)
+
+
+def same_state(model: SyncDreamer, state: dict[str, torch.Tensor]) -> None:
+    ours = model.state_dict()
+    assert set(ours) == set(state)
+    for name, tensor in ours.items():
+        expected = state[name].to(tensor.dtype)
+        assert torch.equal(tensor, expected), name
+
+
+def test_a_lightning_checkpoint_loads_exactly(tiny_config, tiny_model, tiny_checkpoint):
+    model = load(tiny_config, tiny_checkpoint)
+    same_state(model, tiny_model.state_dict())
+    assert not model.training
+    assert not any(weight.requires_grad for weight in model.parameters())
+
+
+def test_a_safetensors_file_and_a_plain_and_an_old_torch_file_load_as_well(
+    tiny_config, tiny_model, tmp_path: Path
+):
+    state = {name: tensor.clone() for name, tensor in tiny_model.state_dict().items()}
+    save_file(state, tmp_path / "m.safetensors")
+    torch.save(state, tmp_path / "plain.pt")
+    torch.save({"state_dict": state}, tmp_path / "old.ckpt", _use_new_zipfile_serialization=False)
+    for name in ("m.safetensors", "plain.pt", "old.ckpt"):
+        same_state(load(tiny_config, tmp_path / name), state)
+    assert len({fingerprint(read_state(path)) for path in tmp_path.iterdir()}) == 1
+
+
+def test_half_precision_loads_in_parts_to_the_same_values(
+    tiny_config, tiny_model, tiny_checkpoint, monkeypatch
+):
+    monkeypatch.setattr(checkpoint, "PART_BYTES", 2_000_000)
+    model = load(tiny_config, tiny_checkpoint, torch.bfloat16)
+    same_state(model, tiny_model.state_dict())
+    assert next(model.unet.parameters()).dtype == torch.bfloat16
+    assert next(model.first_stage_model.parameters()).dtype == torch.float32
+    assert model.alphas_cumprod.dtype == torch.float32
+
+
+def test_loading_draws_no_random_numbers(tiny_config, tiny_checkpoint):
+    before = torch.get_rng_state()
+    load(tiny_config, tiny_checkpoint)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def with_state(path: Path, state: dict[str, torch.Tensor]) -> Path:
+    torch.save({"state_dict": state}, path)
+    return path
+
+
+def test_the_schedule_and_cameras_of_the_file_win_over_computed_ones(
+    tiny_config, tiny_model, tmp_path: Path, caplog
+):
+    state = dict(tiny_model.state_dict())
+    state["alphas_cumprod"] = state["alphas_cumprod"] + 1e-7  # as a file in float64 would have
+    model = load(tiny_config, with_state(tmp_path / "near.ckpt", state))
+    assert torch.equal(model.alphas_cumprod, state["alphas_cumprod"])
+    assert "away from the configuration" not in caplog.text
+
+    state["poses"] = state["poses"] + 0.01
+    model = load(tiny_config, with_state(tmp_path / "far.ckpt", state))
+    assert torch.equal(model.poses, state["poses"])
+    assert "'poses' is up to 1e+02 % away from the configuration" in caplog.text
+
+    state["Ks"] = 2 * state["Ks"]
+    with pytest.raises(ValueError, match="made for views of 256 x 256 pixels"):
+        load(tiny_config, with_state(tmp_path / "large.ckpt", state))
+
+
+def test_schedule_and_cameras_are_computed_where_the_file_has_none(
+    tiny_config, tiny_model, tmp_path: Path
+):
+    buffers = {name for name, _ in tiny_model.named_buffers()}
+    state = {k: v for k, v in tiny_model.state_dict().items() if k not in buffers}
+    model = load(tiny_config, with_state(tmp_path / "bare.ckpt", state))
+    same_state(model, tiny_model.state_dict())
+
+
+def test_a_file_that_does_not_fit_says_which_keys_and_how_many(
+    tiny_config, tiny_model, tmp_path: Path
+):
+    state = dict(tiny_model.state_dict())
+    del state["cc_projection.weight"], state["time_embed.0.bias"]
+    state["extra.weight"] = torch.zeros(1)
+    state["cc_projection.bias"] = torch.zeros(7)
+    with pytest.raises(ValueError, match="does not fit") as caught:
+        load(tiny_config, with_state(tmp_path / "odd.ckpt", state))
+    message = str(caught.value)
+    assert "2 keys missing (first: time_embed.0.bias, cc_projection.weight)" in message
+    assert "1 keys unexpected (first: extra.weight)" in message
+    assert "1 shapes differ (first: cc_projection.bias is (7,) in the file, (64,)" in message
+    assert "looks like a SyncDreamer checkpoint" in message
+
+
+@pytest.mark.parametrize(
+    ("names", "kind"),
+    [
+        (["cond_stage_model.a", "cc_projection.weight", "model.diffusion_model.a"], "a Zero123"),
+        (["cond_stage_model.a", "model.diffusion_model.a"], "a Stable Diffusion"),
+        (["visual.proj", "token_embedding.weight"], "a CLIP file"),
+        (["encoder.a", "decoder.a", "quant_conv.weight"], "an autoencoder"),
+        (["renderer.sdf_network.a"], "a renderer"),
+        (["module.spatial_volume.a"], "several GPUs"),
+        (["something"], "no kind of checkpoint known"),
+    ],
+)
+def test_other_kinds_of_checkpoints_are_recognised(tiny_config, tmp_path: Path, names, kind):
+    path = with_state(tmp_path / "other.ckpt", {name: torch.zeros(2) for name in names})
+    with pytest.raises(ValueError, match=f"looks like .*{kind}"):
+        load(tiny_config, path)
+
+
+def test_files_that_are_no_checkpoints_are_recognised(tmp_path: Path, tiny_checkpoint: Path):
+    def refused(name: str, content: bytes, message: str) -> None:
+        path = tmp_path / name
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=message) as caught:
+            read_state(path)
+        assert name in str(caught.value)
+
+    whole = tiny_checkpoint.read_bytes()
+    refused("half.ckpt", whole[: len(whole) // 2], "half download")
+    refused("empty.ckpt", b"", "empty")
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5000000000\n"
+    refused("pointer.ckpt", pointer, "git-lfs pointer")
+    refused("page.ckpt", b"<!DOCTYPE html><html>Sign in</html>", "web page")
+    refused("noise.ckpt", b"\x01\x02\x03" * 100, "is no checkpoint")
+    for content in ([1, 2], torch.zeros(3), {1: torch.zeros(3)}, {"state_dict": [1]}, {}):
+        torch.save(content, tmp_path / "odd.ckpt")
+        with pytest.raises(ValueError, match=r"odd\.ckpt: holds no tensors by name"):
+            read_state(tmp_path / "odd.ckpt")
+    refused("garbled.ckpt", whole.replace(b"state_dict", b"\xff" * 10), "refused|damaged")
+    refused("directory.ckpt", whole[:-60] + b"\0" * 60, "half download")
+    refused("tensor.ckpt", pickle.dumps([1, 2]), "refused")
+
+    good = tmp_path / "good.safetensors"
+    save_file({"a": torch.zeros(1000)}, good)
+    data = good.read_bytes()
+    refused("half.safetensors", data[:-1], "half download")
+    refused("header.safetensors", data[:20], "half download")
+    refused("short.safetensors", data[:5], "no safetensors")
+    refused("junk.safetensors", b"\x10" + b"\0" * 7 + b"{not json at all", "header is damaged")
+
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    refused("zip.ckpt", (tmp_path / "a.zip").read_bytes(), "without torch weights")
+    with pytest.raises(FileNotFoundError, match=r"ckpt/README\.md"):
+        read_state(tmp_path / "nothing.ckpt")
+    with pytest.raises(ValueError, match="folder"):
+        read_state(tmp_path)
+
+
+def test_a_torchscript_archive_such_as_clips_is_recognised(tmp_path: Path):
+    path = tmp_path / "ViT-L-14.pt"
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
+    with pytest.raises(ValueError, match="TorchScript archive, as OpenAI's CLIP file"):
+        read_state(path)
+
+
+class Attack:
+    """Would make a folder if the pickle's code were run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self):
+        return Path.mkdir, (self.folder,)
+
+
+class Callback:
+    """Stands for a class of an old Lightning that the file's reader does not have."""
+
+
+def test_a_file_that_needs_code_is_refused_and_nothing_of_it_runs(tmp_path: Path, tiny_config):
+    trap = tmp_path / "trap"
+    path = tmp_path / "attack.ckpt"
+    torch.save({"state_dict": {"a": torch.zeros(2)}, "callbacks": Attack(trap)}, path)
+    with pytest.raises(ValueError, match="refused"):
+        read_state(path)
+    with pytest.raises(ValueError, match="cannot be read without running code"):
+        read_state(path, placeholders=True)
+    assert not trap.exists()
+
+
+def test_the_system_call_of_a_malicious_file_is_never_made(tmp_path: Path):
+    trap = tmp_path / "trap"
+
+    class Shell:
+        def __reduce__(self):
+            return os.mkdir, (str(trap),)
+
+    path = tmp_path / "shell.ckpt"
+    torch.save({"state_dict": {"a": torch.zeros(2)}, "x": Shell()}, path)
+    for placeholders in (False, True):
+        with pytest.raises(ValueError, match=r"shell\.ckpt"):
+            read_state(path, placeholders)
+    assert not trap.exists()
+
+
+def test_convert_takes_the_tensors_out_of_a_file_with_foreign_classes(
+    tiny_config, tiny_model, tmp_path: Path
+):
+    source, target = tmp_path / "lightning.ckpt", tmp_path / "out.safetensors"
+    content = {
+        "state_dict": tiny_model.state_dict(),
+        "callbacks": {Callback: {"best": 1}},
+        "hyper_parameters": Callback(),
+    }
+    torch.save(content, source)
+    with pytest.raises(ValueError, match=r"refused.*run code.*Callback.*a SyncDreamer.*convert"):
+        read_state(source)
+    main(["convert", str(source), str(target)])
+    same_state(load(tiny_config, target), tiny_model.state_dict())
+
+
+def test_a_converted_half_precision_file_gives_what_casting_on_loading_gives(
+    tiny_config, tiny_checkpoint, tmp_path: Path
+):
+    target = tmp_path / "bf16.safetensors"
+    main(["convert", str(tiny_checkpoint), str(target), "--dtype", "bf16"])
+    cast_on_loading = load(tiny_config, tiny_checkpoint, torch.bfloat16)
+    same_state(load(tiny_config, target, torch.bfloat16), cast_on_loading.state_dict())
+    expected = sum(tensor.nbytes for tensor in cast_on_loading.state_dict().values())
+    assert expected < target.stat().st_size < 1.02 * expected + 200_000
+    with pytest.raises(FileExistsError):
+        convert(tiny_checkpoint, target)
+    with pytest.raises(ValueError, match=r"must end in \.safetensors"):
+        convert(tiny_checkpoint, tmp_path / "x.ckpt")
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        convert(tiny_checkpoint, tmp_path / "no" / "x.safetensors")
+    other = with_state(tmp_path / "clip.ckpt", {"visual.proj": torch.zeros(2)})
+    with pytest.raises(ValueError, match="--dtype is for SyncDreamer checkpoints"):
+        convert(other, tmp_path / "x.safetensors", torch.bfloat16)
+
+
+class Hyperparameters(dict):
+    """Old Lightning files keep their settings in such a class of its own."""
+
+
+def test_convert_forgets_settings_of_a_foreign_class(tiny_model, tiny_config, tmp_path: Path):
+    source, target = tmp_path / "lightning.ckpt", tmp_path / "out.safetensors"
+    settings = Hyperparameters(lr=1e-4, nested=Hyperparameters(a=1))
+    content = {"hyper_parameters": settings, "state_dict": tiny_model.state_dict()}
+    torch.save(content, source)
+    convert(source, target)
+    same_state(load(tiny_config, target), tiny_model.state_dict())
+
+
+def test_parameters_count_as_tensors(tiny_model, tmp_path: Path):
+    state = {"a": torch.nn.Parameter(torch.ones(3))}
+    assert fingerprint(read_state(with_state(tmp_path / "p.ckpt", state)))
+
+
+def test_tensors_that_cannot_be_weights_are_refused(tiny_config, tiny_model, tmp_path: Path):
+    state = dict(tiny_model.state_dict())
+    state["cc_projection.bias"] = state["cc_projection.bias"].to(torch.int8)
+    with pytest.raises(ValueError, match=r"1 keys not floating-point \(first: cc_projection"):
+        load(tiny_config, with_state(tmp_path / "int.ckpt", state))
+    state = dict(tiny_model.state_dict())
+    state["alphas_cumprod"] = state["alphas_cumprod"] * torch.nan
+    with pytest.raises(ValueError, match="damaged, its 'alphas_cumprod'"):
+        load(tiny_config, with_state(tmp_path / "nan.ckpt", state))
+    with pytest.raises(ValueError, match="sparse"):
+        read_state(with_state(tmp_path / "s.ckpt", {"a": torch.eye(3).to_sparse()}))
+
+
+def test_convert_copes_with_shared_and_strided_tensors(tmp_path: Path):
+    base = torch.arange(12.0).reshape(3, 4)
+    state = {"a": base, "b": base.T, "c": base[1:]}
+    convert(with_state(tmp_path / "s.ckpt", state), tmp_path / "s.safetensors")
+    for name, tensor in read_state(tmp_path / "s.safetensors").items():
+        assert torch.equal(tensor, state[name])
+
+
+def test_inspect_says_what_a_file_is_and_what_it_lacks(
+    tiny_config, tiny_model, tiny_checkpoint, tmp_path: Path
+):
+    text = inspect(tiny_checkpoint, tiny_config)
+    assert "a SyncDreamer checkpoint" in text
+    assert f"{len(tiny_model.state_dict())} tensors" in text
+    assert "every name and shape fits" in text
+    state = dict(tiny_model.state_dict())
+    del state["cc_projection.weight"]
+    text = inspect(with_state(tmp_path / "odd.ckpt", state), tiny_config)
+    assert "missing: cc_projection.weight" in text
+
+
+def test_manifest_prints_one_tensor_a_line(capsys):
+    main(["manifest", "--cfg", str(ROOT / "configs" / "tiny.yaml")])
+    lines = capsys.readouterr().out.splitlines()
+    assert "cc_projection.weight\t64x68\tfloat32" in lines
+
+
+def test_fingerprints_tell_weights_apart(tiny_model):
+    state = dict(tiny_model.state_dict())
+    before = fingerprint(state)
+    state["cc_projection.bias"] = state["cc_projection.bias"] + 1
+    assert fingerprint(state) != before
+
+
+def test_a_full_disk_is_said_with_the_name_of_the_file(tmp_path: Path, monkeypatch):
+    def save(content, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(OSError, match=r"new\.pt: cannot be written \(is the disk full"):
+        write_tensors({"a": torch.zeros(2)}, tmp_path / "new.pt")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,237 @@
+"""The order of the data: nothing twice, whatever the ranks and workers, and exact resumption."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ldm.data.folder import FolderSource
+from ldm.data.loader import DataConfig, ResumableSampler, TrainingLoader, epoch_order, make_loader
+from ldm.data.samples import ObjectFiles, TrainingBatch
+from ldm.shards.dataset import ShardSource
+from ldm.shards.pack import pack
+from tests.ldm.training.training_tree import make_tree
+
+
+class Numbers:
+    """A source that is only counted."""
+
+    def __init__(self, groups: Sequence[int]) -> None:
+        self.groups = groups
+        self.uids = np.array([f"u{n}".encode() for n in range(sum(groups))])
+
+    def read(self, index: int, view: int, num_views: int) -> ObjectFiles:
+        raise NotImplementedError
+
+
+GROUPS = [[7], [64], [5, 1, 9], [1] * 13, [40, 3, 3, 2], [101, 99, 100]]
+
+
+@pytest.mark.parametrize("groups", GROUPS)
+@pytest.mark.parametrize("window", [1, 4, 1000])
+def test_an_order_has_every_object_once(groups: list[int], window: int):
+    for epoch in range(4):
+        order = epoch_order(groups, 5, epoch, window)
+        assert sorted(order.tolist()) == list(range(sum(groups)))
+
+
+@pytest.mark.parametrize("groups", GROUPS)
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_no_object_comes_twice_in_an_epoch_over_all_ranks(
+    groups: list[int], batch_size: int, world_size: int
+):
+    count = sum(groups)
+    if count < batch_size * world_size:
+        with pytest.raises(ValueError, match=f"{count} objects, fewer than a batch"):
+            ResumableSampler(Numbers(groups), batch_size, world_size=world_size)
+        return
+    for window, epoch in itertools.product([1, 4, 1000], range(3)):
+        seen = []
+        for rank in range(world_size):
+            sampler = ResumableSampler(Numbers(groups), batch_size, 9, window, rank, world_size)
+            sampler.epoch = epoch
+            batches = list(sampler)
+            assert len(batches) == len(sampler) == count // (batch_size * world_size)
+            assert {of for of, _ in batches} == {epoch}
+            assert {len(indices) for _, indices in batches} == {batch_size}
+            seen += [index for _, indices in batches for index in indices]
+        assert len(set(seen)) == len(seen) == len(sampler) * batch_size * world_size
+
+
+def test_global_batches_are_the_same_for_any_number_of_ranks():
+    def global_batches(world_size: int) -> list[list[int]]:
+        ranks = [
+            ResumableSampler(Numbers([30, 10, 21]), 12 // world_size, 3, 8, rank, world_size)
+            for rank in range(world_size)
+        ]
+        return [
+            [index for _, part in parts for index in part] for parts in zip(*ranks, strict=True)
+        ]
+
+    assert global_batches(1) == global_batches(2) == global_batches(3) == global_batches(4)
+
+
+def test_epochs_seeds_and_shards_are_shuffled():
+    orders = [epoch_order([50, 50], seed, epoch, 8) for seed in range(3) for epoch in range(3)]
+    assert len({tuple(order) for order in orders}) == 9
+    first_shard = {int(epoch_order([50] * 8, 0, epoch, 8)[0]) // 50 for epoch in range(30)}
+    assert len(first_shard) > 4
+    np.testing.assert_array_equal(epoch_order([9, 9], 1, 2, 4), epoch_order([9, 9], 1, 2, 4))
+
+
+def test_an_object_moves_within_the_window_so_that_few_shards_are_read_at_a_time():
+    order = epoch_order([100] * 20, 0, 0, 150)
+    for start in range(0, 2000, 50):
+        assert len({index // 100 for index in order[start : start + 50].tolist()}) <= 4
+    inside = order[(order >= 0) & (order < 100)]
+    assert not np.array_equal(inside, np.sort(inside))
+
+
+def test_the_order_of_a_seed_is_fixed():
+    """So that a checkpoint can be resumed after an update of NumPy."""
+    assert epoch_order([6], 6033, 0, 1).tolist() == [1, 4, 3, 5, 2, 0]
+    assert epoch_order([3, 3, 3], 6033, 1, 3).tolist() == [3, 4, 0, 5, 1, 2, 7, 6, 8]
+
+
+def loader(
+    root: Path, workers: int, rank: int = 0, world: int = 1, seed: int = 1
+) -> TrainingLoader:
+    source = ShardSource(str(root)) if (root / "index.json").exists() else FolderSource(root)
+    config = DataConfig(batch_size=2, num_workers=workers, shuffle_objects=3)
+    return make_loader(source, config, 4, 8, seed, rank, world)
+
+
+def content(batch: TrainingBatch) -> tuple[object, ...]:
+    numbers = (batch.target_images, batch.input_images, batch.input_elevations)
+    return batch.uids, *(part.numpy().tobytes() for part in numbers)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    uids = [f"u{n}" for n in range(11)]
+    return make_tree(tmp_path_factory.mktemp("tree"), uids, num_views=4, size=8)
+
+
+@pytest.fixture(scope="module")
+def shards(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("shards")
+    assert len(pack(tree, out, 50_000, num_views=4).shards) > 2
+    return out
+
+
+@pytest.mark.parametrize("kind", ["tree", "shards"])
+def test_the_batches_are_the_same_for_any_number_of_workers(kind: str, request):
+    root = request.getfixturevalue(kind)
+    alone = loader(root, workers=0)
+    expected = [content(batch) for _ in range(2) for batch in alone]
+    assert len(expected) == 10
+    assert expected[:5] != expected[5:]
+    for workers in (1, 2):
+        several = loader(root, workers)
+        assert [content(batch) for _ in range(2) for batch in several] == expected
+
+
+@pytest.mark.parametrize("kind", ["tree", "shards"])
+@pytest.mark.parametrize(("stop", "workers"), [(0, 0), (1, 2), (3, 0), (5, 0), (7, 2), (10, 0)])
+def test_a_resumed_run_gets_exactly_the_items_that_would_have_come(
+    kind: str, stop: int, workers: int, request
+):
+    root = request.getfixturevalue(kind)
+
+    def forever(of: TrainingLoader):
+        while True:
+            yield from of
+
+    whole = [content(batch) for batch in itertools.islice(forever(loader(root, 0)), 14)]
+    interrupted = loader(root, workers)
+    batches = forever(interrupted)
+    for _ in range(stop):
+        next(batches)
+    state = interrupted.state_dict()
+    resumed = loader(root, 0)
+    resumed.load_state_dict(state)
+    rest = [content(batch) for batch in itertools.islice(forever(resumed), 14 - stop)]
+    assert rest == whole[stop:]
+
+
+def test_a_run_resumes_with_another_number_of_ranks(tree: Path):
+    one = loader(tree, 0)
+    batches = iter(one)
+    seen = [uid for _ in range(2) for uid in next(batches).uids]
+    states = one.state_dict()
+    for rank in range(2):
+        other = loader(tree, 0, rank, world=2)
+        other.load_state_dict(states)
+        seen += [uid for batch in other for uid in batch.uids]
+    assert len(seen) == 4 + 4
+    assert len(set(seen)) == len(seen)
+
+
+def test_an_iterator_that_is_left_early_goes_on_where_it_was(tree: Path):
+    expected = [content(batch) for batch in loader(tree, 0)]
+    broken = loader(tree, 1)
+    first = [content(batch) for batch in itertools.islice(broken, 2)]
+    assert first + [content(batch) for batch in broken] == expected
+
+
+@pytest.mark.skipif(not hasattr(os, "getpgid"), reason="no process groups here")
+def test_signals_for_the_whole_command_do_not_end_its_workers(tree: Path):
+    expected = [content(batch) for batch in loader(tree, 0)]
+    decoding = loader(tree, 2)
+    batches = iter(decoding)
+    found = [content(next(batches))]
+    for worker in decoding.loader._iterator._workers:
+        assert os.getpgid(worker.pid) == worker.pid  # a signal for the trainer's group passes by
+        os.kill(worker.pid, signal.SIGINT)
+    assert found + [content(batch) for batch in batches] == expected
+
+
+def test_state_of_other_data_or_another_seed_is_refused(tree: Path, shards: Path):
+    state = loader(tree, 0).state_dict()
+    with pytest.raises(ValueError, match="not those of the checkpoint"):
+        loader(shards, 0).load_state_dict(state)
+    with pytest.raises(ValueError, match="seed 1, this run 2"):
+        loader(tree, 0, seed=2).load_state_dict(state)
+    with pytest.raises(ValueError, match="no position"):
+        loader(tree, 0).load_state_dict({**state, "position": -1})
+
+
+def test_the_state_goes_through_a_checkpoint(tree: Path, tmp_path: Path):
+    state = loader(tree, 0).state_dict()
+    torch.save(state, tmp_path / "state.pt")
+    assert torch.load(tmp_path / "state.pt", weights_only=True) == state
+
+
+def test_shards_give_the_items_of_the_tree(tree: Path, shards: Path):
+    def items(root: Path) -> dict[str, bytes]:
+        return {
+            uid: part.numpy().tobytes()
+            for batch in loader(root, 0)
+            for uid, part in zip(batch.uids, batch.target_images, strict=True)
+        }
+
+    ours, theirs = items(tree), items(shards)
+    both = ours.keys() & theirs.keys()
+    assert len(both) >= 9
+    assert all(ours[uid] == theirs[uid] for uid in both)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"num_workers": -1}, "num_workers must be at least 0"),
+        ({"shuffle_objects": 0}, "shuffle_objects must be at least 1"),
+    ],
+)
+def test_impossible_settings_are_refused(change: dict[str, int], message: str):
+    with pytest.raises(ValueError, match=message):
+        DataConfig(**change)  # type: ignore[arg-type]

@@ -1,0 +1,96 @@
+"""Small trainings for the tests: a training set, a configuration, the command.
+
+    python -m tests.ldm.training.training_runs <file> <flags of train_syncdreamer.py>
+
+trains as the command does, and writes the gradients of the first step into a file.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from tests.conftest import ROOT
+from tests.ldm.training.training_tree import make_tree
+
+SIZES = ("model.cameras.image_size=64", "model.volume.voxels=8", "model.volume.depth_planes=8")
+
+
+class SmallRun:
+    """Flags of a small training, in a folder of its own."""
+
+    def __init__(self, folder: Path, start: Path, data: Path) -> None:
+        self.folder, self.start, self.data = folder, start, data
+        folder.mkdir(parents=True, exist_ok=True)
+        self.base = folder / "small.yaml"
+        self.base.write_text((ROOT / "configs" / "tiny.yaml").read_text())
+        self.logs = folder / "logs" / "small"
+        self.checkpoints = folder / "models" / "small"
+
+    def flags(self, *settings: str, finetune: bool = True) -> list[str]:
+        values = [
+            *SIZES, f"data.source={self.data / 'tree'}", 'data.validation=""', "data.batch_size=2",
+            "data.num_workers=0", "run.report_every=1", "run.save_every=2", "run.keep_every=4",
+            "run.max_steps=4", "optimizer.learning_rate=1e-3", *settings,
+        ]  # fmt: skip
+        flags = ["-b", str(self.base), "-l", str(self.folder / "logs")]
+        flags += ["-c", str(self.folder / "models"), "--device", "cpu"]
+        flags += ["--finetune_from", str(self.start)] if finetune else []
+        return flags + [part for value in values for part in ("--set", value)]
+
+    def start_process(self, *arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, str(ROOT / "train_syncdreamer.py"), *arguments]
+        return subprocess.Popen(
+            command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+
+    def lines(self) -> list[dict]:
+        path = self.logs / "steps.jsonl"
+        if not path.exists():
+            return []
+        return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+
+    def losses(self) -> dict[int, float]:
+        return {line["step"]: line["loss"] for line in self.lines()}
+
+
+def make_data(folder: Path, objects: int) -> Path:
+    """A training set, and a folder of one validation image."""
+    make_tree(folder / "tree", [f"object{n}" for n in range(objects)], size=64)
+    (folder / "val").mkdir()
+    pixels = np.zeros((64, 64, 4), np.uint8)
+    pixels[16:48, 16:48] = (200, 80, 40, 255)
+    Image.fromarray(pixels).save(folder / "val" / "box-20.png")
+    return folder
+
+
+def main(argv: list[str]) -> None:
+    import lightning.pytorch as L
+
+    import ldm.training.trainer
+    import train_syncdreamer
+
+    class Dump(L.Callback):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
+            if trainer.global_step == 0 and trainer.is_global_zero:
+                named = pl_module.named_parameters()
+                gradients = {n: p.grad.clone() for n, p in named if p.grad is not None}
+                torch.save(gradients, argv[0])
+
+    train = ldm.training.trainer.train
+    ldm.training.trainer.train = lambda config, options: train(config, options, [Dump()])
+    try:
+        train_syncdreamer.main(argv[1:])
+    finally:
+        ldm.training.trainer.train = train
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
