@@ -51,7 +51,7 @@ from pipeline.files import (
 )  # fmt: skip
 from pipeline.page import write_page
 from pipeline.settings import Settings, Tools
-from renderer.folder import CHECKPOINT
+from renderer.output_dir import CHECKPOINT
 from renderer.reconstruction import Options, reconstruct
 
 log = logging.getLogger(__name__)

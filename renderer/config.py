@@ -10,9 +10,9 @@ from typing import Any, Literal, Protocol
 
 from common.config import check_positive, load_config
 from multiview.segmentation import Backend
-from renderer.grid_neus import GridNeuSConfig
-from renderer.mlp_neus import MLPNeuSConfig
-from renderer.nerf import NeRFConfig
+from renderer.methods.nerf import NeRFConfig
+from renderer.methods.neus_grid import GridNeuSConfig
+from renderer.methods.neus_mlp import MLPNeuSConfig
 
 log = logging.getLogger(__name__)
 

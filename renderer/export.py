@@ -14,7 +14,7 @@ from PIL import Image
 from common.files import atomic_write
 from multiview.cameras import Cameras, orbit_cameras
 from renderer.mesh import extract, remove_floaters, with_colours, write_ply
-from renderer.method import Method, Picture, Views, all_rays
+from renderer.methods.base import Method, Picture, Views, all_rays
 from renderer.rays import pixel_grid, pixel_rays
 from renderer.texture import bake, vertex_colours, write_glb
 from renderer.video import render

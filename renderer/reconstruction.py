@@ -29,14 +29,14 @@ from renderer.export import (
     render_view,
     write_picture,
 )
-from renderer.folder import CHECKPOINT, PICTURES, check_folder, clear, clear_temporary
-from renderer.grid_neus import GridNeuS
-from renderer.inputs import Input, read_input, write_input
-from renderer.method import Views
-from renderer.mlp_neus import MLPNeuS
-from renderer.nerf import NeRF
-from renderer.training import TrainableMethod, Training, train
+from renderer.methods.base import Views
+from renderer.methods.nerf import NeRF
+from renderer.methods.neus_grid import GridNeuS
+from renderer.methods.neus_mlp import MLPNeuS
+from renderer.output_dir import CHECKPOINT, PICTURES, check_folder, clear, clear_temporary
+from renderer.trainer import TrainableMethod, Training, train
 from renderer.video import orbit_frames, write_video
+from renderer.views import Input, read_input, write_input
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from pipeline.batch import images_to_3d
 from pipeline.drawer import ModelError
 from pipeline.files import EXPORTED
 from pipeline.image_to_3d import StepError, image_to_3d
-from renderer import training
+from renderer import trainer as training
 from renderer.reconstruction import Outcome
 from tests.pipeline.conftest import ToyDrawer, changed
 

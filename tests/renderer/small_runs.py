@@ -10,10 +10,10 @@ from PIL import Image
 
 from multiview.cameras import orbit_cameras
 from renderer.config import RendererConfig
-from renderer.fields import ColorNetworkConfig, NeuSFieldConfig, SDFNetworkConfig
-from renderer.method import Views
-from renderer.mlp_neus import MLPNeuSConfig
-from renderer.neus import LearningRateConfig, SamplingConfig
+from renderer.methods.base import Views
+from renderer.methods.fields import ColorNetworkConfig, NeuSFieldConfig, SDFNetworkConfig
+from renderer.methods.neus import LearningRateConfig, SamplingConfig
+from renderer.methods.neus_mlp import MLPNeuSConfig
 
 SIZE = 32
 RADII = np.array([0.45, 0.3, 0.35])

@@ -7,7 +7,7 @@ import pytest
 
 from common.config import load_config
 from renderer.config import PRESETS, Kind, Preset, RendererConfig, load_renderer_config
-from renderer.mlp_neus import MLPNeuSConfig
+from renderer.methods.neus_mlp import MLPNeuSConfig
 from tests.conftest import ROOT
 from tests.renderer.small_runs import TINY, TINY_YAML
 

@@ -20,12 +20,12 @@ import train_renderer
 from common.files import atomic_write, file_lock
 from renderer import reconstruction
 from renderer.config import RendererConfig
-from renderer.folder import check_folder, clear, clear_temporary, own_files
-from renderer.hash_grid import HashGridConfig
-from renderer.inputs import read_input
-from renderer.nerf import FieldConfig, NeRFConfig
-from renderer.occupancy import OccupancyConfig
+from renderer.methods.hash_grid import HashGridConfig
+from renderer.methods.nerf import FieldConfig, NeRFConfig
+from renderer.methods.occupancy import OccupancyConfig
+from renderer.output_dir import check_folder, clear, clear_temporary, own_files
 from renderer.reconstruction import Options, Outcome, build_method, reconstruct, summary
+from renderer.views import read_input
 from tests.conftest import ROOT
 from tests.renderer.small_runs import (
     SIZE,
@@ -416,7 +416,7 @@ def opaque_views(*which: int) -> np.ndarray:
 
 
 def test_alpha_of_the_input_is_the_mask_and_no_segmenter_is_asked(tmp_path, monkeypatch):
-    monkeypatch.setattr("renderer.inputs.open_segmenter", None)
+    monkeypatch.setattr("renderer.views.open_segmenter", None)
     path = write_strip(tmp_path / "0.png", ellipsoid())
     given = read_input(path, TINY, "cpu")
     np.testing.assert_allclose(given.views.masks, ellipsoid()[..., 3], atol=0.5 / 255 + 1e-6)
@@ -431,7 +431,7 @@ def test_the_segmenter_that_is_chosen_finds_the_object(strip, monkeypatch):
         asked.append((backend, device))
         return lambda image: (image.min(axis=-1) < 0.9).astype(np.float32)
 
-    monkeypatch.setattr("renderer.inputs.open_segmenter", opened)
+    monkeypatch.setattr("renderer.views.open_segmenter", opened)
     given = read_input(strip, replace(TINY, segmenter="u2net"), "cuda:1")
     assert asked == [("u2net", "cuda:1")]
     inside = ellipsoid()[..., :3].min(axis=-1) < 0.9
@@ -439,7 +439,7 @@ def test_the_segmenter_that_is_chosen_finds_the_object(strip, monkeypatch):
 
 
 def test_without_masks_no_segmenter_is_asked(strip, monkeypatch):
-    monkeypatch.setattr("renderer.inputs.open_segmenter", None)
+    monkeypatch.setattr("renderer.views.open_segmenter", None)
     given = read_input(strip, replace(TINY, use_mask=False), "cpu")
     assert given.views.masks is None
 
@@ -788,7 +788,7 @@ def test_masks_that_cannot_be_repaired_are_named_with_their_file(tmp_path, monke
     def fail(*arguments: object) -> None:
         raise ValueError("expected a square mask")
 
-    monkeypatch.setattr("renderer.inputs.repair_masks", fail)
+    monkeypatch.setattr("renderer.views.repair_masks", fail)
     path = write_strip(tmp_path / "0.png", ellipsoid())
     with pytest.raises(
         ValueError, match=r"0\.png: .*\(expected a square.*--set repair_masks=false"
@@ -810,7 +810,7 @@ def test_where_the_alpha_failed_no_segmenter_is_offered(tmp_path):
 
 def test_a_segmenter_that_failed_is_not_offered_again(strip, monkeypatch):
     nothing = lambda image: np.zeros(image.shape[:2], np.float32)  # noqa: E731
-    monkeypatch.setattr("renderer.inputs.open_segmenter", lambda *arguments: nothing)
+    monkeypatch.setattr("renderer.views.open_segmenter", lambda *arguments: nothing)
     with pytest.raises(ValueError, match=r"by segmenter u2net .*segmenter=carvekit or white\)"):
         read_input(strip, replace(TINY, segmenter="u2net"), "cpu")
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from multiview.cameras import orbit_cameras
-from renderer.method import Views
+from renderer.methods.base import Views
 
 Shape = Callable[[np.ndarray], np.ndarray]
 """Signed distances (...) of points (..., 3), never larger than the true ones."""

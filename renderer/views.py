@@ -12,11 +12,11 @@ from PIL import Image
 
 from common.files import atomic_write
 from multiview.cameras import orbit_cameras
-from multiview.mask_agreement import repair_masks
 from multiview.segmentation import BACKENDS, open_segmenter, tidy_alpha
 from multiview.views import read_views_and_alpha
 from renderer.config import RendererConfig
-from renderer.method import Views
+from renderer.mask_repair import repair_masks
+from renderer.methods.base import Views
 
 log = logging.getLogger(__name__)
 

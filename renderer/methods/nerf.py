@@ -16,10 +16,15 @@ from torch import Tensor, nn
 from common.config import check_positive
 from multiview.projection import project
 from multiview.visual_hull import close_underside, silhouette_distance, visual_hull
-from renderer.hash_grid import SPHERICAL_HARMONICS, HashGrid, HashGridConfig, spherical_harmonics
-from renderer.method import Grid, ParameterGroup, Picture, StepResult, Views, all_rays
-from renderer.neus import soft_l1
-from renderer.occupancy import (
+from renderer.methods.base import Grid, ParameterGroup, Picture, StepResult, Views, all_rays
+from renderer.methods.hash_grid import (
+    SPHERICAL_HARMONICS,
+    HashGrid,
+    HashGridConfig,
+    spherical_harmonics,
+)
+from renderer.methods.neus import soft_l1
+from renderer.methods.occupancy import (
     OccupancyConfig,
     OccupancyGrid,
     Samples,
@@ -91,7 +96,7 @@ class NeRFConfig:
         solid: factor of the lack of density where no light gets to.
         solid_density: the density that is wanted there.
         hidden_every: one in so many of the samples there is looked at.
-        softness: see `renderer.neus.LossConfig`.
+        softness: see `renderer.methods.neus.LossConfig`.
         background: share of the rays that are taken from anywhere, not from near the masks.
         margin: of the neighbourhood of the masks, as a share of the views' size.
         agreement: share of the views in whose masks, with the margin, a cell must lie so that it
@@ -197,7 +202,7 @@ class RadianceField(nn.Module):
 
 
 class NeRF(nn.Module):
-    """A radiance field that learns from views: a `renderer.method.Method`."""
+    """A radiance field that learns from views: a `renderer.methods.base.Method`."""
 
     def __init__(self, config: NeRFConfig, views: Views, device: torch.device) -> None:
         super().__init__()

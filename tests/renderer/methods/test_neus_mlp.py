@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from renderer.fields import NeuSField
-from renderer.method import all_rays
-from renderer.mlp_neus import HalfPrecision, MLPNeuS, MLPNeuSConfig, sample_near_surface
-from renderer.neus import sample_depths
-from renderer.training import Training
+from renderer.methods.base import all_rays
+from renderer.methods.fields import NeuSField
+from renderer.methods.neus import sample_depths
+from renderer.methods.neus_mlp import HalfPrecision, MLPNeuS, MLPNeuSConfig, sample_near_surface
+from renderer.trainer import Training
 from tests.renderer.small_runs import TINY_MLP, ellipsoid, ellipsoid_views
 
 CPU = torch.device("cpu")
@@ -90,7 +90,7 @@ def test_samples_are_shifted_at_random_in_training_and_not_when_looking(monkeypa
         seen.append(arguments[-1])
         return sample_depths(*arguments)
 
-    monkeypatch.setattr("renderer.mlp_neus.sample_depths", record)
+    monkeypatch.setattr("renderer.methods.neus_mlp.sample_depths", record)
     method, generator = tiny(), torch.Generator().manual_seed(0)
     method.training_step(0, generator)
     method.training_step(0, generator)

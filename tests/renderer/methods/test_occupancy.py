@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from multiview.cameras import orbit_cameras
-from renderer.occupancy import (
+from renderer.methods.occupancy import (
     OccupancyConfig,
     OccupancyGrid,
     Samples,

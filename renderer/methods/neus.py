@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.config import check_positive
-from renderer.fields import SurfaceField
+from renderer.methods.fields import SurfaceField
 from renderer.rays import OBJECT_HALF_SIZE, inside_object_cube, points_on_rays
 from renderer.volume_rendering import (
     accumulate,

@@ -9,7 +9,7 @@ pytest.importorskip("scipy")
 from scipy import ndimage
 
 from multiview.cameras import Cameras, orbit_cameras
-from multiview.mask_agreement import repair_masks
+from renderer.mask_repair import repair_masks
 
 SIZE = 96
 FIGURE = [  # x, y, z, radius: without any symmetry

@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from common.signals import StopRequest
-from renderer.method import Method, StepResult
+from renderer.methods.base import Method, StepResult
 
 log = logging.getLogger(__name__)
 

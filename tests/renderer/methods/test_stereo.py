@@ -4,7 +4,7 @@ import torch
 
 from multiview.visual_hull import cell_centres
 from renderer.mesh import extract, remove_floaters
-from renderer.stereo import StereoConfig, carve_hull, depth_maps
+from renderer.methods.stereo import StereoConfig, carve_hull, depth_maps
 from tests.renderer.traced import ball, bowl, traced_views
 
 CPU = torch.device("cpu")

@@ -9,10 +9,10 @@ import torch
 from torch.testing import assert_close
 
 from multiview.cameras import orbit_cameras
-from renderer.hash_grid import HashGridConfig
-from renderer.method import Views, all_rays
-from renderer.nerf import FieldConfig, NeRF, NeRFConfig
-from renderer.occupancy import OccupancyConfig
+from renderer.methods.base import Views, all_rays
+from renderer.methods.hash_grid import HashGridConfig
+from renderer.methods.nerf import FieldConfig, NeRF, NeRFConfig
+from renderer.methods.occupancy import OccupancyConfig
 
 CPU = torch.device("cpu")
 RADIUS = 0.35
@@ -122,7 +122,7 @@ def test_the_shape_of_a_ball_has_its_radius_and_about_its_distances(trained):
 def test_the_size_of_the_chunks_changes_nothing(trained, monkeypatch):
     rays = all_rays(ball_views(orbit_cameras(1, image_size=SIZE)), 0.5, CPU)
     at_once = trained.render(rays.origins, rays.directions)
-    monkeypatch.setattr("renderer.nerf._RAYS_AT_ONCE", 1000)
+    monkeypatch.setattr("renderer.methods.nerf._RAYS_AT_ONCE", 1000)
     in_chunks = trained.render(rays.origins, rays.directions)
     for name in ("color", "opacity", "normal"):
         assert_close(getattr(in_chunks, name), getattr(at_once, name), atol=1e-4, rtol=0)

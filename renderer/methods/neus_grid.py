@@ -21,11 +21,11 @@ from torch import Tensor, nn
 
 from multiview.visual_hull import HALF_SIDE, cell_centres
 from renderer.mesh import extract
-from renderer.method import Grid, ParameterGroup, Picture, Rays, StepResult, Views, all_rays
-from renderer.neus import soft_l1
-from renderer.occupancy import OccupancyConfig, OccupancyGrid
+from renderer.methods.base import Grid, ParameterGroup, Picture, Rays, StepResult, Views, all_rays
+from renderer.methods.neus import soft_l1
+from renderer.methods.occupancy import OccupancyConfig, OccupancyGrid
+from renderer.methods.stereo import StereoConfig, carve_hull
 from renderer.rays import PIXEL_CENTRE_OFFSET, points_on_rays
-from renderer.stereo import StereoConfig, carve_hull
 from renderer.texture import vertex_colours
 from renderer.volume_rendering import (
     accumulate,
@@ -126,7 +126,7 @@ class _Stretch:
 
 
 class GridNeuS(nn.Module):
-    """Signed distances and colours on grids; a `renderer.method.Method`."""
+    """Signed distances and colours on grids; a `renderer.methods.base.Method`."""
 
     start: Tensor
     bound: Tensor

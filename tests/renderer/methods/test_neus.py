@@ -9,14 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
-from renderer.fields import (
+from renderer.methods.fields import (
     ColorNetworkConfig,
     NeuSField,
     NeuSFieldConfig,
     SDFNetworkConfig,
     SurfaceSamples,
 )
-from renderer.neus import (
+from renderer.methods.neus import (
     LearningRateConfig,
     LossConfig,
     Losses,
@@ -32,7 +32,7 @@ from renderer.neus import (
 from renderer.rays import inside_object_cube, points_on_rays
 from renderer.volume_rendering import cos_anneal_ratio
 
-GOLDENS = Path(__file__).parents[1] / "data" / "renderer_goldens.npz"
+GOLDENS = Path(__file__).parents[2] / "data" / "renderer_goldens.npz"
 SMALL = NeuSFieldConfig(
     sdf=SDFNetworkConfig(width=32, depth=3, skip=2, bands=2, features=8),
     color=ColorNetworkConfig(width=16, depth=2, bands=1),

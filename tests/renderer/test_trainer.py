@@ -17,8 +17,8 @@ from torch.testing import assert_close
 
 from common.signals import StopRequest, stop_on_signals
 from renderer.checkpoint import Identity, read_checkpoint, write_checkpoint
-from renderer.method import Grid, ParameterGroup, Picture, StepResult
-from renderer.training import Training, train
+from renderer.methods.base import Grid, ParameterGroup, Picture, StepResult
+from renderer.trainer import Training, train
 
 NEVER = 1e9  # seconds, or steps
 IDENTITY = Identity({"kind": "mlp", "mlp": {"steps": 10, "peak": (1, 2)}}, 6033, "abc")
@@ -195,7 +195,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_the_last_good_checkpoint_sta
 def test_a_loss_that_is_not_finite_is_noticed_long_before_the_next_checkpoint(
     tmp_path: Path, monkeypatch
 ):
-    monkeypatch.setattr("renderer.training.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("renderer.trainer.LOOK_SECONDS", 0.0)
     with pytest.raises(FloatingPointError, match="by step 7"):
         Run(tmp_path / "a.ckpt", Line(breaks_at=6)).go(draw_every=100)
 
@@ -253,7 +253,7 @@ def test_without_a_terminal_ten_lines_tell_how_far_it_is(tmp_path: Path, caplog,
 
 def test_slow_steps_are_told_of_every_minute(tmp_path: Path, caplog, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
-    monkeypatch.setattr("renderer.training.LOG_SECONDS", 0.0)
+    monkeypatch.setattr("renderer.trainer.LOG_SECONDS", 0.0)
     with caplog.at_level(logging.INFO):
         Run(tmp_path / "a.ckpt", Line(num_steps=37)).go(draw_every=100)
     assert len(caplog.records) == 37
@@ -261,7 +261,7 @@ def test_slow_steps_are_told_of_every_minute(tmp_path: Path, caplog, monkeypatch
 
 def test_the_psnr_is_that_of_the_steps_since_the_last_line(tmp_path: Path, caplog, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
-    monkeypatch.setattr("renderer.training.LOOK_SECONDS", NEVER)
+    monkeypatch.setattr("renderer.trainer.LOOK_SECONDS", NEVER)
     method = Line(num_steps=20)
     errors = iter(10.0 ** -torch.arange(20.0))
     constant = lambda step, generator: StepResult(method.slope * 0, next(errors))  # noqa: E731

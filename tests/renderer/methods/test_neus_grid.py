@@ -4,11 +4,11 @@ import torch
 
 from multiview.cameras import orbit_cameras
 from renderer.export import render_view
-from renderer.grid_neus import GridNeuS, GridNeuSConfig
 from renderer.mesh import extract, remove_floaters
-from renderer.method import Grid, Views
+from renderer.methods.base import Grid, Views
+from renderer.methods.neus_grid import GridNeuS, GridNeuSConfig
 from renderer.rays import PIXEL_CENTRE_OFFSET
-from renderer.training import Training
+from renderer.trainer import Training
 from tests.renderer.traced import ball, bowl, traced_views
 
 CPU = torch.device("cpu")

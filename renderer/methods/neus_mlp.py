@@ -15,15 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.config import check_positive
-from renderer.fields import (
+from renderer.methods.base import Grid, ParameterGroup, Picture, StepResult, Views, all_rays
+from renderer.methods.fields import (
     NeuSField,
     NeuSFieldConfig,
     SDFNetworkConfig,
     SurfaceField,
     SurfaceSamples,
 )
-from renderer.method import Grid, ParameterGroup, Picture, StepResult, Views, all_rays
-from renderer.neus import (
+from renderer.methods.neus import (
     LearningRateConfig,
     LossConfig,
     Rendering,

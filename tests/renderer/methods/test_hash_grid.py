@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from renderer.hash_grid import (
+from renderer.methods.hash_grid import (
     SPHERICAL_HARMONICS,
     HashGrid,
     HashGridConfig,

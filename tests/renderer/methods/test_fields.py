@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
-from renderer.fields import (
+from renderer.methods.fields import (
     ColorNetworkConfig,
     NeuSField,
     NeuSFieldConfig,
@@ -22,7 +22,7 @@ from renderer.fields import (
 )
 from tests.conftest import SHARED, needs_shared
 
-GOLDENS = Path(__file__).parents[1] / "data" / "renderer_goldens.npz"
+GOLDENS = Path(__file__).parents[2] / "data" / "renderer_goldens.npz"
 SMALL = NeuSFieldConfig(
     sdf=SDFNetworkConfig(width=32, depth=3, skip=2, bands=2, features=8),
     color=ColorNetworkConfig(width=16, depth=2, bands=1),
