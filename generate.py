@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     from ldm.config import GenerateConfig
     from ldm.generate_views import GenerateOptions
-    from pipeline.choice import generate
+    from pipeline.generate import generate
 
     config = load_config(GenerateConfig, args.cfg, args.set)
     options = GenerateOptions(

@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> None:
     """Make the 3D models that the command line asks for."""
     args = parse(argv)
     from pipeline.batch import images_to_3d
-    from pipeline.files import FAILURES
+    from pipeline.paths import FAILURES
     from pipeline.settings import Tools, read_settings
 
     settings, drawer = read_settings(args)

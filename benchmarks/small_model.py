@@ -139,9 +139,9 @@ def elevation_error(
     model: SyncDreamer, item: TrainingItem, sampler: SamplerConfig, seed: int
 ) -> float:
     """Degrees between an input's elevation and what `--elevation auto` takes it for."""
-    from multiview.elevation import estimate_elevation
     from multiview.images import strip_to_views
-    from pipeline.drafts import draft_sampler
+    from pipeline.selection.elevation import estimate_elevation
+    from pipeline.selection.elevation_drafts import draft_sampler
 
     def draft(assumed_deg: float) -> np.ndarray:
         return strip_to_views(make_strip(model, item, draft_sampler(sampler), seed, assumed_deg))

@@ -19,7 +19,7 @@ from PIL import Image
 from docs.reconstruction_figure import lit, load, row
 from multiview.cameras import orbit_cameras
 from multiview.views import read_views
-from pipeline.files import BEST, FRAMED
+from pipeline.paths import BEST, FRAMED
 
 SIZE = 128
 SHOWN_VIEWS = (0, 3, 6, 12)

@@ -33,7 +33,6 @@ from ldm.generate_views import Watch
 from ldm.sampler import SamplerConfig
 from multiview.cameras import Cameras, orbit_cameras
 from multiview.cut_out import cut_out, has_mask
-from multiview.elevation import Draft
 from multiview.images import (
     CropSize,
     auto_crop_size,
@@ -46,8 +45,9 @@ from multiview.images import (
 )
 from multiview.segmentation import Backend, open_segmenter
 from pipeline.cli_args import LIMITS, choose_model
-from pipeline.drafts import draft_sampler, find_elevation
-from pipeline.drawer import ModelDrawer
+from pipeline.selection.elevation import Draft
+from pipeline.selection.elevation_drafts import draft_sampler, find_elevation
+from pipeline.view_generator import ModelDrawer
 from renderer.config import Preset, load_renderer_config
 from renderer.reconstruction import Options, reconstruct
 
@@ -134,7 +134,7 @@ class SyncDreamerPipeline:
         Raises:
             FileNotFoundError, ValueError: the weights, the configuration or the device are not
                 there, or not what they should be.
-            pipeline.drawer.ModelError: the weights do not fit, or not into the memory.
+            pipeline.view_generator.ModelError: the weights do not fit, or not into the memory.
         """
         _check("batch_view_num", batch_view_num)
         if dtype not in (*DTYPES, "tf32"):

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.files import atomic_write
-from pipeline.drawer import ModelError
-from pipeline.files import FAILURES
 from pipeline.image_to_3d import Settings, Tools, image_to_3d
+from pipeline.paths import FAILURES
 from pipeline.sample_store import collect_inputs
+from pipeline.view_generator import ModelError
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def images_to_3d(
     Raises:
         FileNotFoundError, ValueError: no pictures, or several of one name.
         NotADirectoryError: the folder is a file.
-        pipeline.drawer.ModelError: the model cannot be loaded.
+        pipeline.view_generator.ModelError: the model cannot be loaded.
         Exception: see `image_to_3d`, of a single picture.
     """
     sources = collect_inputs(paths, [0.0], output)

@@ -21,7 +21,6 @@ from PIL import Image
 
 from common.files import atomic_write
 from common.records import Facts, Step, Workplace
-from evaluation.ranking import SCORES, Weights, order, score_sample, write_scores
 from ldm.sampler import SamplerConfig
 from multiview.cut_out import WHOLE_PICTURE, covered, cut_out, has_mask, save_cut_out
 from multiview.images import (
@@ -34,9 +33,7 @@ from multiview.images import (
 )
 from multiview.segmentation import open_segmenter
 from multiview.views import NUM_VIEWS, read_views
-from pipeline.drafts import draft_path, draft_sampler, find_elevation, write_estimate
-from pipeline.drawer import ModelError
-from pipeline.files import (
+from pipeline.paths import (
     BEST,
     CURVE,
     ELEVATION,
@@ -49,8 +46,16 @@ from pipeline.files import (
     SAMPLES,
     TURNING,
 )  # fmt: skip
-from pipeline.page import write_page
+from pipeline.report import write_page
+from pipeline.selection.elevation_drafts import (
+    draft_path,
+    draft_sampler,
+    find_elevation,
+    write_estimate,
+)
+from pipeline.selection.ranking import SCORES, Weights, order, score_sample, write_scores
 from pipeline.settings import Settings, Tools
+from pipeline.view_generator import ModelError
 from renderer.output_dir import CHECKPOINT
 from renderer.reconstruction import Options, reconstruct
 
@@ -78,7 +83,7 @@ def image_to_3d(image: Path, folder: Path, settings: Settings, tools: Tools) -> 
         FileExistsError, NotADirectoryError, OSError: the folder is not this command's to write to,
             or holds results of another picture.
         StepError: what went wrong in which step.
-        pipeline.drawer.ModelError: the model cannot be loaded.
+        pipeline.view_generator.ModelError: the model cannot be loaded.
     """
     read_image(image)  # before anything is written
     if image.resolve().is_relative_to(folder.resolve()):

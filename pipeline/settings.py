@@ -13,11 +13,11 @@ from common.config import load_config
 from common.devices import pick_device
 from ldm.config import GenerateConfig
 from ldm.sampler import SamplerConfig
-from multiview.elevation import ElevationConfig
 from multiview.images import CropSize
 from multiview.segmentation import Backend, Segmenter
 from pipeline.cli_args import given_sampler
-from pipeline.drawer import Drawer, ModelDrawer
+from pipeline.selection.elevation import ElevationConfig
+from pipeline.view_generator import Drawer, ModelDrawer
 from renderer.config import Preset, RendererConfig, load_renderer_config
 
 

@@ -16,16 +16,16 @@ from PIL import Image
 
 from common.files import atomic_write
 from common.records import Workplace
-from evaluation.ranking import SCORES
 from ldm.generate_views import DrawingStep, Watch
 from ldm.sampler import SamplerConfig
 from multiview.cut_out import save_cut_out
 from multiview.images import read_image
 from multiview.segmentation import SegmentationUnavailableError, Segmenter, open_segmenter
-from pipeline.drafts import draft_sampler
-from pipeline.drawer import Drawer
-from pipeline.files import BEST, EXPORTED, SAMPLES
 from pipeline.image_to_3d import Run, Settings, Tools
+from pipeline.paths import BEST, EXPORTED, SAMPLES
+from pipeline.selection.elevation_drafts import draft_sampler
+from pipeline.selection.ranking import SCORES
+from pipeline.view_generator import Drawer
 from webpage.job import Tell, Update
 from webpage.pictures import MaskEditor, read_upload
 from webpage.visits import Visit

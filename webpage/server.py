@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.drawer import Drawer
 from pipeline.image_to_3d import Settings
+from pipeline.view_generator import Drawer
 from webpage.guard import Guard
 from webpage.making import Maker
 from webpage.visits import Visits, server_folder, swept

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from ldm.sampler import SamplerConfig
-from multiview.elevation import ElevationConfig
 from multiview.images import views_to_strip
 from pipeline.image_to_3d import Settings, Tools
+from pipeline.selection.elevation import ElevationConfig
 from tests.renderer.small_runs import SIZE, TINY, ellipsoid
 
 

@@ -23,7 +23,6 @@ import generate as script
 from ldm.generate_views import DrawingStep
 from ldm.model import SyncDreamer
 from multiview.cameras import orbit_cameras
-from multiview.elevation import ElevationEstimate
 from multiview.images import auto_crop_size, prepare_image, read_image, strip_to_views
 from pipeline import cli_args as flags
 from pipeline.api import (
@@ -34,6 +33,7 @@ from pipeline.api import (
     reconstruct_mesh,
     with_mask,
 )
+from pipeline.selection.elevation import ElevationEstimate
 from tests.conftest import ROOT
 from tests.renderer.small_runs import TINY, ellipsoid
 
@@ -65,7 +65,7 @@ def told(pipeline: SyncDreamerPipeline, monkeypatch: pytest.MonkeyPatch) -> list
         shown.append(pixels)
         return np.zeros((64, 16 * 64, 3), np.uint8)
 
-    monkeypatch.setattr(pipeline.drawer, "draw", draw)
+    monkeypatch.setattr(pipeline.view_generator, "draw", draw)
     return shown
 
 
@@ -154,8 +154,8 @@ def test_auto_is_what_the_command_estimates(
         none = np.zeros(1)
         return ElevationEstimate(float(mean) / 10 + 0.04, 3.0, none, none, none, none)
 
-    monkeypatch.setattr("pipeline.drafts.estimate_elevation", estimate)
-    monkeypatch.setattr("pipeline.drafts.DRAFT_STEPS", 1)
+    monkeypatch.setattr("pipeline.selection.elevation_drafts.estimate_elevation", estimate)
+    monkeypatch.setattr("pipeline.selection.elevation_drafts.DRAFT_STEPS", 1)
     views = pipeline.generate(toy, seed=7, crop_size=200)
     out = tmp_path / "out"
     strip = by_the_command(
@@ -171,7 +171,7 @@ def test_a_failed_estimate_says_what_to_do_in_python(pipeline, toy, monkeypatch)
     def fail(*_):
         raise ValueError("the views have no volume in common")
 
-    monkeypatch.setattr("pipeline.drafts.estimate_elevation", fail)
+    monkeypatch.setattr("pipeline.selection.elevation_drafts.estimate_elevation", fail)
     with pytest.raises(ValueError, match=r"no volume in common\); give it as elevation=<degrees>"):
         pipeline.generate(toy)
 
@@ -240,7 +240,7 @@ def test_the_object_is_found_where_that_is_asked_for(pipeline, photo, toy, told)
     ],
 )
 def test_mistakes_are_told_before_anything_is_drawn(pipeline, toy, monkeypatch, settings, message):
-    monkeypatch.setattr(pipeline.drawer, "draw", lambda *_: pytest.fail("drawn"))
+    monkeypatch.setattr(pipeline.view_generator, "draw", lambda *_: pytest.fail("drawn"))
     given = {"image": toy, "elevation": 20, **settings}
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         pipeline.generate(**given)

@@ -19,13 +19,13 @@ from PIL import Image
 import image_to_3d as script
 from common.records import Step, Workplace, checksum
 from ldm.sampler import SamplerConfig
-from multiview.elevation import ElevationConfig
 from multiview.segmentation import segment_white
 from pipeline import image_to_3d as module
 from pipeline.batch import images_to_3d
-from pipeline.drawer import ModelError
-from pipeline.files import EXPORTED
 from pipeline.image_to_3d import StepError, image_to_3d
+from pipeline.paths import EXPORTED
+from pipeline.selection.elevation import ElevationConfig
+from pipeline.view_generator import ModelError
 from renderer import trainer as training
 from renderer.reconstruction import Outcome
 from tests.pipeline.conftest import ToyDrawer, changed
@@ -152,8 +152,8 @@ class Interruptions:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count, self.at, self.before = 0, -1, False
-        for name in ("pipeline.image_to_3d", "common.records", "pipeline.page",
-                     "evaluation.ranking", "multiview.cut_out"):  # fmt: skip
+        for name in ("pipeline.image_to_3d", "common.records", "pipeline.report",
+                     "pipeline.selection.ranking", "multiview.cut_out"):  # fmt: skip
             self.wrap(monkeypatch, name)
 
     def wrap(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
@@ -180,7 +180,7 @@ def test_a_run_killed_at_any_file_goes_on_to_what_an_uninterrupted_one_gives(
 ):
     fast = changed(settings, sample_num=1)
     monkeypatch.setattr(module, "score_sample", lambda *_: module_score())
-    monkeypatch.setattr("pipeline.drafts.estimate_elevation", quick_estimate)
+    monkeypatch.setattr("pipeline.selection.elevation_drafts.estimate_elevation", quick_estimate)
     interruptions = Interruptions(monkeypatch)
     image_to_3d(photo, tmp_path / "whole", fast, tools)
     expected, places = checksums(tmp_path / "whole"), interruptions.count
@@ -197,13 +197,13 @@ def test_a_run_killed_at_any_file_goes_on_to_what_an_uninterrupted_one_gives(
 
 
 def module_score():
-    from evaluation.ranking import SampleScore
+    from pipeline.selection.ranking import SampleScore
 
     return SampleScore(score=0.5)
 
 
 def quick_estimate(image, draft, config: ElevationConfig):
-    from multiview.elevation import ElevationEstimate
+    from pipeline.selection.elevation import ElevationEstimate
 
     values = config.candidates()
     for degrees in config.drafts_at:
@@ -231,7 +231,7 @@ def test_a_changed_setting_redoes_what_depends_on_it(
 ):
     monkeypatch.setattr(module, "score_sample", lambda *_: module_score())
     monkeypatch.setattr(module, "open_segmenter", lambda *_: segment_white)
-    monkeypatch.setattr("pipeline.drafts.estimate_elevation", quick_estimate)
+    monkeypatch.setattr("pipeline.selection.elevation_drafts.estimate_elevation", quick_estimate)
     image_to_3d(photo, tmp_path / "out", settings, tools)
     place = image_to_3d(photo, tmp_path / "out", changed(settings, **changes), tools)
     assert place.done == redone
@@ -246,7 +246,7 @@ def test_a_changed_setting_redoes_what_depends_on_it(
 
 def test_a_damaged_result_is_made_again(photo, settings, tools, tmp_path, monkeypatch, stand_in):
     monkeypatch.setattr(module, "score_sample", lambda *_: module_score())
-    monkeypatch.setattr("pipeline.drafts.estimate_elevation", quick_estimate)
+    monkeypatch.setattr("pipeline.selection.elevation_drafts.estimate_elevation", quick_estimate)
     folder = tmp_path / "out"
     image_to_3d(photo, folder, settings, tools)
     expected = checksums(folder)
@@ -318,7 +318,7 @@ def test_a_failure_names_the_picture_and_the_step(photo, settings, tools, tmp_pa
         raise ValueError("there is no object in view 3")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.drafts.estimate_elevation", no_object)
+        patch.setattr("pipeline.selection.elevation_drafts.estimate_elevation", no_object)
         with pytest.raises(StepError, match=r"photo.png: elevation: .*view 3\); give it with --el"):
             image_to_3d(photo, tmp_path / "out", settings, tools)
 
@@ -431,7 +431,7 @@ def test_a_reconstruction_of_other_settings_is_not_gone_on_with(tmp_path):
 
 def test_the_flags_come_to_the_settings(monkeypatch, tmp_path):
     calls = []
-    monkeypatch.setattr("pipeline.drawer.sampling_settings", lambda *_: {})
+    monkeypatch.setattr("pipeline.view_generator.sampling_settings", lambda *_: {})
     monkeypatch.setattr("pipeline.batch.images_to_3d", lambda *given: calls.append(given))
     script.main(["a.png", "-o", "out", "--ckpt", "x.ckpt", "--device", "cpu"])
     script.main(

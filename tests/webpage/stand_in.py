@@ -15,9 +15,9 @@ import torch
 
 from ldm.generate_views import DrawingStep, Watch
 from ldm.sampler import SamplerConfig
-from multiview.elevation import ElevationConfig
 from multiview.images import views_to_strip
 from pipeline.image_to_3d import Settings
+from pipeline.selection.elevation import ElevationConfig
 from tests.conftest import ROOT
 from tests.renderer.small_runs import SIZE, TINY, ellipsoid
 

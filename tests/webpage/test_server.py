@@ -15,7 +15,7 @@ from PIL import Image
 
 pytest.importorskip("gradio", reason="the web page's packages are not installed")
 
-from pipeline.files import EXPORTED
+from pipeline.paths import EXPORTED
 from renderer.reconstruction import Outcome
 from tests.conftest import ROOT
 from tests.webpage.stand_in import served

@@ -12,14 +12,14 @@ import numpy as np
 
 from common.files import atomic_write
 from ldm.sampler import SamplerConfig
-from multiview.elevation import (
+from pipeline.paths import CURVE, DRAFTS, ELEVATION
+from pipeline.selection.elevation import (
     Draft,
     ElevationConfig,
     ElevationEstimate,
     estimate_elevation,
     plot_scores,
 )
-from pipeline.files import CURVE, DRAFTS, ELEVATION
 
 log = logging.getLogger(__name__)
 

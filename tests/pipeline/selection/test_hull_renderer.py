@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from multiview.cameras import orbit_cameras, orbit_pose
-from multiview.picture_agreement import soft_iou
-from multiview.quick_hull import QuickHull, carve, look, quick_views
 from multiview.visual_hull import cell_centres
+from pipeline.selection.hull_renderer import QuickHull, carve, look, quick_views
+from pipeline.selection.similarity import soft_iou
 
 SIZE, RADIUS = 64, 0.35
 CAMERAS = orbit_cameras(16, image_size=SIZE)

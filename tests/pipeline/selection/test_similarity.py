@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from multiview.picture_agreement import BEST_PSNR, agreement, aligned, input_picture, soft_iou
+from pipeline.selection.similarity import BEST_PSNR, agreement, aligned, input_picture, soft_iou
 
 
 def picture(size: int = 64, centre=(30.0, 34.0), radius: float = 14.0, wave: float = 6.0):

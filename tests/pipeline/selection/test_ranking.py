@@ -11,10 +11,10 @@ from PIL import Image
 pytest.importorskip("embreex")
 pytest.importorskip("manifold3d")
 
-from evaluation import ranking
-from evaluation.ranking import SampleScore, order, score_sample, write_scores
 from multiview.images import views_to_strip
 from multiview.views import read_views
+from pipeline.selection import ranking
+from pipeline.selection.ranking import SampleScore, order, score_sample, write_scores
 from tests.conftest import SHARED
 from tests.toy_views import SPOILED, spoil, toy_views
 

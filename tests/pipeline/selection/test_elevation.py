@@ -5,8 +5,13 @@ import pytest
 import torch
 from PIL import Image
 
-from multiview import elevation
-from multiview.elevation import ElevationConfig, ElevationEstimate, estimate_elevation, plot_scores
+from pipeline.selection import elevation
+from pipeline.selection.elevation import (
+    ElevationConfig,
+    ElevationEstimate,
+    estimate_elevation,
+    plot_scores,
+)
 
 ONE_DRAFT = ElevationConfig(drafts_at=(15.0,))
 

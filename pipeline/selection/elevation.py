@@ -17,9 +17,9 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from multiview.cameras import orbit_cameras, orbit_pose
-from multiview.picture_agreement import agreement, aligned, input_picture
-from multiview.quick_hull import QuickHull, carve, quick_views
 from multiview.visual_hull import close_underside
+from pipeline.selection.hull_renderer import QuickHull, carve, quick_views
+from pipeline.selection.similarity import agreement, aligned, input_picture
 
 Draft = Callable[[float], np.ndarray]
 """Assumed elevation of the input in degrees -> views on white, the first at the input's azimuth,

@@ -11,11 +11,11 @@ from typing import Any
 from PIL import Image
 
 from common.files import atomic_write
-from evaluation.ranking import SCORES
 from multiview.images import read_image
-from pipeline.doubts import doubts
-from pipeline.figures import as_text, embed, embed_image, figure
-from pipeline.files import CURVE, EXPORTED, FRAMED, METRICS, OBJECT, RECONSTRUCTION
+from pipeline.html import as_text, embed, embed_image, figure
+from pipeline.paths import CURVE, EXPORTED, FRAMED, METRICS, OBJECT, RECONSTRUCTION
+from pipeline.quality_warnings import doubts
+from pipeline.selection.ranking import SCORES
 
 LARGEST_VIDEO = 20 * 2**20
 """Bytes; larger videos are left out of the page."""
@@ -62,7 +62,7 @@ SCORE_PARTS = (
     ("input_pattern", "pattern with<br>the input's"),
     ("input_psnr", "colours with<br>the input's, dB"),
 )
-"""Of `evaluation.ranking.SampleScore`, and what they are called, as HTML."""
+"""Of `pipeline.selection.ranking.SampleScore`, and what they are called, as HTML."""
 NUMBERS = (
     ("psnr", "PSNR of the mesh in the views, dB", 2),
     ("field_psnr", "PSNR of the field, dB", 2),

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 import generate as script
-from evaluation.ranking import SampleScore
 from ldm import generate_views as generation
 from ldm.generate_views import GenerateOptions
 from ldm.sampler import SamplerConfig
-from multiview.elevation import ElevationEstimate
 from multiview.images import views_to_strip
-from pipeline import choice
-from pipeline.drafts import draft_sampler
+from pipeline import generate as choice
+from pipeline.selection.elevation import ElevationEstimate
+from pipeline.selection.elevation_drafts import draft_sampler
+from pipeline.selection.ranking import SampleScore
 from tests.renderer.small_runs import ellipsoid
 
 
@@ -32,7 +32,7 @@ def estimates(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         values = np.zeros(2)
         return ElevationEstimate(17.26, 3.0, values, values, values, values)
 
-    monkeypatch.setattr("pipeline.drafts.estimate_elevation", estimate)
+    monkeypatch.setattr("pipeline.selection.elevation_drafts.estimate_elevation", estimate)
     return drafted
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.doubts import doubts
-from pipeline.page import two_rows
+from pipeline.quality_warnings import doubts
+from pipeline.report import two_rows
 
 
 def found(covered: float = 0.3, uncertainty: float = 5.0) -> dict[str, dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from multiview.cut_out import WHOLE_PICTURE
-from pipeline.drafts import UNCERTAIN
+from pipeline.selection.elevation_drafts import UNCERTAIN
 from renderer.reconstruction import POOR_IOU
 
 

@@ -11,16 +11,12 @@ from typing import Literal
 
 import numpy as np
 
-from evaluation.ranking import SCORES, SampleScore, order, score_sample, write_scores
 from ldm import generate_views as generation
 from ldm.config import SyncDreamerConfig
 from ldm.generate_views import GenerateOptions
-from multiview.elevation import ElevationConfig
 from multiview.images import prepare_image, read_image, resolve_crop_size
 from multiview.views import NUM_VIEWS, read_views
-from pipeline.drafts import draft_path, draft_sampler, find_elevation, write_estimate
-from pipeline.drawer import Drawer, ModelDrawer
-from pipeline.files import CURVE, ELEVATION
+from pipeline.paths import CURVE, ELEVATION
 from pipeline.sample_store import (
     Sample,
     Source,
@@ -31,6 +27,15 @@ from pipeline.sample_store import (
     refuse_to_replace,
     write_sample,
 )
+from pipeline.selection.elevation import ElevationConfig
+from pipeline.selection.elevation_drafts import (
+    draft_path,
+    draft_sampler,
+    find_elevation,
+    write_estimate,
+)
+from pipeline.selection.ranking import SCORES, SampleScore, order, score_sample, write_scores
+from pipeline.view_generator import Drawer, ModelDrawer
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +65,7 @@ def generate(
     Raises:
         FileNotFoundError, FileExistsError, ValueError, OSError, MemoryError: one line that says
             what to do.
-        pipeline.drawer.ModelError: the model cannot be loaded.
+        pipeline.view_generator.ModelError: the model cannot be loaded.
     """
     model = None
     degrees = [each for each in elevations if each != "auto"]
@@ -108,7 +113,7 @@ def estimate_elevations(
     Raises:
         FileNotFoundError, ValueError: naming the image.
         FileExistsError, OSError: drafts or samples cannot be written where they should be.
-        pipeline.drawer.ModelError, MemoryError: see `Drawer`.
+        pipeline.view_generator.ModelError, MemoryError: see `Drawer`.
     """
     numbers = [float("nan") if given == "auto" else given for given in elevations]
     sources = collect_inputs(paths, numbers, options.output)
