@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     check_log(args.log)
     from evaluation.image_metrics import SSIM_FORMS
-    from evaluation.perceptual import lpips_or_reason
+    from evaluation.lpips import lpips_or_reason
     from evaluation.view_metrics import read_pair, score_views
 
     true, predicted = read_pair(args.gt, args.pr)

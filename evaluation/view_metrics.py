@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.image_metrics import SsimForm, better_order, psnr, ssim
-from evaluation.perceptual import Lpips
+from evaluation.lpips import Lpips
 from evaluation.results import Result
 from multiview.views import read_views
 

@@ -12,8 +12,8 @@ pytest.importorskip("scipy", reason="needs requirements-eval.txt")
 import eval_mesh
 import eval_nvs
 from common.cli import run_script
-from evaluation import perceptual
-from evaluation.perceptual import LpipsUnavailableError
+from evaluation import lpips as perceptual
+from evaluation.lpips import LpipsUnavailableError
 from evaluation.results import read_log
 from tests.conftest import ROOT
 from tests.evaluation.conftest import ring_of_views, save_views

@@ -16,15 +16,15 @@ import numpy as np
 import torch
 
 from common.files import atomic_write
+from evaluation.benchmark.dataset import ObjectFiles
+from evaluation.benchmark.error_maps import STRIPS, strips_in, write_strips
 from evaluation.colmap import MANIFEST, OWN_NAMES, Form, count_points, project_folder
 from evaluation.colmap_engines import open_engine
 from evaluation.depth import depth_names
-from evaluation.finder import ObjectFiles
-from evaluation.gallery import STRIPS, strips_in, write_strips
 from evaluation.image_metrics import SsimForm
+from evaluation.lpips import Lpips
 from evaluation.mesh_metrics import evaluate_mesh
 from evaluation.meshes import gso_rotation
-from evaluation.perceptual import Lpips
 from evaluation.results import Result, from_json, one_line, to_json
 from evaluation.view_metrics import read_pair, score_views
 from multiview.images import view_names

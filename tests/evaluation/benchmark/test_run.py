@@ -20,14 +20,14 @@ for package in ("trimesh", "embreex", "mesh2sdf", "scipy", "pycolmap", "lpips"):
     pytest.importorskip(package, reason="needs requirements-eval.txt")
 
 from common.files import file_lock
-from evaluation import benchmark
-from evaluation.finder import Finder, ObjectFiles
-from evaluation.gallery import error_map
-from evaluation.objects import Record, Settings, mean_result
-from evaluation.page import Entry, best_and_worst_first
-from evaluation.report import write_report
+from evaluation.benchmark import run as benchmark
+from evaluation.benchmark.dataset import Finder, ObjectFiles
+from evaluation.benchmark.error_maps import error_map
+from evaluation.benchmark.evaluate import Record, Settings, mean_result
+from evaluation.benchmark.html_report import Entry, best_and_worst_first
+from evaluation.benchmark.report import write_report
+from evaluation.benchmark.tables import make_tables
 from evaluation.results import Result
-from evaluation.tables import make_tables
 from tests.conftest import ROOT, SHARED, needs_shared
 from tests.evaluation.conftest import ring_of_views, save_views
 
@@ -322,7 +322,7 @@ def test_without_lpips_and_colmap_the_rest_is_scored_and_the_tables_say_so(
     def no_engine(_: object) -> None:
         raise ModuleNotFoundError("no COLMAP")
 
-    monkeypatch.setattr("evaluation.perceptual.lpips_or_reason", missing)
+    monkeypatch.setattr("evaluation.lpips.lpips_or_reason", missing)
     monkeypatch.setattr("evaluation.colmap_engines.open_engine", no_engine)
     assert run(tmp_path, objects, "--objects", "noisy") == 0
     row = rows(tmp_path)["noisy"]

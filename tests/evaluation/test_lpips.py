@@ -12,8 +12,8 @@ import torch
 
 pytest.importorskip("lpips", reason="needs requirements-eval.txt")
 
-from evaluation import perceptual
-from evaluation.perceptual import Lpips, LpipsUnavailableError, find_weights, lpips_or_reason
+from evaluation import lpips as perceptual
+from evaluation.lpips import Lpips, LpipsUnavailableError, find_weights, lpips_or_reason
 from multiview.views import read_views
 from tests.conftest import ROOT, SHARED
 from tests.evaluation.conftest import ring_of_views
@@ -132,5 +132,5 @@ def test_files_that_are_no_weights_are_refused_by_name(tmp_path: Path):
 
 
 def test_importing_the_module_does_not_import_lpips():
-    code = "import sys, evaluation.perceptual; sys.exit('lpips' in sys.modules)"
+    code = "import sys, evaluation.lpips; sys.exit('lpips' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -24,14 +24,14 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.cli import add_common_flags, run_script
+from common.cli import add_common_flags
 from common.devices import pick_device
 from common.files import file_lock
 from evaluation.results import Result, row_name, table_row
 
 if TYPE_CHECKING:
-    from evaluation.finder import ObjectFiles
-    from evaluation.objects import Record, Settings
+    from evaluation.benchmark.dataset import ObjectFiles
+    from evaluation.benchmark.evaluate import Record, Settings
 
 log = logging.getLogger(__name__)
 
@@ -86,9 +86,9 @@ def main(argv: list[str] | None = None) -> None:
     for name in args.objects or ():
         if Path(name).name != name or name in ("", ".", ".."):
             parser.error(f"--objects are names of folders, got {name!r}")
-    from evaluation.finder import Finder
-    from evaluation.page import Entry
-    from evaluation.report import write_report
+    from evaluation.benchmark.dataset import Finder
+    from evaluation.benchmark.html_report import Entry
+    from evaluation.benchmark.report import write_report
 
     finder = Finder(args.gt, args.pr, args.pr_mesh)
     names = args.objects or finder.names()
@@ -116,7 +116,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _print_results(records: list[Record], debug: bool) -> int:
     """Print a row for each object and their mean; count the objects with failures."""
-    from evaluation.objects import mean_result
+    from evaluation.benchmark.evaluate import mean_result
 
     results = [record.result for record in records]
     for result in [*results, mean_result(results)]:
@@ -142,10 +142,10 @@ def choose_settings(args: argparse.Namespace) -> tuple[Settings, list[str]]:
         see `Lpips` (where it is required or weights are named), `open_engine` (where a program is
         named) and `choose_form`.
     """
+    from evaluation.benchmark.evaluate import Settings
     from evaluation.colmap import choose_form
     from evaluation.colmap_engines import open_engine
-    from evaluation.objects import Settings
-    from evaluation.perceptual import lpips_or_reason
+    from evaluation.lpips import lpips_or_reason
 
     missing = []
     device = pick_device(args.device)
@@ -229,7 +229,7 @@ class _Task:
 
     def record(self) -> Record:
         """The record, when the process has ended."""
-        from evaluation.objects import Record
+        from evaluation.benchmark.evaluate import Record
 
         self.process.join()
         record = Record.load(self.folder)
@@ -245,7 +245,7 @@ def _kept_or_started(
     files: ObjectFiles, settings: Settings, folder: Path, threads: int
 ) -> Record | _Task:
     """Take an object's record if it is whole and up to date, else begin to make it."""
-    from evaluation.objects import Record, check_own, key_of
+    from evaluation.benchmark.evaluate import Record, check_own, key_of
 
     try:
         key = key_of(files, settings)
@@ -273,7 +273,7 @@ def _evaluate(files: ObjectFiles, settings: Settings, folder: Path, key: str, th
     os.environ["TQDM_DISABLE"] = "1"  # read by tqdm when it is imported
     import torch
 
-    from evaluation.objects import evaluate_object
+    from evaluation.benchmark.evaluate import evaluate_object
 
     torch.set_num_threads(threads)
     logging.getLogger().addHandler(logging.NullHandler())
@@ -286,7 +286,3 @@ def _end_with_parent() -> None:
     if parent is not None:
         wait([parent.sentinel])
         os._exit(1)
-
-
-if __name__ == "__main__":
-    run_script(main)

@@ -7,10 +7,10 @@ import io
 from pathlib import Path
 
 from common.files import atomic_write
-from evaluation.objects import mean_result
-from evaluation.page import Entry, make_page
+from evaluation.benchmark.evaluate import mean_result
+from evaluation.benchmark.html_report import Entry, make_page
+from evaluation.benchmark.tables import make_notes, make_tables, to_latex, to_markdown
 from evaluation.results import COLUMNS, Result
-from evaluation.tables import make_notes, make_tables, to_latex, to_markdown
 
 
 def write_report(out: Path, name: str, entries: list[Entry], missing: list[str]) -> None:

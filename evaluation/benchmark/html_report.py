@@ -8,10 +8,10 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation.finder import ObjectFiles
-from evaluation.gallery import FULL_SCALE, STRIPS, strips_in
-from evaluation.objects import Record
-from evaluation.tables import METRICS, Table, cell, count_of, objects_text
+from evaluation.benchmark.dataset import ObjectFiles
+from evaluation.benchmark.error_maps import FULL_SCALE, STRIPS, strips_in
+from evaluation.benchmark.evaluate import Record
+from evaluation.benchmark.tables import METRICS, Table, cell, count_of, objects_text
 
 LARGEST_VIDEO = 20 * 2**20
 """Bytes; larger videos are left out of the page."""
