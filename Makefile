@@ -49,9 +49,9 @@ app: $(VENV)/.app ckpt/u2netp.onnx
 
 # Real objects that cannot be read are listed in failures.csv; the others are trained on.
 demo-model: $(VENV)/.train $(VENV)/.demo $(VENV)/.eval
-	-$(BIN)/python -m rendering.small_set --output $(DEMO)/train --toys 8000 \
+	-$(BIN)/python -m demo.make_dataset --output $(DEMO)/train --toys 8000 \
 	  $(if $(FURNITURE),--furniture $(FURNITURE) --variants 4)
-	-$(BIN)/python -m rendering.small_set --output $(DEMO)/held-out --toys 32 --held_out \
+	-$(BIN)/python -m demo.make_dataset --output $(DEMO)/held-out --toys 32 --held_out \
 	  $(if $(FURNITURE),--furniture $(FURNITURE))
 	test -f $(DEMO)/autoencoder/autoencoder.ckpt || \
 	  $(BIN)/python train_autoencoder.py -o $(DEMO)/autoencoder --resume \
@@ -64,7 +64,7 @@ demo-model: $(VENV)/.train $(VENV)/.demo $(VENV)/.eval
 	rm -f $(DEMO)/syncdreamer-demo.safetensors
 	$(BIN)/python -m ldm.checkpoint convert --dtype fp16 $(DEMO)/models/demo-train/last.ckpt \
 	  $(DEMO)/syncdreamer-demo.safetensors
-	$(BIN)/python -m benchmarks.small_model --ckpt $(DEMO)/syncdreamer-demo.safetensors \
+	$(BIN)/python -m demo.evaluate --ckpt $(DEMO)/syncdreamer-demo.safetensors \
 	  --data $(DEMO)/held-out --train $(DEMO)/train --output $(DEMO)/evaluation --meshes
 
 # Two processes: a file's tests stay together, since they share what is slow to make.

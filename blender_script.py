@@ -20,9 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # Blender does not loo
 if importlib.util.find_spec("numpy") is None:  # Debian's Blender comes without
     sys.exit("ERROR: Blender's Python has no NumPy; Debian, Ubuntu: apt-get install python3-numpy")
 
+from blender.plan import ViewSettings
 from common.cli import HelpFormatter, run_script
 from common.files import check_file_name
-from rendering.plan import ViewSettings
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def main(argv: list[str] | None = None) -> None:
         check_file_name(uid)
     except ValueError as error:
         parser.error(str(error))
-    from rendering.object_views import render_object
+    from blender.render_object import render_object
 
     render_object(args.object_path, args.output_dir / uid, uid, settings, args)
 

@@ -23,8 +23,8 @@ from common.cli import HelpFormatter, run_script
 from common.files import file_lock
 
 if TYPE_CHECKING:
-    from rendering.job import Outcome, RenderSetup
-    from rendering.models import Model
+    from blender.job import Outcome, RenderSetup
+    from blender.objects import Model
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def make_setup(args: argparse.Namespace) -> RenderSetup:
     """Turn the flags into what every object is rendered with."""
-    from rendering.job import RenderSetup
+    from blender.job import RenderSetup
 
     shared = max((os.cpu_count() or 1) // args.workers, 1) if args.engine == "local" else 1
     flags = {"engine": args.render_engine, "device": args.device, "samples": args.samples,
@@ -106,8 +106,8 @@ def start_engine(
     args: argparse.Namespace, models: list[Model], setup: RenderSetup
 ) -> Iterator[Outcome]:
     """Begin to render; what is wrong for all objects is found here."""
-    from rendering.blender_program import check_version, find_blender
-    from rendering.engines import render_here, render_on_ray
+    from blender.engines import render_here, render_on_ray
+    from blender.process import check_version, find_blender
 
     if args.engine == "ray":
         threads = args.threads or 1
@@ -120,9 +120,9 @@ def start_engine(
 def main(argv: list[str] | None = None) -> None:
     """Render the training data that the command line asks for."""
     args = parse(argv)
-    from rendering.batch import render_tree
-    from rendering.models import find_models
-    from rendering.tree import UID_SET
+    from blender.batch import render_tree
+    from blender.dataset_index import UID_SET
+    from blender.objects import find_models
 
     models = find_models(args.models, args.uids)
     setup = make_setup(args)

@@ -16,11 +16,11 @@ from PIL import Image
 
 from common.cli import run_script
 from common.files import atomic_write
+from demo.furniture import list_models, load_furniture
+from demo.make_dataset import HELD_OUT_SEED, is_held_out
+from demo.raycast.ray_caster import cast_views
+from demo.toys.make_toys import make_toy
 from multiview.cameras import orbit_cameras
-from rendering.furniture import list_models, load_furniture
-from rendering.ray_caster import cast_views
-from rendering.small_set import HELD_OUT_SEED, is_held_out
-from rendering.toys import make_toy
 
 SIZE = 256
 TESTSET: dict[str, tuple[int | str, float, float]] = {
@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--furniture", type=Path, required=True, help="see rendering.furniture")
+    parser.add_argument("--furniture", type=Path, required=True, help="see demo.furniture")
     parser.add_argument("--debug", action="store_true", help="show a traceback on failure")
     args = parser.parse_args(argv)
     for name, values in TESTSET.items():

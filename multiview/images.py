@@ -82,7 +82,7 @@ CropSize = int | Literal["auto"]
 AUTO_CROP_SIZE = (208.0, -16.0)
 """Longer side of a training render's box in 256ths: the first plus the second times the aspect.
 
-Fitted (least absolute error) to 240 toys of the generator (`rendering.toys`) from 16 sides each, at
+Fitted (least absolute error) to 240 toys of the generator (`demo.toys`) from 16 sides each, at
 elevations from -10 to 40 degrees, longest side of the object's box 1, distance 1.5. Half of the
 3840 boxes are within 7.1 % of it and 90 % within 24 %; fitted to half of the toys, it misses the
 other half by as much. A constant 200 gives 7.4 % and 24 %; on 80 renders of five scanned objects

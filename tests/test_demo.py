@@ -11,8 +11,8 @@ import trimesh
 from PIL import Image
 
 import image_to_3d
-from benchmarks.small_model import volume_off
 from common.config import load_config
+from demo.evaluate import volume_off
 from ldm.checkpoint.files import read_state
 from ldm.checkpoint.load import empty_model, fit, load_model
 from ldm.config import GenerateConfig

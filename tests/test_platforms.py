@@ -15,11 +15,11 @@ import pytest
 import torch
 
 import image_to_3d
+from blender import process as blender_program
 from ldm.data.folder import FolderSource
 from ldm.data.loader import DataConfig, make_loader
 from ldm.shards.dataset import ShardSource
 from ldm.shards.pack import pack
-from rendering import blender_program
 from tests.conftest import ROOT
 from tests.ldm.training.training_tree import make_tree
 
@@ -63,7 +63,7 @@ def test_files_are_utf_8_where_the_system_writes_something_else(tmp_path: Path):
     code = (
         "import sys; from pathlib import Path\n"
         "from types import SimpleNamespace as Some\n"
-        "from rendering.tree import write_failures\n"
+        "from blender.dataset_index import write_failures\n"
         "model = Some(uid='a', path=Path('St\\u00fchle/\\u6905.glb'))\n"
         "write_failures(Path(sys.argv[1]), [Some(model=model, error='', attempts=1, seconds=1)])\n"
     )
@@ -82,8 +82,8 @@ GUARDED = {
     ("common/files.py", "fcntl"): "except ImportError",
     ("common/devices.py", "resource"): "except ImportError",
     ("ldm/data/loader.py", "setpgid"): 'if hasattr(os, "setpgid")',
-    ("rendering/blender_program.py", "killpg"): 'if os.name == "nt"',
-    ("rendering/blender_program.py", "SIGKILL"): 'if os.name == "nt"',
+    ("blender/process.py", "killpg"): 'if os.name == "nt"',
+    ("blender/process.py", "SIGKILL"): 'if os.name == "nt"',
     ("webpage/visits.py", "getuid"): 'not hasattr(os, "getuid")',
 }
 """What Windows lacks and is used all the same, and what keeps Windows away from it."""

@@ -8,11 +8,11 @@ from functools import cache
 import numpy as np
 from scipy import ndimage
 
-from rendering.plan import ViewSettings, plan_cameras
-from rendering.ray_caster import RayScene, cast_light, sample_distance, to_pixels
-from rendering.small_set import HELD_OUT_SEED
-from rendering.surfaces import flatten
-from rendering.toys import make_toy
+from blender.plan import ViewSettings, plan_cameras
+from demo.make_dataset import HELD_OUT_SEED
+from demo.raycast.ray_caster import RayScene, cast_light, sample_distance, to_pixels
+from demo.raycast.surfaces import flatten
+from demo.toys.make_toys import make_toy
 
 
 @dataclass(frozen=True)

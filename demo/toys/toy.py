@@ -1,0 +1,179 @@
+"""A toy in the making: parts are painted, shaded and put in their places."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from common.optional import need
+from demo.toys.paint import Paint, coordinates, texture
+from demo.toys.palettes import RGB, Palette, make_palette
+from demo.toys.solids import Point, Solid, rotation
+
+if TYPE_CHECKING:
+    from trimesh import Scene, Trimesh
+
+Choice = TypeVar("Choice")
+
+CREASE_DEG = 38.0
+"""Edges between faces that meet at more than this are sharp."""
+
+
+class Toy:
+    """Random numbers, colours, and the parts so far.
+
+    Attributes:
+        rng: what the toy is drawn from.
+        palette: of the toy.
+        parts: in world coordinates.
+    """
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng = rng
+        self.palette: Palette = make_palette(rng)
+        self.parts: list[Trimesh] = []
+
+    def between(self, low: float, high: float) -> float:
+        """A random number."""
+        return float(low + (high - low) * self.rng.random())
+
+    def count(self, low: int, high: int) -> int:
+        """A random whole number; both limits may come."""
+        return int(self.rng.integers(low, high + 1))
+
+    def chance(self, probability: float) -> bool:
+        """True as often as this."""
+        return bool(self.rng.random() < probability)
+
+    def pick(self, choices: Sequence[Choice]) -> Choice:
+        """One of them."""
+        return choices[int(self.rng.integers(len(choices)))]
+
+    def add(
+        self,
+        solid: Solid,
+        paint: Paint | RGB,
+        *places: Point,
+        turn: Sequence[tuple[int, float]] = (),
+    ) -> None:
+        """Paint a solid and put it, or copies of it, into the scene.
+
+        Args:
+            solid: as its paint sees it: +x is its front, z its axis.
+            paint: or a plain colour.
+            places: where its origin goes; the origin if none is given.
+            turn: (axis, degrees) one after another, before it is moved.
+        """
+        part = painted(solid, paint if isinstance(paint, Paint) else Paint(paint))
+        frame = np.eye(4)
+        for axis, degrees in turn:
+            frame[:3, :3] = rotation(axis, degrees) @ frame[:3, :3]
+        for place in places or ((0.0, 0.0, 0.0),):
+            frame[:3, 3] = place
+            copy = part.copy(include_cache=True) if len(places) > 1 else part
+            self.parts.append(_placed(copy, frame))
+
+    def around(self, solid: Solid, paint: Paint | RGB, count: int, radius: float, height: float,
+               start: float = 0.0) -> None:  # fmt: skip
+        """Put copies on a circle, each with its front turned outwards; start is in degrees."""
+        part = painted(solid, paint if isinstance(paint, Paint) else Paint(paint))
+        for k in range(count):
+            degrees = start + 360 * k / count
+            frame = np.eye(4)
+            frame[:3, :3] = rotation(2, degrees)
+            angle = np.deg2rad(degrees)
+            frame[:3, 3] = radius * np.cos(angle), radius * np.sin(angle), height
+            self.parts.append(_placed(part.copy(include_cache=True), frame))
+
+    def scene(self) -> Scene:
+        """All parts, standing on z = 0 above the origin."""
+        trimesh = need("trimesh", "making toys")
+        bounds = np.array([part.bounds for part in self.parts])
+        low, high = bounds[:, 0].min(axis=0), bounds[:, 1].max(axis=0)
+        shift = np.append(-(low + high)[:2] / 2, -low[2])
+        scene = trimesh.Scene()
+        for number, part in enumerate(self.parts):
+            frame = np.eye(4)
+            frame[:3, 3] = shift
+            name = f"part-{number:03d}"
+            scene.add_geometry(_placed(part, frame), node_name=name, geom_name=name)
+        return scene
+
+
+def _placed(part: Trimesh, frame: np.ndarray) -> Trimesh:
+    """Move a part; its normals are turned, not computed anew, which would show its seams."""
+    normals = part.vertex_normals @ frame[:3, :3].T
+    part.vertices = part.vertices @ frame[:3, :3].T + frame[:3, 3]
+    part.vertex_normals = normals  # type: ignore[method-assign]
+    return part
+
+
+def painted(solid: Solid, paint: Paint) -> Trimesh:
+    """Make a part with smooth and sharp edges and a textured material.
+
+    Its vertices are doubled along sharp edges and seams, at equal places: the surface is closed
+    where those count as one.
+    """
+    trimesh = need("trimesh", "making toys")
+    material = need("trimesh.visual.material", "making toys").PBRMaterial
+    image = need("PIL.Image", "making toys").fromarray(
+        texture(paint, np.ptp(solid.vertices, axis=0))
+    )
+    corners = solid.vertices[solid.faces]
+    cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    flat = cross / np.maximum(np.linalg.norm(cross, axis=1, keepdims=True), 1e-30)
+    uv = coordinates(paint, corners, flat).reshape(-1, 2)
+    normals = _corner_normals(solid, cross, flat)
+    keys = np.column_stack(
+        [solid.faces.reshape(-1), np.round(normals * 512), np.round(uv * 8192)]
+    ).astype(np.int64)
+    _, first, same = np.unique(_as_bytes(keys), return_index=True, return_inverse=True)
+    return trimesh.Trimesh(
+        vertices=corners.reshape(-1, 3)[first],
+        faces=same.reshape(-1, 3),
+        vertex_normals=normals[first],
+        visual=trimesh.visual.TextureVisuals(
+            uv=uv[first],
+            material=material(
+                baseColorTexture=image, metallicFactor=0.0, roughnessFactor=paint.roughness
+            ),
+        ),
+        process=False,
+    )
+
+
+def _as_bytes(rows: np.ndarray) -> np.ndarray:
+    """Rows as single values, which `unique` sorts faster."""
+    rows = np.ascontiguousarray(rows.astype(">i4"))
+    return rows.view(np.dtype((np.void, rows.shape[1] * 4))).reshape(-1)
+
+
+def _corner_normals(solid: Solid, cross: np.ndarray, flat: np.ndarray) -> np.ndarray:
+    """Normals at the corners of the faces, averaged over faces that meet at less than the crease.
+
+    Args:
+        solid: F faces.
+        cross: normals of the faces as long as twice their areas, (F, 3).
+        flat: of length 1, (F, 3).
+
+    Returns:
+        (3 F, 3).
+    """
+    corner_of = solid.faces.reshape(-1)
+    uses = np.bincount(corner_of, minlength=len(solid.vertices))
+    order = np.argsort(corner_of, kind="stable")
+    start = np.cumsum(uses) - uses
+    repeats = uses[corner_of]
+    ends = np.cumsum(repeats)
+    one = np.repeat(np.arange(len(corner_of)), repeats)
+    step = np.arange(ends[-1]) - np.repeat(ends - repeats, repeats)
+    other = order[np.repeat(start[corner_of], repeats) + step]
+    smooth = (flat[one // 3] * flat[other // 3]).sum(axis=1) > np.cos(np.deg2rad(CREASE_DEG))
+    one, other = one[smooth], other[smooth]
+    total = np.stack(
+        [np.bincount(one, cross[other // 3, k], minlength=len(corner_of)) for k in range(3)], -1
+    )
+    length = np.linalg.norm(total, axis=1, keepdims=True)
+    return np.where(length > 1e-15, total / np.maximum(length, 1e-15), np.repeat(flat, 3, axis=0))

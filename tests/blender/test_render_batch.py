@@ -1,0 +1,301 @@
+"""render_batch.py with a program in Blender's place, so that it is quick."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import pickle
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import render_batch
+from blender.dataset_index import read_uid_set
+from blender.objects import Model, find_models
+from blender.process import RenderError, check_version, find_blender
+from tests.conftest import ROOT
+
+QUICK = ["--resolution", "16", "--num_images", "4", "--retries", "0", "--workers", "3"]
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="the stand-in needs a #! line")
+
+
+class Batch:
+    """A folder of models, a tree, and the stand-in for Blender."""
+
+    def __init__(self, folder: Path) -> None:
+        self.models, self.out, self.notes = folder / "models", folder / "tree", folder / "notes"
+        self.blender = folder / "bin" / "blender"
+        for made in (self.models, self.notes, self.blender.parent):
+            made.mkdir()
+        self.blender.write_text(
+            f"#!/bin/sh\nexport PYTHONPATH={ROOT}\n"
+            f'exec {sys.executable} {Path(__file__).with_name("stand_in.py")} "$@"\n'
+        )
+        self.blender.chmod(self.blender.stat().st_mode | stat.S_IXUSR)
+
+    def add(self, *uids: str) -> Batch:
+        for uid in uids:
+            (self.models / f"{uid}.glb").write_text(uid)
+        return self
+
+    def command(self, *flags: str) -> list[str]:
+        paths = ["--models", str(self.models), "--out", str(self.out)]
+        return [*paths, "--blender", str(self.blender), *QUICK, *flags]
+
+    def start(self, *flags: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, ROOT / "render_batch.py", *self.command(*flags)],
+            stderr=subprocess.PIPE, text=True, env={**os.environ, **self.environment()},
+        )  # fmt: skip
+
+    def environment(self) -> dict[str, str]:
+        return {"STAND_IN_NOTES": str(self.notes)}
+
+    def run(self, *flags: str) -> tuple[int, str]:
+        process = self.start(*flags)
+        _, said = process.communicate(timeout=120)
+        assert "Traceback" not in said, said
+        return process.returncode, said
+
+    def runs(self) -> dict[str, int]:
+        """How often Blender was started for an object since the last call."""
+        counts = {path.name: len(path.read_text().splitlines()) for path in self.notes.iterdir()}
+        for path in self.notes.iterdir():
+            path.unlink()
+        return counts
+
+    def failures(self) -> dict[str, str]:
+        with (self.out / "failures.csv").open(newline="") as file:
+            return {row["uid"]: row["error"] for row in csv.DictReader(file)}
+
+    def uids(self) -> list[str]:
+        return read_uid_set(self.out / "uid_set.pkl")
+
+
+@pytest.fixture
+def batch(tmp_path: Path) -> Batch:
+    return Batch(tmp_path)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        state = Path(f"/proc/{pid}/stat")
+        return not state.exists() or state.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+
+
+def test_four_of_six_are_done_two_reported_and_a_second_run_does_what_is_missing(batch: Batch):
+    batch.add("a", "b", "huge", "c", "corrupt", "hangs")
+    code, said = batch.run("--timeout", "6")
+    assert code == 1
+    assert "2 of 6 objects failed" in said
+    assert batch.uids() == ["a", "b", "c", "huge"]
+    failures = batch.failures()
+    assert set(failures) == {"corrupt", "hangs"}
+    assert failures["corrupt"].endswith("it is corrupt")
+    assert "took longer than --timeout" in failures["hangs"]
+    for name in ("target", "input"):
+        assert sorted(path.name for path in (batch.out / name).iterdir()) == batch.uids()
+        for uid in batch.uids():
+            assert sorted(path.name for path in (batch.out / name / uid).iterdir()) == [
+                "000.png", "001.png", "002.png", "003.png", "meta.pkl",
+            ]  # fmt: skip
+    pids = map(int, (batch.notes / "hangs").read_text().split())
+    assert not any(map(is_running, pids))
+    assert batch.runs() == {"a": 2, "b": 2, "c": 2, "huge": 2, "corrupt": 1, "hangs": 1}
+
+    (batch.models / "hangs.glb").unlink()
+    (batch.models / "corrupt.glb").unlink()
+    (batch.out / "input" / "b" / "002.png").unlink()
+    (batch.out / "target" / "c" / "001.png").write_bytes(b"cut off")
+    code, said = batch.add("d").run()
+    assert code == 0, said
+    assert batch.runs() == {"d": 2, "b": 1, "c": 1}
+    assert batch.uids() == ["a", "b", "c", "d", "huge"]
+    assert batch.failures() == {}
+
+
+def test_a_crash_and_an_early_end_are_failures_and_another_attempt_may_succeed(batch: Batch):
+    code, _ = batch.add("crashes", "lazy", "flaky").run("--retries", "1")
+    assert code == 1
+    failures = batch.failures()
+    assert failures["crashes"] == "Blender ended by signal 11"
+    assert "views are missing" in failures["lazy"]
+    assert batch.uids() == ["flaky"]
+    assert batch.runs() == {"crashes": 2, "lazy": 2, "flaky": 3}
+    assert not (batch.out / "target" / "crashes").exists()  # only whole folders come into the tree
+
+
+def test_ending_the_batch_ends_what_it_started_and_it_goes_on_later(batch: Batch):
+    process = batch.add("a", "hangs-1", "hangs-2").start()
+    until = time.monotonic() + 60
+    while len(list(batch.notes.glob("hangs-*"))) < 2 or "a" not in read_if_there(batch):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    pids = [int(pid) for file in batch.notes.glob("hangs-*") for pid in file.read_text().split()]
+    assert len(pids) == 4
+    assert not any(map(is_running, pids))
+    assert batch.uids() == ["a"]
+    batch.runs()
+    for path in batch.models.glob("hangs-*"):
+        path.unlink()
+    assert batch.add("b").run()[0] == 0
+    assert batch.runs() == {"b": 2}
+
+
+def read_if_there(batch: Batch) -> list[str]:
+    folder = batch.out / "input"
+    return [path.name for path in folder.iterdir()] if folder.exists() else []
+
+
+def test_a_tree_is_not_mixed_of_two_settings(batch: Batch):
+    batch.add("a")
+    assert batch.run()[0] == 0
+    code, said = batch.run("--samples", "9")
+    assert code == 1
+    assert "was rendered with samples 128, not 9" in said
+    code, said = batch.run("--elevation", "20")
+    assert code == 1
+    assert "another folder" in said
+    assert batch.run("--workers", "1", "--timeout", "99")[0] == 0
+
+
+def test_a_missing_model_of_a_list_is_one_failure(batch: Batch, tmp_path: Path):
+    batch.add("a")
+    (tmp_path / "list.txt").write_text("models/a.glb\nmodels/gone.glb\n")
+    code, _ = batch.run("--models", str(tmp_path / "list.txt"))
+    assert code == 1
+    assert "gone.glb: no such model" in batch.failures()["gone"]
+    assert batch.uids() == ["a"]
+
+
+def test_objects_take_turns_on_gpus(batch: Batch):
+    assert batch.add("a", "b").run("--gpus", "4,7")[0] == 0
+    logs = {path.stem: path.read_text() for path in (batch.out / "logs").glob("*.log")}
+    assert "GPU 4" in logs["a"]
+    assert "GPU 7" in logs["b"]
+
+
+def test_what_is_wrong_for_all_objects_is_said_once_before_any(batch: Batch, tmp_path: Path):
+    code, said = batch.run()
+    assert (code, "there are no models in it" in said) == (1, True)
+    batch.add("a")
+    code, said = batch.run("--blender", str(tmp_path / "none"))
+    assert (code, "none: no such program" in said) == (1, True)
+    (tmp_path / "fake").write_text("#!/bin/sh\necho hello")
+    (tmp_path / "fake").chmod(0o755)
+    code, said = batch.run("--blender", str(tmp_path / "fake"))
+    assert (code, "is no Blender that runs; it says: hello" in said) == (1, True)
+    (batch.models / "a.obj").touch()
+    code, said = batch.run()
+    assert (code, "two models would be the object 'a'" in said) == (1, True)
+    assert not (batch.out / "uid_set.pkl").exists()
+
+
+def test_an_old_blender_is_refused(batch: Batch, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("STAND_IN_VERSION", "2.93.1")
+    with pytest.raises(RenderError, match=r"is Blender 2\.93\.1; expected 3\.4 or newer"):
+        check_version(str(batch.blender))
+    monkeypatch.setenv("STAND_IN_VERSION", "4.2.0 LTS")
+    assert check_version(str(batch.blender)) == "4.2.0"
+
+
+def test_blender_is_found_in_the_path(batch: Batch, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", str(batch.blender.parent))
+    assert find_blender(None) == str(batch.blender)
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(FileNotFoundError, match=r"no blender in \$PATH; install Blender 3\.4"):
+        find_blender(None)
+
+
+def test_a_damaged_or_hostile_uid_set_is_refused(batch: Batch, tmp_path: Path):
+    batch.out.mkdir()
+    (batch.out / "uid_set.pkl").write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(ValueError, match="names of objects"):
+        batch.uids()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--workers", "0"], "--workers must be at least 1"),
+        (["--timeout", "0"], "--timeout must be above 0"),
+        (["--timeout", "nan"], "--timeout must be above 0"),
+        (["--retries", "-1"], "--retries"),
+        (["--samples", "0"], "--samples"),
+        (["--elevation_start", "50"], "must not be above"),
+        (["--num_images", "0"], "num_images must be from 1"),
+        (["--gpus", "a"], "--gpus must be numbers"),
+        (["--address", "auto"], "for --engine ray"),
+        (["--engine", "ray", "--gpus", "0"], "--gpus is for --engine local"),
+    ],
+)
+def test_wrong_usage_exits_2(capsys: pytest.CaptureFixture[str], flags: list[str], message: str):
+    with pytest.raises(SystemExit) as caught:
+        render_batch.parse(["--models", "x", *flags])
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.ray
+def test_a_local_ray_cluster_does_the_same(batch: Batch):
+    pytest.importorskip("ray", reason="needs Ray: pip install -r requirements-render.txt")
+    batch.add("a", "b", "huge", "c", "corrupt", "hangs")
+    code, said = batch.run("--engine", "ray", "--timeout", "6")
+    assert code == 1, said
+    assert set(batch.failures()) == {"corrupt", "hangs"}
+    assert batch.uids() == ["a", "b", "c", "huge"]
+    pids = map(int, (batch.notes / "hangs").read_text().split())
+    assert not any(map(is_running, pids))
+    batch.runs()
+    (batch.models / "hangs.glb").unlink()
+    (batch.models / "corrupt.glb").unlink()
+    code, said = batch.add("d").run("--engine", "ray")
+    assert code == 0, said
+    assert batch.runs() == {"d": 2}
+
+
+@pytest.mark.ray
+def test_ending_the_batch_ends_what_it_started_on_ray(batch: Batch):
+    pytest.importorskip("ray", reason="needs Ray: pip install -r requirements-render.txt")
+    process = batch.add("hangs-1").start("--engine", "ray")
+    until = time.monotonic() + 120
+    while not list(batch.notes.glob("hangs-*")):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    pids = [int(pid) for file in batch.notes.glob("hangs-*") for pid in file.read_text().split()]
+    assert len(pids) == 2
+    assert not any(map(is_running, pids))
+
+
+def test_without_ray_it_says_what_to_install(batch: Batch, monkeypatch: pytest.MonkeyPatch):
+    from blender.engines import render_on_ray
+
+    monkeypatch.setitem(sys.modules, "ray", None)
+    setup = render_batch.make_setup(render_batch.parse(batch.command("--engine", "ray")))
+    with pytest.raises(ModuleNotFoundError, match=r"pip install -r requirements-render\.txt"):
+        next(render_on_ray([Model("a", Path("a.glb"))], setup, None, 1, None))
+
+
+def test_the_settings_of_the_tree_are_those_of_the_flags(batch: Batch):
+    assert batch.add("a").run()[0] == 0
+    recorded = json.loads((batch.out / "render_settings.json").read_text())
+    assert recorded["target"]["camera_type"] == "fixed"
+    assert recorded["input"]["camera_type"] == "random"
+    assert find_models(batch.models)[0].uid == "a"

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import colorsys
+
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+from trimesh.visual import TextureVisuals
+from trimesh.visual.material import PBRMaterial
+
+from demo.augmentation import VariationLimits, shift_colours, vary
+
+
+def scene() -> trimesh.Scene:
+    picture = Image.new("RGBA", (4, 4), (200, 40, 40, 128))
+    textured = trimesh.creation.box((1, 2, 3))
+    look = PBRMaterial(baseColorTexture=picture, metallicFactor=0.0, alphaMode="BLEND")
+    textured.visual = TextureVisuals(uv=np.zeros((len(textured.vertices), 2)), material=look)
+    plain = trimesh.creation.icosphere(2)
+    plain.visual = TextureVisuals(material=PBRMaterial(baseColorFactor=[10, 200, 30, 255]))
+    assert len(plain.vertex_normals)
+    painted = trimesh.creation.box()
+    painted.visual.vertex_colors = [200, 100, 50, 255]
+    return trimesh.Scene([textured, plain, painted])
+
+
+def corners(scene: trimesh.Scene) -> np.ndarray:
+    """Vertices of all parts where they are in the scene."""
+    return np.concatenate([
+        trimesh.transform_points(scene.geometry[name].vertices, transform)
+        for transform, name in (scene.graph[node] for node in sorted(scene.graph.nodes_geometry))
+    ])  # fmt: skip
+
+
+def test_colours_shift_as_pythons_own_conversion_does():
+    colours = np.random.default_rng(0).integers(0, 256, (50, 3), dtype=np.uint8)
+    colours[:3] = [[0, 0, 0], [255, 255, 255], [7, 7, 7]]
+    shifted = shift_colours(colours, 0.3, 0.5, 0.8)
+    for before, after in zip(colours, shifted, strict=True):
+        hue, saturation, value = colorsys.rgb_to_hsv(*(before / 255))
+        expected = colorsys.hsv_to_rgb((hue + 0.3) % 1, saturation * 0.5, value * 0.8)
+        np.testing.assert_allclose(after, np.array(expected) * 255, atol=1)
+
+
+def test_alpha_stays_and_no_shift_is_no_change():
+    colours = np.random.default_rng(1).integers(0, 256, (5, 5, 4), dtype=np.uint8)
+    np.testing.assert_array_equal(shift_colours(colours, 0, 1, 1), colours)
+    np.testing.assert_array_equal(shift_colours(colours, 0.4, 2, 2)[..., 3], colours[..., 3])
+
+
+def test_the_name_and_the_seed_determine_a_version():
+    one, same, other, reseeded = (
+        vary(scene(), *arguments) for arguments in (("a",), ("a",), ("b",), ("a", 1))
+    )
+    np.testing.assert_array_equal(corners(one), corners(same))
+    for version in (other, reseeded):
+        assert np.abs(corners(one) - corners(version)).max() > 0.01
+
+
+def test_a_version_stays_within_its_limits_and_upright():
+    still = VariationLimits(stretch=1, hue=0, part_hue=0, saturation=1, value=1)
+    turned = vary(scene(), "x", limits=still)
+    original = scene()
+    np.testing.assert_allclose(corners(turned)[:, 2], corners(original)[:, 2], atol=1e-9)
+    np.testing.assert_allclose(
+        np.linalg.norm(corners(turned), axis=1),
+        np.linalg.norm(corners(original), axis=1),
+    )
+    heights = [vary(original, str(k)).extents[2] / original.extents[2] for k in range(20)]
+    assert 1 / 1.3 - 1e-9 <= min(heights) < 0.95
+    assert 1.05 < max(heights) <= 1.3 + 1e-9
+
+
+def test_the_original_is_not_changed_and_everything_is_recoloured():
+    original = scene()
+    varied = vary(original, "y")
+    before, after = list(original.geometry.values()), list(varied.geometry.values())
+    assert before[0].visual.material.baseColorTexture.getpixel((0, 0)) == (200, 40, 40, 128)
+    pixel = after[0].visual.material.baseColorTexture.getpixel((0, 0))
+    assert pixel[:3] != (200, 40, 40)
+    assert pixel[3] == 128
+    assert list(before[1].visual.material.baseColorFactor) == [10, 200, 30, 255]
+    assert list(after[1].visual.material.baseColorFactor) != [10, 200, 30, 255]
+    assert "vertex_normals" in after[1]._cache.cache
+    assert list(before[2].visual.vertex_colors[0]) == [200, 100, 50, 255]
+    assert list(after[2].visual.vertex_colors[0]) != [200, 100, 50, 255]
+
+
+def test_limits_are_checked():
+    with pytest.raises(ValueError, match="stretch"):
+        VariationLimits(stretch=0.5)
+    with pytest.raises(ValueError, match="hue"):
+        VariationLimits(hue=0.7)

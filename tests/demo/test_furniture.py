@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+import csv
+import io
+import struct
+import tracemalloc
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+
+from demo import furniture
+from demo.furniture import (
+    CATALOGUE,
+    FurnitureModel,
+    list_models,
+    load_furniture,
+    main,
+    why_unsuitable,
+)
+from demo.raycast.surfaces import linear
+
+CATALOGUE_TEXT = """# of a test
+license=Some licence
+id#1=Test#lamp
+name#1=Lamp at 5\\u20ac
+category#1=Lights
+model#1=/test/lamp/lamp.obj
+creator#1=Ren\xe9
+id#2=Test#thief
+name#2=Thief
+category#2=Miscellaneous
+model#2=../../thief/../thief.obj
+creator#2=
+name#3=Broken
+category#3=Miscellaneous
+model#3=/test/broken.obj
+name#4=Plate
+category#4=Kitchen
+model#4=/test/plate.obj
+modelRotation#4=1 0 0 0 0 -1 0 1 0
+"""
+MATERIALS = """newmtl wood
+Kd 0.5 0.25 0.1
+map_Kd Wood.PNG
+newmtl glass
+Kd 0.2 0.4 0.6
+d 0.5
+newmtl stolen
+Kd 1 0 0
+map_Kd ../../../../secret.png
+newmtl gone
+Kd 0 1 0
+map_Kd C:\\pictures\\gone.png
+newmtl torn
+Kd 0 0 1
+map_Kd torn.png
+newmtl cut
+Kd 0 0 1
+map_Kd cut.png
+"""
+
+
+LAMP = ["wood", "glass", "stolen", "gone", "torn", "cut"]
+
+
+def png(colour: tuple[int, ...]) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGBA" if len(colour) == 4 else "RGB", (8, 4), colour).save(file, "PNG")
+    return file.getvalue()
+
+
+def obj(materials: list[str], size: tuple[float, float, float] = (1, 2, 1)) -> str:
+    """Boxes side by side, one a material."""
+    lines, start = ["mtllib look.mtl"], 1
+    for index, material in enumerate(materials):
+        box = trimesh.creation.box(size)
+        lines += [f"v {x + 2 * index} {y} {z}" for x, y, z in box.vertices]
+        lines += ["vt 0.5 0.5", f"usemtl {material}"]
+        lines += ["f " + " ".join(f"{start + v}/{index + 1}" for v in face) for face in box.faces]
+        start += len(box.vertices)
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    (tmp_path / "secret.png").write_bytes(png((1, 2, 3)))
+    path = tmp_path / "a" / "b" / "Test.sh3f"
+    path.parent.mkdir(parents=True)
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr(CATALOGUE, CATALOGUE_TEXT.encode("latin-1"))
+        file.writestr("test/lamp/lamp.obj", obj(LAMP))
+        file.writestr("test/lamp/look.mtl", MATERIALS)
+        file.writestr("test/lamp/wood.png", png((200, 100, 50)))
+        file.writestr("test/lamp/torn.png", png((9, 9, 9))[:20])
+        file.writestr("test/lamp/cut.png", png((9, 9, 9))[:-24])
+        file.writestr("test/broken.obj", "v 1 2\nf 1 2 3 nonsense\nf 7 8 9\n")
+        file.writestr("test/plate.obj", obj(["wood"], (1, 0.01, 1)))
+        file.writestr("../../outside.obj", obj(["wood"]))
+    return path
+
+
+def model_of(archive: Path, member: str) -> FurnitureModel:
+    return next(model for model in list_models(archive.parent) if model.member.endswith(member))
+
+
+def looks_of(lamp: trimesh.Scene) -> dict[str, Any]:
+    """Materials by name, which old versions of trimesh forget: the boxes' order says it."""
+    parts = sorted(lamp.geometry.values(), key=lambda mesh: mesh.vertices[:, 0].min())
+    return {name: mesh.visual.material for name, mesh in zip(LAMP, parts, strict=True)}
+
+
+def test_models_are_listed_with_whom_to_credit(archive: Path):
+    models = list_models(archive.parent.parent)
+    lamp = models[0]
+    assert [model.name for model in models] == ["Lamp at 5€", "Thief", "Broken", "Plate"]
+    assert (lamp.category, lamp.creator, lamp.licence) == ("Lights", "René", "Some licence")
+    assert lamp.uid == "test-lamp"
+    renamed = archive.with_name("BlendSwap-CC-0.sh3f")
+    archive.rename(renamed)
+    assert list_models(archive.parent)[0].licence == "CC0-1.0"
+
+
+def test_a_model_has_its_colours_and_stands_upright(archive: Path):
+    scene = load_furniture(model_of(archive, "lamp/lamp.obj"))
+    np.testing.assert_allclose(scene.extents, [11, 1, 2], atol=1e-6)
+    looks = looks_of(scene)
+    assert looks["wood"].baseColorTexture.getpixel((0, 0)) == (200, 100, 50)
+    assert looks["wood"].alphaMode == "OPAQUE"
+    glass = np.asarray(looks["glass"].baseColorFactor) / 255
+    np.testing.assert_allclose(glass, [*linear(np.array([0.2, 0.4, 0.6])), 0.5], atol=0.004)
+    assert looks["glass"].alphaMode == "BLEND"
+    assert all(look.metallicFactor == 0 for look in looks.values())
+
+
+def test_textures_that_are_missing_torn_or_outside_are_reported_and_left_out(
+    archive: Path, caplog: pytest.LogCaptureFixture
+):
+    scene = load_furniture(model_of(archive, "lamp/lamp.obj"))
+    looks = looks_of(scene)
+    for name, channel in (("stolen", 0), ("gone", 1), ("torn", 2), ("cut", 2)):
+        assert looks[name].baseColorTexture is None
+        assert looks[name].baseColorFactor[channel] == 255
+    assert "secret.png" in caplog.text
+    assert "gone.png" in caplog.text
+    assert "torn.png (damaged" in caplog.text
+    assert "a texture cannot be read" in caplog.text
+
+
+def test_no_member_name_leads_out_of_an_archive(archive: Path):
+    with pytest.raises(ValueError, match="test-thief: cannot be read"):
+        load_furniture(list_models(archive.parent)[1])
+    assert sorted(path.name for path in archive.parents[2].iterdir()) == ["a", "secret.png"]
+
+
+def test_broken_models_and_archives_do_not_stop_the_rest(
+    archive: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    (archive.parent / "Torn.sh3f").write_bytes(archive.read_bytes()[:300])
+    with zipfile.ZipFile(archive.parent / "Empty.sh3f", "w") as file:
+        file.writestr("nothing.txt", "")
+    main([f"--furniture={tmp_path}", f"--credits={tmp_path / 'credits.csv'}"])
+    with (tmp_path / "credits.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["uid"], row["creator"]) for row in rows] == [("test-lamp", "René")]
+    for name in ("Torn.sh3f", "Empty.sh3f", "test-broken"):
+        assert name in caplog.text
+
+
+def test_a_member_that_grows_too_large_is_refused(archive: Path, monkeypatch: pytest.MonkeyPatch):
+    lamp = model_of(archive, "lamp/lamp.obj")
+    monkeypatch.setattr(furniture, "LARGEST_MEMBER", 500)
+    with pytest.raises(ValueError, match="more than 500"):
+        load_furniture(lamp)
+
+
+def test_an_archive_that_lies_about_sizes_takes_no_more_memory(archive: Path):
+    size, lie = 2**26, 1000
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a.obj", bytes(size))
+    raw = archive.read_bytes()
+    assert raw.count(struct.pack("<I", size)) == 2
+    archive.write_bytes(raw.replace(struct.pack("<I", size), struct.pack("<I", lie)))
+    tracemalloc.start()
+    try:
+        with zipfile.ZipFile(archive) as file, pytest.raises(ValueError, match="damaged"):
+            furniture._read(file, "a.obj")
+        assert tracemalloc.get_traced_memory()[1] < size / 8
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_unpacks_without_limits_is_refused(archive: Path):
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_BZIP2) as file:
+        file.writestr("a.obj", bytes(1000))
+    with zipfile.ZipFile(archive) as file, pytest.raises(ValueError, match="than by deflate"):
+        furniture._read(file, "a.obj")
+
+
+def test_a_catalogue_with_any_byte_damaged_does_not_stop_the_list(tmp_path: Path):
+    path = tmp_path / "a.sh3f"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr(CATALOGUE, CATALOGUE_TEXT.encode("latin-1"))
+    raw = path.read_bytes()
+    for place in range(len(raw)):
+        for value in (0, 0x7F, 0xFF):
+            path.write_bytes(raw[:place] + bytes([value]) + raw[place + 1 :])
+            list_models(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["gone.png", "gone.mtl"])
+def test_pictures_that_would_start_other_programs_are_not_decoded(
+    archive: Path, caplog: pytest.LogCaptureFixture, name: str
+):
+    postscript = io.BytesIO()
+    Image.new("RGB", (8, 4)).save(postscript, "EPS")
+    with zipfile.ZipFile(archive, "a") as file:
+        file.writestr("test/eps.obj", obj(["drawn"]).replace("look.mtl", "eps.mtl"))
+        file.writestr("test/eps.mtl", f"newmtl drawn\nKd 1 0 0\nmap_Kd {name}\n")
+        file.writestr(f"test/{name}", postscript.getvalue())
+    model = replace(model_of(archive, "lamp/lamp.obj"), member="test/eps.obj")
+    (part,) = load_furniture(model).geometry.values()
+    assert part.visual.material.baseColorTexture is None
+    assert "of the format EPS" in caplog.text
+
+
+def test_names_outside_the_first_plane_are_read_and_halves_of_them_written(tmp_path: Path):
+    assert furniture._unescape(r"\ud83e\ude91 \u20ac") == "\U0001fa91 €"
+    assert furniture._unescape(r"half \ud83e").encode() == "half \ufffd".encode()
+
+
+def test_what_is_flat_grey_or_huge_is_left_out(archive: Path, monkeypatch: pytest.MonkeyPatch):
+    plate = load_furniture(model_of(archive, "plate.obj"))
+    assert why_unsuitable(plate) == "flat"
+    # turned by its catalogue: thin along y, which is up in the file
+    assert plate.extents.argmin() == 1
+    lamp = load_furniture(model_of(archive, "lamp/lamp.obj"))
+    assert why_unsuitable(lamp) == ""
+    for mesh in lamp.geometry.values():
+        mesh.visual.material.baseColorTexture = None
+        mesh.visual.material.baseColorFactor = [9, 9, 9, 255]
+    assert why_unsuitable(lamp) == "1 colours"
+    monkeypatch.setattr(furniture, "MOST_FACES", 10)
+    assert why_unsuitable(lamp) == "72 faces"
+
+
+@pytest.mark.parametrize("credits", ["", "missing/credits.csv"])
+def test_a_table_that_cannot_be_written_is_refused_before_models_are_read(
+    archive: Path, tmp_path: Path, credits: str, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(SystemExit) as end:
+        main([f"--furniture={tmp_path}", f"--credits={tmp_path / credits}"])
+    assert end.value.code == 2
+    assert "a folder that is there" in capsys.readouterr().err
+
+
+def test_a_folder_without_archives_is_refused(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match=r"no \.sh3f archive"):
+        list_models(tmp_path)

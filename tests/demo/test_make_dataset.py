@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("embreex", reason="pip install -r requirements-demo.txt")
+pytest.importorskip("manifold3d", reason="pip install -r requirements-demo.txt")
+
+from blender.dataset_index import read_uid_set
+from common.files import file_lock
+from demo import make_dataset as small_set
+from demo.make_dataset import HELD_OUT_SEED, is_held_out, main, real_objects, toys
+from ldm.data.folder import FolderSource, read_meta
+from ldm.data.loader import DataConfig, make_loader, open_source
+from tests.conftest import ROOT
+
+CUBE = """mtllib cube.mtl
+v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nv 0 0 1\nv 1 0 1\nv 1 1 1\nv 0 1 1
+usemtl red\nf 1 4 3 2\nf 5 6 7 8
+usemtl green\nf 1 2 6 5\nf 3 4 8 7
+usemtl blue\nf 2 3 7 6\nf 1 5 8 4
+"""
+COLOURS = "newmtl red\nKd 1 0 0\nnewmtl green\nKd 0 1 0\nnewmtl blue\nKd 0 0 1\n"
+
+
+def make_furniture(folder: Path, models: dict[str, str]) -> Path:
+    """An archive as Sweet Home 3D's, of these models."""
+    folder.mkdir(parents=True)
+    with zipfile.ZipFile(folder / "BlendSwap-CC-0.sh3f", "w") as archive:
+        lines = []
+        for number, (name, content) in enumerate(models.items(), 1):
+            archive.writestr(f"models/{name}/{name}.obj", content)
+            archive.writestr(f"models/{name}/cube.mtl", COLOURS)
+            lines += [f"id#{number}={name}", f"name#{number}={name}",
+                      f"model#{number}=/models/{name}/{name}.obj",
+                      f"creator#{number}=somebody", f"category#{number}=boxes"]  # fmt: skip
+        archive.writestr("PluginFurnitureCatalog.properties", "\n".join(lines))
+    return folder
+
+
+def make(out: Path, *flags: str) -> None:
+    main(["--output", str(out), "--size", "16", "--workers", "1", *flags])
+
+
+def test_the_set_is_one_that_training_reads(tmp_path: Path):
+    make(tmp_path / "set", "--toys", "3")
+    source = open_source(str(tmp_path / "set"))
+    assert isinstance(source, FolderSource)
+    assert [uid.decode() for uid in source.uids] == [f"toy-{n:010d}" for n in range(3)]
+    batch = next(iter(make_loader(source, DataConfig(batch_size=3, num_workers=0), 16, 16)))
+    assert batch.target_images.shape == (3, 16, 3, 16, 16)
+    assert batch.target_images.float().std() > 10
+    elevations = read_meta(tmp_path / "set/input/toy-0000000000/meta.pkl", 16)["elevations"]
+    assert elevations.min() >= np.deg2rad(-10)
+    assert elevations.max() <= np.deg2rad(40)
+    assert elevations.std() > np.deg2rad(5)
+
+
+def test_a_second_run_makes_only_what_is_missing(tmp_path: Path, monkeypatch):
+    make(tmp_path, "--toys", "2")
+    kept = tmp_path / "target" / "toy-0000000001" / "003.png"
+    before = kept.stat().st_mtime_ns
+    made: list[int] = []
+    real = small_set.make_toy
+    monkeypatch.setattr(small_set, "make_toy", lambda seed: made.append(seed) or real(seed))
+    make(tmp_path, "--toys", "3")
+    assert made == [2]
+    assert kept.stat().st_mtime_ns == before
+    assert len(read_uid_set(tmp_path / "uid_set.pkl")) == 3
+
+
+def test_what_was_removed_is_made_again(tmp_path: Path):
+    make(tmp_path, "--toys", "2")
+    shutil.rmtree(tmp_path / "input" / "toy-0000000001")
+    make(tmp_path, "--toys", "2")
+    assert len(read_uid_set(tmp_path / "uid_set.pkl")) == 2
+    assert (tmp_path / "input" / "toy-0000000001" / "015.png").is_file()
+
+
+def test_one_process_at_a_time_writes_a_set(tmp_path: Path):
+    with (
+        file_lock(tmp_path / "uid_set.pkl"),
+        pytest.raises(OSError, match="another process is writing there"),
+    ):
+        make(tmp_path, "--toys", "1")
+
+
+def test_an_error_without_a_message_stops_no_other_object(tmp_path: Path, monkeypatch):
+    real = small_set.make_toy
+
+    def fail(seed: int) -> object:
+        if seed == 0:
+            raise ValueError
+        return real(seed)
+
+    monkeypatch.setattr(small_set, "make_toy", fail)
+    with pytest.raises(SystemExit):
+        make(tmp_path, "--toys", "2")
+    assert read_uid_set(tmp_path / "uid_set.pkl") == ["toy-0000000001"]
+    assert "toy-0000000000,ValueError" in (tmp_path / "failures.csv").read_text()
+
+
+def test_two_processes_make_the_same_set(tmp_path: Path):
+    make(tmp_path / "one", "--toys", "2")
+    make(tmp_path / "two", "--toys", "2", "--workers", "2")
+    for path in (tmp_path / "one" / "target").rglob("*.png"):
+        other = tmp_path / "two" / path.relative_to(tmp_path / "one")
+        assert np.array_equal(np.asarray(Image.open(path)), np.asarray(Image.open(other)))
+
+
+def test_held_out_objects_are_never_trained_on(tmp_path: Path):
+    trained, held = toys(50, held_out=False), toys(50, held_out=True)
+    assert {s.seed for s in trained}.isdisjoint(s.seed for s in held)
+    assert min(s.seed for s in held) == HELD_OUT_SEED
+    folder = make_furniture(tmp_path / "furniture", {f"box{n}": CUBE for n in range(40)})
+    seen = {s.model.uid for s in real_objects(folder, 2, held_out=False) if s.model}
+    unseen = {s.model.uid for s in real_objects(folder, 2, held_out=True) if s.model}
+    assert seen.isdisjoint(unseen)
+    assert len(seen | unseen) == 40
+    assert 0 < len(unseen) < 15
+    assert all(map(is_held_out, unseen))
+
+
+def test_held_out_shapes_are_written_where_the_views_show_them(tmp_path: Path):
+    import trimesh
+
+    make(tmp_path, "--toys", "1", "--held_out")
+    uid = f"toy-{HELD_OUT_SEED:010d}"
+    shape = trimesh.load(tmp_path / "mesh" / f"{uid}.ply")
+    size = shape.extents / shape.extents.max()
+    alpha = np.stack([
+        np.asarray(Image.open(tmp_path / "target" / uid / f"{n:03d}.png"))[..., 3] for n in (0, 4)
+    ])  # fmt: skip
+    # Seen along x the width is y's, seen along y it is x's.
+    widths = (alpha > 127).any(axis=1).sum(axis=1)
+    assert (widths[0] > widths[1]) == (size[1] > size[0]) or abs(size[0] - size[1]) < 0.2
+
+
+def test_models_that_are_damaged_are_reported_and_the_others_made(tmp_path: Path):
+    names = [f"box{n}" for n in range(30)]
+    trained = [name for name in names if not is_held_out(f"blendswap-cc-0-{name}")][:2]
+    folder = make_furniture(tmp_path / "f", {trained[0]: CUBE, trained[1]: "f 1 2 3\n"})
+    with pytest.raises(SystemExit) as end:
+        make(tmp_path / "set", "--furniture", str(folder), "--variants", "2")
+    assert end.value.code == 1
+    good = [f"blendswap-cc-0-{trained[0]}-{n}" for n in (1, 2)]
+    assert read_uid_set(tmp_path / "set" / "uid_set.pkl") == good
+    rows = list(csv.reader(io.StringIO((tmp_path / "set" / "failures.csv").read_text())))
+    assert [row[0] for row in rows[1:]] == [f"blendswap-cc-0-{trained[1]}-{n}" for n in (1, 2)]
+    first, second = (tmp_path / "set" / "target" / uid / "000.png" for uid in good)
+    assert not np.array_equal(np.asarray(Image.open(first)), np.asarray(Image.open(second)))
+
+
+def test_the_log_is_of_this_project_only(tmp_path: Path):
+    """trimesh tells of every mesh whose faces it cuts into triangles."""
+    names = [f"box{n}" for n in range(30)]
+    held_out = next(name for name in names if is_held_out(f"blendswap-cc-0-{name}"))
+    folder = make_furniture(tmp_path / "f", {held_out: CUBE})
+    flags = ["--output", "set", "--furniture", str(folder), "--size", "16", "--workers", "1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "demo.make_dataset", "--held_out", *flags],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "lists 1 objects" in done.stderr
+    assert "triangulating" not in done.stderr
+
+
+def test_sets_of_other_sizes_are_not_mixed_nor_what_is_held_out(tmp_path: Path):
+    make(tmp_path, "--toys", "1")
+    with pytest.raises(ValueError, match="held_out None, not True"):
+        make(tmp_path, "--toys", "1", "--held_out")
+    assert not (tmp_path / "mesh").exists()
+    with pytest.raises(ValueError, match="was rendered with"):
+        make(tmp_path, "--toys", "1", "--size", "24")
+
+
+@pytest.mark.parametrize("flags", [[], ["--toys", "-1"], ["--toys", "1", "--size", "2"]])
+def test_flags_that_make_no_sense_are_refused(tmp_path: Path, flags: list[str]):
+    with pytest.raises(SystemExit) as end:
+        main(["--output", str(tmp_path), *flags])
+    assert end.value.code == 2
