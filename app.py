@@ -81,8 +81,8 @@ def main(argv: list[str] | None = None) -> None:
         raise ImportError("the web page needs gradio: pip install -r requirements-app.txt")
     from pipeline.sample_store import collect_inputs
     from pipeline.settings import read_settings
-    from webpage.making import ELEVATIONS
-    from webpage.server import Limits, listen, serve
+    from webapp.server import Limits, listen, serve
+    from webapp.service import ELEVATIONS
 
     lowest, highest = ELEVATIONS
     if args.elevation != "auto" and not lowest <= args.elevation <= highest:

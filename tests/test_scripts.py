@@ -108,7 +108,7 @@ def test_every_requirement_is_imported_and_every_import_required():
     """What evaluates, renders, trains and makes toys has a file of requirements of its own each."""
     evaluating = [*ROOT.glob("eval_*.py"), *(ROOT / "evaluation").rglob("*.py")]
     training = [ROOT / "train_syncdreamer.py", *(ROOT / "ldm").glob("training*.py")]
-    packages = ("ldm", "multiview", "renderer", "rendering", "pipeline", "webpage", "benchmarks")
+    packages = ("ldm", "multiview", "renderer", "rendering", "pipeline", "webapp", "benchmarks")
     packages += ("docs",)
     others = [path for package in packages for path in (ROOT / package).rglob("*.py")]
     others += [path for path in ROOT.glob("*.py") if path not in evaluating]

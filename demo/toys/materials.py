@@ -9,8 +9,8 @@ from demo.toys.patterns import Motif
 from demo.toys.toy import Toy
 
 FLAT_MOTIFS: tuple[Motif, ...] = (
-    patterns.checks, patterns.uprights, patterns.levels, patterns.dots, patterns.zigzag, patterns.diagonal,
-    patterns.diamonds, patterns.lines, patterns.bricks,
+    patterns.checks, patterns.uprights, patterns.levels, patterns.dots, patterns.zigzag,
+    patterns.diagonal, patterns.diamonds, patterns.lines, patterns.bricks,
 )  # fmt: skip
 
 

@@ -103,7 +103,7 @@ def served(
     seconds: float = 0.0, max_queue: int = 20, max_upload_mb: int = 20, **changes: Any
 ) -> Iterator[Served]:
     """Serve a page from another thread."""
-    from webpage.server import Limits, listen, open_server
+    from webapp.server import Limits, listen, open_server
 
     drawer = SlowDrawer(seconds)
     limits = Limits(max_queue, max_upload_mb)

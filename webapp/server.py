@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from pipeline.image_to_3d import Settings
 from pipeline.view_generator import Drawer
-from webpage.guard import Guard
-from webpage.making import Maker
-from webpage.visits import Visits, server_folder, swept
+from webapp.middleware import Guard
+from webapp.service import Maker
+from webapp.sessions import Visits, server_folder, swept
 
 if TYPE_CHECKING:
     import uvicorn
@@ -73,7 +73,7 @@ def open_server(
         import uvicorn
         from fastapi import FastAPI
 
-        from webpage.interface import Page, theme
+        from webapp.ui import Page, theme
 
         visits = stack.enter_context(swept_visits(root, cache))
         placeholder = root / "placeholder.glb"

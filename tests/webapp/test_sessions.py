@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from common.files import file_lock
-from webpage import visits as module
-from webpage.job import Job, Update
-from webpage.visits import PREFIX, Visits, remove_leftovers, server_folder
+from webapp import sessions as module
+from webapp.job import Job, Update
+from webapp.sessions import PREFIX, Visits, remove_leftovers, server_folder
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from webpage.job import Job, Stopped, Update
+from webapp.job import Job, Stopped, Update
 
 
 def counting(done: list[int], steps: int = 100, seconds: float = 0.02):

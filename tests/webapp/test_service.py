@@ -10,12 +10,12 @@ import pytest
 import app
 from multiview.segmentation import SegmentationUnavailableError
 from tests.conftest import ROOT
-from tests.webpage.stand_in import SlowDrawer, small_settings
-from webpage import making, show
-from webpage.job import Stopped, Update
-from webpage.making import Maker, MakingError, Wishes
-from webpage.server import listen
-from webpage.visits import Visits
+from tests.webapp.stand_in import SlowDrawer, small_settings
+from webapp import html, service
+from webapp.job import Stopped, Update
+from webapp.server import listen
+from webapp.service import Maker, MakingError, Wishes
+from webapp.sessions import Visits
 
 TOY = ROOT / "testset" / "locomotive.png"
 
@@ -49,7 +49,7 @@ def test_samples_are_ordered_and_what_was_drawn_is_kept(maker, visit):
     assert [sample.score for sample in samples] == sorted((s.score for s in samples), reverse=True)
     shares = [update.share for update in told]
     assert shares == sorted(shares)
-    assert shares[-1] == making.VIEWS_SHARE
+    assert shares[-1] == service.VIEWS_SHARE
     strips = [update.strip for update in told if update.strip is not None]
     assert len(strips) >= 6
     assert all(strip.shape == (32, 512, 3) for strip in strips)
@@ -85,29 +85,29 @@ def test_a_stop_ends_the_drawing_within_a_step_and_what_is_done_is_kept(maker, v
 
 
 def test_without_a_network_for_masks_visitors_are_told_so(monkeypatch, visit, tmp_path):
-    real = making.open_segmenter
+    real = service.open_segmenter
 
     def missing(backend, device="auto"):
         if backend == "auto":
             raise SegmentationUnavailableError("not installed")
         return real(backend, device)
 
-    monkeypatch.setattr(making, "open_segmenter", missing)
+    monkeypatch.setattr(service, "open_segmenter", missing)
     maker = Maker(SlowDrawer(), small_settings(backend="auto"))
     from PIL import Image
 
     photo = tmp_path / "photo.png"
     Image.open(TOY).convert("RGB").save(photo)
-    assert maker.open_picture(visit, photo).found == making.NO_NETWORK
+    assert maker.open_picture(visit, photo).found == service.NO_NETWORK
     assert maker.open_picture(visit, TOY).found == ""
 
 
 def test_words_of_visitors_cannot_become_markup():
-    for text in (show.note("<script>"), show.progress(0.5, "<script>"),
-                 show.views(np.zeros((16, 256, 3), np.uint8), "<script>")):  # fmt: skip
+    for text in (html.note("<script>"), html.progress(0.5, "<script>"),
+                 html.views(np.zeros((16, 256, 3), np.uint8), "<script>")):  # fmt: skip
         assert "<script>" not in text
         assert "&lt;script&gt;" in text
-    assert "width:100%" in show.progress(7.0, "")
+    assert "width:100%" in html.progress(7.0, "")
 
 
 @pytest.mark.parametrize(

@@ -26,9 +26,9 @@ from pipeline.paths import BEST, EXPORTED, SAMPLES
 from pipeline.selection.elevation_drafts import draft_sampler
 from pipeline.selection.ranking import SCORES
 from pipeline.view_generator import Drawer
-from webpage.job import Tell, Update
-from webpage.pictures import MaskEditor, read_upload
-from webpage.visits import Visit
+from webapp.job import Tell, Update
+from webapp.mask_editor import MaskEditor, read_upload
+from webapp.sessions import Visit
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ class Maker:
         """Take a picture and find the object in it.
 
         Raises:
-            webpage.pictures.PictureError: it cannot be used.
+            webapp.mask_editor.PictureError: it cannot be used.
         """
         image = read_upload(path)
         given = image.mode == "RGBA"
@@ -155,7 +155,7 @@ class Maker:
 
         Raises:
             MakingError: for the visitor.
-            webpage.job.Stopped: nobody waits any more.
+            webapp.job.Stopped: nobody waits any more.
         """
         folder = visit.folder / WORK
         folder.mkdir(exist_ok=True)
@@ -196,7 +196,7 @@ class Maker:
 
         Raises:
             MakingError: for the visitor.
-            webpage.job.Stopped: nobody waits any more.
+            webapp.job.Stopped: nobody waits any more.
         """
         run = self._run(visit, wishes, tell)
         with run.place.open():

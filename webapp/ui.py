@@ -11,11 +11,11 @@ import gradio as gr
 import numpy as np
 
 from multiview.images import read_image
-from webpage import show
-from webpage.job import Job, Stopped, Tell, Update
-from webpage.making import ELEVATIONS, Maker, MakingError, Mesh, Sample, Wishes
-from webpage.pictures import MaskEditor, PictureError
-from webpage.visits import KEEP_SECONDS, SWEEP_SECONDS, Visit, Visits
+from webapp import html
+from webapp.job import Job, Stopped, Tell, Update
+from webapp.mask_editor import MaskEditor, PictureError
+from webapp.service import ELEVATIONS, Maker, MakingError, Mesh, Sample, Wishes
+from webapp.sessions import KEEP_SECONDS, SWEEP_SECONDS, Visit, Visits
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class Page:
             analytics_enabled=False,
             delete_cache=(int(SWEEP_SECONDS), int(KEEP_SECONDS)),
         ) as self.blocks:
-            gr.HTML(show.HEADER)
+            gr.HTML(html.HEADER)
             with gr.Row(equal_height=False):
                 with gr.Column(scale=4, min_width=320):
                     self._build_input()
@@ -138,7 +138,7 @@ class Page:
 
     def _build_output(self) -> None:
         self.status = gr.HTML(elem_id="status")
-        self.views = gr.HTML(show.EMPTY, elem_id="views")
+        self.views = gr.HTML(html.EMPTY, elem_id="views")
         with gr.Row(visible=False) as self.picking:
             self.pick = gr.Radio([], label="Samples, the best one first", elem_id="pick", scale=3)
             self.rebuild = gr.Button(
@@ -228,19 +228,19 @@ class Page:
     def _open(self, path: Path, request: gr.Request) -> Updates:
         visit = self.visits.open(str(request.session_hash))
         if visit.busy:
-            return {self.upload: None, self.status: show.note(BUSY, "error")}
+            return {self.upload: None, self.status: html.note(BUSY, "error")}
         try:
             editor = self.maker.open_picture(visit, path)
         except PictureError as error:
-            return {self.upload: None, self.status: show.note(str(error), "error")}
+            return {self.upload: None, self.status: html.note(str(error), "error")}
         except Exception:
             log.exception("a visitor's picture cannot be taken")
-            return {self.upload: None, self.status: show.note(FAILED, "error")}
+            return {self.upload: None, self.status: html.note(FAILED, "error")}
         return {
             self.upload: None,
             self.editor: gr.update(visible=True),
             self.mask: self._masked(visit, editor),
-            self.status: show.note(editor.found) if editor.found else "",
+            self.status: html.note(editor.found) if editor.found else "",
         }
 
     def _masked(self, visit: Visit, editor: MaskEditor) -> str:
@@ -276,7 +276,7 @@ class Page:
     def _edit(self, request: gr.Request, change: Callable[[MaskEditor], None]) -> Updates:
         visit = self.visits.find(str(request.session_hash))
         if visit is None or visit.editor is None:
-            return {self.status: show.note(LOST, "error")}
+            return {self.status: html.note(LOST, "error")}
         change(visit.editor)
         return {self.mask: self._masked(visit, visit.editor)}
 
@@ -286,14 +286,14 @@ class Page:
         """Draw the views, order them, and build a mesh of the best; show all of it on the way."""
         visit = self.visits.find(str(request.session_hash))
         if visit is None or visit.editor is None:
-            yield {self.status: show.note(NO_PICTURE, "error")}
+            yield {self.status: html.note(NO_PICTURE, "error")}
             return
         maker, found = self.maker, visit
         try:
             picture = visit.editor.result()
             wishes = maker.wishes(auto, elevation, samples, seed)
         except (PictureError, MakingError) as error:
-            yield {self.status: show.note(str(error), "error")}
+            yield {self.status: html.note(str(error), "error")}
             return
         cleared = {
             self.picking: gr.update(visible=False),
@@ -328,12 +328,12 @@ class Page:
         visit = self.visits.find(str(request.session_hash))
         sample = self._picked(visit, number)
         if visit is None or sample is None:
-            yield {self.status: show.note(LOST, "error")}
+            yield {self.status: html.note(LOST, "error")}
             return
         try:
             wishes = self.maker.wishes(auto, elevation, samples, seed)
         except MakingError as error:
-            yield {self.status: show.note(str(error), "error")}
+            yield {self.status: html.note(str(error), "error")}
             return
         yield from self._build(visit, sample, wishes, {})
 
@@ -365,10 +365,10 @@ class Page:
             yield {
                 **offered,
                 **self._buttons(working=False),
-                self.status: show.note("Done. Turn the mesh, or take the files with you.", "done"),
+                self.status: html.note("Done. Turn the mesh, or take the files with you.", "done"),
                 self.results: gr.update(elem_classes=[]),
                 self.model: str(mesh.glb),
-                self.turning: show.video(mesh.video),
+                self.turning: html.video(mesh.video),
                 self.files: [str(p) for p in (mesh.glb, mesh.ply, mesh.video, mesh.strip)],
             }
 
@@ -386,7 +386,7 @@ class Page:
         is slow shows the last one only.
         """
         if visit.busy:  # another click of the same visitor
-            yield {self.status: show.note(BUSY)}
+            yield {self.status: html.note(BUSY)}
             return
         job = visit.job = Job(work).start()
         also = {**also, **self._buttons(working=True)}
@@ -396,9 +396,9 @@ class Page:
         try:
             for update in job.updates():
                 visit.touch()
-                changed = {**also, self.status: show.progress(update.share, update.words)}
+                changed = {**also, self.status: html.progress(update.share, update.words)}
                 if update.strip is not None and (drawn is None or drawn.strip is not update.strip):
-                    changed[self.views] = show.views(update.strip, update.title)
+                    changed[self.views] = html.views(update.strip, update.title)
                 drawn = update
                 yield changed
         except Stopped:
@@ -409,7 +409,7 @@ class Page:
             log.exception("a visitor's work failed")
             failure = FAILED
         if failure:
-            note = {self.status: show.note(failure, "error")}
+            note = {self.status: html.note(failure, "error")}
             yield {**also, **note, **self._buttons(working=False)}
         elif last:
             yield {**also, **self._buttons(working=False)}
@@ -420,7 +420,7 @@ class Page:
         if visit is not None and visit.job is not None:
             visit.job.stop()
         kept = "Stopped. What was drawn is kept: the button goes on with it."
-        return {self.status: show.note(kept), **self._buttons(working=False)}
+        return {self.status: html.note(kept), **self._buttons(working=False)}
 
 
 def _choices(samples: list[Sample]) -> list[tuple[str, int]]:
@@ -433,4 +433,4 @@ def _choices(samples: list[Sample]) -> list[tuple[str, int]]:
 
 def _views_of(sample: Sample) -> str:
     strip = np.asarray(read_image(sample.path).convert("RGB"))
-    return show.views(strip, f"Sample {sample.number}: 16 views")
+    return html.views(strip, f"Sample {sample.number}: 16 views")

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.files import file_lock
-from webpage.job import Job
-from webpage.pictures import MaskEditor
+from webapp.job import Job
+from webapp.mask_editor import MaskEditor
 
 log = logging.getLogger(__name__)
 

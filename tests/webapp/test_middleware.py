@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from webpage.guard import LARGEST_EVENT, Guard, RefusedError, check_request, from_another_site
+from webapp.middleware import LARGEST_EVENT, Guard, RefusedError, check_request, from_another_site
 
 JOIN = "/gradio_api/queue/join"
 UPLOAD = "/gradio_api/upload"

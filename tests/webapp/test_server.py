@@ -18,9 +18,9 @@ pytest.importorskip("gradio", reason="the web page's packages are not installed"
 from pipeline.paths import EXPORTED
 from renderer.reconstruction import Outcome
 from tests.conftest import ROOT
-from tests.webpage.stand_in import served
-from tests.webpage.visitor import Visitor, said
-from webpage import visits as visits_module
+from tests.webapp.stand_in import served
+from tests.webapp.visitor import Visitor, said
+from webapp import sessions as visits_module
 
 TOY = ROOT / "testset" / "locomotive.png"
 

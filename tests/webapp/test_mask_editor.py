@@ -8,7 +8,7 @@ from PIL import Image
 
 from multiview.segmentation import segment_white
 from tests.conftest import ROOT
-from webpage.pictures import MAX_SIDE, MaskEditor, PictureError, read_upload
+from webapp.mask_editor import MAX_SIDE, MaskEditor, PictureError, read_upload
 
 TOY = ROOT / "testset" / "locomotive.png"
 
