@@ -1,6 +1,6 @@
 """Time the parts of a denoising step, beside the plain formulas in the same run.
 
-python -m benchmarks.seeded_weights --out ckpt/seeded.ckpt
+python -m tests.reference.seeded_weights --out ckpt/seeded.ckpt
 python -m benchmarks.denoise --ckpt ckpt/seeded.ckpt --plain
 """
 
@@ -38,9 +38,9 @@ def main(argv: list[str] | None = None) -> None:
 
     import torch
 
-    from benchmarks import plain
     from ldm.checkpoint.load import DTYPES, load_model
     from ldm.config import GenerateConfig
+    from tests.reference import plain
 
     torch.set_grad_enabled(False)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.seeded_weights import seeded_state
 from common.config import load_config
 from ldm.checkpoint.load import empty_model
 from ldm.config import GenerateConfig, SyncDreamerConfig, model_buffers
 from ldm.model import SyncDreamer
 from ldm.networks.unet import UNetConfig
+from tests.reference.seeded_weights import seeded_state
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"

@@ -335,7 +335,7 @@ def test_the_bundled_picture_is_a_cut_out_object():
 def full_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A full-size checkpoint of random weights, 5.6 GB."""
     path = tmp_path_factory.mktemp("full") / "seeded.ckpt"
-    assert run("-m", "benchmarks.seeded_weights", "--out", path).returncode == 0
+    assert run("-m", "tests.reference.seeded_weights", "--out", path).returncode == 0
     return path
 
 

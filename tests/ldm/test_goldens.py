@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.seeded_weights import seeded_image, seeded_noise, seeded_state
 from ldm.config import SyncDreamerConfig, model_buffers, viewpoint_embedding
 from ldm.model import Conditions, SyncDreamer
 from ldm.networks.autoencoder import Autoencoder, AutoencoderConfig
@@ -25,6 +24,7 @@ from tests.conftest import (
     seeded_model,
     thin_out,
 )
+from tests.reference.seeded_weights import seeded_image, seeded_noise, seeded_state
 
 LATENTS = (1, 16, 4, 32, 32)
 

@@ -7,12 +7,12 @@ import math
 import pytest
 import torch
 
-from benchmarks.seeded_weights import seeded_image, seeded_noise
 from ldm.checkpoint.load import load_model
 from ldm.config import SyncDreamerConfig
 from ldm.model import SyncDreamer
 from ldm.sampler import SamplerConfig
 from tests.conftest import cast, relative_error, seeded_model
+from tests.reference.seeded_weights import seeded_image, seeded_noise
 
 pytestmark = [
     pytest.mark.gpu,

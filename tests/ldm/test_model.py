@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import plain
 from ldm.checkpoint.load import empty_model, manifest
 from ldm.config import CameraConfig, SyncDreamerConfig, viewpoint_embedding
 from ldm.model import Conditions, SyncDreamer
 from ldm.networks.unet import UNetConfig
 from ldm.sampler import SamplerConfig
 from tests.conftest import cast, relative_error
+from tests.reference import plain
 
 KEYS = Path(__file__).parents[1] / "data" / "state_dict_keys.tsv"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks import plain
 from ldm.depth_attention import DepthAttention, DepthTransformer
 from ldm.networks.attention import ImageTokenAttention, SelfAttention
+from tests.reference import plain
 
 
 def test_self_attention_is_the_plain_formula():

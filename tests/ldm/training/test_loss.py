@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.seeded_weights import seeded_image, seeded_noise
 from ldm.checkpoint.load import empty_model
 from ldm.config import SyncDreamerConfig
 from ldm.data.samples import TrainingBatch
@@ -27,6 +26,7 @@ from ldm.training.loss import (
 )
 from ldm.training.optimizer import OptimizerConfig, rate, trained_parameters, warmup
 from tests.conftest import SHARED, needs_shared, relative_error, seeded_model
+from tests.reference.seeded_weights import seeded_image, seeded_noise
 
 GOLDENS = SHARED / "goldens" / "training.npz"
 

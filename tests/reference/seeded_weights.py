@@ -4,7 +4,7 @@ Such a file has every tensor of a real one, of the right shape and a sane scale,
 on every machine. Its pictures are noise; everything else about it is real: what it takes to
 load it, how long a step takes, whether two programs compute the same from it.
 
-    python -m benchmarks.seeded_weights --cfg configs/syncdreamer.yaml --out ckpt/seeded.ckpt
+    python -m tests.reference.seeded_weights --cfg configs/syncdreamer.yaml --out ckpt/seeded.ckpt
 """
 
 from __future__ import annotations
