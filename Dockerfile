@@ -26,6 +26,7 @@ COPY requirements.txt requirements-app.txt requirements-demo.txt requirements-ev
 # hadolint ignore=SC2086
 RUN pip install --no-cache-dir ${PIP_FLAGS} -r "${REQUIREMENTS}"
 # The small net that finds the object in a photo
+COPY common common
 COPY multiview multiview
 RUN python -m multiview.segmentation --out /opt/u2net/u2netp.onnx
 

@@ -72,11 +72,11 @@ test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not blender and not ray and not browser"
 
 test-blender: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/rendering -m "blender or ray"
+	$(BIN)/python -m pytest tests/blender -m "blender or ray"
 
 test-app: $(VENV)/.app requirements-app-dev.txt
 	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -r requirements-app-dev.txt
-	$(BIN)/python -m pytest tests/webpage
+	$(BIN)/python -m pytest tests/webapp
 
 test-all: lint
 	$(BIN)/python -m pytest

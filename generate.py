@@ -85,8 +85,8 @@ def main(argv: list[str] | None = None) -> None:
     """Generate the views that the command line asks for."""
     args = parse(argv)
     from ldm.config import GenerateConfig
-    from ldm.generate_views import GenerateOptions
     from pipeline.generate import generate
+    from pipeline.generate_samples import GenerateOptions
 
     config = load_config(GenerateConfig, args.cfg, args.set)
     options = GenerateOptions(

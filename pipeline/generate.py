@@ -11,11 +11,11 @@ from typing import Literal
 
 import numpy as np
 
-from ldm import generate_views as generation
 from ldm.config import SyncDreamerConfig
-from ldm.generate_views import GenerateOptions
 from multiview.images import prepare_image, read_image, resolve_crop_size
 from multiview.views import NUM_VIEWS, read_views
+from pipeline import generate_samples as generation
+from pipeline.generate_samples import GenerateOptions
 from pipeline.paths import CURVE, ELEVATION
 from pipeline.sample_store import (
     Sample,
@@ -50,7 +50,7 @@ def generate(
     options: GenerateOptions,
     keep: Keep | None = None,
 ) -> list[Path]:
-    """Make the samples of all inputs, see `ldm.generate_views.generate`.
+    """Make the samples of all inputs, see `pipeline.generate_samples.generate`.
 
     Args:
         config: sizes of the model.

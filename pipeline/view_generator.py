@@ -52,7 +52,7 @@ class ModelDrawer:
         config: sizes of the model.
         checkpoint: its weights.
         device: to compute on.
-        dtype: see `ldm.generate_views.GenerateOptions`.
+        dtype: see `pipeline.generate_samples.GenerateOptions`.
         batch_view_num: views denoised at once.
     """
 

@@ -18,7 +18,7 @@ REQUIRED = ["--input", "x.png", "--output", "out", "--elevation", "20"]
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the layout of the project, and no weights."""
     (tmp_path / "ckpt").mkdir()
-    monkeypatch.setattr(flags, "__file__", str(tmp_path / "ldm" / "flags.py"))
+    monkeypatch.setattr(flags, "__file__", str(tmp_path / "pipeline" / "cli_args.py"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -71,7 +71,7 @@ def test_files_of_the_project_are_found_from_any_folder(tmp_path, monkeypatch):
 def test_flags_of_the_sampler_go_before_the_configuration(monkeypatch):
     samplers = []
     monkeypatch.setattr(
-        "ldm.generate_views.generate",
+        "pipeline.generate_samples.generate",
         lambda config, paths, degrees, o, *_: samplers.append(o.sampler),
     )
     base = [*REQUIRED, "--device", "cpu", "--ckpt", "x.ckpt"]

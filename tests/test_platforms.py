@@ -18,8 +18,8 @@ import image_to_3d
 from blender import process as blender_program
 from ldm.data.folder import FolderSource
 from ldm.data.loader import DataConfig, make_loader
-from ldm.shards.dataset import ShardSource
-from ldm.shards.pack import pack
+from ldm.data.pack_shards import pack
+from ldm.data.shard_dataset import ShardSource
 from tests.conftest import ROOT
 from tests.ldm.training.training_tree import make_tree
 

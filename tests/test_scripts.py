@@ -78,7 +78,9 @@ def test_every_command_of_the_readme_parses_and_its_files_exist():
     for script, *arguments in commands:
         if script == "-m":
             name, *arguments = arguments
-            assert (ROOT / (name.replace(".", "/") + ".py")).exists(), name
+            path = ROOT / name.replace(".", "/")
+            assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), name
+            name += "" if path.with_suffix(".py").exists() else ".__main__"
         else:
             assert script in SCRIPTS
             name = script.removesuffix(".py")
@@ -107,8 +109,18 @@ def test_every_local_link_of_a_page_leads_to_a_file():
 def test_every_requirement_is_imported_and_every_import_required():
     """What evaluates, renders, trains and makes toys has a file of requirements of its own each."""
     evaluating = [*ROOT.glob("eval_*.py"), *(ROOT / "evaluation").rglob("*.py")]
-    training = [ROOT / "train_syncdreamer.py", *(ROOT / "ldm").glob("training*.py")]
-    packages = ("ldm", "multiview", "renderer", "rendering", "pipeline", "webapp", "benchmarks")
+    training = [ROOT / "train_syncdreamer.py", *(ROOT / "ldm" / "training").glob("*.py")]
+    packages = (
+        "common",
+        "ldm",
+        "multiview",
+        "renderer",
+        "blender",
+        "demo",
+        "pipeline",
+        "webapp",
+        "benchmarks",
+    )
     packages += ("docs",)
     others = [path for package in packages for path in (ROOT / package).rglob("*.py")]
     others += [path for path in ROOT.glob("*.py") if path not in evaluating]

@@ -35,7 +35,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from ldm.data.folder import FolderSource
 from ldm.data.samples import Source, TrainingBatch, decode_into, start_view
-from ldm.shards.dataset import INDEX, ShardSource, Store
+from ldm.data.shard_dataset import INDEX, ShardSource, Store
 
 Batch = tuple[int, list[int]]
 """What a worker is asked for: an epoch, and which objects."""

@@ -7,7 +7,7 @@ from (seed, epoch, uid) alone, so it is the same whatever the number of workers 
 resumed run, and from every source.
 
 A `Source` reads an object's files: `ldm.data.folder.FolderSource` from the published tree,
-`ldm.shards.dataset.ShardSource` from tar shards. `ldm.data.loader` makes batches of either.
+`ldm.data.shard_dataset.ShardSource` from tar shards. `ldm.data.loader` makes batches of either.
 """
 
 from __future__ import annotations

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 import generate as script
-from ldm import generate_views as generation
-from ldm.generate_views import GenerateOptions
 from ldm.sampler import SamplerConfig
 from multiview.images import views_to_strip
 from pipeline import generate as choice
+from pipeline import generate_samples as generation
+from pipeline.generate_samples import GenerateOptions
 from pipeline.selection.elevation import ElevationEstimate
 from pipeline.selection.elevation_drafts import draft_sampler
 from pipeline.selection.ranking import SampleScore

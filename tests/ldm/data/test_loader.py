@@ -14,9 +14,9 @@ import torch
 
 from ldm.data.folder import FolderSource
 from ldm.data.loader import DataConfig, ResumableSampler, TrainingLoader, epoch_order, make_loader
+from ldm.data.pack_shards import pack
 from ldm.data.samples import ObjectFiles, TrainingBatch
-from ldm.shards.dataset import ShardSource
-from ldm.shards.pack import pack
+from ldm.data.shard_dataset import ShardSource
 from tests.ldm.training.training_tree import make_tree
 
 

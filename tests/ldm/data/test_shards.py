@@ -15,9 +15,9 @@ import torch
 
 from ldm.data.folder import FolderSource
 from ldm.data.loader import DataConfig, make_loader, open_source
+from ldm.data.pack_shards import build_parser, check, main, pack
 from ldm.data.samples import make_item
-from ldm.shards.dataset import ShardSource, Store, member_names, walk_tar
-from ldm.shards.pack import build_parser, check, main, pack
+from ldm.data.shard_dataset import ShardSource, Store, member_names, walk_tar
 from tests.ldm.training.training_tree import elevations, make_tree
 
 UIDS = [f"u{n}" for n in range(7)]

@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 from common.files import atomic_write, file_lock
 from ldm.data.folder import FolderSource, read_file
 from ldm.data.samples import File, check_png
-from ldm.shards.dataset import (
+from ldm.data.shard_dataset import (
     BLOCK,
     FORMAT,
     INDEX,

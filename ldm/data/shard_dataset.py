@@ -3,7 +3,7 @@
 `index.json` says where in which shard each object begins. So an object is one read of about 1 MB at
 a known place; nothing is extracted, shards may be uneven, and any order, split and resumption is a
 matter of numbers (`ldm.data.loader`). Names in an archive are compared with the expected ones and
-never used as paths; all sizes are bounded. `ldm.shards.pack` writes and checks shards.
+never used as paths; all sizes are bounded. `ldm.data.pack_shards` writes and checks shards.
 """
 
 from __future__ import annotations

@@ -9,10 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from ldm import generate_views as generation
-from ldm.generate_views import DrawingStep, GenerateOptions, generate, generate_strip
+from ldm.generate_views import DrawingStep, generate_strip
 from ldm.sampler import SamplerConfig
 from multiview.images import resolve_crop_size
+from pipeline import generate_samples as generation
+from pipeline.generate_samples import GenerateOptions, generate
 from pipeline.sample_store import collect_inputs
 
 SAMPLER = SamplerConfig(steps=2)
