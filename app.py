@@ -4,7 +4,7 @@
 
 opens http://127.0.0.1:7860 to this machine only. A visitor sends a picture, adjusts the mask, and
 sees the 16 views sharpen and the mesh turn. Visitors wait in a queue; nobody sees what others sent,
-and their files are removed when they leave. It needs requirements-app.txt.
+and their files are removed when they leave. It needs requirements/app.txt.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
     """Open the page as the command line asks for."""
     args = parse(argv)
     if importlib.util.find_spec("gradio") is None:
-        raise ImportError("the web page needs gradio: pip install -r requirements-app.txt")
+        raise ImportError("the web page needs gradio: pip install -r requirements/app.txt")
     from pipeline.sample_store import collect_inputs
     from pipeline.settings import read_settings
     from webapp.server import Limits, listen, serve

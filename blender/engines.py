@@ -64,7 +64,7 @@ def render_on_ray(
         ConnectionError: there is no cluster at the address.
         ValueError: no task would ever fit the cluster.
     """
-    ray = need("ray", "--engine ray", "requirements-render.txt")
+    ray = need("ray", "--engine ray", "requirements/render.txt")
     search_path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
     environment = {"env_vars": {"PYTHONPATH": search_path}}
     on_sigterm = signal.getsignal(signal.SIGTERM)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-EVALUATION = "requirements-eval.txt"
+EVALUATION = "requirements/eval.txt"
 
 
 def need(module: str, purpose: str, requirements: str = "requirements.txt") -> ModuleType:

@@ -49,7 +49,7 @@ HELD_OUT_SEED = 10**9
 """Seeds of toys from here on are never trained on."""
 HELD_OUT_PART = 8
 """One of so many real objects is never trained on."""
-REQUIREMENTS = "requirements-demo.txt"
+REQUIREMENTS = "requirements/demo.txt"
 RECIPE = 1
 """Raise it when toys, variations or light change: a tree holds objects of one recipe."""
 MESHES = "mesh"

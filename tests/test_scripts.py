@@ -125,13 +125,13 @@ def test_every_requirement_is_imported_and_every_import_required():
     others = [path for package in packages for path in (ROOT / package).rglob("*.py")]
     others += [path for path in ROOT.glob("*.py") if path not in evaluating]
     others = [path for path in others if path not in training]
-    runtime, evaluation = required("requirements.txt"), required("requirements-eval.txt")
+    runtime, evaluation = required("requirements.txt"), required("requirements/eval.txt")
     # PyYAML (its errors) comes with OmegaConf; carvekit is optional, it has old pins
-    assert imported_by(training) - runtime == required("requirements-train.txt")
-    rendering = required("requirements-render.txt")
-    demo = required("requirements-demo.txt")
+    assert imported_by(training) - runtime == required("requirements/train.txt")
+    rendering = required("requirements/render.txt")
+    demo = required("requirements/demo.txt")
     assert rendering | demo <= imported_by(others)
-    page = required("requirements-app.txt")
+    page = required("requirements/app.txt")
     assert page <= imported_by(others)
     # Gradio brings FastAPI and uvicorn; Blender brings bpy and mathutils
     page |= {"fastapi", "uvicorn"}

@@ -22,7 +22,7 @@ from multiview.cameras import Cameras
 if TYPE_CHECKING:
     from trimesh import Scene, Trimesh
 
-REQUIREMENTS = "requirements-demo.txt"
+REQUIREMENTS = "requirements/demo.txt"
 LIGHT_POSITION = np.array([4.076245, 1.005454, 5.903862], np.float32)
 """As in Blender's job."""
 LIGHT = 1000.0 / (4 * math.pi**2)

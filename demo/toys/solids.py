@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-DEMO = "requirements-demo.txt"
+DEMO = "requirements/demo.txt"
 Point = Sequence[float]
 
 

@@ -13,7 +13,7 @@ from ldm.sampler import SamplerConfig
 from ldm.training.loss import StepConfig
 from ldm.training.optimizer import OptimizerConfig
 
-REQUIREMENTS = "requirements-train.txt"
+REQUIREMENTS = "requirements/train.txt"
 """What training needs on top."""
 
 

@@ -316,7 +316,7 @@ def six(tmp_path: Path, models: Path) -> tuple[Path, Path]:
 @pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.ray)])
 def test_a_batch_of_six_of_which_two_fail(tmp_path: Path, six: tuple[Path, Path], engine: str):
     if engine == "ray":
-        pytest.importorskip("ray", reason="needs Ray: pip install -r requirements-render.txt")
+        pytest.importorskip("ray", reason="needs Ray: pip install -r requirements/render.txt")
     models, program = six
     out = tmp_path / "tree"
     command = [

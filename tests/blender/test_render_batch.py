@@ -252,7 +252,7 @@ def test_wrong_usage_exits_2(capsys: pytest.CaptureFixture[str], flags: list[str
 
 @pytest.mark.ray
 def test_a_local_ray_cluster_does_the_same(batch: Batch):
-    pytest.importorskip("ray", reason="needs Ray: pip install -r requirements-render.txt")
+    pytest.importorskip("ray", reason="needs Ray: pip install -r requirements/render.txt")
     batch.add("a", "b", "huge", "c", "corrupt", "hangs")
     code, said = batch.run("--engine", "ray", "--timeout", "6")
     assert code == 1, said
@@ -270,7 +270,7 @@ def test_a_local_ray_cluster_does_the_same(batch: Batch):
 
 @pytest.mark.ray
 def test_ending_the_batch_ends_what_it_started_on_ray(batch: Batch):
-    pytest.importorskip("ray", reason="needs Ray: pip install -r requirements-render.txt")
+    pytest.importorskip("ray", reason="needs Ray: pip install -r requirements/render.txt")
     process = batch.add("hangs-1").start("--engine", "ray")
     until = time.monotonic() + 120
     while not list(batch.notes.glob("hangs-*")):
@@ -289,7 +289,7 @@ def test_without_ray_it_says_what_to_install(batch: Batch, monkeypatch: pytest.M
 
     monkeypatch.setitem(sys.modules, "ray", None)
     setup = render_batch.make_setup(render_batch.parse(batch.command("--engine", "ray")))
-    with pytest.raises(ModuleNotFoundError, match=r"pip install -r requirements-render\.txt"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install -r requirements/render\.txt"):
         next(render_on_ray([Model("a", Path("a.glb"))], setup, None, 1, None))
 
 

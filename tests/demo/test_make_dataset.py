@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytest.importorskip("embreex", reason="pip install -r requirements-demo.txt")
-pytest.importorskip("manifold3d", reason="pip install -r requirements-demo.txt")
+pytest.importorskip("embreex", reason="pip install -r requirements/demo.txt")
+pytest.importorskip("manifold3d", reason="pip install -r requirements/demo.txt")
 
 from blender.dataset_index import read_uid_set
 from common.files import file_lock

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("scipy", reason="needs requirements-eval.txt")
+pytest.importorskip("scipy", reason="needs requirements/eval.txt")
 
 import eval_mesh
 import eval_nvs
@@ -117,8 +117,8 @@ def mesh_flags(**changes: str) -> list[str]:
 
 
 def test_output_writes_the_compared_points(tmp_path, monkeypatch, capsys):
-    trimesh = pytest.importorskip("trimesh", reason="needs requirements-eval.txt")
-    pytest.importorskip("mesh2sdf", reason="needs requirements-eval.txt")
+    trimesh = pytest.importorskip("trimesh", reason="needs requirements/eval.txt")
+    pytest.importorskip("mesh2sdf", reason="needs requirements/eval.txt")
     monkeypatch.chdir(tmp_path)
     eval_mesh.main([*mesh_flags(), "--output", "--log", "log.json"])
     name, chamfer, iou = capsys.readouterr().out.split("\t")
@@ -147,7 +147,7 @@ def test_angles_are_finite_numbers(capsys, value: str):
 
 
 def test_a_folder_of_depth_maps_that_is_not_there_is_an_error():
-    pytest.importorskip("mesh2sdf", reason="needs requirements-eval.txt")
+    pytest.importorskip("mesh2sdf", reason="needs requirements/eval.txt")
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder of depth maps"):
         eval_mesh.main(mesh_flags(gt_dir="nowhere"))
 

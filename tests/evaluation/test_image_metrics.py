@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("scipy", reason="needs requirements-eval.txt")
+pytest.importorskip("scipy", reason="needs requirements/eval.txt")
 
 from evaluation.image_metrics import better_order, psnr, ssim
 from evaluation.view_metrics import read_pair

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("lpips", reason="needs requirements-eval.txt")
+pytest.importorskip("lpips", reason="needs requirements/eval.txt")
 
 from evaluation import lpips as perceptual
 from evaluation.lpips import Lpips, LpipsUnavailableError, find_weights, lpips_or_reason

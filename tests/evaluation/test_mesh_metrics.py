@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-trimesh = pytest.importorskip("trimesh", reason="needs requirements-eval.txt")
-pytest.importorskip("embreex", reason="needs requirements-eval.txt")
-pytest.importorskip("mesh2sdf", reason="needs requirements-eval.txt")
-pytest.importorskip("scipy", reason="needs requirements-eval.txt")
+trimesh = pytest.importorskip("trimesh", reason="needs requirements/eval.txt")
+pytest.importorskip("embreex", reason="needs requirements/eval.txt")
+pytest.importorskip("mesh2sdf", reason="needs requirements/eval.txt")
+pytest.importorskip("scipy", reason="needs requirements/eval.txt")
 
 from evaluation.depth import depth_to_points, read_depth_maps
 from evaluation.mesh_metrics import (
@@ -191,7 +191,7 @@ def test_rasterising_on_a_gpu_gives_the_chamfer_distance_of_casting_rays():
 
 def test_missing_packages_are_named_before_the_work(monkeypatch):
     monkeypatch.setitem(sys.modules, "mesh2sdf", None)
-    with pytest.raises(ModuleNotFoundError, match=r"the IoU needs .*requirements-eval\.txt"):
+    with pytest.raises(ModuleNotFoundError, match=r"the IoU needs .*requirements/eval\.txt"):
         evaluate_mesh(Path("no.ply"), Path("no.obj"), Path("nowhere"), 0.0, CPU)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-trimesh = pytest.importorskip("trimesh", reason="needs requirements-eval.txt")
+trimesh = pytest.importorskip("trimesh", reason="needs requirements/eval.txt")
 
 from evaluation.meshes import (
     count_open_edges,

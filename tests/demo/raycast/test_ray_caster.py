@@ -13,7 +13,7 @@ from PIL import Image
 from trimesh.visual import TextureVisuals
 from trimesh.visual.material import PBRMaterial
 
-pytest.importorskip("embreex", reason="needs requirements-demo.txt")
+pytest.importorskip("embreex", reason="needs requirements/demo.txt")
 
 from blender.plan import META, ViewSettings, plan_cameras
 from blender.process import blender_command
@@ -299,5 +299,5 @@ def test_views_are_near_blenders(still_life: Path, tmp_path: Path, camera_type: 
 
 def test_without_embreex_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "embreex", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install -r requirements-demo\.txt"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install -r requirements/demo\.txt"):
         RayScene(flatten(ball(1)))

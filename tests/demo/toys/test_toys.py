@@ -271,7 +271,7 @@ def test_wrong_usage_exits_2_and_says_what_is_expected(capsys, tmp_path, flags, 
 
 def test_without_manifold3d_the_command_says_what_to_install(monkeypatch, tmp_path: Path):
     monkeypatch.setitem(sys.modules, "manifold3d", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install -r requirements-demo\.txt"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install -r requirements/demo\.txt"):
         main(["--count", "1", "--output", str(tmp_path / "toys")])
     assert not (tmp_path / "toys").exists()
 

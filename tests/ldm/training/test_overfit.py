@@ -10,8 +10,8 @@ import pytest
 import torch
 from einops import rearrange
 
-pytest.importorskip("lightning.pytorch", reason="pip install -r requirements-train.txt")
-pytest.importorskip("tensorboard", reason="pip install -r requirements-train.txt")
+pytest.importorskip("lightning.pytorch", reason="pip install -r requirements/train.txt")
+pytest.importorskip("tensorboard", reason="pip install -r requirements/train.txt")
 
 import train_syncdreamer
 from common.config import load_config

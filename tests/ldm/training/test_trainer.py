@@ -18,8 +18,8 @@ import pytest
 import torch
 from PIL import Image
 
-pytest.importorskip("lightning.pytorch", reason="pip install -r requirements-train.txt")
-pytest.importorskip("tensorboard", reason="pip install -r requirements-train.txt")
+pytest.importorskip("lightning.pytorch", reason="pip install -r requirements/train.txt")
+pytest.importorskip("tensorboard", reason="pip install -r requirements/train.txt")
 
 import lightning.pytorch as L
 
