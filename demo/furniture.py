@@ -196,6 +196,8 @@ def load_furniture(model: FurnitureModel) -> Scene:
             for mesh in meshes:
                 mesh.visual = _visual(mesh, model)
         bad = [mesh for mesh in meshes if not np.isfinite(mesh.vertices).all()]
+    except MemoryError:
+        raise
     except Exception as error:  # whatever trimesh raises at a damaged file
         reason = str(error) or type(error).__name__
         raise ValueError(f"{model.uid}: cannot be read ({reason})") from error

@@ -1,12 +1,16 @@
-"""A training set for small models, without Blender: toys from the generator, and real furniture.
+"""Render a training set for small models, without Blender: generated toys and real furniture.
 
     python -m demo.make_dataset --output training_examples-demo --toys 8000 \
         --furniture furniture --variants 4
     python -m demo.make_dataset --output held_out-demo --toys 32 --furniture furniture --held_out
 
-writes the published layout (target/, input/, uid_set.pkl), rendered by a ray caster; objects that
-are there are kept, what fails is listed in failures.csv. With --held_out it takes objects that are
-never trained on, and writes their true shapes too, mesh/<uid>.ply.
+The output has the published layout (target/, input/, uid_set.pkl). Views come from a ray caster.
+Objects that are complete are kept, so an interrupted run resumes. With --held_out the set consists
+of objects that are never trained on, and has their true shapes too, mesh/<uid>.ply.
+
+An object that fails does not stop the others; failures.csv lists it with its error. The exit status
+is 0 if all objects were rendered or only pieces of furniture failed (which is logged): the set is
+usable. It is 1 if a toy failed, files could not be written, or the set is empty.
 """
 
 from __future__ import annotations
@@ -46,178 +50,210 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 HELD_OUT_SEED = 10**9
-"""Seeds of toys from here on are never trained on."""
-HELD_OUT_PART = 8
-"""One of so many real objects is never trained on."""
+"""Toys with this seed or a larger one are never trained on."""
+HELD_OUT_EVERY = 8
+"""About one in this many real objects is never trained on."""
 REQUIREMENTS = "requirements/demo.txt"
 RECIPE = 1
-"""Raise it when toys, variations or light change: a tree holds objects of one recipe."""
-MESHES = "mesh"
-LISTED_EVERY = 100
-"""Objects between writing `uid_set.pkl`: what an interrupted run has made can be used."""
+"""Version of toys, augmentation and lighting, recorded in render_settings.json; raise it when one
+of them changes. A set holds objects of one version only."""
+MESH_FOLDER = "mesh"
+INDEX_EVERY = 100
+"""Objects between two updates of `uid_set.pkl`, so that an interrupted set can be used."""
 
 
 @dataclass(frozen=True)
-class Subject:
-    """An object of the set.
+class DatasetObject:
+    """An object of the set: a toy, or a variant of a real object.
 
     Attributes:
-        uid: its name.
-        seed: of a toy; of the variation of a real object, 0 being the object as it is.
-        model: a real object; None is a toy.
+        uid: its name in the set.
+        seed: of a toy; of the augmentation of a real object, 0 for none.
+        furniture: the real object; None for a toy.
     """
 
     uid: str
     seed: int
-    model: FurnitureModel | None = None
+    furniture: FurnitureModel | None = None
 
     def scene(self) -> Scene:
-        """Make it, z up.
+        """Generate or load the object's geometry, z up.
 
         Raises:
-            ValueError: the model is damaged; names it.
+            ValueError: the furniture's file is damaged; names it.
         """
-        if self.model is None:
+        if self.furniture is None:
             return make_toy(self.seed)
-        scene = load_furniture(self.model)
+        scene = load_furniture(self.furniture)
         return vary(scene, self.uid) if self.seed else scene
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of an object.
+class RenderResult:
+    """The outcome of rendering one object.
 
     Attributes:
-        uid: its name.
-        error: why it failed; empty where it did not.
-        left_out: why it is not wanted; empty where it is.
+        uid: the object's name.
+        error: why it failed; empty if it did not.
+        harmless: the error comes from a real object's own data; the set is usable without it.
+        rejected: why it is unsuitable for training; empty if it is not.
     """
 
     uid: str
     error: str = ""
-    left_out: str = ""
+    harmless: bool = False
+    rejected: str = ""
 
 
-def is_held_out(model: str) -> bool:
-    """Whether a real object is kept from training; follows from its name."""
-    return hashlib.sha256(model.encode()).digest()[0] % HELD_OUT_PART == 0
+def is_held_out(uid: str) -> bool:
+    """Whether a real object is kept from training; depends on its uid only."""
+    return hashlib.sha256(uid.encode()).digest()[0] % HELD_OUT_EVERY == 0
 
 
-def toys(count: int, held_out: bool) -> list[Subject]:
-    """List toys."""
+def list_toys(count: int, held_out: bool) -> list[DatasetObject]:
+    """List toys by their seeds."""
     first = HELD_OUT_SEED if held_out else 0
-    return [Subject(f"toy-{seed:010d}", seed) for seed in range(first, first + count)]
+    return [DatasetObject(f"toy-{seed:010d}", seed) for seed in range(first, first + count)]
 
 
-def real_objects(folder: Path, variants: int, held_out: bool) -> list[Subject]:
-    """List real objects: each in several variants, or, held out, once as it is."""
+def list_real_objects(folder: Path, variants: int, held_out: bool) -> list[DatasetObject]:
+    """List real objects: each in several augmented variants, or, held out, once unchanged."""
     chosen = [model for model in list_models(folder) if is_held_out(model.uid) == held_out]
     seeds = range(1) if held_out else range(1, variants + 1)
-    return [Subject(f"{m.uid}-{seed}", seed, m) for m in chosen for seed in seeds]
+    return [DatasetObject(f"{m.uid}-{seed}", seed, m) for m in chosen for seed in seeds]
 
 
 def view_sets(size: int) -> dict[str, ViewSettings]:
-    """Return the two published sets of views, at another resolution."""
+    """Return the two published sets of views, with `size` pixels a side."""
     return {
         "target": ViewSettings("fixed", resolution=size),
         "input": ViewSettings("random", resolution=size),
     }
 
 
-def surface_of(scene: Scene) -> Trimesh:
-    """All triangles of a real object as one mesh, which need not be closed."""
+def scene_mesh(scene: Scene) -> Trimesh:
+    """Return all triangles of a real object as one mesh, which need not be closed."""
     trimesh = need("trimesh", "writing shapes")
     corners = flatten(scene).corners.reshape(-1, 3)
     return trimesh.Trimesh(corners, np.arange(len(corners)).reshape(-1, 3))
 
 
-def render_subject(subject: Subject, out: Path, size: int, meshes: bool) -> Outcome:
-    """Render an object into the tree; its views that are there already are kept."""
+def render_object(obj: DatasetObject, out: Path, size: int, meshes: bool) -> RenderResult:
+    """Render an object into the set; views that exist already are kept.
+
+    Any error is part of the result, except a lack of memory, which is not the object's fault.
+    """
     try:
-        scene = subject.scene()
-        reason = why_unsuitable(scene) if subject.model is not None else ""
+        scene = obj.scene()
+        reason = why_unsuitable(scene) if obj.furniture is not None else ""
         if reason:
-            return Outcome(subject.uid, left_out=reason)
+            return RenderResult(obj.uid, rejected=reason)
         if meshes:
-            (out / MESHES).mkdir(parents=True, exist_ok=True)
-            shape = true_shape(scene) if subject.model is None else surface_of(scene)
-            with atomic_write(out / MESHES / f"{subject.uid}.ply") as path:
+            (out / MESH_FOLDER).mkdir(parents=True, exist_ok=True)
+            shape = true_shape(scene) if obj.furniture is None else scene_mesh(scene)
+            with atomic_write(out / MESH_FOLDER / f"{obj.uid}.ply") as path:
                 shape.export(path, file_type="ply")
-        folders = [(out / name / subject.uid, views) for name, views in view_sets(size).items()]
-        cast_object(scene, folders, subject.uid, f"{subject.uid} {RECIPE}")
-    except (ValueError, OSError) as error:  # of a model that is damaged, or a full disk
-        return Outcome(subject.uid, error=" ".join(str(error).split()) or type(error).__name__)
-    return Outcome(subject.uid)
+        folders = [(out / name / obj.uid, views) for name, views in view_sets(size).items()]
+        cast_object(scene, folders, obj.uid, f"{obj.uid} {RECIPE}")
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - trimesh, manifold3d and Embree raise many types
+        harmless = obj.furniture is not None and not isinstance(error, OSError | ImportError)
+        return RenderResult(obj.uid, error=_one_line(error), harmless=harmless)
+    return RenderResult(obj.uid)
+
+
+def _one_line(error: Exception) -> str:
+    """Return the error's message, with its type where the message alone may not be understood."""
+    name, text = type(error).__name__, " ".join(str(error).split())
+    return (
+        text if text and isinstance(error, ValueError | OSError) else f"{name}: {text}".rstrip(": ")
+    )
 
 
 def render_set(
-    subjects: Sequence[Subject], out: Path, size: int, meshes: bool, workers: int
-) -> int:
-    """Render the objects that the tree does not list yet; return how many failed.
+    objects: Sequence[DatasetObject], out: Path, size: int, meshes: bool, workers: int
+) -> bool:
+    """Render the objects that the set does not list yet.
+
+    Returns:
+        whether the set is usable: it is not empty, and nothing failed but real objects.
 
     Raises:
-        ValueError: the tree was rendered with other settings.
+        ValueError: the set was rendered with other settings.
+        MemoryError: there is too little memory for an object.
     """
     sets = view_sets(size)
     settings: dict[str, object] = {name: asdict(views) for name, views in sets.items()}
-    if meshes:  # so that objects that are held out never get among those that are trained on
+    if meshes:  # so that held-out objects never get among those that are trained on
         settings["held_out"] = True
     check_settings(out, {"recipe": RECIPE, **settings})
-    add_to_uid_set(out, sets, [])  # what was removed is made again
+    add_to_uid_set(out, sets, [])  # drops removed objects, which are then rendered again
     listed = set(read_uid_set(out / UID_SET))
-    todo = [subject for subject in subjects if subject.uid not in listed]
-    work = partial(render_subject, out=out, size=size, meshes=meshes)
-    outcomes: list[Outcome] = []
-    unlisted: list[str] = []
+    todo = [obj for obj in objects if obj.uid not in listed]
+    render = partial(render_object, out=out, size=size, meshes=meshes)
+    rejected, failed, unlisted = 0, list[RenderResult](), list[str]()
     try:
-        with mapped(work, todo, workers) as results:
-            for outcome in tqdm(results, total=len(todo), unit="object", disable=None):
-                outcomes.append(outcome)
-                if outcome.error:
-                    log.warning("%s: %s", outcome.uid, outcome.error)
-                elif not outcome.left_out:
-                    unlisted.append(outcome.uid)
-                if len(unlisted) >= LISTED_EVERY:
+        with parallel_map(render, todo, workers) as results:
+            for result in tqdm(results, total=len(todo), unit="object", disable=None):
+                if result.error:
+                    log.warning("%s: %s", result.uid, result.error)
+                    failed.append(result)
+                elif result.rejected:
+                    rejected += 1
+                else:
+                    unlisted.append(result.uid)
+                if len(unlisted) >= INDEX_EVERY:
                     add_to_uid_set(out, sets, unlisted)
                     unlisted.clear()
     finally:
         count = add_to_uid_set(out, sets, unlisted)
-        failures = [(outcome.uid, outcome.error) for outcome in outcomes if outcome.error]
         with (
             atomic_write(out / FAILURES) as path,
             path.open("w", newline="", encoding="utf-8") as file,
         ):
-            csv.writer(file).writerows([("uid", "error"), *failures])
-    left_out = sum(bool(outcome.left_out) for outcome in outcomes)
-    log.info("%s lists %d objects; %d were left out (flat, of one colour or too large), %d failed",
-             out / UID_SET, count, left_out, len(failures))  # fmt: skip
-    return len(failures)
+            rows = [(result.uid, result.error) for result in failed]
+            csv.writer(file).writerows([("uid", "error"), *rows])
+    log.info(
+        "%s lists %d objects; %d were left out (flat, of one colour or too large), %d failed",
+        out / UID_SET, count, rejected, len(failed),
+    )  # fmt: skip
+    if failed:
+        log.warning("%s: lists the %d objects that failed", out / FAILURES, len(failed))
+    return count > 0 and all(result.harmless for result in failed)
 
 
 @contextmanager
-def mapped(
-    work: Callable[[Subject], Outcome], subjects: Sequence[Subject], workers: int
-) -> Iterator[Iterator[Outcome]]:
-    """Do the work for all objects, in order, in this process or in several."""
+def parallel_map(
+    render: Callable[[DatasetObject], RenderResult],
+    objects: Sequence[DatasetObject],
+    workers: int,
+) -> Iterator[Iterator[RenderResult]]:
+    """Render all objects, in order, in this process or in several."""
     if workers == 1:
-        yield map(work, subjects)
+        yield map(render, objects)
         return
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         try:
-            yield pool.map(work, subjects, chunksize=4)
+            yield pool.map(render, objects, chunksize=4)
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Build the parser of `python -m demo.make_dataset`."""
-    parser = argparse.ArgumentParser(prog="python -m demo.make_dataset", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    """Build the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m demo.make_dataset",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add = parser.add_argument
     add("--output", type=Path, required=True, help="folder of the set")
     add("--toys", type=int, default=0, help="number of toys")
     add("--furniture", type=Path, help="folder of real objects, see demo.furniture")
-    add("--variants", type=int, default=1, help="of each real object: turned, scaled, re-coloured")
+    add(
+        "--variants", type=int, default=1, help="of each real object: turned, stretched, recoloured"
+    )
     add("--held_out", action="store_true", help="objects that are never trained on")
     add("--size", type=int, default=64, help="pixels a side of a view")
     add("--workers", type=int, default=os.cpu_count() or 1, help="processes")
@@ -226,7 +262,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Render what the command line asks for; exit code 1 where objects failed."""
+    """Render the set; exit with status 1 if it is not usable."""
     parser = build_parser()
     args = parser.parse_args(argv)
     for name, least in (("toys", 0), ("variants", 1), ("size", 8), ("workers", 1)):
@@ -236,13 +272,13 @@ def main(argv: list[str] | None = None) -> None:
         parser.error("give --toys, --furniture or both")
     for package in ("trimesh", "embreex", "manifold3d"):
         need(package, "Rendering a set of toys", REQUIREMENTS)
-    subjects = toys(args.toys, args.held_out)
+    objects = list_toys(args.toys, args.held_out)
     if args.furniture is not None:
-        subjects += real_objects(args.furniture, args.variants, args.held_out)
+        objects += list_real_objects(args.furniture, args.variants, args.held_out)
     args.output.mkdir(parents=True, exist_ok=True)
     with file_lock(args.output / UID_SET, wait=False):
-        failed = render_set(subjects, args.output, args.size, args.held_out, args.workers)
-    if failed:
+        usable = render_set(objects, args.output, args.size, args.held_out, args.workers)
+    if not usable:
         sys.exit(1)
 
 

@@ -18,8 +18,15 @@ pytest.importorskip("manifold3d", reason="pip install -r requirements/demo.txt")
 
 from blender.dataset_index import read_uid_set
 from common.files import file_lock
-from demo import make_dataset as small_set
-from demo.make_dataset import HELD_OUT_SEED, is_held_out, main, real_objects, toys
+from demo import make_dataset
+from demo.make_dataset import (
+    HELD_OUT_SEED,
+    DatasetObject,
+    is_held_out,
+    list_real_objects,
+    list_toys,
+    main,
+)
 from ldm.data.folder import FolderSource, read_meta
 from ldm.data.loader import DataConfig, make_loader, open_source
 from tests.conftest import ROOT
@@ -71,8 +78,8 @@ def test_a_second_run_makes_only_what_is_missing(tmp_path: Path, monkeypatch):
     kept = tmp_path / "target" / "toy-0000000001" / "003.png"
     before = kept.stat().st_mtime_ns
     made: list[int] = []
-    real = small_set.make_toy
-    monkeypatch.setattr(small_set, "make_toy", lambda seed: made.append(seed) or real(seed))
+    real = make_dataset.make_toy
+    monkeypatch.setattr(make_dataset, "make_toy", lambda seed: made.append(seed) or real(seed))
     make(tmp_path, "--toys", "3")
     assert made == [2]
     assert kept.stat().st_mtime_ns == before
@@ -95,19 +102,121 @@ def test_one_process_at_a_time_writes_a_set(tmp_path: Path):
         make(tmp_path, "--toys", "1")
 
 
-def test_an_error_without_a_message_stops_no_other_object(tmp_path: Path, monkeypatch):
-    real = small_set.make_toy
+def fail_with(monkeypatch: pytest.MonkeyPatch, name: str, error: BaseException) -> None:
+    """Let a function of make_dataset raise an error the first time it is called."""
+    real, errors = getattr(make_dataset, name), [error]
 
-    def fail(seed: int) -> object:
-        if seed == 0:
-            raise ValueError
-        return real(seed)
+    def fail_once(*args: object) -> object:
+        if errors:
+            raise errors.pop()
+        return real(*args)
 
-    monkeypatch.setattr(small_set, "make_toy", fail)
-    with pytest.raises(SystemExit):
-        make(tmp_path, "--toys", "2")
-    assert read_uid_set(tmp_path / "uid_set.pkl") == ["toy-0000000001"]
-    assert "toy-0000000000,ValueError" in (tmp_path / "failures.csv").read_text()
+    monkeypatch.setattr(make_dataset, name, fail_once)
+
+
+def failures(folder: Path) -> list[list[str]]:
+    return list(csv.reader(io.StringIO((folder / "failures.csv").read_text())))[1:]
+
+
+@pytest.mark.parametrize("function", ["make_toy", "true_shape", "cast_object"])
+@pytest.mark.parametrize(
+    ("error", "row"),
+    [
+        (ValueError(), "ValueError"),
+        (OSError("disk full"), "disk full"),
+        (IndexError("index 3"), "IndexError: index 3"),
+        (RuntimeError("Not\nManifold"), "RuntimeError: Not Manifold"),
+        (ZeroDivisionError(), "ZeroDivisionError"),
+    ],
+)
+def test_no_error_of_a_toy_stops_the_others_but_the_command_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, error: Exception, row: str
+):
+    fail_with(monkeypatch, function, error)
+    with pytest.raises(SystemExit) as end:
+        make(tmp_path, "--toys", "2", "--held_out")
+    assert end.value.code == 1
+    assert read_uid_set(tmp_path / "uid_set.pkl") == ["toy-1000000001"]
+    assert failures(tmp_path) == [["toy-1000000000", row]]
+    make(tmp_path, "--toys", "2", "--held_out")
+    assert failures(tmp_path) == []
+
+
+@pytest.mark.parametrize("function", ["make_toy", "cast_object"])
+@pytest.mark.parametrize("error", [MemoryError(), KeyboardInterrupt()])
+def test_a_lack_of_memory_or_an_interrupt_ends_the_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, error: BaseException
+):
+    make(tmp_path, "--toys", "1")
+    fail_with(monkeypatch, function, error)
+    with pytest.raises(type(error)):
+        make(tmp_path, "--toys", "3")
+    assert read_uid_set(tmp_path / "uid_set.pkl") == ["toy-0000000000"]
+
+
+def test_a_lack_of_memory_while_furniture_is_read_is_not_the_models_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (obj,) = furniture_objects(tmp_path / "furniture", [CUBE])
+
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("trimesh.load", fail)
+    with pytest.raises(MemoryError):
+        make_dataset.render_object(obj, tmp_path, 16, meshes=False)
+
+
+def furniture_objects(folder: Path, contents: list[str]) -> list[DatasetObject]:
+    """Objects for training, one of each content."""
+    names = [f"box{n}" for n in range(30)]
+    names = [name for name in names if not is_held_out(f"blendswap-cc-0-{name}")]
+    make_furniture(folder, dict(zip(names, contents, strict=False)))
+    return list_real_objects(folder, 1, held_out=False)
+
+
+@pytest.mark.parametrize(
+    ("error", "usable"), [(IndexError("odd face"), True), (OSError("disk full"), False)]
+)
+def test_a_set_is_usable_without_odd_furniture_but_not_if_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, usable: bool
+):
+    first, second = furniture_objects(tmp_path / "furniture", [CUBE, CUBE])
+    fail_with(monkeypatch, "cast_object", error)
+    out = tmp_path / "set"
+    out.mkdir()
+    assert make_dataset.render_set([first, second], out, 16, meshes=False, workers=1) == usable
+    assert read_uid_set(out / "uid_set.pkl") == [second.uid]
+    assert [row[0] for row in failures(out)] == [first.uid]
+
+
+def test_an_empty_set_is_not_usable(tmp_path: Path):
+    objects = furniture_objects(tmp_path / "furniture", ["f 1 2 3\n"])
+    assert not make_dataset.render_set(objects, tmp_path, 16, meshes=False, workers=1)
+    assert len(failures(tmp_path)) == 1
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize("failing", ["", "demo-model/train", "demo-model/held-out"])
+def test_make_demo_model_trains_only_on_usable_sets(tmp_path: Path, failing: str):
+    (tmp_path / "bin").mkdir()
+    python = tmp_path / "bin" / "python"
+    python.write_text(
+        f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n'
+        f'case "$*" in *make_dataset*"{failing or "none"} "*) exit 1;; esac\n'
+    )
+    python.chmod(0o755)
+    (tmp_path / "bin" / "pip").touch()
+    for stamp in (".runtime", ".train", ".demo", ".eval"):
+        (tmp_path / stamp).touch()
+    done = subprocess.run(
+        ["make", "demo-model", f"VENV={tmp_path}", f"DEMO={tmp_path}/demo-model"],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    calls = (tmp_path / "calls").read_text()
+    assert (done.returncode == 0) == (not failing), done.stderr
+    assert ("train_syncdreamer.py" in calls) == (not failing)
+    assert ("demo.evaluate" in calls) == (not failing)
 
 
 def test_two_processes_make_the_same_set(tmp_path: Path):
@@ -119,12 +228,16 @@ def test_two_processes_make_the_same_set(tmp_path: Path):
 
 
 def test_held_out_objects_are_never_trained_on(tmp_path: Path):
-    trained, held = toys(50, held_out=False), toys(50, held_out=True)
+    trained, held = list_toys(50, held_out=False), list_toys(50, held_out=True)
     assert {s.seed for s in trained}.isdisjoint(s.seed for s in held)
     assert min(s.seed for s in held) == HELD_OUT_SEED
     folder = make_furniture(tmp_path / "furniture", {f"box{n}": CUBE for n in range(40)})
-    seen = {s.model.uid for s in real_objects(folder, 2, held_out=False) if s.model}
-    unseen = {s.model.uid for s in real_objects(folder, 2, held_out=True) if s.model}
+    seen = {
+        obj.furniture.uid for obj in list_real_objects(folder, 2, held_out=False) if obj.furniture
+    }
+    unseen = {
+        obj.furniture.uid for obj in list_real_objects(folder, 2, held_out=True) if obj.furniture
+    }
     assert seen.isdisjoint(unseen)
     assert len(seen | unseen) == 40
     assert 0 < len(unseen) < 15
@@ -146,13 +259,11 @@ def test_held_out_shapes_are_written_where_the_views_show_them(tmp_path: Path):
     assert (widths[0] > widths[1]) == (size[1] > size[0]) or abs(size[0] - size[1]) < 0.2
 
 
-def test_models_that_are_damaged_are_reported_and_the_others_made(tmp_path: Path):
+def test_damaged_models_are_listed_as_failures_and_the_set_is_usable_without_them(tmp_path: Path):
     names = [f"box{n}" for n in range(30)]
     trained = [name for name in names if not is_held_out(f"blendswap-cc-0-{name}")][:2]
     folder = make_furniture(tmp_path / "f", {trained[0]: CUBE, trained[1]: "f 1 2 3\n"})
-    with pytest.raises(SystemExit) as end:
-        make(tmp_path / "set", "--furniture", str(folder), "--variants", "2")
-    assert end.value.code == 1
+    make(tmp_path / "set", "--furniture", str(folder), "--variants", "2")
     good = [f"blendswap-cc-0-{trained[0]}-{n}" for n in (1, 2)]
     assert read_uid_set(tmp_path / "set" / "uid_set.pkl") == good
     rows = list(csv.reader(io.StringIO((tmp_path / "set" / "failures.csv").read_text())))
@@ -162,7 +273,7 @@ def test_models_that_are_damaged_are_reported_and_the_others_made(tmp_path: Path
 
 
 def test_the_log_is_of_this_project_only(tmp_path: Path):
-    """trimesh tells of every mesh whose faces it cuts into triangles."""
+    """trimesh logs every mesh whose faces it triangulates."""
     names = [f"box{n}" for n in range(30)]
     held_out = next(name for name in names if is_held_out(f"blendswap-cc-0-{name}"))
     folder = make_furniture(tmp_path / "f", {held_out: CUBE})
