@@ -32,9 +32,9 @@ from common.files import atomic_write
 if TYPE_CHECKING:
     import numpy as np
 
+    from ldm.config import SamplerConfig
     from ldm.data.samples import Source, TrainingItem
     from ldm.model import SyncDreamer
-    from ldm.sampler import SamplerConfig
 
 log = logging.getLogger(__name__)
 

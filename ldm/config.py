@@ -16,9 +16,7 @@ from common.config import check_positive
 from ldm.networks.autoencoder import AutoencoderConfig
 from ldm.networks.clip import CLIPConfig
 from ldm.networks.unet import UNetConfig
-from ldm.sampler import SamplerConfig
-from ldm.schedule import ScheduleConfig, schedule_buffers
-from ldm.spatial_volume import VolumeConfig
+from ldm.schedule import ScheduleConfig, Spacing, schedule_buffers
 from multiview.cameras import orbit_cameras
 
 VIEW_DIM = 4
@@ -43,6 +41,47 @@ class CameraConfig:
 
     def __post_init__(self) -> None:
         check_positive(self)
+
+
+@dataclass(frozen=True)
+class VolumeConfig:
+    """Sizes of the volumes.
+
+    Attributes:
+        voxels: V, vertices a side.
+        half_side: of the cube of vertices, in world units.
+        view_channels: features a view gives to a vertex.
+        channels: of the spatial volume's UNet, finest level first; multiples of 8.
+        depth_planes: D, samples along a ray.
+        depth_range: half the distance between the first and the last plane; the middle lies at
+            the cameras' distance. sqrt(3)/2 encloses the unit cube.
+        frustum_channels: of the frustum volumes, finest level first; multiples of 8.
+        time_dim: width of the volume networks' time embedding.
+        input_view: read the input view into the spatial volume too, from its own camera. Not in
+            the paper, which starts from networks that know how objects look from behind; with
+            it a model that starts from nothing learns sooner.
+    """
+
+    voxels: int = 32
+    half_side: float = 0.5
+    view_channels: int = 16
+    channels: tuple[int, ...] = (64, 128, 256, 512)
+    depth_planes: int = 48
+    depth_range: float = 3**0.5 / 2
+    frustum_channels: tuple[int, ...] = (64, 128, 256, 512)
+    time_dim: int = 256
+    input_view: bool = False
+
+    def __post_init__(self) -> None:
+        check_positive(self)
+        for name in ("voxels", "depth_planes"):
+            if getattr(self, name) % 8:
+                raise ValueError(
+                    f"volume.{name} must be a multiple of 8, got {getattr(self, name)}"
+                )
+        for name in ("channels", "frustum_channels"):
+            if len(getattr(self, name)) != 4:
+                raise ValueError(f"volume.{name} must have 4 levels, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -129,6 +168,37 @@ def viewpoint_embedding(elevation: Tensor, target_elevation: float, azimuths: Te
     rows = torch.stack([difference.sin(), difference.cos(), torch.zeros_like(difference)], dim=-1)
     offsets = repeat(elevation - target_elevation, "b -> b n 1", n=len(azimuths))
     return torch.cat([offsets, rows.expand(len(elevation), -1, -1)], dim=-1)
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """Settings of the reverse process.
+
+    Attributes:
+        steps: number of denoising steps, 1 .. 1000.
+        guidance_scale: s in e = e_uncond + s (e_cond - e_uncond); 1 runs one branch only.
+        eta: 0 is deterministic DDIM, 1 the published setting; above 1 the variances would not
+            add up.
+        temperature: standard deviation of all noise, 0 .. 1. Below 1 the views are plainer and
+            fit better together; a model that has not learned enough draws speckles at 1. At 0
+            there is no chance at all: every seed gives the same views, if the autoencoder's
+            encoding has no noise of its own.
+        spacing: where in the schedule the steps are, see `ldm.schedule.ddim_timesteps`.
+    """
+
+    steps: int = 50
+    guidance_scale: float = 2.0
+    eta: float = 1.0
+    temperature: float = 1.0
+    spacing: Spacing = "leading"
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"the number of sampling steps must be at least 1, got {self.steps}")
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"eta must be from 0 to 1, got {self.eta}")
+        if not 0 <= self.temperature <= 1:
+            raise ValueError(f"the temperature must be from 0 to 1, got {self.temperature}")
 
 
 @dataclass(frozen=True)

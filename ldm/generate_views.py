@@ -18,9 +18,8 @@ from tqdm import tqdm
 
 from ldm.checkpoint.files import read_state
 from ldm.checkpoint.load import DTYPES, fingerprint, load_model
-from ldm.config import SyncDreamerConfig
+from ldm.config import SamplerConfig, SyncDreamerConfig
 from ldm.model import ImageFeatures, SyncDreamer
-from ldm.sampler import SamplerConfig
 from multiview.images import (
     to_uint8,
     views_to_strip,

@@ -23,11 +23,17 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from ldm.config import VIEW_DIM, SyncDreamerConfig, model_buffers, viewpoint_embedding
+from ldm.config import (
+    VIEW_DIM,
+    SamplerConfig,
+    SyncDreamerConfig,
+    model_buffers,
+    viewpoint_embedding,
+)
 from ldm.depth_attention import DepthUNet
 from ldm.networks.autoencoder import Autoencoder, DiagonalGaussian
 from ldm.networks.clip import CLIPImageEncoder, NoImageEncoder
-from ldm.sampler import SamplerConfig, StepWatch, sample_ddim
+from ldm.sampler import StepWatch, sample_ddim
 from ldm.schedule import DDIMStep, ddim_steps, timestep_embedding
 from ldm.spatial_volume import (
     InputView,

@@ -3,49 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ldm.schedule import DDIMStep, Spacing
+from ldm.schedule import DDIMStep
 
 NoisePredictor = Callable[[Tensor, int], Tensor]
 """(noisy latents x_t, time step t) -> predicted noise of the same shape."""
 StepWatch = Callable[[int, Tensor], None]
 """(number of steps done, clean latents x_0 as they are predicted so far) -> nothing; what it raises
 ends the sampling."""
-
-
-@dataclass(frozen=True)
-class SamplerConfig:
-    """Settings of the reverse process.
-
-    Attributes:
-        steps: number of denoising steps, 1 .. 1000.
-        guidance_scale: s in e = e_uncond + s (e_cond - e_uncond); 1 runs one branch only.
-        eta: 0 is deterministic DDIM, 1 the published setting; above 1 the variances would not
-            add up.
-        temperature: standard deviation of all noise, 0 .. 1. Below 1 the views are plainer and
-            fit better together; a model that has not learned enough draws speckles at 1. At 0
-            there is no chance at all: every seed gives the same views, if the autoencoder's
-            encoding has no noise of its own.
-        spacing: where in the schedule the steps are, see `ldm.schedule.ddim_timesteps`.
-    """
-
-    steps: int = 50
-    guidance_scale: float = 2.0
-    eta: float = 1.0
-    temperature: float = 1.0
-    spacing: Spacing = "leading"
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"the number of sampling steps must be at least 1, got {self.steps}")
-        if not 0 <= self.eta <= 1:
-            raise ValueError(f"eta must be from 0 to 1, got {self.eta}")
-        if not 0 <= self.temperature <= 1:
-            raise ValueError(f"the temperature must be from 0 to 1, got {self.temperature}")
 
 
 def predicted_x_0(x_t: Tensor, noise_prediction: Tensor, alpha_bar: Tensor) -> Tensor:

@@ -18,50 +18,9 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from common.config import check_positive
+from ldm.config import VolumeConfig
 from ldm.networks.volume_nets import FrustumVolumeUNet, SpatialVolumeUNet, ViewEncoder
 from multiview.projection import project, unproject
-
-
-@dataclass(frozen=True)
-class VolumeConfig:
-    """Sizes of the volumes.
-
-    Attributes:
-        voxels: V, vertices a side.
-        half_side: of the cube of vertices, in world units.
-        view_channels: features a view gives to a vertex.
-        channels: of the spatial volume's UNet, finest level first; multiples of 8.
-        depth_planes: D, samples along a ray.
-        depth_range: half the distance between the first and the last plane; the middle lies at
-            the cameras' distance. sqrt(3)/2 encloses the unit cube.
-        frustum_channels: of the frustum volumes, finest level first; multiples of 8.
-        time_dim: width of the volume networks' time embedding.
-        input_view: read the input view into the spatial volume too, from its own camera. Not in
-            the paper, which starts from networks that know how objects look from behind; with
-            it a model that starts from nothing learns sooner.
-    """
-
-    voxels: int = 32
-    half_side: float = 0.5
-    view_channels: int = 16
-    channels: tuple[int, ...] = (64, 128, 256, 512)
-    depth_planes: int = 48
-    depth_range: float = 3**0.5 / 2
-    frustum_channels: tuple[int, ...] = (64, 128, 256, 512)
-    time_dim: int = 256
-    input_view: bool = False
-
-    def __post_init__(self) -> None:
-        check_positive(self)
-        for name in ("voxels", "depth_planes"):
-            if getattr(self, name) % 8:
-                raise ValueError(
-                    f"volume.{name} must be a multiple of 8, got {getattr(self, name)}"
-                )
-        for name in ("channels", "frustum_channels"):
-            if len(getattr(self, name)) != 4:
-                raise ValueError(f"volume.{name} must have 4 levels, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,8 @@ from common.config import load_config
 from common.devices import pick_device
 from common.files import atomic_write
 from ldm.checkpoint.load import DTYPES
-from ldm.config import GenerateConfig
+from ldm.config import GenerateConfig, SamplerConfig
 from ldm.generate_views import Watch
-from ldm.sampler import SamplerConfig
 from multiview.cameras import Cameras, orbit_cameras
 from multiview.cut_out import cut_out, has_mask
 from multiview.images import (

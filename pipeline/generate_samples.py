@@ -14,10 +14,9 @@ from einops import rearrange
 from tqdm import tqdm
 
 from common.devices import peak_memory
-from ldm.config import SyncDreamerConfig
+from ldm.config import SamplerConfig, SyncDreamerConfig
 from ldm.generate_views import check_dtype, generate_strip, open_model, sampling_settings
 from ldm.model import SyncDreamer
-from ldm.sampler import SamplerConfig
 from multiview.images import (
     CropSize,
     prepare_image,

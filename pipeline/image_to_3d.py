@@ -21,7 +21,7 @@ from PIL import Image
 
 from common.files import atomic_write
 from common.records import Facts, Step, Workplace
-from ldm.sampler import SamplerConfig
+from ldm.config import SamplerConfig
 from multiview.cut_out import WHOLE_PICTURE, covered, cut_out, has_mask, save_cut_out
 from multiview.images import (
     auto_crop_size,

@@ -11,8 +11,7 @@ import torch
 
 from common.config import load_config
 from common.devices import pick_device
-from ldm.config import GenerateConfig
-from ldm.sampler import SamplerConfig
+from ldm.config import GenerateConfig, SamplerConfig
 from multiview.images import CropSize
 from multiview.segmentation import Backend, Segmenter
 from pipeline.cli_args import given_sampler

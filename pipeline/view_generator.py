@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from einops import rearrange
 
-from ldm.config import SyncDreamerConfig
+from ldm.config import SamplerConfig, SyncDreamerConfig
 from ldm.generate_views import Watch, check_dtype, generate_strip, open_model, sampling_settings
 from ldm.model import ImageFeatures, SyncDreamer
-from ldm.sampler import SamplerConfig
 
 
 class ModelError(Exception):

@@ -16,8 +16,8 @@ from PIL import Image
 
 from common.files import atomic_write
 from common.records import Workplace
+from ldm.config import SamplerConfig
 from ldm.generate_views import DrawingStep, Watch
-from ldm.sampler import SamplerConfig
 from multiview.cut_out import save_cut_out
 from multiview.images import read_image
 from multiview.segmentation import SegmentationUnavailableError, Segmenter, open_segmenter

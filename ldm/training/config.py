@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from common.config import check_positive
-from ldm.config import SyncDreamerConfig
+from ldm.config import SamplerConfig, SyncDreamerConfig
 from ldm.data.loader import DataConfig
-from ldm.sampler import SamplerConfig
 from ldm.training.loss import StepConfig
 from ldm.training.optimizer import OptimizerConfig
 

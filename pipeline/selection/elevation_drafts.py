@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from common.files import atomic_write
-from ldm.sampler import SamplerConfig
+from ldm.config import SamplerConfig
 from pipeline.paths import CURVE, DRAFTS, ELEVATION
 from pipeline.selection.elevation import (
     Draft,

@@ -10,10 +10,9 @@ import torch
 
 from common.config import load_config
 from ldm.checkpoint.initialise import fresh_model
-from ldm.config import GenerateConfig, SyncDreamerConfig
+from ldm.config import GenerateConfig, SamplerConfig, SyncDreamerConfig
 from ldm.model import ImageFeatures, SyncDreamer
 from ldm.networks.autoencoder import DiagonalGaussian
-from ldm.sampler import SamplerConfig
 from ldm.training.config import TrainConfig
 from ldm.training.loss import (
     Encoded,

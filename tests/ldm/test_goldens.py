@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from ldm.config import SyncDreamerConfig, model_buffers, viewpoint_embedding
+from ldm.config import SamplerConfig, SyncDreamerConfig, model_buffers, viewpoint_embedding
 from ldm.model import Conditions, SyncDreamer
 from ldm.networks.autoencoder import Autoencoder, AutoencoderConfig
-from ldm.sampler import SamplerConfig, ddim_update
+from ldm.sampler import ddim_update
 from ldm.schedule import ddim_steps, ddim_timesteps, timestep_embedding
 from multiview.cameras import orbit_cameras
 from multiview.images import prepare_image, to_uint8

@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from ldm.checkpoint.load import load_model
-from ldm.config import SyncDreamerConfig
+from ldm.config import SamplerConfig, SyncDreamerConfig
 from ldm.model import SyncDreamer
-from ldm.sampler import SamplerConfig
 from tests.conftest import cast, relative_error, seeded_model
 from tests.reference.seeded_weights import seeded_image, seeded_noise
 

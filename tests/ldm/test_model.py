@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from ldm.checkpoint.load import empty_model, manifest
-from ldm.config import CameraConfig, SyncDreamerConfig, viewpoint_embedding
+from ldm.config import CameraConfig, SamplerConfig, SyncDreamerConfig, viewpoint_embedding
 from ldm.model import Conditions, SyncDreamer
 from ldm.networks.unet import UNetConfig
-from ldm.sampler import SamplerConfig
 from tests.conftest import cast, relative_error
 from tests.reference import plain
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ldm.sampler import SamplerConfig, ddim_update, sample_ddim
+from ldm.config import SamplerConfig
+from ldm.sampler import ddim_update, sample_ddim
 from ldm.schedule import DDIMStep, ScheduleConfig, ddim_steps, schedule_buffers
 
 ALPHAS_CUMPROD = schedule_buffers(ScheduleConfig())["alphas_cumprod"]

@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 import torch
 
+from ldm.config import VolumeConfig
 from ldm.model import SyncDreamer
-from ldm.spatial_volume import VolumeConfig, view_geometry
+from ldm.spatial_volume import view_geometry
 from multiview.cameras import orbit_cameras
 
 SIZE = 16

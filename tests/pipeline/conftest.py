@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ldm.sampler import SamplerConfig
+from ldm.config import SamplerConfig
 from multiview.images import views_to_strip
 from pipeline.image_to_3d import Settings, Tools
 from pipeline.selection.elevation import ElevationConfig

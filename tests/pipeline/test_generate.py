@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import generate as script
-from ldm.sampler import SamplerConfig
+from ldm.config import SamplerConfig
 from multiview.images import views_to_strip
 from pipeline import generate as choice
 from pipeline import generate_samples as generation

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+from ldm.config import SamplerConfig
 from ldm.generate_views import DrawingStep, generate_strip
-from ldm.sampler import SamplerConfig
 from multiview.images import resolve_crop_size
 from pipeline import generate_samples as generation
 from pipeline.generate_samples import GenerateOptions, generate

@@ -18,7 +18,7 @@ from PIL import Image
 
 import image_to_3d as script
 from common.records import Step, Workplace, checksum
-from ldm.sampler import SamplerConfig
+from ldm.config import SamplerConfig
 from multiview.segmentation import segment_white
 from pipeline import image_to_3d as module
 from pipeline.batch import images_to_3d

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ldm.config import SamplerConfig
 from ldm.generate_views import DrawingStep, Watch
-from ldm.sampler import SamplerConfig
 from multiview.images import views_to_strip
 from pipeline.image_to_3d import Settings
 from pipeline.selection.elevation import ElevationConfig

@@ -16,8 +16,8 @@ pytest.importorskip("tensorboard", reason="pip install -r requirements/train.txt
 import train_syncdreamer
 from common.config import load_config
 from ldm.checkpoint.load import load_model
+from ldm.config import SamplerConfig
 from ldm.data.samples import to_model_range
-from ldm.sampler import SamplerConfig
 from ldm.training.config import TrainConfig
 from tests.ldm.training.overfit import GAIN, SIZE, make_set, make_start, views_of
 
