@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
 
     import torch
 
-    from ldm.data.loader import DataConfig, make_loader, open_source
+    from ldm.data.loader import DataConfig, make_loader, open_dataset
     from ldm.data.pack_shards import pack
 
     torch.set_num_threads(1)
@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
 
         def epochs(location: Path, workers: int) -> Callable[[], int]:
             config = DataConfig(batch_size=args.batch_size, num_workers=workers)
-            loader = make_loader(open_source(str(location)), config, 16, 256)
+            loader = make_loader(open_dataset(str(location)), config, 16, 256)
             return lambda: sum(len(batch) for batch in loader)
 
         ways = {

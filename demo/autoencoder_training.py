@@ -28,10 +28,10 @@ from tqdm import tqdm
 from common.config import check_positive
 from common.files import atomic_write
 from common.signals import stop_on_signals
-from ldm.data.loader import DataConfig, TrainingLoader, make_loader, open_source
+from ldm.data.loader import DataConfig, TrainingLoader, make_loader, open_dataset
 from ldm.data.samples import TrainingBatch, to_model_range
 from ldm.networks.autoencoder import Autoencoder, AutoencoderConfig, DiagonalGaussian
-from ldm.training.metrics import open_report
+from ldm.training.metrics import open_metrics_file
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ def learning_rate(step: int, config: AutoencoderStepConfig) -> float:
     return config.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / config.max_steps))
 
 
-def pick_views(batch: TrainingBatch, views: int, seed: int, step: int) -> Tensor:
+def sample_images(batch: TrainingBatch, views: int, seed: int, step: int) -> Tensor:
     """Pick images of each object, (B views, 3, H, W) in [-1, 1]; they follow from seed and step."""
     generator = np.random.Generator(np.random.PCG64([seed, step]))
     images = torch.cat([batch.target_images, batch.input_images[:, None]], dim=1)
@@ -123,7 +123,7 @@ def pick_views(batch: TrainingBatch, views: int, seed: int, step: int) -> Tensor
 
 
 @torch.no_grad()
-def begin_linear(autoencoder: Autoencoder, images: Tensor) -> None:
+def pca_init(autoencoder: Autoencoder, images: Tensor) -> None:
     """Let a fresh autoencoder begin as the best linear one: by principal components of blocks.
 
     Its networks begin by adding nothing to their shortcuts.
@@ -194,9 +194,9 @@ class AutoencoderTraining:
     def advance(self, batch: TrainingBatch) -> dict[str, float]:
         """Make one step."""
         config = self.config.step
-        images = pick_views(batch, config.views, self.seed, self.step).to(self.device)
+        images = sample_images(batch, config.views, self.seed, self.step).to(self.device)
         if self.step == 0 and self.config.model.shortcut:
-            begin_linear(self.autoencoder, images)
+            pca_init(self.autoencoder, images)
         posterior = self.autoencoder.encode(images)
         generator = torch.Generator().manual_seed(self.seed + self.step)
         noise = torch.randn(posterior.mean.shape, generator=generator).to(self.device)
@@ -280,20 +280,20 @@ def train_autoencoder(
         raise FileExistsError(f"{last}: is of a former training; go on from it with --resume")
     training = AutoencoderTraining(config, seed, device)
     loader = make_loader(
-        open_source(config.data.source), config.data, config.num_views, config.image_size, seed
+        open_dataset(config.data.source), config.data, config.num_views, config.image_size, seed
     )
     folder.mkdir(parents=True, exist_ok=True)
     if last.exists():
         loader.load_state_dict(training.load_state(last))
-    report_file = open_report(folder / "steps.jsonl", training.step)
+    report_file = open_metrics_file(folder / "steps.jsonl", training.step)
     with stop_on_signals() as stop, report_file as report:
-        run_steps(training, loader, folder, report, stop)
+        train_loop(training, loader, folder, report, stop)
     if training.step >= config.step.max_steps:
-        write_result(training, next(_endless(loader)), folder / RESULT)
+        save_result(training, next(_endless(loader)), folder / RESULT)
     return stop.signal or 0
 
 
-def run_steps(
+def train_loop(
     training: AutoencoderTraining, loader: TrainingLoader, folder: Path, report: Any, stop: Any
 ) -> None:
     """Make the steps that are left, with reports and checkpoints between them."""
@@ -320,10 +320,10 @@ def run_steps(
     bar.close()
 
 
-def write_result(training: AutoencoderTraining, batch: TrainingBatch, path: Path) -> None:
+def save_result(training: AutoencoderTraining, batch: TrainingBatch, path: Path) -> None:
     """Write the autoencoder with its latents normalised, by its names in the whole model."""
     autoencoder = training.autoencoder
-    images = pick_views(batch, training.config.num_views + 1, training.seed, training.step)
+    images = sample_images(batch, training.config.num_views + 1, training.seed, training.step)
     normalise_latents(autoencoder, images.to(training.device))
     state = {f"{PREFIX}{name}": value.cpu() for name, value in autoencoder.state_dict().items()}
     with atomic_write(path) as temporary:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ldm.config import SamplerConfig
-    from ldm.data.samples import Source, TrainingItem
+    from ldm.data.samples import ObjectDataset, TrainingItem
     from ldm.model import SyncDreamer
 
 log = logging.getLogger(__name__)
@@ -73,18 +73,18 @@ def build_parser() -> argparse.ArgumentParser:
 
 def input_view(uid: str, num_views: int) -> int:
     """Which of an object's views is the input."""
-    from ldm.data.samples import start_view
+    from ldm.data.samples import pick_input_view
 
-    return start_view(0, 0, uid, num_views)
+    return pick_input_view(0, 0, uid, num_views)
 
 
-def items(source: Source, num_views: int, size: int) -> Iterator[TrainingItem]:
+def items(source: ObjectDataset, num_views: int, size: int) -> Iterator[TrainingItem]:
     """Read the objects, each as seen from its input view."""
-    from ldm.data.samples import make_item
+    from ldm.data.samples import decode_item
 
     for index, name in enumerate(source.uids):
         view = input_view(name.decode(), num_views)
-        yield make_item(source.read(index, view, num_views), view, size)
+        yield decode_item(source.read(index, view, num_views), view, size)
 
 
 def mean_image(folder: Path, num_views: int, size: int) -> np.ndarray:
@@ -93,9 +93,9 @@ def mean_image(folder: Path, num_views: int, size: int) -> np.ndarray:
 
     import numpy as np
 
-    from ldm.data.loader import open_source
+    from ldm.data.loader import open_dataset
 
-    source = open_source(str(folder))
+    source = open_dataset(str(folder))
     means = [
         item.target_images.float().mean(dim=0).numpy() / 255
         for item in itertools.islice(items(source, num_views, size), MEAN_OF)
@@ -273,7 +273,7 @@ def main(argv: list[str] | None = None) -> None:
 
     from ldm.checkpoint.load import load_model
     from ldm.config import GenerateConfig
-    from ldm.data.loader import open_source
+    from ldm.data.loader import open_dataset
 
     settings = load_config(GenerateConfig, args.cfg, args.set)
     config = settings.model
@@ -281,7 +281,7 @@ def main(argv: list[str] | None = None) -> None:
     num_views, size = config.cameras.num_views, config.cameras.image_size
     mean = mean_image(args.train, num_views, size)
     rows: list[dict[str, Any]] = []
-    source = open_source(str(args.data))
+    source = open_dataset(str(args.data))
     left = {"real": args.real}
     for item in tqdm(items(source, num_views, size), total=len(source.uids), disable=None):
         kind = next(text for prefix, text in KINDS.items() if item.uid.startswith(prefix))

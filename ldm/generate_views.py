@@ -16,7 +16,7 @@ import torch
 from einops import rearrange
 from tqdm import tqdm
 
-from ldm.checkpoint.files import read_state
+from ldm.checkpoint.files import read_state_dict
 from ldm.checkpoint.load import DTYPES, fingerprint, load_model
 from ldm.config import SamplerConfig, SyncDreamerConfig
 from ldm.model import ImageFeatures, SyncDreamer
@@ -65,7 +65,7 @@ def sampling_settings(
     return {
         **asdict(sampler),
         "dtype": dtype,
-        "weights": fingerprint(read_state(checkpoint)),
+        "weights": fingerprint(read_state_dict(checkpoint)),
         "config": hashlib.sha256(repr(config).encode()).hexdigest()[:16],
     }
 

@@ -13,8 +13,8 @@ from PIL import Image
 import image_to_3d
 from common.config import load_config
 from demo.evaluate import volume_off
-from ldm.checkpoint.files import read_state
-from ldm.checkpoint.load import empty_model, fit, load_model
+from ldm.checkpoint.files import read_state_dict
+from ldm.checkpoint.load import compare_state_dict, empty_model, load_model
 from ldm.config import GenerateConfig
 from ldm.generate_views import generate_strip
 from multiview.images import prepare_image, strip_to_views
@@ -28,7 +28,7 @@ MOST_BYTES = 40_000_000
 def test_the_file_is_small_and_fits_the_configuration():
     assert CHECKPOINT.stat().st_size <= MOST_BYTES
     config = load_config(GenerateConfig, ROOT / "configs" / "demo.yaml").model
-    found = fit(read_state(CHECKPOINT), empty_model(config))
+    found = compare_state_dict(read_state_dict(CHECKPOINT), empty_model(config))
     assert not found.missing
     assert not found.unexpected
 

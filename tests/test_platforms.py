@@ -16,10 +16,10 @@ import torch
 
 import image_to_3d
 from blender import process as blender_program
-from ldm.data.folder import FolderSource
+from ldm.data.folder import FolderDataset
 from ldm.data.loader import DataConfig, make_loader
 from ldm.data.pack_shards import pack
-from ldm.data.shard_dataset import ShardSource
+from ldm.data.shard_dataset import ShardDataset
 from tests.conftest import ROOT
 from tests.ldm.training.training_tree import make_tree
 
@@ -30,10 +30,10 @@ PACKAGES = [path.parent for path in ROOT.glob("*/__init__.py") if path.parent.na
 def test_what_reads_the_training_data_can_be_sent_to_a_new_process(tmp_path: Path, kind: str):
     """Windows and macOS start workers anew, and send them the data set pickled."""
     make_tree(tmp_path / "tree", ["a", "b"])
-    source: FolderSource | ShardSource = FolderSource(tmp_path / "tree")
+    source: FolderDataset | ShardDataset = FolderDataset(tmp_path / "tree")
     if kind == "shards":
         pack(tmp_path / "tree", tmp_path / "shards")
-        source = ShardSource(str(tmp_path / "shards"))
+        source = ShardDataset(str(tmp_path / "shards"))
     loader = make_loader(source, DataConfig(batch_size=2, num_workers=0), 16, 16)
     dataset, wanted = loader.loader.dataset, (0, [1, 0])
     here, there = dataset[wanted], pickle.loads(pickle.dumps(dataset))[wanted]

@@ -24,7 +24,7 @@ MAX_STRUCTURE_BYTES = 100_000_000
 """Of the part of a torch file that names its tensors; a real one takes less than one megabyte."""
 
 
-def describe_names(names: Iterable[str]) -> str:
+def describe_state_dict(names: Iterable[str]) -> str:
     """Say in words what a state dict with these names looks like."""
     names = list(names)
 
@@ -48,7 +48,7 @@ def describe_names(names: Iterable[str]) -> str:
     return "no kind of checkpoint known here"
 
 
-def container_of(path: Path) -> Container:
+def detect_format(path: Path) -> Container:
     """Tell what kind of file holds the weights, or say what the file is instead.
 
     Returns:
@@ -138,7 +138,7 @@ def _check_safetensors(path: Path, head: bytes, size: int) -> None:
         )
 
 
-def read_state(path: Path, placeholders: bool = False) -> dict[str, Tensor]:
+def read_state_dict(path: Path, placeholders: bool = False) -> dict[str, Tensor]:
     """Map the tensors of a checkpoint file into memory; nothing in the file is run.
 
     Args:
@@ -152,7 +152,7 @@ def read_state(path: Path, placeholders: bool = False) -> dict[str, Tensor]:
     Raises:
         FileNotFoundError, ValueError: naming the file, what it is and what to do.
     """
-    container = container_of(path)
+    container = detect_format(path)
     if container == "safetensors":
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -166,7 +166,7 @@ def read_state(path: Path, placeholders: bool = False) -> dict[str, Tensor]:
     return _checked(path, state if isinstance(state, Mapping) else {})
 
 
-def write_tensors(content: Mapping[str, Any], path: Path) -> None:
+def save_atomically(content: Mapping[str, Any], path: Path) -> None:
     """Write a torch file whole or not at all.
 
     Raises:
@@ -224,7 +224,7 @@ def _line(error: BaseException) -> str:
 
 def _refusal(path: Path) -> str:
     """Say why a file with foreign classes is refused, what it looks like, and what to do."""
-    looks_like = describe_names(read_state(path, placeholders=True))
+    looks_like = describe_state_dict(read_state_dict(path, placeholders=True))
     command = ["python", "-m", "ldm.checkpoint", "convert"]
     command += [str(path), str(path.with_suffix(".safetensors"))]
     return (

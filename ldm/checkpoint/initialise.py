@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ldm.checkpoint.files import describe_names, read_state
-from ldm.checkpoint.openai_clip import clip_weights, is_torchscript, read_torchscript
+from ldm.checkpoint.files import describe_state_dict, read_state_dict
+from ldm.checkpoint.openai_clip import is_torchscript, read_torchscript, select_clip_weights
 from ldm.config import SyncDreamerConfig
 from ldm.model import SyncDreamer
 from ldm.networks.clip import CLIPImageEncoder
@@ -30,7 +30,7 @@ DEFAULT_CLIP_FILES = (Path("ckpt/ViT-L-14.pt"), Path("ckpt/ViT-L-14.ckpt"))
 
 
 @dataclass(frozen=True)
-class Start:
+class InitReport:
     """Where the weights of a model are from.
 
     Attributes:
@@ -63,7 +63,7 @@ def _by_part(names: list[str]) -> str:
     return f": {most}" + (", ..." if len(parts) > 6 else "")
 
 
-def fresh_model(config: SyncDreamerConfig, seed: int) -> SyncDreamer:
+def init_model(config: SyncDreamerConfig, seed: int) -> SyncDreamer:
     """Build a model with initial values that follow from the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -71,7 +71,7 @@ def fresh_model(config: SyncDreamerConfig, seed: int) -> SyncDreamer:
 
 
 @torch.no_grad()
-def take_weights(model: SyncDreamer, path: Path | None, clip_from: str) -> Start:
+def load_pretrained(model: SyncDreamer, path: Path | None, clip_from: str) -> InitReport:
     """Give a fresh model the weights to start from.
 
     Args:
@@ -83,7 +83,7 @@ def take_weights(model: SyncDreamer, path: Path | None, clip_from: str) -> Start
     Raises:
         FileNotFoundError, ValueError: a file cannot be read or does not fit; names the file.
     """
-    state = {} if path is None else read_state(path, placeholders=True)
+    state = {} if path is None else read_state_dict(path, placeholders=True)
     expected = model.state_dict()
     adapted = []
     if path is not None:
@@ -99,9 +99,9 @@ def take_weights(model: SyncDreamer, path: Path | None, clip_from: str) -> Start
     elif clip_from == "auto" and all(name in state for name in clip_names):
         clip = str(path)
     else:
-        clip = _take_clip(model, path, state, clip_from)
+        clip = _load_clip(model, path, state, clip_from)
     model.forget_precomputed()
-    return Start(taken, adapted, fresh, ignored, clip)
+    return InitReport(taken, adapted, fresh, ignored, clip)
 
 
 def _adapt(state: dict[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> list[str]:
@@ -114,8 +114,8 @@ def _adapt(state: dict[str, Tensor], expected: Mapping[str, Tensor], path: Path)
         hint = "none of its names is one of the model's" if not common else f"no {FIRST_LAYER}"
         raise ValueError(
             f"{path}: cannot be trained from: {hint}. The file looks like "
-            f"{describe_names(state)}; expected is Zero123's, zero123-xl.ckpt, or an autoencoder "
-            f"alone, from train_autoencoder.py"
+            f"{describe_state_dict(state)}; expected is Zero123's, zero123-xl.ckpt, or an "
+            f"autoencoder alone, from train_autoencoder.py"
         )
     wrong = [name for name in common if state[name].shape != expected[name].shape]
     if wrong:
@@ -142,7 +142,7 @@ def _widen_first_layer(state: dict[str, Tensor], target: Tensor, path: Path) -> 
     return [FIRST_LAYER]
 
 
-def _take_clip(
+def _load_clip(
     model: SyncDreamer, path: Path | None, state: Mapping[str, Tensor], clip_from: str
 ) -> str:
     """Give the model CLIP's weights; say where they are from."""
@@ -163,8 +163,8 @@ def _take_clip(
             )
     else:
         source = Path(clip_from)
-    found = state if source == path else read_clip_source(source)
-    weights = _clip_in(found)
+    found = state if source == path else read_clip_weights(source)
+    weights = _find_clip(found)
     assert isinstance(model.clip_image_encoder, CLIPImageEncoder)
     expected = model.clip_image_encoder.model.state_dict()
     missing = [name for name in expected if name not in weights]
@@ -180,14 +180,14 @@ def _take_clip(
     return str(source)
 
 
-def read_clip_source(path: Path) -> dict[str, Tensor]:
+def read_clip_weights(path: Path) -> dict[str, Tensor]:
     """Read any file that has CLIP's weights; nothing in it is run."""
     if is_torchscript(path):
         return read_torchscript(path)
-    return read_state(path, placeholders=True)
+    return read_state_dict(path, placeholders=True)
 
 
-def _clip_in(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _find_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Find CLIP's tensors in a file's, by CLIP's own names."""
     for prefix in (CLIP_PREFIX, CLIP_IN_ZERO123, ""):
         found = {
@@ -196,5 +196,5 @@ def _clip_in(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             if name.startswith(prefix)
         }
         if found:
-            return clip_weights(found)
+            return select_clip_weights(found)
     return {}

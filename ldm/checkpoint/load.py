@@ -27,14 +27,14 @@ from torch import Tensor
 
 from common.config import load_config
 from common.files import atomic_write, check_free_space
-from ldm.checkpoint.files import container_of, describe_names, read_state
+from ldm.checkpoint.files import describe_state_dict, detect_format, read_state_dict
 from ldm.config import GenerateConfig, SyncDreamerConfig, model_buffers
 from ldm.model import SyncDreamer
 
 log = logging.getLogger(__name__)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-PART_BYTES = 256 * 2**20
+CHUNK_BYTES = 256 * 2**20
 """Weights that are converted are read in parts of this size, each through a fresh mapping, so
 that the pages of the file that were already read do not count as memory of this process."""
 USED_BUFFERS = ("alphas_cumprod", "poses", "Ks", "azimuth")
@@ -43,7 +43,7 @@ MAX_BUFFER_DEVIATION = 1e-3
 
 
 @dataclass(frozen=True)
-class Fit:
+class StateDictDiff:
     """How the tensors of a file compare with those of a model.
 
     Attributes:
@@ -51,25 +51,25 @@ class Fit:
             not count).
         unexpected: names that only the file has.
         mismatched: (name, shape in the file, shape in the model).
-        not_real: names of tensors that are not floating-point numbers.
+        not_float: names of tensors that are not floating-point numbers.
     """
 
     missing: list[str]
     unexpected: list[str]
     mismatched: list[tuple[str, tuple[int, ...], tuple[int, ...]]]
-    not_real: list[str]
+    not_float: list[str]
 
     @property
     def exact(self) -> bool:
         """Whether the file fits."""
-        return not (self.missing or self.unexpected or self.mismatched or self.not_real)
+        return not (self.missing or self.unexpected or self.mismatched or self.not_float)
 
     def __str__(self) -> str:
         parts = []
         for label, names in (
             ("missing", self.missing),
             ("unexpected", self.unexpected),
-            ("not floating-point", self.not_real),
+            ("not floating-point", self.not_float),
         ):
             if names:
                 parts.append(f"{len(names)} keys {label} (first: {', '.join(names[:3])})")
@@ -82,11 +82,11 @@ class Fit:
         return "; ".join(parts) or "every name and shape fits"
 
 
-def fit(state: Mapping[str, Tensor], model: SyncDreamer) -> Fit:
+def compare_state_dict(state: Mapping[str, Tensor], model: SyncDreamer) -> StateDictDiff:
     """Compare the names, shapes and types of a file's tensors with those of a model."""
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     buffers = {name for name, _ in model.named_buffers()}
-    return Fit(
+    return StateDictDiff(
         missing=[name for name in expected if name not in state and name not in buffers],
         unexpected=[name for name in state if name not in expected],
         mismatched=[
@@ -94,7 +94,7 @@ def fit(state: Mapping[str, Tensor], model: SyncDreamer) -> Fit:
             for name, shape in expected.items()
             if name in state and tuple(state[name].shape) != shape
         ],
-        not_real=[name for name, tensor in state.items() if not tensor.is_floating_point()],
+        not_float=[name for name, tensor in state.items() if not tensor.is_floating_point()],
     )
 
 
@@ -129,7 +129,7 @@ def load_model(
 ) -> SyncDreamer:
     """Build a model with the weights of a file, ready for inference.
 
-    Peak memory is the weights in use and `PART_BYTES` (a file of torch's old format, before
+    Peak memory is the weights in use and `CHUNK_BYTES` (a file of torch's old format, before
     1.6, cannot be mapped: there it is the weights in use and the whole file).
 
     Compat: the schedule and the cameras in the checkpoint win over computed ones, which are
@@ -137,28 +137,29 @@ def load_model(
 
     Args:
         config: sizes of the model.
-        path: see `read_state`.
+        path: see `read_state_dict`.
         device: where the weights go.
         dtype: their type, but see `SyncDreamer.storage_dtype`.
 
     Raises:
         FileNotFoundError, ValueError: the file cannot be read or does not fit.
     """
-    state = read_state(path)
+    state = read_state_dict(path)
     model = empty_model(config)
-    found = fit(state, model)
+    found = compare_state_dict(state, model)
     if not found.exact:
         raise ValueError(
             f"{path} does not fit the model: {found}. The file looks like "
-            f"{describe_names(state)}; expected is a SyncDreamer checkpoint of the sizes in --cfg"
+            f"{describe_state_dict(state)}; expected is a SyncDreamer checkpoint of the "
+            f"configured sizes"
         )
     buffers = model_buffers(config)
-    _report_deviations(path, state, buffers)
+    _check_buffers(path, state, buffers)
     computed = {k: v.to(device) for k, v in buffers.items() if k not in state}
     model.load_state_dict(computed, strict=False, assign=True)
 
     types = {name: SyncDreamer.storage_dtype(name, dtype) for name in state}
-    cannot_be_mapped = container_of(path) == "pickle"
+    cannot_be_mapped = detect_format(path) == "pickle"
     as_they_are: dict[str, Tensor] = {}
     copied: dict[str, Tensor] = {}
     for name, tensor in state.items():
@@ -166,24 +167,24 @@ def load_model(
         (as_they_are if stays else copied)[name] = tensor
     placed = {name: tensor.to(device, types[name]) for name, tensor in as_they_are.items()}
     model.load_state_dict(placed, strict=False, assign=True)
-    parts = list(_parts(copied))
+    parts = list(_chunks(copied))
     del state, as_they_are, copied, placed
     for names in parts:
-        mapped = read_state(path)
+        mapped = read_state_dict(path)
         placed = {name: mapped[name].to(device, types[name]) for name in names}
         model.load_state_dict(placed, strict=False, assign=True)
         del mapped, placed
     left = [name for name, tensor in model.state_dict().items() if tensor.is_meta]
-    assert not left, f"not loaded: {left[:3]}"  # `fit` has made sure of it
+    assert not left, f"not loaded: {left[:3]}"  # `compare_state_dict` has made sure of it
     return model.eval().requires_grad_(False)
 
 
-def _parts(state: Mapping[str, Tensor]) -> Iterator[list[str]]:
-    """Split the names into runs of at most `PART_BYTES` bytes (or one tensor)."""
+def _chunks(state: Mapping[str, Tensor]) -> Iterator[list[str]]:
+    """Split the names into runs of at most `CHUNK_BYTES` bytes (or one tensor)."""
     names: list[str] = []
     size = 0
     for name, tensor in state.items():
-        if names and size + tensor.nbytes > PART_BYTES:
+        if names and size + tensor.nbytes > CHUNK_BYTES:
             yield names
             names, size = [], 0
         names.append(name)
@@ -192,9 +193,7 @@ def _parts(state: Mapping[str, Tensor]) -> Iterator[list[str]]:
         yield names
 
 
-def _report_deviations(
-    path: Path, state: Mapping[str, Tensor], computed: Mapping[str, Tensor]
-) -> None:
+def _check_buffers(path: Path, state: Mapping[str, Tensor], computed: Mapping[str, Tensor]) -> None:
     if "Ks" in state:
         found, expected = (round(2 * float(ks["Ks"][0, 0, 2])) for ks in (state, computed))
         if found != expected:
@@ -224,7 +223,7 @@ def convert(source: Path, target: Path, dtype: torch.dtype | None = None) -> Non
     """Write the tensors of a checkpoint as a safetensors file with the same names.
 
     Args:
-        source: see `read_state`; objects beside the tensors are left behind unread.
+        source: see `read_state_dict`; objects beside the tensors are left behind unread.
         target: ends in .safetensors; must not be there yet.
         dtype: type of the weights, only for SyncDreamer checkpoints; None keeps each tensor's
             own. Tensors that a model of this type keeps in float32 stay as they are, so the
@@ -241,10 +240,10 @@ def convert(source: Path, target: Path, dtype: torch.dtype | None = None) -> Non
         raise FileExistsError(f"{target}: is there already; remove it or choose another name")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{target}: there is no folder {target.parent}")
-    state = read_state(source, placeholders=True)
+    state = read_state_dict(source, placeholders=True)
     converted = dict(state)
     if dtype is not None:
-        kind = describe_names(state)
+        kind = describe_state_dict(state)
         if kind != "a SyncDreamer checkpoint":
             raise ValueError(f"{source}: --dtype is for SyncDreamer checkpoints, this is {kind}")
         for name, tensor in state.items():
@@ -261,16 +260,16 @@ def convert(source: Path, target: Path, dtype: torch.dtype | None = None) -> Non
 
 def inspect(path: Path, config: SyncDreamerConfig) -> str:
     """Say what a file is and how it compares with a model of this configuration."""
-    state = read_state(path, placeholders=True)
+    state = read_state_dict(path, placeholders=True)
     types = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in state.values())
     lines = [
-        f"{path}: {describe_names(state)}",
+        f"{path}: {describe_state_dict(state)}",
         f"{len(state)} tensors, {sum(t.numel() for t in state.values()):,} values, "
         f"{sum(t.nbytes for t in state.values()) / 2**30:.2f} GiB, "
         + ", ".join(f"{count} {name}" for name, count in types.most_common()),
         f"fingerprint {fingerprint(state)}",
     ]
-    found = fit(state, empty_model(config))
+    found = compare_state_dict(state, empty_model(config))
     lines.append(f"against the configuration: {found}")
     for label, names in (("missing", found.missing), ("unexpected", found.unexpected)):
         lines += [f"  {label}: {ascii(name)[1:-1]}" for name in names[:20]]

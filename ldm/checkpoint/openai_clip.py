@@ -139,7 +139,7 @@ def is_torchscript(path: Path) -> bool:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
-def clip_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def select_clip_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Pick from CLIP's tensors what a SyncDreamer checkpoint holds, as float32."""
     return {
         name: tensor.float()

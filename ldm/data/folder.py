@@ -20,11 +20,11 @@ from torch import Tensor
 
 from common.files import check_file_name
 from common.safe_pickle import read_pickle
-from ldm.data.samples import MAX_FILE_BYTES, File, ObjectFiles, check_elevations
+from ldm.data.samples import MAX_FILE_BYTES, EncodedFile, ObjectFiles, check_elevations
 from multiview.images import prepare_image, view_names
 
 VALIDATION_CROP_SIZE = 200
-META_PARTS = ("K", "azimuths", "elevations", "distances", "poses")
+META_FIELDS = ("K", "azimuths", "elevations", "distances", "poses")
 """What `meta.pkl` is a list of."""
 
 
@@ -32,7 +32,7 @@ def read_meta(path: Path, num_views: int) -> dict[str, Any]:
     """Read an object's `meta.pkl` without running anything in it.
 
     Returns:
-        its parts by the names in `META_PARTS`; the elevations are checked.
+        its parts by the names in `META_FIELDS`; the elevations are checked.
 
     Raises:
         FileNotFoundError, ValueError: naming the file.
@@ -40,9 +40,9 @@ def read_meta(path: Path, num_views: int) -> dict[str, Any]:
     if path.is_file() and path.stat().st_size > MAX_FILE_BYTES:
         raise ValueError(f"{path}: {path.stat().st_size} bytes are too many for a meta.pkl")
     parts = read_pickle(path)
-    if not isinstance(parts, list | tuple) or len(parts) != len(META_PARTS):
-        raise ValueError(f"{path}: expected a list of {', '.join(META_PARTS)}")
-    meta = dict(zip(META_PARTS, parts, strict=True))
+    if not isinstance(parts, list | tuple) or len(parts) != len(META_FIELDS):
+        raise ValueError(f"{path}: expected a list of {', '.join(META_FIELDS)}")
+    meta = dict(zip(META_FIELDS, parts, strict=True))
     try:
         meta["elevations"] = check_elevations(meta["elevations"], num_views)
     except ValueError as error:
@@ -75,7 +75,7 @@ def read_uids(path: Path) -> list[str]:
     return list(uids)
 
 
-class FolderSource:
+class FolderDataset:
     """The published tree: `{target,input}/<uid>/NNN.png`, `input/<uid>/meta.pkl`, `uid_set.pkl`."""
 
     def __init__(self, root: Path) -> None:
@@ -127,7 +127,7 @@ class FolderSource:
             raise ValueError(f"object {uid}: {error}") from error
 
     def read(self, index: int, view: int, num_views: int) -> ObjectFiles:
-        """Read the N target views and one input view of an object; see `samples.Source`."""
+        """Read the N target views and one input view of an object; see `samples.ObjectDataset`."""
         uid = self.uids[index].decode()
         elevation = float(self.meta(uid, num_views)["elevations"][view])
         targets = [read_file(uid, path) for path in self.files(uid, "target", num_views)]
@@ -135,7 +135,7 @@ class FolderSource:
         return ObjectFiles(uid, tuple(targets), seen, elevation)
 
 
-def read_file(uid: str, path: Path) -> File:
+def read_file(uid: str, path: Path) -> EncodedFile:
     """Read a file of an object, of at most `MAX_FILE_BYTES`.
 
     Raises:
@@ -148,7 +148,7 @@ def read_file(uid: str, path: Path) -> File:
         raise OSError(f"object {uid}: {path}: cannot be read ({error.strerror})") from error
     if len(content) > MAX_FILE_BYTES:
         raise ValueError(f"object {uid}: {path}: larger than {MAX_FILE_BYTES} bytes")
-    return File(str(path), content)
+    return EncodedFile(str(path), content)
 
 
 @dataclass(frozen=True)

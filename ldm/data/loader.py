@@ -2,7 +2,7 @@
 
 For the trainer:
 
-    source = open_source("training_examples")          # or a folder or URL of shards
+    source = open_dataset("training_examples")          # or a folder or URL of shards
     loader = make_loader(source, DataConfig(...), num_views, image_size, seed, rank, world_size)
     for batch in loader:                               # one epoch, or what is left of it
         batch = batch.to(device)
@@ -33,9 +33,9 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from ldm.data.folder import FolderSource
-from ldm.data.samples import Source, TrainingBatch, decode_into, start_view
-from ldm.data.shard_dataset import INDEX, ShardSource, Store
+from ldm.data.folder import FolderDataset
+from ldm.data.samples import ObjectDataset, TrainingBatch, decode_item_into, pick_input_view
+from ldm.data.shard_dataset import INDEX, FileReader, ShardDataset
 
 Batch = tuple[int, list[int]]
 """What a worker is asked for: an epoch, and which objects."""
@@ -66,21 +66,21 @@ class DataConfig:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
 
-def open_source(location: str) -> Source:
+def open_dataset(location: str) -> ObjectDataset:
     """Open a training set: shards where there is an index of them, else a folder tree.
 
     Raises:
         FileNotFoundError, ValueError, OSError: naming the file or the uid.
     """
-    if Store(location).remote or (Path(location) / INDEX).is_file():
-        return ShardSource(location)
+    if FileReader(location).remote or (Path(location) / INDEX).is_file():
+        return ShardDataset(location)
     if not Path(location).is_dir():
         raise FileNotFoundError(f"{location}: no such folder of training data")
     if not (Path(location) / "uid_set.pkl").exists():
         raise FileNotFoundError(
             f"{location}: neither {INDEX} (shards) nor uid_set.pkl (a folder tree) is in it"
         )
-    return FolderSource(Path(location))
+    return FolderDataset(Path(location))
 
 
 def epoch_order(groups: Sequence[int], seed: int, epoch: int, window: int) -> np.ndarray:
@@ -122,7 +122,7 @@ class ResumableSampler(Sampler[Batch]):
 
     def __init__(
         self,
-        source: Source,
+        source: ObjectDataset,
         batch_size: int,
         seed: int = 0,
         window: int = DataConfig.shuffle_objects,
@@ -204,7 +204,7 @@ class _Failure:
 class _Batches(Dataset[Any]):
     """Reads and decodes whole batches, in a worker."""
 
-    def __init__(self, source: Source, num_views: int, image_size: int, seed: int) -> None:
+    def __init__(self, source: ObjectDataset, num_views: int, image_size: int, seed: int) -> None:
         self.source, self.seed = source, seed
         self.num_views, self.image_size = num_views, image_size
 
@@ -216,9 +216,9 @@ class _Batches(Dataset[Any]):
             if get_worker_info() is not None:
                 batch.share_memory()
             for place, (index, uid) in enumerate(zip(indices, uids, strict=True)):
-                view = start_view(self.seed, epoch, uid, self.num_views)
+                view = pick_input_view(self.seed, epoch, uid, self.num_views)
                 files = self.source.read(index, view, self.num_views)
-                decode_into(batch.item(place), files, view)
+                decode_item_into(batch.item(place), files, view)
             return batch
         except (ValueError, OSError) as error:
             return _Failure(error)
@@ -273,7 +273,7 @@ class TrainingLoader:
 
 
 def make_loader(
-    source: Source,
+    source: ObjectDataset,
     config: DataConfig,
     num_views: int,
     image_size: int,
@@ -285,7 +285,7 @@ def make_loader(
     """Build the loader of one process.
 
     Args:
-        source: see `open_source`.
+        source: see `open_dataset`.
         config: batch size, workers, shuffling.
         num_views: N of the model.
         image_size: H = W of the model's views.

@@ -23,20 +23,20 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from common.files import atomic_write, file_lock
-from ldm.data.folder import FolderSource, read_file
-from ldm.data.samples import File, check_png
+from ldm.data.folder import FolderDataset, read_file
+from ldm.data.samples import EncodedFile, check_png
 from ldm.data.shard_dataset import (
     BLOCK,
     FORMAT,
     INDEX,
+    FileReader,
     Index,
     Shard,
-    Store,
     member_names,
-    padded,
+    padded_size,
+    parse_shard,
     read_elevations,
     read_index,
-    shard_of,
     split_object,
 )
 
@@ -61,7 +61,7 @@ class _HashedFile(io.RawIOBase):
         return self.size
 
 
-def _object_members(source: FolderSource, uid: str, num_views: int) -> list[File]:
+def _object_members(source: FolderDataset, uid: str, num_views: int) -> list[EncodedFile]:
     """Read all files of an object that go into a shard, checked; `where` is the member's name."""
     if "." in uid or len(uid.encode()) > MAX_UID_BYTES:
         raise ValueError(
@@ -76,7 +76,7 @@ def _object_members(source: FolderSource, uid: str, num_views: int) -> list[File
     except OSError as error:  # else it would be taken for one of the shard that is written
         raise ValueError(str(error)) from error
     names = member_names(uid, num_views)
-    return [File(name, part) for name, part in zip(names, contents, strict=True)]
+    return [EncodedFile(name, part) for name, part in zip(names, contents, strict=True)]
 
 
 def _meta_json(uid: str, meta: dict[str, Any]) -> bytes:
@@ -100,7 +100,7 @@ def pack(root: Path, out: Path, shard_bytes: int = 2**30, num_views: int = 16) -
     """Write a folder tree as shards; one that was interrupted goes on.
 
     Args:
-        root: as `FolderSource` reads it.
+        root: as `FolderDataset` reads it.
         out: a new folder, or one of an interrupted call with the same arguments.
         shard_bytes: a shard is closed before it grows larger; a larger object has one of its own.
         num_views: N.
@@ -110,7 +110,7 @@ def pack(root: Path, out: Path, shard_bytes: int = 2**30, num_views: int = 16) -
         ValueError: naming the object and the file that is missing or damaged, or `out`.
         OSError: naming the shard that cannot be written.
     """
-    source = FolderSource(root)
+    source = FolderDataset(root)
     out.mkdir(parents=True, exist_ok=True)
     with file_lock(out / INDEX, wait=False):
         if (out / INDEX).exists():
@@ -148,7 +148,7 @@ def _finished_shards(out: Path, uids: list[str], shard_bytes: int) -> list[Shard
     while _record(out, len(shards)).exists():
         record = json.loads(_record(out, len(shards)).read_text())
         limit, path = record.pop("limit"), out / record["name"]
-        shard = shard_of(record)
+        shard = parse_shard(record)
         begin = sum(len(done.objects) for done in shards)
         packed = [uid for uid, _, _ in shard.objects]
         same = packed == uids[begin : begin + len(packed)] and limit == shard_bytes
@@ -161,7 +161,7 @@ def _finished_shards(out: Path, uids: list[str], shard_bytes: int) -> list[Shard
     return shards
 
 
-Members = tuple[str, list[File]]
+Members = tuple[str, list[EncodedFile]]
 
 
 def _write_shard(
@@ -175,7 +175,7 @@ def _write_shard(
         with tarfile.open(fileobj=hashed, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             while following is not None:
                 uid, members = following
-                size = sum(BLOCK + padded(len(member.content)) for member in members)
+                size = sum(BLOCK + padded_size(len(member.content)) for member in members)
                 if places and hashed.size + size + tarfile.RECORDSIZE > shard_bytes:
                     break
                 places.append((uid, hashed.size, size))
@@ -193,7 +193,7 @@ def check(location: str) -> list[str]:
     Returns:
         what is wrong, one line each, naming the shard and the object; empty if nothing is.
     """
-    store = Store(location)
+    store = FileReader(location)
     index = read_index(store)
     problems = []
     for shard in index.shards:
@@ -204,7 +204,7 @@ def check(location: str) -> list[str]:
     return problems
 
 
-def _check_shard(store: Store, shard: Shard, num_views: int) -> list[str]:
+def _check_shard(store: FileReader, shard: Shard, num_views: int) -> list[str]:
     """Read one shard from its beginning to its end, an object at a time."""
     where, problems = store.path(shard.name), []
     sha256 = hashlib.sha256()

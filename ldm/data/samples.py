@@ -6,8 +6,8 @@ input view k: the targets rolled so that k comes first, input view k and its ele
 from (seed, epoch, uid) alone, so it is the same whatever the number of workers or processes, in a
 resumed run, and from every source.
 
-A `Source` reads an object's files: `ldm.data.folder.FolderSource` from the published tree,
-`ldm.data.shard_dataset.ShardSource` from tar shards. `ldm.data.loader` makes batches of either.
+An `ObjectDataset` reads an object's files: `ldm.data.folder.FolderDataset` from the published tree,
+`ldm.data.shard_dataset.ShardDataset` from tar shards. `ldm.data.loader` makes batches of either.
 """
 
 from __future__ import annotations
@@ -114,14 +114,14 @@ def to_model_range(images: Tensor) -> Tensor:
     return images.float() / 255.0 * 2.0 - 1.0
 
 
-def start_view(seed: int, epoch: int, uid: str, num_views: int = 16) -> int:
+def pick_input_view(seed: int, epoch: int, uid: str, num_views: int = 16) -> int:
     """Draw the input view of an object in an epoch."""
     digest = hashlib.blake2b(f"{seed} {epoch} {uid}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") % num_views
 
 
 @dataclass(frozen=True)
-class File:
+class EncodedFile:
     """The content of a file, and where it was, for messages."""
 
     where: str
@@ -140,12 +140,12 @@ class ObjectFiles:
     """
 
     uid: str
-    targets: tuple[File, ...]
-    input: File
+    targets: tuple[EncodedFile, ...]
+    input: EncodedFile
     elevation: float
 
 
-class Source(Protocol):
+class ObjectDataset(Protocol):
     """Where objects come from.
 
     Attributes:
@@ -165,7 +165,7 @@ class Source(Protocol):
         ...
 
 
-def make_item(files: ObjectFiles, view: int, image_size: int) -> TrainingItem:
+def decode_item(files: ObjectFiles, view: int, image_size: int) -> TrainingItem:
     """Decode an object's views.
 
     Args:
@@ -179,12 +179,12 @@ def make_item(files: ObjectFiles, view: int, image_size: int) -> TrainingItem:
     """
     targets = torch.empty(len(files.targets), 3, image_size, image_size, dtype=torch.uint8)
     item = TrainingItem(targets, torch.empty_like(targets[0]), torch.empty(()), files.uid)
-    decode_into(item, files, view)
+    decode_item_into(item, files, view)
     return item
 
 
-def decode_into(item: TrainingItem, files: ObjectFiles, view: int) -> None:
-    """Decode an object's views into the tensors of `item`; see `make_item`."""
+def decode_item_into(item: TrainingItem, files: ObjectFiles, view: int) -> None:
+    """Decode an object's views into the tensors of `item`; see `decode_item`."""
     images = [*item.target_images.numpy(), item.input_image.numpy()]
     rolled = (*files.targets[view:], *files.targets[:view], files.input)
     first = 0
@@ -251,7 +251,7 @@ def decode_rgba(content: bytes | memoryview) -> bytes:
 
 
 @lru_cache(maxsize=1)
-def white_table() -> np.ndarray:
+def white_blend_table() -> np.ndarray:
     """Every value over white for every alpha, uint8, (256 alphas, 256 values).
 
     Compat: v a + 1 - a in float32, times 255, truncated; 95 of the 256 opaque values come out
@@ -268,13 +268,13 @@ def _put_on_white(rgba: bytes, out: np.ndarray) -> np.ndarray:
     Nearly all pixels of a rendering are opaque or invisible: all are translated as if they were
     opaque, which Python does fast for bytes, and the others are put right.
     """
-    opaque = np.frombuffer(rgba.translate(white_table()[255].tobytes()), np.uint8)
+    opaque = np.frombuffer(rgba.translate(white_blend_table()[255].tobytes()), np.uint8)
     out[:] = opaque.reshape(*out.shape[1:], 4)[:, :, :3].transpose(2, 0, 1)
     pixels = np.frombuffer(rgba, np.uint8).reshape(-1, 4)
     alpha = pixels[:, 3]
     np.copyto(out, 255, where=(alpha == 0).reshape(out.shape[1:]))
     between = np.flatnonzero(alpha - np.uint8(1) < 254)  # 0 wraps around to 255
-    out.reshape(3, -1)[:, between] = white_table()[alpha[between], pixels[between, :3].T]
+    out.reshape(3, -1)[:, between] = white_blend_table()[alpha[between], pixels[between, :3].T]
     return out
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from common.optional import need
-from ldm.data.samples import MAX_FILE_BYTES, File, ObjectFiles, check_elevations
+from ldm.data.samples import MAX_FILE_BYTES, EncodedFile, ObjectFiles, check_elevations
 from multiview.images import view_names
 
 FORMAT = "multiview shards 1"
@@ -84,7 +84,7 @@ class Index:
             raise ValueError("a shard is listed twice")
 
 
-class Store:
+class FileReader:
     """Files in a folder: a local path, or a URL of any kind that fsspec knows."""
 
     def __init__(self, location: str) -> None:
@@ -122,7 +122,7 @@ class Store:
         return content
 
 
-def read_index(store: Store) -> Index:
+def read_index(store: FileReader) -> Index:
     """Read and check `index.json`.
 
     Raises:
@@ -134,12 +134,12 @@ def read_index(store: Store) -> Index:
         read = json.loads(text)
         if not isinstance(read, dict) or read.get("format") != FORMAT:
             raise ValueError(f'expected "format": "{FORMAT}"')
-        return Index(read["num_views"], [shard_of(shard) for shard in read["shards"]])
+        return Index(read["num_views"], [parse_shard(shard) for shard in read["shards"]])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{where}: not an index of shards: {error}") from error
 
 
-def shard_of(read: dict[str, Any]) -> Shard:
+def parse_shard(read: dict[str, Any]) -> Shard:
     """Check an entry of the index: ValueError, KeyError or TypeError where it is impossible."""
     objects = [(uid, offset, size) for uid, offset, size in read["objects"]]
     return Shard(str(read["name"]), read["size"], str(read["sha256"]), objects)
@@ -172,13 +172,13 @@ def walk_tar(content: memoryview) -> Iterator[tuple[str, memoryview]]:
         if not 0 <= head.size <= MAX_FILE_BYTES:
             raise ValueError(f"{head.name!r} has {head.size} bytes, at most {MAX_FILE_BYTES}")
         first = start + BLOCK
-        if first + padded(head.size) > len(content):
+        if first + padded_size(head.size) > len(content):
             raise ValueError(f"{head.name!r} goes on beyond the end")
         yield head.name, content[first : first + head.size]
-        start = first + padded(head.size)
+        start = first + padded_size(head.size)
 
 
-def padded(size: int) -> int:
+def padded_size(size: int) -> int:
     """Bytes that a file of `size` bytes takes in a tar archive."""
     return -(-size // BLOCK) * BLOCK
 
@@ -210,12 +210,12 @@ def read_elevations(meta: memoryview, num_views: int) -> np.ndarray:
         raise ValueError(f"meta.json: {error}") from error
 
 
-class ShardSource:
-    """A training set in shards; see `ldm.data.samples.Source`."""
+class ShardDataset:
+    """A training set in shards; see `ldm.data.samples.ObjectDataset`."""
 
     def __init__(self, location: str) -> None:
         """Read the index of the shards in a folder or below a URL; see `read_index`."""
-        self.store = Store(location)
+        self.store = FileReader(location)
         index = read_index(self.store)
         self.num_views = index.num_views
         self.names = [shard.name for shard in index.shards]
@@ -223,16 +223,16 @@ class ShardSource:
         places = [place for shard in index.shards for place in shard.objects]
         self.uids = np.array([uid.encode() for uid, _, _ in places])
         self.places = np.array([place[1:] for place in places], dtype=np.int64)
-        self.shard_of = np.repeat(np.arange(len(self.groups)), self.groups)
+        self.shard_indices = np.repeat(np.arange(len(self.groups)), self.groups)
 
     def read(self, index: int, view: int, num_views: int) -> ObjectFiles:
-        """Read an object; see `ldm.data.samples.Source`."""
+        """Read an object; see `ldm.data.samples.ObjectDataset`."""
         if num_views != self.num_views:
             raise ValueError(
                 f"{self.store.path(INDEX)}: objects have {self.num_views} views, the model needs "
                 f"{num_views}"
             )
-        uid, name = self.uids[index].decode(), self.names[self.shard_of[index]]
+        uid, name = self.uids[index].decode(), self.names[self.shard_indices[index]]
         where = self.store.path(name)
         offset, size = map(int, self.places[index])
         try:
@@ -249,7 +249,7 @@ class ShardSource:
         except ValueError as error:
             raise ValueError(f"object {uid}: {where}: {error}") from error
         named = [
-            File(f"{where}: {name}", part)
+            EncodedFile(f"{where}: {name}", part)
             for name, part in zip(member_names(uid, num_views), files, strict=True)
         ]
         views, inputs = named[1 : 1 + num_views], named[1 + num_views :]

@@ -28,8 +28,8 @@ from ldm.data.folder import ValidationImage
 from ldm.model import SyncDreamer
 from ldm.training.config import REQUIREMENTS, TrainConfig, TrainOptions, ValidationConfig
 from ldm.training.lightning_module import SyncDreamerTraining
-from ldm.training.metrics import ReportFiles, mean_losses, memory_gib
-from ldm.training.optimizer import rate
+from ldm.training.metrics import MetricLogger, mean_losses, memory_gib
+from ldm.training.optimizer import lr_multiplier
 from multiview.images import to_uint8
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ LAST = "last.ckpt"
 
 
 @torch.no_grad()
-def validation_picture(
+def validation_grid(
     network: SyncDreamer, images: Sequence[ValidationImage], config: ValidationConfig, seed: int
 ) -> np.ndarray:
     """Make views of each image: a row of the input and its N views, uint8 (rows H, W', 3)."""
@@ -62,7 +62,7 @@ def validation_picture(
     return to_uint8(torch.cat(rows).numpy())
 
 
-class Conduct(L.Callback):
+class TrainingCallback(L.Callback):
     """After each step of the optimizer: report, picture and checkpoint where they are due."""
 
     def __init__(
@@ -71,7 +71,7 @@ class Conduct(L.Callback):
         self.config, self.images, self.seed = config, images, options.seed
         self.log_folder = options.logdir / options.name
         self.ckpt_folder = options.ckptdir / options.name
-        self.files: ReportFiles | None = None
+        self.files: MetricLogger | None = None
         self.stop = StopRequest()
         self.exit = ExitStack()
         self.bar: Any = None
@@ -85,7 +85,7 @@ class Conduct(L.Callback):
         self.stop = self.exit.enter_context(stop_on_signals())
         if trainer.is_global_zero:
             tensorboard = need("torch.utils.tensorboard", "The report of a training", REQUIREMENTS)
-            self.files = ReportFiles(self.log_folder, self.done, tensorboard)
+            self.files = MetricLogger(self.log_folder, self.done, tensorboard)
             self.exit.callback(self.files.close)
             if self.done and not self._kept().exists():  # killed just before
                 self._keep(self.ckpt_folder / LAST)
@@ -108,9 +108,9 @@ class Conduct(L.Callback):
         if step == self.done:  # gradients are being accumulated
             return
         self.done = step
-        if pl_module.average is not None:
-            pl_module.average.update(pl_module.network)
-        pl_module.watch.mark("optimizer")
+        if pl_module.ema is not None:
+            pl_module.ema.update(pl_module.network)
+        pl_module.timer.mark("optimizer")
         self.bar.update()
         if trainer.world_size > 1:
             asked = trainer.strategy.reduce_boolean_decision(self.stop.signal is not None, False)
@@ -124,10 +124,10 @@ class Conduct(L.Callback):
             self._draw(trainer, pl_module)
         if save:
             self._save(trainer)
-        pl_module.watch.mark("other")
+        pl_module.timer.mark("other")
 
     def _report(self, trainer: L.Trainer, module: SyncDreamerTraining) -> None:
-        totals = trainer.strategy.reduce(module.levels.take(), reduce_op="sum")
+        totals = trainer.strategy.reduce(module.losses_by_timestep.take(), reduce_op="sum")
         loss, levels = mean_losses(totals)
         if not math.isfinite(loss):
             raise FloatingPointError(
@@ -135,8 +135,8 @@ class Conduct(L.Callback):
                 f"checkpoint that was good is kept; try a smaller optimizer.learning_rate"
             )
         steps, now = self.done - self.reported, time.monotonic()
-        seconds = {name: s / steps for name, s in module.watch.split().items()}
-        part = rate(self.done - 1, self.config.optimizer, self.config.run.max_steps)
+        seconds = {name: s / steps for name, s in module.timer.split().items()}
+        part = lr_multiplier(self.done - 1, self.config.optimizer, self.config.run.max_steps)
         groups = trainer.optimizers[0].param_groups
         rates = {group["name"]: group["initial_lr"] * part for group in groups}
         line = {
@@ -160,12 +160,12 @@ class Conduct(L.Callback):
                          left / 3600)  # fmt: skip
 
     def _draw(self, trainer: L.Trainer, module: SyncDreamerTraining) -> None:
-        average = module.average
+        ema = module.ema
         with (
-            average.in_place_of(module.network) if average else nullcontext(),
+            ema.swapped_in(module.network) if ema else nullcontext(),
             trainer.precision_plugin.forward_context(),
         ):
-            picture = validation_picture(
+            picture = validation_grid(
                 module.network, self.images, self.config.validation, self.seed
             )
         if self.files is not None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ldm.checkpoint.files import write_tensors
+from ldm.checkpoint.files import save_atomically
 from ldm.data.samples import TrainingBatch, to_model_range
 from ldm.model import ImageFeatures, SyncDreamer
 from ldm.networks.autoencoder import DiagonalGaussian
@@ -43,7 +43,7 @@ def _key(image: Tensor) -> str:
     return hashlib.blake2b(image.contiguous().numpy().tobytes(), digest_size=16).hexdigest()
 
 
-class FrozenCache:
+class LatentCache:
     """Encodes batches, and remembers."""
 
     def __init__(self, folder: Path, model: SyncDreamer) -> None:
@@ -71,7 +71,7 @@ class FrozenCache:
                     pixels = to_model_range(images[number, -1:].to(device))
                     missing[seen] = known[seen] = model.clip_image_encoder(pixels)[0].cpu()
             if missing:
-                write_tensors(known, self._path(uid))
+                save_atomically(known, self._path(uid))
         rows = [torch.stack([known[key] for key in names])
                 for names, known in zip(keys, stored, strict=True)]  # fmt: skip
         mean, std = torch.stack(rows).to(device).chunk(2, dim=2)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
 from ldm.data.loader import TrainingLoader, make_loader
-from ldm.data.samples import Source, TrainingBatch
+from ldm.data.samples import ObjectDataset, TrainingBatch
 from ldm.depth_attention import DepthTransformer
 from ldm.model import SyncDreamer
 from ldm.networks.attention import SpatialTransformer
@@ -22,10 +22,10 @@ from ldm.networks.unet import Block, ResBlock
 from ldm.networks.volume_nets import VolumeBlock
 from ldm.spatial_volume import ViewGeometry
 from ldm.training.config import TrainConfig
-from ldm.training.latent_cache import FrozenCache
+from ldm.training.latent_cache import LatentCache
 from ldm.training.loss import Encoded, draw_samples, encode_batch, view_losses
-from ldm.training.metrics import LossLevels, Stopwatch
-from ldm.training.optimizer import MovingAverage, full_rate, rate, trained_parameters
+from ldm.training.metrics import LossByTimestep, StepTimer
+from ldm.training.optimizer import EMA, lr_multiplier, peak_lr, trainable_parameter_groups
 
 EXTRA = "syncdreamer_training"
 """Of a checkpoint: what goes on in a resumed run beside Lightning's own entries."""
@@ -34,7 +34,7 @@ Item = tuple[TrainingBatch, dict[str, Any]]
 """A batch, and the position in the data behind it."""
 
 
-class Endless:
+class InfiniteLoader:
     """Epoch after epoch, each batch with the position behind it."""
 
     def __init__(self, loader: TrainingLoader) -> None:
@@ -47,7 +47,7 @@ class Endless:
                 yield batch, self.loader.state_dict()
 
 
-def recompute_activations(model: SyncDreamer) -> None:
+def enable_gradient_checkpointing(model: SyncDreamer) -> None:
     """Let the networks' blocks keep no activations but compute them again."""
     kinds = (ResBlock, SpatialTransformer, DepthTransformer, VolumeBlock)
     for network in (model.unet, model.spatial_volume):
@@ -63,31 +63,31 @@ class SyncDreamerTraining(L.LightningModule):
     network: SyncDreamer
 
     def __init__(
-        self, network: SyncDreamer, config: TrainConfig, seed: int, source: Source
+        self, network: SyncDreamer, config: TrainConfig, seed: int, source: ObjectDataset
     ) -> None:
         super().__init__()
         self.__dict__["network"] = network  # no child: the tensors' names would get a prefix
         # The two share their tables of tensors, so that checkpoints have the published names.
         self._modules, self._buffers = network._modules, network._buffers
         self.config, self.seed, self.source = config, seed, source
-        self.groups = trained_parameters(network, config.optimizer)
+        self.groups = trainable_parameter_groups(network, config.optimizer)
         self.samples_seen = 0
         self.data_state: dict[str, Any] | None = None
         decay = config.optimizer.ema_decay
-        self.average = MovingAverage(network, decay) if decay else None
+        self.ema = EMA(network, decay) if decay else None
         self.encode: Callable[[SyncDreamer, TrainingBatch], Encoded] = encode_batch
         if config.run.gradient_checkpointing:
-            recompute_activations(network)
+            enable_gradient_checkpointing(network)
         self.geometry: ViewGeometry | None = None
-        self.watch = Stopwatch(torch.device("cpu"))
-        self.levels = LossLevels(1, torch.device("cpu"))
+        self.timer = StepTimer(torch.device("cpu"))
+        self.losses_by_timestep = LossByTimestep(1, torch.device("cpu"))
 
     def configure_model(self) -> None:
         """Share out what is trained between the GPUs (FSDP2), and compile the networks."""
         network = self.network
         if self.config.run.strategy == "fsdp" and not hasattr(network.unet, "unshard"):
             assert self.device_mesh is not None
-            share_out(network, self.device_mesh["data_parallel"])
+            apply_fsdp(network, self.device_mesh["data_parallel"])
         if self.config.run.compile:
             volume = network.spatial_volume
             for part in (
@@ -109,17 +109,17 @@ class SyncDreamerTraining(L.LightningModule):
         """AdamW with a warm-up."""
         config = self.config.optimizer
         if self.config.run.strategy == "fsdp":  # its parameters are new ones
-            self.groups = trained_parameters(self.network, config)
+            self.groups = trainable_parameter_groups(self.network, config)
         optimizer = torch.optim.AdamW(self.groups, weight_decay=config.weight_decay)
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: rate(step, config, self.config.run.max_steps)
+            optimizer, lambda step: lr_multiplier(step, config, self.config.run.max_steps)
         )
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
-    def train_dataloader(self) -> Endless:
+    def train_dataloader(self) -> InfiniteLoader:
         """Build this process's loader, where the checkpoint left it."""
         model = self.config.model
         loader = make_loader(
@@ -128,7 +128,7 @@ class SyncDreamerTraining(L.LightningModule):
         )  # fmt: skip
         if self.data_state is not None:
             loader.load_state_dict(self.data_state)
-        return Endless(loader)
+        return InfiniteLoader(loader)
 
     def on_train_start(self) -> None:
         """Prepare what the steps share, on the device, now that a checkpoint has been read."""
@@ -136,17 +136,17 @@ class SyncDreamerTraining(L.LightningModule):
         self.network.forget_precomputed()
         self.geometry = self.network.view_geometry()
         if self.config.run.cache:
-            self.encode = FrozenCache(Path(self.config.run.cache), self.network).encode
-        self.watch = Stopwatch(self.device)
-        self.levels = LossLevels(self.config.model.schedule.timesteps, self.device)
+            self.encode = LatentCache(Path(self.config.run.cache), self.network).encode
+        self.timer = StepTimer(self.device)
+        self.losses_by_timestep = LossByTimestep(self.config.model.schedule.timesteps, self.device)
 
     def _take_rates(self) -> None:
         """Let the configuration's rates and weight decay win over those of a checkpoint."""
         config, schedule = self.config.optimizer, self.lr_schedulers()
         assert isinstance(schedule, torch.optim.lr_scheduler.LambdaLR)
         groups = schedule.optimizer.param_groups
-        schedule.base_lrs = [full_rate(group["name"], config) for group in groups]
-        part = rate(schedule.last_epoch, config, self.config.run.max_steps)
+        schedule.base_lrs = [peak_lr(group["name"], config) for group in groups]
+        part = lr_multiplier(schedule.last_epoch, config, self.config.run.max_steps)
         for group, full in zip(groups, schedule.base_lrs, strict=True):
             group["initial_lr"] = full
             group["lr"] = full * part
@@ -165,21 +165,21 @@ class SyncDreamerTraining(L.LightningModule):
             config.model.schedule.timesteps,
             config.step,
         ).to(self.device)
-        self.watch.mark("data")
+        self.timer.mark("data")
         encoded = self.encode(self.network, batch)
-        self.watch.mark("encoders")
+        self.timer.mark("encoders")
         losses = view_losses(
             self.network, encoded, batch.input_elevations, draws, config.step, self.geometry,
-            self.watch.mark,
+            self.timer.mark,
         )  # fmt: skip
-        self.levels.add(draws.timesteps, losses)
+        self.losses_by_timestep.add(draws.timesteps, losses)
         self.samples_seen += count * self.trainer.world_size
         self.data_state = state
         return losses.mean()
 
     def on_after_backward(self) -> None:
         """Count the rest of the backward pass, the volumes'."""
-        self.watch.mark("volume")
+        self.timer.mark("volume")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what a resumed run needs; put the averaged weights in the place of the trained."""
@@ -190,10 +190,10 @@ class SyncDreamerTraining(L.LightningModule):
             "data": self.data_state,
             "trained": {},
         }
-        if self.average is not None:
+        if self.ema is not None:
             state = checkpoint["state_dict"] = dict(checkpoint["state_dict"])
-            extra["trained"] = {name: state[name] for name in self.average.weights}
-            state.update(self.average.weights)
+            extra["trained"] = {name: state[name] for name in self.ema.weights}
+            state.update(self.ema.weights)
         checkpoint[EXTRA] = extra
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -201,13 +201,13 @@ class SyncDreamerTraining(L.LightningModule):
         extra = checkpoint[EXTRA]
         self.samples_seen, self.data_state = extra["samples_seen"], extra["data"]
         state = checkpoint.get("state_dict", {})  # with FSDP the weights are loaded already
-        if self.average is not None:
-            names = self.average.weights
-            self.average.weights = {name: state[name].clone() for name in names}
+        if self.ema is not None:
+            names = self.ema.weights
+            self.ema.weights = {name: state[name].clone() for name in names}
         checkpoint["state_dict"] = {**state, **extra["trained"]}
 
 
-def share_out(network: SyncDreamer, mesh: Any) -> None:
+def apply_fsdp(network: SyncDreamer, mesh: Any) -> None:
     """Keep a part of what is trained on each GPU; the frozen encoders stay whole on all."""
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 

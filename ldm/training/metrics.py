@@ -20,7 +20,7 @@ PARTS = ("data", "encoders", "volume", "unet", "optimizer", "other")
 """What the time is split into; networks' forward and backward pass together."""
 
 
-class Stopwatch:
+class StepTimer:
     """Splits time between parts. On a GPU by its own clock, without waiting for it."""
 
     def __init__(self, device: torch.device) -> None:
@@ -52,7 +52,7 @@ class Stopwatch:
         return seconds
 
 
-class LossLevels:
+class LossByTimestep:
     """Sum and number of the losses in each noise level, on the device."""
 
     def __init__(self, timesteps: int, device: torch.device) -> None:
@@ -92,7 +92,7 @@ def memory_gib(device: torch.device) -> float:
         return math.nan
 
 
-def open_report(path: Path, step: int) -> TextIO:
+def open_metrics_file(path: Path, step: int) -> TextIO:
     """Open a file of reports, a JSON line each, to add to it.
 
     Of those that are in it, keep the ones up to `step`, at which a resumed run begins; and none
@@ -111,12 +111,12 @@ def open_report(path: Path, step: int) -> TextIO:
     return path.open("a")
 
 
-class ReportFiles:
+class MetricLogger:
     """`steps.jsonl` and TensorBoard's files; a resumed run takes out what comes after its step."""
 
     def __init__(self, folder: Path, step: int, tensorboard: ModuleType) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.file = open_report(folder / "steps.jsonl", step)
+        self.file = open_metrics_file(folder / "steps.jsonl", step)
         self.writer = tensorboard.SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, line: dict[str, Any]) -> None:

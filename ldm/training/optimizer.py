@@ -58,21 +58,21 @@ class OptimizerConfig:
             raise ValueError(f"optimizer.ema_decay must be from 0 to below 1, got {self.ema_decay}")
 
 
-def warmup(step: int, config: OptimizerConfig) -> float:
+def warmup_multiplier(step: int, config: OptimizerConfig) -> float:
     """Part of the full learning rates after `step` steps: a line up to 1, then 1 for ever."""
     if step >= config.warmup_steps:
         return 1.0
     return config.warmup_start + (1.0 - config.warmup_start) * step / config.warmup_steps
 
 
-def rate(step: int, config: OptimizerConfig, max_steps: int) -> float:
+def lr_multiplier(step: int, config: OptimizerConfig, max_steps: int) -> float:
     """Part of the full learning rates in the step after `step` steps of `max_steps`."""
     left = max_steps - step
     fall = min(1.0, max(left, 0) / config.decay_steps) if config.decay_steps else 1.0
-    return warmup(step, config) * fall
+    return warmup_multiplier(step, config) * fall
 
 
-def full_rate(group: str, config: OptimizerConfig) -> float:
+def peak_lr(group: str, config: OptimizerConfig) -> float:
     """Learning rate of a group after the warm-up."""
     return (config.volume_factor if group == "volumes" else 1.0) * config.learning_rate
 
@@ -88,7 +88,7 @@ def _without_effect(unet: nn.Module) -> set[Tensor]:
     return found
 
 
-def trained_parameters(model: SyncDreamer, config: OptimizerConfig) -> list[dict[str, Any]]:
+def trainable_parameter_groups(model: SyncDreamer, config: OptimizerConfig) -> list[dict[str, Any]]:
     """Freeze the whole model but for what is trained; return that in groups for the optimizer.
 
     Returns:
@@ -111,11 +111,11 @@ def trained_parameters(model: SyncDreamer, config: OptimizerConfig) -> list[dict
         taken.update(parameters)
         for parameter in parameters:
             parameter.requires_grad_(True)
-        result.append({"name": name, "params": parameters, "lr": full_rate(name, config)})
+        result.append({"name": name, "params": parameters, "lr": peak_lr(name, config)})
     return result
 
 
-class MovingAverage:
+class EMA:
     """Exponential moving average of the weights that are trained, in float32."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -130,7 +130,7 @@ class MovingAverage:
             self.weights[name] = mean.lerp_(parameter.detach(), 1.0 - self.decay)
 
     @contextmanager
-    def in_place_of(self, model: nn.Module) -> Iterator[None]:
+    def swapped_in(self, model: nn.Module) -> Iterator[None]:
         """Let the model have the averaged weights meanwhile."""
         parameters = _trained(model)
         former = {name: parameter.data for name, parameter in parameters.items()}

@@ -24,12 +24,12 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from common.files import atomic_write, file_lock
 from common.optional import need
-from ldm.checkpoint.files import write_tensors
-from ldm.checkpoint.initialise import FIRST_LAYER, fresh_model, take_weights
+from ldm.checkpoint.files import save_atomically
+from ldm.checkpoint.initialise import FIRST_LAYER, init_model, load_pretrained
 from ldm.data.folder import ValidationImage, read_validation_set
-from ldm.data.loader import open_source
+from ldm.data.loader import open_dataset
 from ldm.model import SyncDreamer
-from ldm.training.callbacks import LAST, Conduct
+from ldm.training.callbacks import LAST, TrainingCallback
 from ldm.training.config import REQUIREMENTS, TrainConfig, TrainOptions
 from ldm.training.lightning_module import EXTRA, SyncDreamerTraining
 
@@ -58,7 +58,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         storage_options: Any = None,  # noqa: ARG002
     ) -> None:
         """Write a checkpoint."""
-        write_tensors(checkpoint, Path(path))
+        save_atomically(checkpoint, Path(path))
 
     def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
         """Read a checkpoint."""
@@ -91,7 +91,7 @@ def check_same_training(path: Path, then: dict[str, Any], now: dict[str, Any]) -
 
     Settings that were not there yet when the checkpoint was written had their present defaults.
     """
-    then = completed(then, asdict(TrainConfig()))
+    then = fill_defaults(then, asdict(TrainConfig()))
     if then["model"] != now["model"]:
         raise ValueError(f"{path}: the sizes of its model are not those of the configuration")
     for part, key in FIXED:
@@ -108,17 +108,17 @@ def check_same_training(path: Path, then: dict[str, Any], now: dict[str, Any]) -
                             part, key, value, then.get(part, {}).get(key))  # fmt: skip
 
 
-def completed(recorded: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+def fill_defaults(recorded: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
     """Fill in what is not recorded, in nested settings too."""
     both = {
-        name: completed(value, defaults[name])
+        name: fill_defaults(value, defaults[name])
         for name, value in recorded.items()
         if isinstance(value, dict) and isinstance(defaults.get(name), dict)
     }
     return {**defaults, **recorded, **both}
 
 
-def choose_precision(config: TrainConfig, device: str) -> Any:
+def resolve_precision(config: TrainConfig, device: str) -> Any:
     """Return Lightning's name of the precision; "auto" is bf16 where the GPU computes in it."""
     if config.run.precision != "auto":
         return config.run.precision
@@ -126,7 +126,7 @@ def choose_precision(config: TrainConfig, device: str) -> Any:
     return "bf16-mixed" if bf16 else "32-true"
 
 
-def choose_strategy(config: TrainConfig, options: TrainOptions) -> Strategy | str:
+def make_strategy(config: TrainConfig, options: TrainOptions) -> Strategy | str:
     """Return how the processes share the work; one alone needs nothing."""
     local = len(options.gpus) if options.device == "cuda" else config.run.cpu_processes
     if config.run.strategy == "fsdp":
@@ -147,8 +147,8 @@ def make_trainer(config: TrainConfig, options: TrainOptions, callbacks: list[Any
         accelerator="gpu" if on_gpu else options.device,
         devices=list(options.gpus) if on_gpu else config.run.cpu_processes,
         num_nodes=options.num_nodes,
-        strategy=choose_strategy(config, options),
-        precision=choose_precision(config, options.device),
+        strategy=make_strategy(config, options),
+        precision=resolve_precision(config, options.device),
         max_epochs=-1,
         max_steps=config.run.max_steps,
         accumulate_grad_batches=config.optimizer.accumulate,
@@ -175,7 +175,7 @@ def train(config: TrainConfig, options: TrainOptions, callbacks: Sequence[L.Call
         FileExistsError: the folder has checkpoints, and this is not to go on with them.
         FileNotFoundError, ValueError, OSError, FloatingPointError: one line that says what to do.
     """
-    quieten()
+    silence_lightning()
     need("tensorboard", "The report of a training", REQUIREMENTS)
     folder = options.ckptdir / options.name
     first = is_first_process() and os.environ.get("NODE_RANK", "0") == "0"
@@ -194,20 +194,20 @@ def train(config: TrainConfig, options: TrainOptions, callbacks: Sequence[L.Call
                 left.unlink()
         if options.resume:
             check_resumable(folder / LAST, config, options.seed)
-        source = open_source(config.data.source)
+        source = open_dataset(config.data.source)
         images: list[ValidationImage] = []
         if config.data.validation:
             size = config.model.cameras.image_size
             images = read_validation_set(Path(config.data.validation), size)
         log.info("%d objects, %d validation images", len(source.uids), len(images))
-        network = start_network(config, options)
+        network = init_network(config, options)
         module = SyncDreamerTraining(network, config, options.seed, source)
-        describe(module)
+        log_trainable_parameters(module)
         if first:
             write_config(config, options)
-        conduct = Conduct(config, options, images)
-        stack.callback(conduct.teardown)  # after a failure Lightning does not call it
-        trainer = make_trainer(config, options, [conduct, *callbacks])
+        callback = TrainingCallback(config, options, images)
+        stack.callback(callback.teardown)  # after a failure Lightning does not call it
+        trainer = make_trainer(config, options, [callback, *callbacks])
         resumed = str(folder / LAST) if options.resume else None
         if options.device == "cuda":
             torch.set_float32_matmul_precision("high")  # TF32 for what is not in bf16
@@ -218,17 +218,17 @@ def train(config: TrainConfig, options: TrainOptions, callbacks: Sequence[L.Call
                 raise KeyboardInterrupt from None
             raise
     # Lightning kills the first process, which may be writing, when another ends with a code.
-    return (conduct.stop.signal or 0) if trainer.local_rank == 0 else 0
+    return (callback.stop.signal or 0) if trainer.local_rank == 0 else 0
 
 
-def start_network(config: TrainConfig, options: TrainOptions) -> SyncDreamer:
+def init_network(config: TrainConfig, options: TrainOptions) -> SyncDreamer:
     """Build the model with the weights to start from; a resumed run reads them later."""
-    network = fresh_model(config.model, options.seed)
+    network = init_model(config.model, options.seed)
     if options.resume:
         return network
     if options.finetune_from is None:
         log.warning("no --finetune_from: the UNet starts from random weights")
-    start = take_weights(network, options.finetune_from, config.run.clip_from)
+    start = load_pretrained(network, options.finetune_from, config.run.clip_from)
     for line in start.lines():
         log.info("%s", line)
     if any(name.startswith("first_stage_model.") for name in start.fresh):
@@ -239,7 +239,7 @@ def start_network(config: TrainConfig, options: TrainOptions) -> SyncDreamer:
     return network
 
 
-def describe(module: SyncDreamerTraining) -> None:
+def log_trainable_parameters(module: SyncDreamerTraining) -> None:
     """Log what is trained."""
     for group in module.groups:
         count = sum(parameter.numel() for parameter in group["params"])
@@ -262,7 +262,7 @@ def is_first_process() -> bool:
     return int(getattr(rank_zero_only, "rank", 0)) == 0
 
 
-def quieten() -> None:
+def silence_lightning() -> None:
     """Leave out what Lightning says about itself, and warnings that are not about this project."""
     for name in (
         "lightning",

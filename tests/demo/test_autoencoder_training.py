@@ -15,14 +15,14 @@ from common.config import load_config
 from demo.autoencoder_training import (
     AutoencoderStepConfig,
     AutoencoderTrainConfig,
-    begin_linear,
     learning_rate,
     losses,
     normalise_latents,
-    pick_views,
-    run_steps,
+    pca_init,
+    sample_images,
+    train_loop,
 )
-from ldm.checkpoint.initialise import fresh_model, take_weights
+from ldm.checkpoint.initialise import init_model, load_pretrained
 from ldm.config import GenerateConfig
 from ldm.data.samples import TrainingBatch
 from ldm.networks.autoencoder import Autoencoder, AutoencoderConfig, DiagonalGaussian
@@ -86,12 +86,12 @@ def test_the_first_autoencoder_is_the_best_linear_one():
         colour = torch.tensor([0.3, -0.2, 0.5])[None, :, None, None]
         return blocks.reshape(4, 3, 16, 16) + colour
 
-    begin_linear(autoencoder, images(4))
+    pca_init(autoencoder, images(4))
     posterior = autoencoder.encode(images(4))
     torch.testing.assert_close(autoencoder.decode(posterior.mean), images(4), atol=1e-4, rtol=0)
     torch.testing.assert_close(posterior.mean.square().mean(), torch.tensor(1.0), atol=0.05, rtol=0)
     assert posterior.std.max() == pytest.approx(math.exp(-3), rel=1e-4)
-    begin_linear(autoencoder, images(5))
+    pca_init(autoencoder, images(5))
     lost = autoencoder.decode(autoencoder.encode(images(5)).mean) - images(5)
     assert 0 < lost.std() < 0.02
 
@@ -101,14 +101,14 @@ def test_the_views_of_a_step_follow_from_seed_and_step_and_are_of_all_objects():
     for number in range(2):
         batch.target_images[number] = 100 * number + torch.arange(16)[:, None, None, None]
         batch.input_images[number] = 100 * number + 16
-    picked = pick_views(batch, 3, seed=5, step=9)
+    picked = sample_images(batch, 3, seed=5, step=9)
     assert picked.shape == (6, 3, 4, 4)
     levels = ((picked[:, 0, 0, 0] + 1) * 127.5).round()
     assert levels[:3].max() <= 16
     assert levels[3:].min() >= 100
     assert len(set(levels.tolist())) == 6
-    torch.testing.assert_close(pick_views(batch, 3, seed=5, step=9), picked)
-    assert not torch.equal(pick_views(batch, 3, seed=5, step=10), picked)
+    torch.testing.assert_close(sample_images(batch, 3, seed=5, step=9), picked)
+    assert not torch.equal(sample_images(batch, 3, seed=5, step=10), picked)
 
 
 @pytest.fixture(scope="module")
@@ -140,8 +140,8 @@ def test_a_training_ends_with_an_autoencoder_that_the_model_starts_from(tmp_path
         ["model.autoencoder.channel_mult=[1,2]", "model.autoencoder.shortcut=false",
          "model.cameras.image_size=16"],
     ).model  # fmt: skip
-    model = fresh_model(config, seed=0)
-    start = take_weights(model, tmp_path / "autoencoder.ckpt", "auto")
+    model = init_model(config, seed=0)
+    start = load_pretrained(model, tmp_path / "autoencoder.ckpt", "auto")
     own = {name for name in model.state_dict() if name.startswith("first_stage_model.")}
     assert set(start.taken) == own
     assert start.clip == "none, the model has no CLIP"
@@ -220,7 +220,7 @@ class Pieces:
         return None
 
     def run(self, folder: Path) -> int:
-        run_steps(self, self, folder, self, self)  # type: ignore[arg-type]
+        train_loop(self, self, folder, self, self)  # type: ignore[arg-type]
         return torch.load(folder / "last.ckpt")["step"]
 
 

@@ -27,8 +27,8 @@ from demo.make_dataset import (
     list_toys,
     main,
 )
-from ldm.data.folder import FolderSource, read_meta
-from ldm.data.loader import DataConfig, make_loader, open_source
+from ldm.data.folder import FolderDataset, read_meta
+from ldm.data.loader import DataConfig, make_loader, open_dataset
 from tests.conftest import ROOT
 
 CUBE = """mtllib cube.mtl
@@ -61,8 +61,8 @@ def make(out: Path, *flags: str) -> None:
 
 def test_the_set_is_one_that_training_reads(tmp_path: Path):
     make(tmp_path / "set", "--toys", "3")
-    source = open_source(str(tmp_path / "set"))
-    assert isinstance(source, FolderSource)
+    source = open_dataset(str(tmp_path / "set"))
+    assert isinstance(source, FolderDataset)
     assert [uid.decode() for uid in source.uids] == [f"toy-{n:010d}" for n in range(3)]
     batch = next(iter(make_loader(source, DataConfig(batch_size=3, num_workers=0), 16, 16)))
     assert batch.target_images.shape == (3, 16, 3, 16, 16)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from common.config import load_config
-from ldm.checkpoint.initialise import fresh_model
+from ldm.checkpoint.initialise import init_model
 from ldm.config import GenerateConfig, SamplerConfig, SyncDreamerConfig
 from ldm.model import ImageFeatures, SyncDreamer
 from ldm.networks.autoencoder import DiagonalGaussian
@@ -186,7 +186,7 @@ def test_the_volume_knows_the_input(model, config):
 
 def test_a_fresh_unet_begins_by_predicting_nothing(config):
     """Its residual branches end in zeros, so that it learns from a plain start."""
-    model = fresh_model(config, seed=0)
+    model = init_model(config, seed=0)
     token, frustums = torch.randn(2, 1, 64), [torch.randn(2, f, 8 >> i, 16 >> i, 16 >> i)
                                               for i, f in enumerate((16, 32, 64, 64))]  # fmt: skip
     with torch.no_grad():

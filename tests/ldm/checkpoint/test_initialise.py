@@ -16,8 +16,8 @@ from ldm.checkpoint.initialise import (
     CLIP_IN_ZERO123,
     CLIP_PREFIX,
     FIRST_LAYER,
-    fresh_model,
-    take_weights,
+    init_model,
+    load_pretrained,
 )
 from ldm.checkpoint.load import empty_model
 from ldm.checkpoint.openai_clip import is_torchscript, read_torchscript
@@ -51,7 +51,7 @@ def zero123_names(model: SyncDreamer) -> dict[str, Tensor]:
 
 @pytest.fixture
 def model(small_config: SyncDreamerConfig) -> SyncDreamer:
-    return fresh_model(small_config, seed=1)
+    return init_model(small_config, seed=1)
 
 
 def saved(path: Path, state: dict[str, Tensor]) -> Path:
@@ -82,7 +82,7 @@ def zero123_names_of_full_size() -> list[str]:
 def test_what_zero123_has_is_taken_and_the_rest_is_fresh(model: SyncDreamer, tmp_path: Path):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     file = zero123_names(model)
-    start = take_weights(model, saved(tmp_path / "zero123.ckpt", file), "auto")
+    start = load_pretrained(model, saved(tmp_path / "zero123.ckpt", file), "auto")
     after = model.state_dict()
     assert not start.adapted
     for name, tensor in after.items():
@@ -106,7 +106,7 @@ def test_the_first_layer_of_a_file_with_four_channels_is_widened(
 ):
     file = zero123_names(model)
     file[FIRST_LAYER] = file[FIRST_LAYER][:, :4].clone()
-    start = take_weights(model, saved(tmp_path / "sd.ckpt", file), "auto")
+    start = load_pretrained(model, saved(tmp_path / "sd.ckpt", file), "auto")
     assert start.adapted == [FIRST_LAYER]
     layer = model.unet.input_blocks[0][0].weight
     torch.testing.assert_close(layer[:, :4].detach(), file[FIRST_LAYER], rtol=0, atol=0)
@@ -115,7 +115,7 @@ def test_the_first_layer_of_a_file_with_four_channels_is_widened(
 
 def test_a_checkpoint_of_ours_gives_every_name(small_model, model, tmp_path: Path):
     path = saved(tmp_path / "ours.ckpt", small_model.state_dict())
-    start = take_weights(model, path, "auto")
+    start = load_pretrained(model, path, "auto")
     assert len(start.taken) == len(model.state_dict())
     assert not start.fresh
     for name, tensor in small_model.state_dict().items():
@@ -134,12 +134,12 @@ def test_a_checkpoint_of_ours_gives_every_name(small_model, model, tmp_path: Pat
 def test_a_file_that_does_not_fit_is_refused(model, tmp_path: Path, change, message: str):
     path = saved(tmp_path / "wrong.ckpt", change(zero123_names(model)))
     with pytest.raises(ValueError, match=message) as error:
-        take_weights(model, path, "auto")
+        load_pretrained(model, path, "auto")
     assert str(path) in str(error.value)
 
 
 def test_fresh_weights_follow_from_the_seed(small_config):
-    one, two, other = (fresh_model(small_config, seed).time_embed[0].weight for seed in (1, 1, 2))
+    one, two, other = (init_model(small_config, seed).time_embed[0].weight for seed in (1, 1, 2))
     assert torch.equal(one, two)
     assert not torch.equal(one, other)
 
@@ -148,8 +148,8 @@ def test_clip_is_needed_and_the_message_says_from_where(model, tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     file = {k: v for k, v in zero123_names(model).items() if not k.startswith(CLIP_IN_ZERO123)}
     with pytest.raises(FileNotFoundError, match=r"ViT-L-14\.pt"):
-        take_weights(model, saved(tmp_path / "no_clip.ckpt", file), "auto")
-    assert take_weights(model, None, "random").clip == "random"
+        load_pretrained(model, saved(tmp_path / "no_clip.ckpt", file), "auto")
+    assert load_pretrained(model, None, "random").clip == "random"
 
 
 def test_a_part_of_clip_is_not_enough(small_model, model, tmp_path: Path, monkeypatch):
@@ -157,7 +157,7 @@ def test_a_part_of_clip_is_not_enough(small_model, model, tmp_path: Path, monkey
     state = small_model.state_dict()
     del state[f"{CLIP_PREFIX}visual.proj"]
     with pytest.raises(FileNotFoundError, match=r"--set run\.clip_from="):
-        take_weights(model, saved(tmp_path / "part.ckpt", state), "auto")
+        load_pretrained(model, saved(tmp_path / "part.ckpt", state), "auto")
 
 
 class Tower(nn.Module):
@@ -196,7 +196,7 @@ def test_clip_comes_out_of_its_torchscript_file(model, tmp_path: Path):
         assert read[name].dtype == torch.float16
         torch.testing.assert_close(read[name], tensor, rtol=0, atol=0)
     file = {k: v for k, v in zero123_names(model).items() if not k.startswith(CLIP_IN_ZERO123)}
-    start = take_weights(model, saved(tmp_path / "no_clip.ckpt", file), str(path))
+    start = load_pretrained(model, saved(tmp_path / "no_clip.ckpt", file), str(path))
     assert start.clip == str(path)
     for name, tensor in state.items():
         torch.testing.assert_close(target.state_dict()[name], tensor.float(), rtol=0, atol=0)
@@ -205,7 +205,7 @@ def test_clip_comes_out_of_its_torchscript_file(model, tmp_path: Path):
 def test_a_torchscript_file_without_clip_is_refused(model, tmp_path: Path):
     path = torchscript_file(tmp_path / "other.pt", {"visual.conv1.weight": torch.zeros(2, 2)})
     with pytest.raises(ValueError, match="does not hold CLIP's weights"):
-        take_weights(model, None, str(path))
+        load_pretrained(model, None, str(path))
 
 
 class Malice:

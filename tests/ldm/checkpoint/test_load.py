@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from ldm.checkpoint import load as checkpoint
-from ldm.checkpoint.files import read_state, write_tensors
+from ldm.checkpoint.files import read_state_dict, save_atomically
 from ldm.checkpoint.load import convert, fingerprint, inspect, load_model, main
 from ldm.config import SyncDreamerConfig
 from ldm.model import SyncDreamer
@@ -47,13 +47,13 @@ def test_a_safetensors_file_and_a_plain_and_an_old_torch_file_load_as_well(
     torch.save({"state_dict": state}, tmp_path / "old.ckpt", _use_new_zipfile_serialization=False)
     for name in ("m.safetensors", "plain.pt", "old.ckpt"):
         same_state(load(tiny_config, tmp_path / name), state)
-    assert len({fingerprint(read_state(path)) for path in tmp_path.iterdir()}) == 1
+    assert len({fingerprint(read_state_dict(path)) for path in tmp_path.iterdir()}) == 1
 
 
 def test_half_precision_loads_in_parts_to_the_same_values(
     tiny_config, tiny_model, tiny_checkpoint, monkeypatch
 ):
-    monkeypatch.setattr(checkpoint, "PART_BYTES", 2_000_000)
+    monkeypatch.setattr(checkpoint, "CHUNK_BYTES", 2_000_000)
     model = load(tiny_config, tiny_checkpoint, torch.bfloat16)
     same_state(model, tiny_model.state_dict())
     assert next(model.unet.parameters()).dtype == torch.bfloat16
@@ -139,7 +139,7 @@ def test_files_that_are_no_checkpoints_are_recognised(tmp_path: Path, tiny_check
         path = tmp_path / name
         path.write_bytes(content)
         with pytest.raises(ValueError, match=message) as caught:
-            read_state(path)
+            read_state_dict(path)
         assert name in str(caught.value)
 
     whole = tiny_checkpoint.read_bytes()
@@ -152,7 +152,7 @@ def test_files_that_are_no_checkpoints_are_recognised(tmp_path: Path, tiny_check
     for content in ([1, 2], torch.zeros(3), {1: torch.zeros(3)}, {"state_dict": [1]}, {}):
         torch.save(content, tmp_path / "odd.ckpt")
         with pytest.raises(ValueError, match=r"odd\.ckpt: holds no tensors by name"):
-            read_state(tmp_path / "odd.ckpt")
+            read_state_dict(tmp_path / "odd.ckpt")
     refused("garbled.ckpt", whole.replace(b"state_dict", b"\xff" * 10), "refused|damaged")
     refused("directory.ckpt", whole[:-60] + b"\0" * 60, "half download")
     refused("tensor.ckpt", pickle.dumps([1, 2]), "refused")
@@ -169,16 +169,16 @@ def test_files_that_are_no_checkpoints_are_recognised(tmp_path: Path, tiny_check
         archive.writestr("readme.txt", "hello")
     refused("zip.ckpt", (tmp_path / "a.zip").read_bytes(), "without torch weights")
     with pytest.raises(FileNotFoundError, match=r"ckpt/README\.md"):
-        read_state(tmp_path / "nothing.ckpt")
+        read_state_dict(tmp_path / "nothing.ckpt")
     with pytest.raises(ValueError, match="folder"):
-        read_state(tmp_path)
+        read_state_dict(tmp_path)
 
 
 def test_a_torchscript_archive_such_as_clips_is_recognised(tmp_path: Path):
     path = tmp_path / "ViT-L-14.pt"
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
     with pytest.raises(ValueError, match="TorchScript archive, as OpenAI's CLIP file"):
-        read_state(path)
+        read_state_dict(path)
 
 
 class Attack:
@@ -200,9 +200,9 @@ def test_a_file_that_needs_code_is_refused_and_nothing_of_it_runs(tmp_path: Path
     path = tmp_path / "attack.ckpt"
     torch.save({"state_dict": {"a": torch.zeros(2)}, "callbacks": Attack(trap)}, path)
     with pytest.raises(ValueError, match="refused"):
-        read_state(path)
+        read_state_dict(path)
     with pytest.raises(ValueError, match="cannot be read without running code"):
-        read_state(path, placeholders=True)
+        read_state_dict(path, placeholders=True)
     assert not trap.exists()
 
 
@@ -217,7 +217,7 @@ def test_the_system_call_of_a_malicious_file_is_never_made(tmp_path: Path):
     torch.save({"state_dict": {"a": torch.zeros(2)}, "x": Shell()}, path)
     for placeholders in (False, True):
         with pytest.raises(ValueError, match=r"shell\.ckpt"):
-            read_state(path, placeholders)
+            read_state_dict(path, placeholders)
     assert not trap.exists()
 
 
@@ -232,7 +232,7 @@ def test_convert_takes_the_tensors_out_of_a_file_with_foreign_classes(
     }
     torch.save(content, source)
     with pytest.raises(ValueError, match=r"refused.*run code.*Callback.*a SyncDreamer.*convert"):
-        read_state(source)
+        read_state_dict(source)
     main(["convert", str(source), str(target)])
     same_state(load(tiny_config, target), tiny_model.state_dict())
 
@@ -272,7 +272,7 @@ def test_convert_forgets_settings_of_a_foreign_class(tiny_model, tiny_config, tm
 
 def test_parameters_count_as_tensors(tiny_model, tmp_path: Path):
     state = {"a": torch.nn.Parameter(torch.ones(3))}
-    assert fingerprint(read_state(with_state(tmp_path / "p.ckpt", state)))
+    assert fingerprint(read_state_dict(with_state(tmp_path / "p.ckpt", state)))
 
 
 def test_tensors_that_cannot_be_weights_are_refused(tiny_config, tiny_model, tmp_path: Path):
@@ -285,14 +285,14 @@ def test_tensors_that_cannot_be_weights_are_refused(tiny_config, tiny_model, tmp
     with pytest.raises(ValueError, match="damaged, its 'alphas_cumprod'"):
         load(tiny_config, with_state(tmp_path / "nan.ckpt", state))
     with pytest.raises(ValueError, match="sparse"):
-        read_state(with_state(tmp_path / "s.ckpt", {"a": torch.eye(3).to_sparse()}))
+        read_state_dict(with_state(tmp_path / "s.ckpt", {"a": torch.eye(3).to_sparse()}))
 
 
 def test_convert_copes_with_shared_and_strided_tensors(tmp_path: Path):
     base = torch.arange(12.0).reshape(3, 4)
     state = {"a": base, "b": base.T, "c": base[1:]}
     convert(with_state(tmp_path / "s.ckpt", state), tmp_path / "s.safetensors")
-    for name, tensor in read_state(tmp_path / "s.safetensors").items():
+    for name, tensor in read_state_dict(tmp_path / "s.safetensors").items():
         assert torch.equal(tensor, state[name])
 
 
@@ -329,5 +329,5 @@ def test_a_full_disk_is_said_with_the_name_of_the_file(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(torch, "save", save)
     with pytest.raises(OSError, match=r"new\.pt: cannot be written \(is the disk full"):
-        write_tensors({"a": torch.zeros(2)}, tmp_path / "new.pt")
+        save_atomically({"a": torch.zeros(2)}, tmp_path / "new.pt")
     assert not list(tmp_path.iterdir())

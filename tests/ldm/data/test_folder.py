@@ -16,17 +16,17 @@ import pytest
 import torch
 from PIL import Image
 
-from ldm.data.folder import FolderSource, read_validation_set
-from ldm.data.loader import DataConfig, make_loader, open_source
+from ldm.data.folder import FolderDataset, read_validation_set
+from ldm.data.loader import DataConfig, make_loader, open_dataset
 from ldm.data.samples import (
     TrainingBatch,
     TrainingItem,
-    decode_into,
+    decode_item,
+    decode_item_into,
     decode_rgba,
-    make_item,
-    start_view,
+    pick_input_view,
     to_model_range,
-    white_table,
+    white_blend_table,
 )
 from tests.conftest import SHARED, needs_shared
 from tests.ldm.training.training_tree import elevations, make_tree, png
@@ -39,8 +39,8 @@ def read_rgba(content: bytes) -> np.ndarray:
 
 
 def item(root: Path, view: int, index: int = 0, size: int = 16) -> TrainingItem:
-    files = FolderSource(root).read(index, view, 16)
-    return make_item(files, view, size)
+    files = FolderDataset(root).read(index, view, 16)
+    return decode_item(files, view, size)
 
 
 @needs_shared
@@ -64,13 +64,13 @@ def test_the_item_is_the_published_one():
     np.testing.assert_array_equal(
         small.target_images[0].permute(1, 2, 0), golden["composed_before_resize_target5"]
     )
-    np.testing.assert_array_equal(white_table(), golden["composition_table_alpha_value"])
+    np.testing.assert_array_equal(white_blend_table(), golden["composition_table_alpha_value"])
 
 
 def test_the_table_of_values_over_white_is_the_published_one():
-    assert hashlib.sha256(white_table().tobytes()).hexdigest() == TABLE_SHA256
-    assert (white_table()[0] == 255).all()
-    assert (white_table()[255] != np.arange(256)).sum() == 95
+    assert hashlib.sha256(white_blend_table().tobytes()).hexdigest() == TABLE_SHA256
+    assert (white_blend_table()[0] == 255).all()
+    assert (white_blend_table()[255] != np.arange(256)).sum() == 95
 
 
 def test_the_targets_are_rolled_so_that_the_input_view_comes_first(tmp_path: Path):
@@ -78,10 +78,10 @@ def test_the_targets_are_rolled_so_that_the_input_view_comes_first(tmp_path: Pat
     ours = item(tmp_path, view=5, index=1)
     for k in range(16):
         pixels = read_rgba((tmp_path / "target" / "b" / f"{(k + 5) % 16:03d}.png").read_bytes())
-        expected = white_table()[pixels[..., 3:], pixels[..., :3]]
+        expected = white_blend_table()[pixels[..., 3:], pixels[..., :3]]
         np.testing.assert_array_equal(ours.target_images[k].permute(1, 2, 0), expected)
     pixels = read_rgba((tmp_path / "input" / "b" / "005.png").read_bytes())
-    expected = white_table()[pixels[..., 3:], pixels[..., :3]]
+    expected = white_blend_table()[pixels[..., 3:], pixels[..., :3]]
     np.testing.assert_array_equal(ours.input_image.permute(1, 2, 0), expected)
     assert ours.input_elevation == torch.tensor(elevations(1, 16)[5], dtype=torch.float32)
     assert ours.uid == "b"
@@ -89,10 +89,10 @@ def test_the_targets_are_rolled_so_that_the_input_view_comes_first(tmp_path: Pat
 
 def test_a_batch_is_its_items(tmp_path: Path):
     make_tree(tmp_path, ["a", "b"])
-    source = FolderSource(tmp_path)
+    source = FolderDataset(tmp_path)
     batch = TrainingBatch.empty(["a", "b"], 16, 8)
     for place, view in enumerate((3, 9)):
-        decode_into(batch.item(place), source.read(place, view, 16), view)
+        decode_item_into(batch.item(place), source.read(place, view, 16), view)
     batch = batch.to("cpu")
     assert len(batch) == 2
     assert batch.uids == ("a", "b")
@@ -110,14 +110,14 @@ def test_8_bit_images_become_the_range_of_the_model():
 
 
 def test_input_views_are_drawn_evenly_and_follow_from_seed_epoch_and_uid():
-    draws = [start_view(6033, epoch, f"uid{n}") for epoch in range(20) for n in range(200)]
+    draws = [pick_input_view(6033, epoch, f"uid{n}") for epoch in range(20) for n in range(200)]
     counts = Counter(draws)
     assert set(counts) == set(range(16))
     chi_square = sum((count - 250) ** 2 / 250 for count in counts.values())
     assert chi_square < 38  # 15 degrees of freedom: one in a thousand is above
-    assert start_view(1, 2, "a") == start_view(1, 2, "a")
-    assert len({start_view(1, epoch, "a") for epoch in range(40)}) > 8
-    assert len({start_view(seed, 0, "a") for seed in range(40)}) > 8
+    assert pick_input_view(1, 2, "a") == pick_input_view(1, 2, "a")
+    assert len({pick_input_view(1, epoch, "a") for epoch in range(40)}) > 8
+    assert len({pick_input_view(seed, 0, "a") for seed in range(40)}) > 8
 
 
 class Evil:
@@ -233,7 +233,7 @@ def test_bad_trees_are_refused_naming_the_object_and_the_file(
     spoil(root)
     config = DataConfig(batch_size=1, num_workers=workers)
     with pytest.raises((ValueError, OSError)) as caught:
-        list(make_loader(open_source(str(root)), config, 16, 16, seed=1))
+        list(make_loader(open_dataset(str(root)), config, 16, 16, seed=1))
     for part in parts:
         assert part in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -242,7 +242,7 @@ def test_bad_trees_are_refused_naming_the_object_and_the_file(
 
 def test_a_sound_tree_gives_every_object(tmp_path: Path):
     root = make_tree(tmp_path / "set", ["a", "b", "c"])
-    loader = make_loader(open_source(str(root)), DataConfig(batch_size=1, num_workers=0), 16, 16)
+    loader = make_loader(open_dataset(str(root)), DataConfig(batch_size=1, num_workers=0), 16, 16)
     assert sorted(uid for batch in loader for uid in batch.uids) == ["a", "b", "c"]
 
 

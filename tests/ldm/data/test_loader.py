@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from ldm.data.folder import FolderSource
+from ldm.data.folder import FolderDataset
 from ldm.data.loader import DataConfig, ResumableSampler, TrainingLoader, epoch_order, make_loader
 from ldm.data.pack_shards import pack
 from ldm.data.samples import ObjectFiles, TrainingBatch
-from ldm.data.shard_dataset import ShardSource
+from ldm.data.shard_dataset import ShardDataset
 from tests.ldm.training.training_tree import make_tree
 
 
@@ -104,7 +104,7 @@ def test_the_order_of_a_seed_is_fixed():
 def loader(
     root: Path, workers: int, rank: int = 0, world: int = 1, seed: int = 1
 ) -> TrainingLoader:
-    source = ShardSource(str(root)) if (root / "index.json").exists() else FolderSource(root)
+    source = ShardDataset(str(root)) if (root / "index.json").exists() else FolderDataset(root)
     config = DataConfig(batch_size=2, num_workers=workers, shuffle_objects=3)
     return make_loader(source, config, 4, 8, seed, rank, world)
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from ldm.data.folder import FolderSource
-from ldm.data.loader import DataConfig, make_loader, open_source
+from ldm.data.folder import FolderDataset
+from ldm.data.loader import DataConfig, make_loader, open_dataset
 from ldm.data.pack_shards import build_parser, check, main, pack
-from ldm.data.samples import make_item
-from ldm.data.shard_dataset import ShardSource, Store, member_names, walk_tar
+from ldm.data.samples import decode_item
+from ldm.data.shard_dataset import FileReader, ShardDataset, member_names, walk_tar
 from tests.ldm.training.training_tree import elevations, make_tree
 
 UIDS = [f"u{n}" for n in range(7)]
@@ -55,14 +55,14 @@ def test_shards_hold_the_tree_bit_for_bit(tree: Path, shards: Path):
 
 
 def test_items_from_shards_are_those_from_the_tree(tree: Path, shards: Path):
-    folder, packed = FolderSource(tree), ShardSource(str(shards))
+    folder, packed = FolderDataset(tree), ShardDataset(str(shards))
     assert packed.uids.tolist() == folder.uids.tolist()
     assert len(packed.groups) > 2
     assert sum(packed.groups) == len(UIDS)
     for index in range(len(UIDS)):
         for view in range(N):
-            one = make_item(folder.read(index, view, N), view, 16)
-            other = make_item(packed.read(index, view, N), view, 16)
+            one = decode_item(folder.read(index, view, N), view, 16)
+            other = decode_item(packed.read(index, view, N), view, 16)
             assert one.uid == other.uid
             assert torch.equal(one.target_images, other.target_images)
             assert torch.equal(one.input_image, other.input_image)
@@ -102,19 +102,19 @@ def test_fsspec_urls_are_read_like_folders(shards: Path):
         assert check("memory://set") == []
         for workers in (0, 1):
             config = DataConfig(batch_size=2, num_workers=workers)
-            remote = make_loader(open_source("memory://set/"), config, N, 16)
-            local = make_loader(open_source(str(shards)), config, N, 16)
+            remote = make_loader(open_dataset("memory://set/"), config, N, 16)
+            local = make_loader(open_dataset(str(shards)), config, N, 16)
             for one, other in zip(remote, local, strict=True):
                 assert one.uids == other.uids
                 assert torch.equal(one.target_images, other.target_images)
         memory.rm("/set/shard-000000.tar")
         assert "memory://set/shard-000000.tar: no such file" in check("memory://set")[0]
         with pytest.raises(FileNotFoundError, match=r"memory://no/index\.json: no such file"):
-            open_source("memory://no")
+            open_dataset("memory://no")
     finally:
         memory.rm("/set", recursive=True)
     with pytest.raises(OSError, match=r"nosuchthing://x/index\.json"):
-        open_source("nosuchthing://x")
+        open_dataset("nosuchthing://x")
 
 
 def test_a_server_without_ranges_is_noticed(shards: Path, monkeypatch):
@@ -123,7 +123,7 @@ def test_a_server_without_ranges_is_noticed(shards: Path, monkeypatch):
     memory.pipe_file("/whole/file", bytes(1000))
     monkeypatch.setattr(type(memory), "cat_file", lambda *_, **__: bytes(1000))
     with pytest.raises(OSError, match="sends whole files"):
-        Store("memory://whole").read("file", 10, 20)
+        FileReader("memory://whole").read("file", 10, 20)
 
 
 def spoil(path: Path, offset: int, value: bytes) -> None:
@@ -176,7 +176,7 @@ def test_reading_a_damaged_shard_names_it_and_the_object(shards: Path, name: str
     DAMAGE[name][0](shards / "shard-000001.tar")
     config = DataConfig(batch_size=1, num_workers=0)
     with pytest.raises((ValueError, OSError), match=r"object u\d: .*shard-000001\.tar"):
-        list(make_loader(open_source(str(shards)), config, N, 16))
+        list(make_loader(open_dataset(str(shards)), config, N, 16))
 
 
 def archive(*members: tuple[str, bytes, bytes], form: int = tarfile.USTAR_FORMAT) -> bytes:
@@ -243,7 +243,7 @@ def test_hostile_archives_are_refused_and_nothing_is_written(tmp_path: Path, nam
     folder = crafted(tmp_path / "s", content)
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(ValueError, match=r"object u0: .*s\.tar: ") as caught:
-        ShardSource(str(folder)).read(0, 0, N)
+        ShardDataset(str(folder)).read(0, 0, N)
     assert message in str(caught.value)
     assert any(message in problem for problem in check(str(folder)))
     assert sorted(tmp_path.rglob("*")) == before
@@ -271,7 +271,7 @@ def test_an_impossible_index_is_refused(tmp_path: Path, name: str):
     changes, message = BAD_INDEX[name]
     folder = crafted(tmp_path / "s", bytes(512), **changes)
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
-        ShardSource(str(folder))
+        ShardDataset(str(folder))
     assert str(folder / "index.json") in str(caught.value)
 
 
@@ -279,7 +279,7 @@ def test_an_impossible_index_is_refused(tmp_path: Path, name: str):
 def test_what_is_not_an_index_is_refused(tmp_path: Path, text: str):
     (tmp_path / "index.json").write_text(text, encoding="latin1")
     with pytest.raises(ValueError, match=r"index\.json: not an index"):
-        ShardSource(str(tmp_path))
+        ShardDataset(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -288,14 +288,14 @@ def test_what_is_not_an_index_is_refused(tmp_path: Path, text: str):
 def test_bad_meta_in_a_shard_is_refused(tmp_path: Path, meta: bytes):
     names = member_names("u0", N)
     files = [(name, tarfile.REGTYPE, b"" if i else meta) for i, name in enumerate(names)]
-    source = ShardSource(str(crafted(tmp_path, archive(*files))))
+    source = ShardDataset(str(crafted(tmp_path, archive(*files))))
     with pytest.raises(ValueError, match=r"object u0: .*s\.tar: meta\.json"):
         source.read(0, 0, N)
 
 
 def test_shards_of_another_number_of_views_are_refused(shards: Path):
     with pytest.raises(ValueError, match="objects have 3 views, the model needs 16"):
-        ShardSource(str(shards)).read(0, 0, 16)
+        ShardDataset(str(shards)).read(0, 0, 16)
 
 
 def test_walking_gives_what_tarfile_gives(shards: Path):

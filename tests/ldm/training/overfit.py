@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 from common.config import load_config
-from ldm.checkpoint.initialise import fresh_model
+from ldm.checkpoint.initialise import init_model
 from ldm.networks.autoencoder import Autoencoder
 from ldm.training.config import TrainConfig
 
@@ -124,7 +124,7 @@ def make_start(folder: Path) -> tuple[Path, Path]:
     """Write the configuration, and a checkpoint to start from."""
     base = folder / "overfit.yaml"
     base.write_text(SETTINGS)
-    model = fresh_model(load_config(TrainConfig, base).model, seed=0)
+    model = init_model(load_config(TrainConfig, base).model, seed=0)
     make_transparent(model.first_stage_model)
     start = folder / "start.ckpt"
     torch.save({"state_dict": model.state_dict()}, start)

@@ -24,7 +24,12 @@ from ldm.training.loss import (
     of_views,
     view_losses,
 )
-from ldm.training.optimizer import OptimizerConfig, rate, trained_parameters, warmup
+from ldm.training.optimizer import (
+    OptimizerConfig,
+    lr_multiplier,
+    trainable_parameter_groups,
+    warmup_multiplier,
+)
 from tests.conftest import SHARED, needs_shared, relative_error, seeded_model
 from tests.reference.seeded_weights import seeded_image, seeded_noise
 
@@ -46,32 +51,34 @@ def images(*labels: str) -> torch.Tensor:
 @needs_shared
 def test_the_warm_up_is_the_published_one():
     config = OptimizerConfig()
-    found = [warmup(int(step), config) for step in golden("lr_steps")]
+    found = [warmup_multiplier(int(step), config) for step in golden("lr_steps")]
     np.testing.assert_allclose(found, golden("lr_multiplier"), atol=1e-12)
 
 
 def test_the_warm_up_is_a_line_that_ends_at_the_full_rates_and_never_fails():
     config = OptimizerConfig()
-    assert [warmup(s, config) for s in (0, 50, 100, 10**6)] == pytest.approx([0.02, 0.51, 1, 1])
-    assert warmup(0, OptimizerConfig(warmup_steps=0)) == 1.0
+    assert [warmup_multiplier(s, config) for s in (0, 50, 100, 10**6)] == pytest.approx(
+        [0.02, 0.51, 1, 1]
+    )
+    assert warmup_multiplier(0, OptimizerConfig(warmup_steps=0)) == 1.0
 
 
 def test_the_rates_fall_to_nothing_over_the_last_steps_where_that_is_asked_for():
     config = OptimizerConfig(decay_steps=50)
-    found = [rate(step, config, 1000) for step in (50, 100, 949, 950, 975, 999, 1000)]
+    found = [lr_multiplier(step, config, 1000) for step in (50, 100, 949, 950, 975, 999, 1000)]
     assert found == pytest.approx([0.51, 1, 1, 1, 0.5, 0.02, 0])
-    assert rate(999, OptimizerConfig(), 1000) == 1.0
+    assert lr_multiplier(999, OptimizerConfig(), 1000) == 1.0
 
 
 def test_the_groups_and_their_rates_are_the_published_ones():
     model = empty_model(SyncDreamerConfig())
-    attention, volumes = trained_parameters(model, OptimizerConfig())
+    attention, volumes = trainable_parameter_groups(model, OptimizerConfig())
     assert (len(attention["params"]), attention["lr"]) == (170, 5e-5)
     assert (len(volumes["params"]), volumes["lr"]) == (200, 5e-4)
     values = sum(p.numel() for group in (attention, volumes) for p in group["params"])
     assert round(values / 1e6, 1) == 106.0
     everything = OptimizerConfig(finetune_unet=True, finetune_projection=True)
-    names = [group["name"] for group in trained_parameters(model, everything)]
+    names = [group["name"] for group in trainable_parameter_groups(model, everything)]
     assert names == ["depth attention", "volumes", "unet", "projection"]
     unused = [n for n, p in model.unet.named_parameters() if not p.requires_grad]
     assert {name.split("transformer_blocks.0.")[1] for name in unused} == {
@@ -120,7 +127,7 @@ def test_the_input_of_the_unet_is_the_published_one(model64: SyncDreamer):
 @pytest.mark.slow
 def test_the_loss_and_all_gradients_are_the_published_ones(model64: SyncDreamer):
     model = seeded_model(model64.config)
-    trained_parameters(model, OptimizerConfig())
+    trainable_parameter_groups(model, OptimizerConfig())
     with torch.no_grad():
         posteriors = [
             model.first_stage_model.encode(images(*(f"train-target-{b}-{n}" for n in range(16))))
@@ -296,7 +303,7 @@ def test_what_is_dropped_has_no_influence(prepared):
 def test_every_trained_parameter_gets_a_gradient_and_no_frozen_one_does(small_config, everything):
     model = seeded_model(small_config)
     config = OptimizerConfig(finetune_unet=everything, finetune_projection=everything)
-    groups = trained_parameters(model, config)
+    groups = trainable_parameter_groups(model, config)
     batch = batch_of(small_config, 1)
     draws = draw_samples(0, range(1), small_config.latent_shape, 1000, StepConfig(1))
     losses_of(model, encode_batch(model, batch), batch.input_elevations, draws).mean().backward()

@@ -25,15 +25,15 @@ import lightning.pytorch as L
 
 import train_syncdreamer
 from common.config import load_config
-from ldm.checkpoint.initialise import fresh_model
+from ldm.checkpoint.initialise import init_model
 from ldm.checkpoint.load import empty_model, load_model
 from ldm.config import SyncDreamerConfig
-from ldm.data.loader import open_source
+from ldm.data.loader import open_dataset
 from ldm.networks.autoencoder import Autoencoder
 from ldm.training.config import TrainConfig, TrainOptions
 from ldm.training.lightning_module import SyncDreamerTraining
-from ldm.training.optimizer import OptimizerConfig, warmup
-from ldm.training.trainer import check_same_training, start_network, train
+from ldm.training.optimizer import OptimizerConfig, warmup_multiplier
+from ldm.training.trainer import check_same_training, init_network, train
 from tests.conftest import ROOT, SHARED, needs_shared
 from tests.ldm.training import training_runs
 from tests.ldm.training.training_runs import SmallRun, make_data
@@ -343,11 +343,11 @@ def test_a_resumed_training_takes_new_rates_and_clears_away(run: SmallRun):
     ]
     train_syncdreamer.main([*run.flags(*settings), "--resume"])
     groups = contents(run.checkpoints / "last.ckpt")["optimizer_states"][0]["param_groups"]
-    multiplier = warmup(3, OptimizerConfig())  # of the next step
+    multiplier = warmup_multiplier(3, OptimizerConfig())  # of the next step
     assert [group["lr"] / multiplier for group in groups] == pytest.approx([1e-5, 1e-4])
     assert [group["weight_decay"] for group in groups] == [0.5, 0.5]
     assert run.lines()[-1]["learning_rate"]["volumes"] == pytest.approx(
-        1e-4 * warmup(2, OptimizerConfig())
+        1e-4 * warmup_multiplier(2, OptimizerConfig())
     )
     assert not left.exists()
     assert contents(kept)["global_step"] == 2
@@ -404,13 +404,13 @@ def test_a_frozen_unet_of_random_weights_is_warned_of(
     small_config: SyncDreamerConfig, tmp_path: Path, caplog, finetune_unet: bool
 ):
     small = replace(small_config, image_encoder="none")
-    state = fresh_model(small, seed=0).state_dict()
+    state = init_model(small, seed=0).state_dict()
     own = {name: value for name, value in state.items() if name.startswith("first_stage_model.")}
     torch.save({"state_dict": own}, tmp_path / "autoencoder.ckpt")
     config = TrainConfig(model=small, optimizer=OptimizerConfig(finetune_unet=finetune_unet))
     options = TrainOptions("x", tmp_path, tmp_path, 0, tmp_path / "autoencoder.ckpt", False, (),
                            "cpu", 1)  # fmt: skip
-    start_network(config, options)
+    init_network(config, options)
     assert ("the UNet has random weights" in caplog.text) == (not finetune_unet)
     assert "the autoencoder has random weights" not in caplog.text
 
@@ -488,4 +488,4 @@ def test_a_missing_view_is_named(run: SmallRun, tmp_path: Path, caplog):
     message = failure(run, caplog, flags=run.flags(f"data.source={folder / 'tree'}"))
     assert "object1" in message
     assert "007.png" in message
-    assert len(open_source(str(folder / "tree")).uids) == 2
+    assert len(open_dataset(str(folder / "tree")).uids) == 2
