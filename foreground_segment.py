@@ -49,21 +49,21 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Cut out the object as the command line asks for."""
     args = parse(argv)
-    from multiview.cut_out import WHOLE_PICTURE, covered, cut_out, save_cut_out
     from multiview.images import read_image
+    from multiview.matting import WHOLE_IMAGE, mask_area, remove_background, save_rgba
     from multiview.segmentation import open_segmenter
 
     image = read_image(args.input)
     segment = open_segmenter(args.backend, args.device)
     try:
-        found = cut_out(image, segment, args.backend)
+        found = remove_background(image, segment, args.backend)
     except ValueError as error:
         raise ValueError(f"{args.input}: {error}") from error
-    if covered(found) > WHOLE_PICTURE:
+    if mask_area(found) > WHOLE_IMAGE:
         log.warning("%s: the mask covers the whole picture: was the object found?", args.input)
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    save_cut_out(args.output, found)
-    log.info("%s written, the object covers %.1f %% of it", args.output, 100 * covered(found))
+    save_rgba(args.output, found)
+    log.info("%s written, the object covers %.1f %% of it", args.output, 100 * mask_area(found))
 
 
 if __name__ == "__main__":

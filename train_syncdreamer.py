@@ -88,12 +88,12 @@ def choose_gpus(device: str, gpus: str) -> tuple[str, tuple[int, ...]]:
 def main(argv: list[str] | None = None) -> None:
     """Train as the command line asks for."""
     args = parse(argv)
-    from common.optional import need
+    from common.optional import import_optional
     from ldm.training.config import REQUIREMENTS, TrainConfig, TrainOptions
 
     config = load_config(TrainConfig, args.base, args.set)
     device, gpus = choose_gpus(args.device, args.gpus)
-    need("lightning.pytorch", "Training", REQUIREMENTS)
+    import_optional("lightning.pytorch", "Training", REQUIREMENTS)
     from ldm.training.trainer import train
 
     options = TrainOptions(

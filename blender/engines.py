@@ -14,7 +14,7 @@ from typing import Any
 
 from blender.job import Outcome, RenderSetup, render_model
 from blender.objects import Model
-from common.optional import need
+from common.optional import import_optional
 
 PROJECT = Path(__file__).resolve().parents[1]
 TASKS_AHEAD = 1000
@@ -64,7 +64,7 @@ def render_on_ray(
         ConnectionError: there is no cluster at the address.
         ValueError: no task would ever fit the cluster.
     """
-    ray = need("ray", "--engine ray", "requirements/render.txt")
+    ray = import_optional("ray", "--engine ray", "requirements/render.txt")
     search_path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
     environment = {"env_vars": {"PYTHONPATH": search_path}}
     on_sigterm = signal.getsignal(signal.SIGTERM)

@@ -8,7 +8,9 @@ from types import ModuleType
 EVALUATION = "requirements/eval.txt"
 
 
-def need(module: str, purpose: str, requirements: str = "requirements.txt") -> ModuleType:
+def import_optional(
+    module: str, purpose: str, requirements: str = "requirements.txt"
+) -> ModuleType:
     """Import a module when it is needed, or say what to install.
 
     Args:

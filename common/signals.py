@@ -12,7 +12,7 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 
-class StopRequest:
+class StopFlag:
     """Whether the user, or the system, has asked for an early end.
 
     Attributes:
@@ -24,9 +24,9 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
+def stop_on_signals() -> Iterator[StopFlag]:
     """Let the first Ctrl-C or SIGTERM only ask for an end; the second does what it did before."""
-    request = StopRequest()
+    request = StopFlag()
     former: dict[int, Any] = {}
 
     def ask(number: int, frame: FrameType | None) -> None:

@@ -27,7 +27,7 @@ from PIL import Image
 
 from common.cli import run_script
 from common.files import atomic_write
-from common.optional import need
+from common.optional import import_optional
 from demo.raycast.surfaces import linear
 from multiview.images import FORMATS, MAX_INPUT_PIXELS
 
@@ -180,7 +180,7 @@ def load_furniture(model: FurnitureModel) -> Scene:
         ValueError: it cannot be read, or has no faces.
         ModuleNotFoundError: trimesh is not installed.
     """
-    trimesh = need("trimesh", "reading furniture")
+    trimesh = import_optional("trimesh", "reading furniture")
     try:
         with zipfile.ZipFile(model.archive) as file:
             resolver = _Resolver(file, posixpath.dirname(model.member))

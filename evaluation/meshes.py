@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from common.optional import need
+from common.optional import import_optional
 
 if TYPE_CHECKING:
     from trimesh import Trimesh
@@ -50,7 +50,7 @@ def read_mesh(path: Path) -> Trimesh:
         ValueError: another format, not readable, cut off, without faces, or with invalid numbers.
         ModuleNotFoundError: trimesh is not installed.
     """
-    trimesh = need("trimesh", "reading meshes")
+    trimesh = import_optional("trimesh", "reading meshes")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such mesh file")
     if path.suffix.lower() not in (".ply", ".obj"):

@@ -59,7 +59,7 @@ def read_image(path: Path) -> Image.Image:
         raise ValueError(f"{path}: the image is damaged or cut off ({error})") from error
 
 
-def upright(image: Image.Image) -> Image.Image:
+def normalise_image(image: Image.Image) -> Image.Image:
     """Make of an image in memory what `read_image` makes of a file; the image is left alone.
 
     Returns:
@@ -78,7 +78,7 @@ NO_ALPHA = (
     "--crop_size -1"
 )
 CropSize = int | Literal["auto"]
-"""How large the object is brought into the picture, see `frame_object` and `auto_crop_size`."""
+"""How large the object is brought into the picture, see `crop_and_pad` and `auto_crop_size`."""
 AUTO_CROP_SIZE = (208.0, -16.0)
 """Longer side of a training render's box in 256ths: the first plus the second times the aspect.
 
@@ -129,7 +129,7 @@ def _to_rgb_or_rgba(image: Image.Image) -> Image.Image:
     return image.convert("RGBA" if has_alpha else "RGB")
 
 
-def frame_object(image: Image.Image, crop_size: int, size: int) -> Image.Image:
+def crop_and_pad(image: Image.Image, crop_size: int, size: int) -> Image.Image:
     """Bring the object to the place in the picture at which the model was trained to see it.
 
     With `crop_size` -1 the whole picture is padded to a square and scaled. Otherwise the
@@ -237,7 +237,7 @@ def resolve_crop_size(path: Path, crop_size: CropSize) -> int:
     return chosen
 
 
-def over_white(image: Image.Image) -> np.ndarray:
+def composite_white_01(image: Image.Image) -> np.ndarray:
     """Put an image on white.
 
     Args:
@@ -253,7 +253,7 @@ def over_white(image: Image.Image) -> np.ndarray:
     return pixels
 
 
-def composite_on_white(image: Image.Image) -> np.ndarray:
+def composite_white(image: Image.Image) -> np.ndarray:
     """Put an image on white and scale it to [-1, 1], the model's range.
 
     Args:
@@ -262,7 +262,7 @@ def composite_on_white(image: Image.Image) -> np.ndarray:
     Returns:
         float32 RGB in [-1, 1], (H, W, 3).
     """
-    return over_white(image) * 2.0 - 1.0
+    return composite_white_01(image) * 2.0 - 1.0
 
 
 def prepare_image(path: Path, crop_size: int, size: int) -> np.ndarray:
@@ -270,14 +270,14 @@ def prepare_image(path: Path, crop_size: int, size: int) -> np.ndarray:
 
     Args:
         path: image file; RGBA with the object's mask as alpha unless `crop_size` is -1.
-        crop_size: see `frame_object`.
+        crop_size: see `crop_and_pad`.
         size: pixels a side of the model's views.
 
     Returns:
         float32 RGB in [-1, 1], (size, size, 3).
 
     Raises:
-        FileNotFoundError, ValueError: naming the file, see `read_image` and `frame_object`.
+        FileNotFoundError, ValueError: naming the file, see `read_image` and `crop_and_pad`.
     """
     image = read_image(path)
     if image.mode == "RGB":
@@ -286,7 +286,7 @@ def prepare_image(path: Path, crop_size: int, size: int) -> np.ndarray:
     elif crop_size != -1 and image.getchannel("A").getextrema()[0] == 255:
         log.warning("%s is opaque everywhere: its background counts as the object", path)
     try:
-        return composite_on_white(frame_object(image, crop_size, size))
+        return composite_white(crop_and_pad(image, crop_size, size))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

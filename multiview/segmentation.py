@@ -100,7 +100,7 @@ def open_segmenter(backend: Backend = "auto", device: str = "auto") -> Segmenter
     return U2Net(find_u2net())
 
 
-def tidy_alpha(alpha: np.ndarray) -> np.ndarray:
+def clean_alpha(alpha: np.ndarray) -> np.ndarray:
     """Take the haze out of a network's alpha, so that the box of alpha > 0 is the object's.
 
     Only what is connected to a pixel of at least 0.5 stays; below 0.1 becomes 0, above 0.95
@@ -297,8 +297,8 @@ class CarveKit:
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Find the object, see `Segmenter`."""
         _check_image(image)
-        cut_out = self.interface([_to_pil(image)])[0]
-        return np.asarray(cut_out.getchannel("A")).astype(np.float32) / 255.0
+        rgba = self.interface([_to_pil(image)])[0]
+        return np.asarray(rgba.getchannel("A")).astype(np.float32) / 255.0
 
 
 def _carvekit_weights() -> list[Path]:
@@ -344,9 +344,7 @@ def segment_white(image: np.ndarray) -> np.ndarray:
 
     background = _flood_from_border(near_white, radius=max(1, round(min(near_white.shape) / 128)))
     enclosed = near_white & ~background
-    foreground = ~background & ~_seen_through(
-        enclosed, background, difference, max(SAME_WHITE, spread)
-    )
+    foreground = ~background & ~_holes(enclosed, background, difference, max(SAME_WHITE, spread))
 
     parts, _ = ndimage.label(foreground, np.ones((3, 3)))
     areas = np.bincount(parts.ravel())
@@ -370,7 +368,7 @@ def _flood_from_border(near_white: np.ndarray, radius: int) -> np.ndarray:
     return flooded[margin:-margin, margin:-margin]
 
 
-def _seen_through(
+def _holes(
     enclosed: np.ndarray, background: np.ndarray, difference: np.ndarray, same_white: float
 ) -> np.ndarray:
     """Which near-white regions are background all the same: narrow bays of it, and large holes."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from multiview.images import FORMATS, over_white, read_image, strip_to_views, view_names
+from multiview.images import FORMATS, composite_white_01, read_image, strip_to_views, view_names
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def _read_pictures(path: Path, num_views: int) -> dict[str, Image.Image]:
 
 def _on_white(pictures: dict[str, Image.Image]) -> np.ndarray:
     """Views of a strip, or of single files, (N, S, S, 3)."""
-    return np.concatenate([strip_to_views(over_white(p)) for p in pictures.values()])
+    return np.concatenate([strip_to_views(composite_white_01(p)) for p in pictures.values()])
 
 
 def _alpha(path: Path, pictures: dict[str, Image.Image], num_views: int) -> np.ndarray | None:

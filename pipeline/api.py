@@ -31,17 +31,17 @@ from ldm.checkpoint.load import DTYPES
 from ldm.config import GenerateConfig, SamplerConfig
 from ldm.generate_views import Watch
 from multiview.cameras import Cameras, orbit_cameras
-from multiview.cut_out import cut_out, has_mask
 from multiview.images import (
     CropSize,
     auto_crop_size,
-    composite_on_white,
-    frame_object,
+    composite_white,
+    crop_and_pad,
+    normalise_image,
     read_image,
     strip_to_views,
-    upright,
     views_to_strip,
 )
+from multiview.matting import has_mask, remove_background
 from multiview.segmentation import Backend, open_segmenter
 from pipeline.cli_args import LIMITS, choose_model
 from pipeline.selection.elevation import Draft
@@ -171,7 +171,7 @@ class SyncDreamerPipeline:
             mask: of the object, as large as the image.
             backend: finds the object in a picture without alpha, see
                 `multiview.segmentation.open_segmenter`.
-            crop_size: see `multiview.images.frame_object`; "auto" chooses by the mask, -1 takes the
+            crop_size: see `multiview.images.crop_and_pad`; "auto" chooses by the mask, -1 takes the
                 picture as it is.
             seed: of the noise; another seed gives another sample.
             steps: denoising steps; like the next two, by default what the configuration says.
@@ -222,7 +222,9 @@ class SyncDreamerPipeline:
         if mask is not None:
             image = with_mask(image, mask)
         if backend is not None and not has_mask(image):
-            image = cut_out(image, open_segmenter(backend, str(self.drawer.device)), backend)
+            image = remove_background(
+                image, open_segmenter(backend, str(self.drawer.device)), backend
+            )
         return image
 
     def _framed(self, image: Image.Image, crop_size: CropSize) -> np.ndarray:
@@ -231,7 +233,7 @@ class SyncDreamerPipeline:
         if opaque and (crop_size == "auto" or image.mode == "RGB") and crop_size != -1:
             raise ValueError(NO_OBJECT)
         chosen = auto_crop_size(image) if crop_size == "auto" else crop_size
-        return composite_on_white(frame_object(image, chosen, self.drawer.size))
+        return composite_white(crop_and_pad(image, chosen, self.drawer.size))
 
 
 def as_image(picture: Picture) -> Image.Image:
@@ -241,9 +243,9 @@ def as_image(picture: Picture) -> Image.Image:
         FileNotFoundError, ValueError: what is wrong with it.
     """
     if isinstance(picture, Image.Image):
-        return upright(picture)
+        return normalise_image(picture)
     if isinstance(picture, np.ndarray):
-        return upright(Image.fromarray(_levels(picture)))
+        return normalise_image(Image.fromarray(_levels(picture)))
     return read_image(Path(picture))
 
 

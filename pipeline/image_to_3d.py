@@ -22,15 +22,15 @@ from PIL import Image
 from common.files import atomic_write
 from common.records import Facts, Step, Workplace
 from ldm.config import SamplerConfig
-from multiview.cut_out import WHOLE_PICTURE, covered, cut_out, has_mask, save_cut_out
 from multiview.images import (
     auto_crop_size,
-    frame_object,
+    crop_and_pad,
     prepare_image,
     read_image,
     save_animation,
     strip_to_views,
 )
+from multiview.matting import WHOLE_IMAGE, has_mask, mask_area, remove_background, save_rgba
 from multiview.segmentation import open_segmenter
 from multiview.views import NUM_VIEWS, read_views
 from pipeline.paths import (
@@ -143,11 +143,11 @@ class Run:
             if backend is not None:
                 if self.tools.segmenter is None:
                     self.tools.segmenter = open_segmenter(backend, str(self.settings.device))
-                found = cut_out(image, self.tools.segmenter, backend)
-            if covered(found) > WHOLE_PICTURE:
+                found = remove_background(image, self.tools.segmenter, backend)
+            if mask_area(found) > WHOLE_IMAGE:
                 log.warning("%s: the mask covers the whole picture", self.image)
-            save_cut_out(result, found)
-            return {"mask": "given" if given else "found", "covered": round(covered(found), 4),
+            save_rgba(result, found)
+            return {"mask": "given" if given else "found", "covered": round(mask_area(found), 4),
                     "width": image.width, "height": image.height}  # fmt: skip
 
         self.place.do(Step("segment", {"backend": backend}, [self.image], [result]), work)
@@ -161,7 +161,7 @@ class Run:
             image, crop_size = read_image(source), self.settings.crop_size
             chosen = auto_crop_size(image) if crop_size == "auto" else crop_size
             with atomic_write(result) as temporary:
-                frame_object(image, chosen, size).save(temporary)
+                crop_and_pad(image, chosen, size).save(temporary)
             return {"crop_size": chosen}
 
         settings = {"crop_size": self.settings.crop_size, "size": size}

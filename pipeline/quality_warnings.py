@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from multiview.cut_out import WHOLE_PICTURE
+from multiview.matting import WHOLE_IMAGE
 from pipeline.selection.elevation_drafts import UNCERTAIN
 from renderer.reconstruction import POOR_IOU
 
@@ -20,7 +20,7 @@ def doubts(
         metrics: of metrics.json.
     """
     said = []
-    if records["segment"]["facts"]["covered"] > WHOLE_PICTURE:
+    if records["segment"]["facts"]["covered"] > WHOLE_IMAGE:
         said.append("The mask covers the whole picture: was the object found?")
     if records["elevation"]["facts"].get("uncertainty_deg", 0.0) > UNCERTAIN:
         said.append(

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common.files import atomic_write
-from common.optional import need
+from common.optional import import_optional
 
 if TYPE_CHECKING:
     from trimesh import Trimesh
@@ -42,7 +42,7 @@ def extract(sdf: np.ndarray, first: float, spacing: float) -> Trimesh:
     Raises:
         ValueError: the distances are not finite, or negative nowhere.
     """
-    trimesh, measure = need("trimesh", "making meshes"), _marching_cubes()
+    trimesh, measure = import_optional("trimesh", "making meshes"), _marching_cubes()
     if not np.isfinite(sdf).all():
         raise ValueError("the signed distances hold nan or infinite numbers; no mesh can be made")
     if not (sdf < 0).any():
@@ -59,7 +59,7 @@ def extract(sdf: np.ndarray, first: float, spacing: float) -> Trimesh:
 
 
 def _marching_cubes() -> ModuleType:
-    return need("skimage.measure", "making meshes")
+    return import_optional("skimage.measure", "making meshes")
 
 
 def remove_floaters(mesh: Trimesh, share: float = 0.01) -> Trimesh:
@@ -127,8 +127,8 @@ def simplify(mesh: Trimesh, faces: int) -> Trimesh:
     """
     if len(mesh.faces) <= faces:
         return mesh
-    fast = need("fast_simplification", "making meshes")
-    trimesh = need("trimesh", "making meshes")
+    fast = import_optional("fast_simplification", "making meshes")
+    trimesh = import_optional("trimesh", "making meshes")
     points = np.asarray(mesh.vertices, dtype=np.float32)
     triangles = np.asarray(mesh.faces, dtype=np.int32)
     cracked: list[Trimesh] = []
@@ -202,7 +202,7 @@ def with_colours(mesh: Trimesh, colours: np.ndarray) -> Trimesh:
         mesh: V vertices.
         colours: in [0, 1], clipped to it, (V, 3).
     """
-    trimesh = need("trimesh", "making meshes")
+    trimesh = import_optional("trimesh", "making meshes")
     levels = np.round(np.clip(colours, 0, 1) * 255).astype(np.uint8)
     return trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=levels, process=False)
 

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from common.files import atomic_write
-from common.optional import need
+from common.optional import import_optional
 from multiview.cameras import Cameras
 from renderer.mesh import Fragments, rasterise, sample, simplify, visible
 
@@ -287,7 +287,7 @@ def _unwrap(mesh: Trimesh, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarra
         the vertex of the mesh that each vertex of the charts comes from, (W,); the charts' faces
         in the order of the mesh's, (F, 3); places with v downwards, (W, 2).
     """
-    xatlas = need("xatlas", "texturing meshes")
+    xatlas = import_optional("xatlas", "texturing meshes")
     atlas = xatlas.Atlas()
     atlas.add_mesh(np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces, np.uint32))
     packing = xatlas.PackOptions()
@@ -314,7 +314,7 @@ def _paint(texels: Fragments, colours: np.ndarray, size: int) -> Image.Image:
 def _textured(
     points: np.ndarray, faces: np.ndarray, normals: np.ndarray, uv: np.ndarray, image: Image.Image
 ) -> Trimesh:
-    trimesh = need("trimesh", "texturing meshes")
+    trimesh = import_optional("trimesh", "texturing meshes")
     material = trimesh.visual.material.PBRMaterial(
         name="views",
         baseColorTexture=image,
@@ -335,7 +335,7 @@ def write_glb(path: Path, mesh: Trimesh) -> None:
         mesh: textured, z up. The file has y up, as glTF demands: (x, y, z) becomes (x, z, -y), and
             importers for which z is up turn it back.
     """
-    trimesh = need("trimesh", "texturing meshes")
+    trimesh = import_optional("trimesh", "texturing meshes")
     y_up = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
     turned = trimesh.Trimesh(
         mesh.vertices @ y_up.T,

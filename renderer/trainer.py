@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from common.signals import StopRequest
+from common.signals import StopFlag
 from renderer.methods.base import Method, StepResult
 
 log = logging.getLogger(__name__)
@@ -152,7 +152,7 @@ class _Recent:
 
 def train(
     training: Training,
-    stop: StopRequest,
+    stop: StopFlag,
     save: Callable[[], None],
     save_every: float,
     draw: Callable[[int], None],

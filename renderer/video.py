@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from common.files import atomic_write
-from common.optional import need
+from common.optional import import_optional
 from multiview.cameras import Cameras, orbit_cameras
 from renderer.mesh import Fragments, sample, visible
 
@@ -88,8 +88,8 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: int = 30) -> None
         ImportError: the package with the encoder is not installed.
         ValueError: there are no frames, or they are not pictures of one size.
     """
-    need("imageio_ffmpeg", "writing videos")
-    imageio = need("imageio.v2", "writing videos")
+    import_optional("imageio_ffmpeg", "writing videos")
+    imageio = import_optional("imageio.v2", "writing videos")
     pending = iter(frames)
     first = next(pending, None)
     if first is None:

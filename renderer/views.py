@@ -12,7 +12,7 @@ from PIL import Image
 
 from common.files import atomic_write
 from multiview.cameras import orbit_cameras
-from multiview.segmentation import BACKENDS, open_segmenter, tidy_alpha
+from multiview.segmentation import BACKENDS, clean_alpha, open_segmenter
 from multiview.views import read_views_and_alpha
 from renderer.config import RendererConfig
 from renderer.mask_repair import repair_masks
@@ -67,7 +67,7 @@ def read_input(path: Path, config: RendererConfig, device: str) -> Input:
     if alpha is None:
         log.info("finding the object in the %d views (segmenter %s)", len(images), config.segmenter)
         segment = open_segmenter(config.segmenter, device)
-        masks = np.stack([tidy_alpha(segment(image)) for image in images])
+        masks = np.stack([clean_alpha(segment(image)) for image in images])
     else:
         log.info("the alpha of %s says where the object is", path)
         masks = alpha

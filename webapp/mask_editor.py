@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from multiview.cut_out import cut_out, has_mask
 from multiview.images import FORMATS, read_image
+from multiview.matting import has_mask, remove_background
 from multiview.segmentation import Segmenter
 
 MAX_PIXELS = 50_000_000
@@ -85,7 +85,7 @@ class MaskEditor:
             found = image
         else:
             try:
-                found = cut_out(image, segment, backend)
+                found = remove_background(image, segment, backend)
             except ValueError:
                 found = image.convert("RGBA")
                 found.putalpha(0)

@@ -18,8 +18,8 @@ from common.files import atomic_write
 from common.records import Workplace
 from ldm.config import SamplerConfig
 from ldm.generate_views import DrawingStep, Watch
-from multiview.cut_out import save_cut_out
 from multiview.images import read_image
+from multiview.matting import save_rgba
 from multiview.segmentation import SegmentationUnavailableError, Segmenter, open_segmenter
 from pipeline.image_to_3d import Run, Settings, Tools
 from pipeline.paths import BEST, EXPORTED, SAMPLES
@@ -160,7 +160,7 @@ class Maker:
         folder = visit.folder / WORK
         folder.mkdir(exist_ok=True)
         source = visit.folder / "object.png"
-        save_cut_out(source, picture)
+        save_rgba(source, picture)
         run = self._run(visit, wishes, tell)
         with run.place.open():
             tell(Update(0.0, "Bringing the object into the frame"))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from common.optional import need
+from common.optional import import_optional
 from demo.raycast.filmic import filmic
 from demo.raycast.surfaces import Surfaces, between, flatten
 from multiview.cameras import Cameras
@@ -84,7 +84,7 @@ class RayScene:
         Raises:
             ModuleNotFoundError: embreex is not installed.
         """
-        need("embreex", "casting rays", REQUIREMENTS)
+        import_optional("embreex", "casting rays", REQUIREMENTS)
         self.surfaces = surfaces
         middle = np.full((len(surfaces.corners), 3), 1 / 3, np.float32)
         self.albedo = surfaces.looks(np.arange(len(middle)), middle)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL.Image import Resampling
 
-from common.optional import need
+from common.optional import import_optional
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -225,7 +225,7 @@ class _Part:
 
 
 def _parts(scene: Scene | Trimesh | Sequence[Trimesh]) -> Iterator[_Part]:
-    trimesh = need("trimesh", "casting rays")
+    trimesh = import_optional("trimesh", "casting rays")
     if isinstance(scene, trimesh.Scene):
         for node in scene.graph.nodes_geometry:
             transform, name = scene.graph[node]

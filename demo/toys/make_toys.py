@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from common.files import atomic_write
-from common.optional import need
+from common.optional import import_optional
 from demo.toys.booleans import from_manifold, manifold
 from demo.toys.catalogue import FAMILIES
 from demo.toys.solids import DEMO, Solid
@@ -75,7 +75,10 @@ def true_shape(scene: Scene) -> Trimesh:
     Raises:
         ValueError: a part is not closed.
     """
-    trimesh, kernel = need("trimesh", "making toys"), need("manifold3d", "making toys", DEMO)
+    trimesh, kernel = (
+        import_optional("trimesh", "making toys"),
+        import_optional("manifold3d", "making toys", DEMO),
+    )
     parts = []
     for node in scene.graph.nodes_geometry:
         frame, name = scene.graph[node]
@@ -97,7 +100,7 @@ def write_toy(scene: Scene, path: Path) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    upright = need("trimesh", "making toys").Scene()
+    upright = import_optional("trimesh", "making toys").Scene()
     for node in scene.graph.nodes_geometry:  # a copy of the scene would lose the parts' normals
         frame, name = scene.graph[node]
         upright.add_geometry(
@@ -133,7 +136,7 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"--first must be from 0, and the last seed at most {LAST_SEED}")
     if args.output.exists() and not args.output.is_dir():
         parser.error(f"--output {args.output} is not a folder")
-    need("manifold3d", "making toys", DEMO)
+    import_optional("manifold3d", "making toys", DEMO)
     args.output.mkdir(parents=True, exist_ok=True)
     for seed in range(args.first, args.first + args.count):
         write_toy(make_toy(seed, args.family), args.output / f"toy-{seed}.glb")

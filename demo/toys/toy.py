@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from common.optional import need
+from common.optional import import_optional
 from demo.toys.paint import Paint, coordinates, texture
 from demo.toys.palettes import RGB, Palette, make_palette
 from demo.toys.solids import Point, Solid, rotation
@@ -89,7 +89,7 @@ class Toy:
 
     def scene(self) -> Scene:
         """All parts, standing on z = 0 above the origin."""
-        trimesh = need("trimesh", "making toys")
+        trimesh = import_optional("trimesh", "making toys")
         bounds = np.array([part.bounds for part in self.parts])
         low, high = bounds[:, 0].min(axis=0), bounds[:, 1].max(axis=0)
         shift = np.append(-(low + high)[:2] / 2, -low[2])
@@ -116,9 +116,9 @@ def painted(solid: Solid, paint: Paint) -> Trimesh:
     Its vertices are doubled along sharp edges and seams, at equal places: the surface is closed
     where those count as one.
     """
-    trimesh = need("trimesh", "making toys")
-    material = need("trimesh.visual.material", "making toys").PBRMaterial
-    image = need("PIL.Image", "making toys").fromarray(
+    trimesh = import_optional("trimesh", "making toys")
+    material = import_optional("trimesh.visual.material", "making toys").PBRMaterial
+    image = import_optional("PIL.Image", "making toys").fromarray(
         texture(paint, np.ptp(solid.vertices, axis=0))
     )
     corners = solid.vertices[solid.faces]

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from common.optional import need
+from common.optional import import_optional
 from ldm.data.samples import MAX_FILE_BYTES, EncodedFile, ObjectFiles, check_elevations
 from multiview.images import view_names
 
@@ -108,7 +108,7 @@ class FileReader:
                     file.seek(start)
                     return file.read(max(0, min(size, left)))  # reserves that much memory
             # Looked up at every read: fsspec keeps the connection, and makes a new one in a worker.
-            url_to_fs = need("fsspec.core", "reading shards from a URL").url_to_fs
+            url_to_fs = import_optional("fsspec.core", "reading shards from a URL").url_to_fs
             system, path = url_to_fs(self.path(name))
             content = system.cat_file(path, start=start, end=start + size)
         except ModuleNotFoundError:

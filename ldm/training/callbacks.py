@@ -22,8 +22,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from common.files import atomic_write
-from common.optional import need
-from common.signals import StopRequest, stop_on_signals
+from common.optional import import_optional
+from common.signals import StopFlag, stop_on_signals
 from ldm.data.folder import ValidationImage
 from ldm.model import SyncDreamer
 from ldm.training.config import REQUIREMENTS, TrainConfig, TrainOptions, ValidationConfig
@@ -72,7 +72,7 @@ class TrainingCallback(L.Callback):
         self.log_folder = options.logdir / options.name
         self.ckpt_folder = options.ckptdir / options.name
         self.files: MetricLogger | None = None
-        self.stop = StopRequest()
+        self.stop = StopFlag()
         self.exit = ExitStack()
         self.bar: Any = None
         self.done = self.reported = 0
@@ -84,7 +84,9 @@ class TrainingCallback(L.Callback):
         self.done = self.reported = trainer.global_step
         self.stop = self.exit.enter_context(stop_on_signals())
         if trainer.is_global_zero:
-            tensorboard = need("torch.utils.tensorboard", "The report of a training", REQUIREMENTS)
+            tensorboard = import_optional(
+                "torch.utils.tensorboard", "The report of a training", REQUIREMENTS
+            )
             self.files = MetricLogger(self.log_folder, self.done, tensorboard)
             self.exit.callback(self.files.close)
             if self.done and not self._kept().exists():  # killed just before

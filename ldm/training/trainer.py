@@ -23,7 +23,7 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Str
 from lightning.pytorch.utilities import rank_zero_only
 
 from common.files import atomic_write, file_lock
-from common.optional import need
+from common.optional import import_optional
 from ldm.checkpoint.files import save_atomically
 from ldm.checkpoint.initialise import FIRST_LAYER, init_model, load_pretrained
 from ldm.data.folder import ValidationImage, read_validation_set
@@ -176,7 +176,7 @@ def train(config: TrainConfig, options: TrainOptions, callbacks: Sequence[L.Call
         FileNotFoundError, ValueError, OSError, FloatingPointError: one line that says what to do.
     """
     silence_lightning()
-    need("tensorboard", "The report of a training", REQUIREMENTS)
+    import_optional("tensorboard", "The report of a training", REQUIREMENTS)
     folder = options.ckptdir / options.name
     first = is_first_process() and os.environ.get("NODE_RANK", "0") == "0"
     with ExitStack() as stack:

@@ -11,8 +11,8 @@ from PIL import Image
 
 from multiview.images import (
     auto_crop_size,
-    composite_on_white,
-    frame_object,
+    composite_white,
+    crop_and_pad,
     prepare_image,
     read_image,
     resolve_crop_size,
@@ -36,7 +36,7 @@ def save(image: Image.Image, path: Path) -> Path:
 
 
 def test_the_object_is_scaled_to_the_crop_size_and_centred():
-    framed = np.asarray(frame_object(disc(), 200, 256))
+    framed = np.asarray(crop_and_pad(disc(), 200, 256))
     rows, columns = np.nonzero(framed[..., 3] > 127)
     assert rows.max() - rows.min() + 1 == pytest.approx(200, abs=1)
     assert (rows.max() + rows.min()) / 2 == pytest.approx(127.5, abs=1.5)
@@ -44,7 +44,7 @@ def test_the_object_is_scaled_to_the_crop_size_and_centred():
 
 
 def test_the_crop_size_is_counted_in_256ths_of_the_view():
-    framed = np.asarray(frame_object(disc(), 200, 64))
+    framed = np.asarray(crop_and_pad(disc(), 200, 64))
     assert framed.shape == (64, 64, 4)
     rows, _ = np.nonzero(framed[..., 3] > 127)
     assert rows.max() - rows.min() + 1 == pytest.approx(50, abs=1)
@@ -54,7 +54,7 @@ def test_the_box_leaves_out_its_last_row_and_column():
     pixels = np.zeros((50, 50, 4), np.uint8)
     pixels[10:21, 10:21] = (0, 0, 255, 255)
     pixels[20, 10:21] = pixels[10:21, 20] = (255, 0, 0, 255)
-    framed = np.asarray(frame_object(Image.fromarray(pixels), 200, 256))
+    framed = np.asarray(crop_and_pad(Image.fromarray(pixels), 200, 256))
     assert framed[..., 0].max() == 0
 
 
@@ -78,14 +78,14 @@ def test_a_crop_size_can_only_be_chosen_for_an_object_with_an_outline(tmp_path: 
 
 def test_without_a_crop_size_the_whole_picture_is_padded_to_a_square():
     image = Image.new("RGBA", (100, 50), (10, 20, 30, 255))
-    framed = np.asarray(frame_object(image, -1, 256))
+    framed = np.asarray(crop_and_pad(image, -1, 256))
     assert framed[0, 128, 3] == 0
     assert tuple(framed[128, 128]) == (10, 20, 30, 255)
 
 
 def test_half_transparent_pixels_are_mixed_with_white():
     image = Image.new("RGBA", (2, 2), (0, 0, 0, 128))
-    np.testing.assert_allclose(composite_on_white(image), 1 - 2 * 128 / 255, atol=1e-6)
+    np.testing.assert_allclose(composite_white(image), 1 - 2 * 128 / 255, atol=1e-6)
 
 
 def test_uint8_is_clamped_and_truncated():
@@ -176,20 +176,20 @@ def test_files_that_are_no_whole_images_are_refused_by_name(tmp_path: Path):
 
 def test_objects_that_cannot_be_framed_are_refused():
     with pytest.raises(ValueError, match=r"foreground_segment\.py"):
-        frame_object(Image.new("RGB", (9, 9)), 200, 256)
+        crop_and_pad(Image.new("RGB", (9, 9)), 200, 256)
     dot = Image.new("RGBA", (9, 9))
     dot.putpixel((4, 4), (255, 0, 0, 255))
     for crop_size in (200, -1):
         with pytest.raises(ValueError, match="fully transparent"):
-            frame_object(Image.new("RGBA", (9, 9)), crop_size, 256)
+            crop_and_pad(Image.new("RGBA", (9, 9)), crop_size, 256)
         with pytest.raises(ValueError, match="1 x 1 pixels"):
-            frame_object(dot, crop_size, 256)
+            crop_and_pad(dot, crop_size, 256)
     line = Image.new("RGBA", (9, 900))
     for y in range(900):
         line.putpixel((4, y), (255, 0, 0, 255))
         line.putpixel((5, y), (255, 0, 0, 255))
     with pytest.raises(ValueError, match="too thin"):
-        frame_object(line, 200, 256)
+        crop_and_pad(line, 200, 256)
 
 
 def test_an_image_without_alpha_is_taken_whole_with_a_warning(tmp_path: Path, caplog):
@@ -227,7 +227,7 @@ def test_a_12000_pixel_image_takes_bounded_memory(tmp_path: Path):
 
 def test_a_long_thin_image_is_refused_before_it_is_padded_to_a_square():
     with pytest.raises(ValueError, match="60000 x 20 pixels is too large to be padded"):
-        frame_object(Image.new("RGBA", (60000, 20), "red"), -1, 256)
+        crop_and_pad(Image.new("RGBA", (60000, 20), "red"), -1, 256)
 
 
 def test_larger_images_are_refused_before_they_are_decoded(tmp_path: Path):

@@ -14,15 +14,15 @@ import pytest
 from PIL import Image
 
 from multiview import segmentation
-from multiview.images import over_white, read_image
+from multiview.images import composite_white_01, read_image
 from multiview.segmentation import (
     SegmentationUnavailableError,
     U2Net,
+    clean_alpha,
     fetch_u2netp,
     find_u2net,
     open_segmenter,
     segment_white,
-    tidy_alpha,
 )
 from tests.conftest import ROOT, SHARED, needs_shared
 
@@ -142,7 +142,7 @@ def true_alpha(path: Path) -> np.ndarray:
 @pytest.mark.parametrize("name", ["alarm", "lion", "mario", "sofa", "teapot"])
 def test_white_agrees_with_the_true_alpha_of_renders_of_scanned_objects(name: str):
     paths = sorted((SHARED / "data" / "gso" / name).glob("*.png"))
-    found = [iou(segment_white(over_white(read_image(p))), true_alpha(p)) for p in paths]
+    found = [iou(segment_white(composite_white_01(read_image(p))), true_alpha(p)) for p in paths]
     assert len(found) == 16
     assert min(found) > 0.995
 
@@ -152,9 +152,11 @@ def test_white_agrees_with_the_true_alpha_of_renders_of_scanned_objects(name: st
 def test_white_stands_the_ringing_of_a_jpeg_file(tmp_path: Path, quality: int, least: float):
     for name in ("alarm", "mario", "teapot"):
         source = SHARED / "data" / "gso" / name / "000.png"
-        white = Image.fromarray((over_white(read_image(source)) * 255).round().astype(np.uint8))
+        white = Image.fromarray(
+            (composite_white_01(read_image(source)) * 255).round().astype(np.uint8)
+        )
         white.save(tmp_path / "white.jpg", quality=quality)
-        alpha = segment_white(over_white(read_image(tmp_path / "white.jpg")))
+        alpha = segment_white(composite_white_01(read_image(tmp_path / "white.jpg")))
         assert iou(alpha, true_alpha(source)) > least, name
 
 
@@ -164,7 +166,7 @@ def test_white_finds_the_generated_toy_with_the_white_egg_on_it():
     chicken = SHARED / "data" / "chicken"
     for path in sorted((chicken / "chicken-pr").glob("*.png")):
         true = true_alpha(chicken / "chicken-gt" / path.name)
-        alpha = segment_white(over_white(read_image(path)))
+        alpha = segment_white(composite_white_01(read_image(path)))
         assert iou(alpha, true) > 0.96, path.name
         top = np.flatnonzero(true.max(axis=1) > 0.5)[0]
         egg = slice(top, top + 45)
@@ -341,11 +343,11 @@ class FakeHiInterface:
         self.settings = settings
 
     def __call__(self, images: list[Image.Image]) -> list[Image.Image]:
-        cut_out = images[0].convert("RGBA")
-        alpha = np.zeros((cut_out.height, cut_out.width), np.uint8)
-        alpha[:, : cut_out.width // 2] = 255
-        cut_out.putalpha(Image.fromarray(alpha))
-        return [cut_out]
+        rgba = images[0].convert("RGBA")
+        alpha = np.zeros((rgba.height, rgba.width), np.uint8)
+        alpha[:, : rgba.width // 2] = 255
+        rgba.putalpha(Image.fromarray(alpha))
+        return [rgba]
 
 
 @pytest.fixture
@@ -450,15 +452,15 @@ def test_the_real_carvekit_constructs_and_runs_with_untrained_weights(bare_machi
     assert 0 <= alpha.min() <= alpha.max() <= 1
 
 
-def test_tidy_alpha_takes_away_haze_that_no_object_is_in():
+def test_clean_alpha_takes_away_haze_that_no_object_is_in():
     alpha = np.zeros((20, 20), np.float32)
     alpha[2:8, 2:8] = 0.3  # connected to the object
     alpha[4:6, 4:6] = 0.98
     alpha[15:, 15:] = 0.4  # not connected
     alpha[:, 0] = 0.05
-    tidy = tidy_alpha(alpha)
+    tidy = clean_alpha(alpha)
     assert tidy[4, 4] == 1
     assert tidy[2, 2] == np.float32(0.3)
     assert tidy[12:].max() == 0
     assert tidy[:, 0].max() == 0
-    assert tidy_alpha(np.full((3, 3), 0.4)).max() == 0
+    assert clean_alpha(np.full((3, 3), 0.4)).max() == 0

@@ -153,7 +153,7 @@ class Interruptions:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count, self.at, self.before = 0, -1, False
         for name in ("pipeline.image_to_3d", "common.records", "pipeline.report",
-                     "pipeline.selection.ranking", "multiview.cut_out"):  # fmt: skip
+                     "pipeline.selection.ranking", "multiview.matting"):  # fmt: skip
             self.wrap(monkeypatch, name)
 
     def wrap(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:

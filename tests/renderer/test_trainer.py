@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from common.signals import StopRequest, stop_on_signals
+from common.signals import StopFlag, stop_on_signals
 from renderer.checkpoint import Identity, read_checkpoint, write_checkpoint
 from renderer.methods.base import Grid, ParameterGroup, Picture, StepResult
 from renderer.trainer import Training, train
@@ -65,7 +65,7 @@ class Run:
         self.path, self.training = path, Training(method, seed)
         self.saved: list[int] = []
         self.drawn: list[int] = []
-        self.stop = StopRequest()
+        self.stop = StopFlag()
         self.at_step = lambda step: None
 
     def save(self) -> None:

@@ -8,10 +8,10 @@ import numpy as np
 from PIL import Image
 
 from common.files import atomic_write
-from multiview.images import over_white
-from multiview.segmentation import Segmenter, tidy_alpha
+from multiview.images import composite_white_01
+from multiview.segmentation import Segmenter, clean_alpha
 
-WHOLE_PICTURE = 0.995
+WHOLE_IMAGE = 0.995
 """A mask that covers more than this share of a picture has hardly found an object."""
 
 
@@ -23,12 +23,12 @@ def has_mask(image: Image.Image) -> bool:
     return bool(seen.any() and not seen.all())
 
 
-def covered(image: Image.Image) -> float:
+def mask_area(image: Image.Image) -> float:
     """Share of an RGBA image that its object covers."""
     return float(np.mean(np.asarray(image.getchannel("A")) >= 128))
 
 
-def cut_out(image: Image.Image, segment: Segmenter, backend: str) -> Image.Image:
+def remove_background(image: Image.Image, segment: Segmenter, backend: str) -> Image.Image:
     """Give an image its object's mask as alpha; alpha that it has stays where it is smaller.
 
     Args:
@@ -45,7 +45,7 @@ def cut_out(image: Image.Image, segment: Segmenter, backend: str) -> Image.Image
     pixels = np.asarray(image)
     if pixels.shape[2] == 4 and not (pixels[:, :, 3] >= 128).any():
         raise ValueError("its alpha leaves nothing to be seen: it is transparent everywhere")
-    alpha = (tidy_alpha(segment(over_white(image))) * 255).round().astype(np.uint8)
+    alpha = (clean_alpha(segment(composite_white_01(image))) * 255).round().astype(np.uint8)
     if pixels.shape[2] == 4:
         alpha = np.minimum(alpha, pixels[:, :, 3])
     if not (alpha >= 128).any():
@@ -58,7 +58,7 @@ def cut_out(image: Image.Image, segment: Segmenter, backend: str) -> Image.Image
     return found
 
 
-def save_cut_out(path: Path, image: Image.Image) -> None:
+def save_rgba(path: Path, image: Image.Image) -> None:
     """Write an RGBA image as PNG, with the profile of its colours where that is one of RGB."""
     profile = image.info.get("icc_profile") or b""
     with atomic_write(path) as temporary:
