@@ -84,7 +84,7 @@ GUARDED = {
     ("ldm/data/loader.py", "setpgid"): 'if hasattr(os, "setpgid")',
     ("blender/process.py", "killpg"): 'if os.name == "nt"',
     ("blender/process.py", "SIGKILL"): 'if os.name == "nt"',
-    ("webapp/visits.py", "getuid"): 'not hasattr(os, "getuid")',
+    ("webapp/sessions.py", "getuid"): 'not hasattr(os, "getuid")',
 }
 """What Windows lacks and is used all the same, and what keeps Windows away from it."""
 

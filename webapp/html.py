@@ -1,4 +1,4 @@
-"""Pieces of the page as HTML: progress, views, video. All pictures are in the text itself."""
+"""HTML fragments of the page: progress bar, notes, views, video; media are data URLs."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ from PIL import Image
 
 from multiview.views import NUM_VIEWS
 
-LARGEST_VIEW = 128
-"""Pixels a side of a view on the page."""
-LARGEST_VIDEO = 12 * 2**20
-"""Bytes; longer videos are only for download."""
+MAX_VIEW_SIZE = 128
+"""Largest side of a view on the page, pixels."""
+MAX_VIDEO_BYTES = 12 * 2**20
+"""Larger videos are not embedded, only offered for download."""
 
 
-def progress(share: float, words: str) -> str:
-    """A bar, and what is being done."""
-    percent = round(100 * min(max(share, 0.0), 1.0))
+def progress_bar(fraction: float, message: str) -> str:
+    """A progress bar with a message; the fraction is clipped to 0..1."""
+    percent = round(100 * min(max(fraction, 0.0), 1.0))
     return (
         f'<div class="sd-progress" role="progressbar" aria-valuemin="0" aria-valuemax="100" '
-        f'aria-valuenow="{percent}"><div class="sd-words"><span>{html.escape(words)}</span>'
+        f'aria-valuenow="{percent}"><div class="sd-words"><span>{html.escape(message)}</span>'
         f'<b>{percent} %</b></div><div class="sd-bar"><div style="width:{percent}%"></div></div>'
         f"</div>"
     )
 
 
-def note(words: str, kind: str = "info") -> str:
-    """A message that stays: "info", "done" or "error"."""
+def note(message: str, kind: str = "info") -> str:
+    """A message box: "info", "done" or "error"."""
     role = "alert" if kind == "error" else "status"
-    return f'<div class="sd-note sd-{html.escape(kind)}" role="{role}">{html.escape(words)}</div>'
+    return f'<div class="sd-note sd-{html.escape(kind)}" role="{role}">{html.escape(message)}</div>'
 
 
 def views(strip: np.ndarray, title: str) -> str:
-    """The views of a strip in a grid that fits any width.
+    """The views of a strip in a grid that adapts to the page's width.
 
     Args:
         strip: uint8 (H, 16 H, 3).
-        title: what they are.
+        title: caption.
     """
     image = Image.fromarray(strip)
-    if image.height > LARGEST_VIEW:
-        image = image.resize((NUM_VIEWS * LARGEST_VIEW, LARGEST_VIEW), Image.Resampling.BICUBIC)
+    if image.height > MAX_VIEW_SIZE:
+        image = image.resize((NUM_VIEWS * MAX_VIEW_SIZE, MAX_VIEW_SIZE), Image.Resampling.BICUBIC)
     content = BytesIO()
     image.save(content, "JPEG", quality=88)
-    address = _address(content.getvalue(), "image/jpeg")
+    url = _data_url(content.getvalue(), "image/jpeg")
     cells = "".join(
         f'<div class="sd-view" role="img" aria-label="view {k + 1} of {NUM_VIEWS}" '
         f'style="background-position:{100 * k / (NUM_VIEWS - 1):.4f}% 0"></div>'
@@ -55,31 +55,31 @@ def views(strip: np.ndarray, title: str) -> str:
     )
     return (
         f'<figure class="sd-figure"><figcaption>{html.escape(title)}</figcaption>'
-        f'<div class="sd-views" style="--sd-strip:url({address})">{cells}</div></figure>'
+        f'<div class="sd-views" style="--sd-strip:url({url})">{cells}</div></figure>'
     )
 
 
 def video(path: Path) -> str:
-    """A video that plays by itself and begins again at its end; nothing if it is too large."""
-    if path.stat().st_size > LARGEST_VIDEO:
+    """A looping video; empty if the file is larger than `MAX_VIDEO_BYTES`."""
+    if path.stat().st_size > MAX_VIDEO_BYTES:
         return ""
-    source = _address(path.read_bytes(), "video/mp4")
+    source = _data_url(path.read_bytes(), "video/mp4")
     return (
-        f'<figure class="sd-figure"><figcaption>A full turn</figcaption>'
+        f'<figure class="sd-figure"><figcaption>Turntable video</figcaption>'
         f'<video class="sd-video" src="{source}" autoplay loop muted playsinline controls></video>'
         f"</figure>"
     )
 
 
-def _address(content: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+def _data_url(content: bytes, media_type: str) -> str:
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
 HEADER = """
 <div class="sd-header">
-<h1>One picture, a 3D model</h1>
-<p>Send a picture of one object: it is drawn from 16 sides, and a mesh is built from the best
-try.</p>
+<h1>One image to a 3D model</h1>
+<p>Upload an image of one object. The model generates 16 views of it, and a mesh is reconstructed
+from the best sample.</p>
 </div>
 """
 

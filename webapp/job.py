@@ -1,4 +1,4 @@
-"""Long work in a thread of its own, one at a time, that ends soon after nobody looks any more."""
+"""Background jobs: one at a time in a thread, stopped when their client disconnects."""
 
 from __future__ import annotations
 
@@ -11,126 +11,128 @@ import numpy as np
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 0.5
-"""Seconds after which a watcher hears again where nothing new has happened: it may leave then."""
-TURN = threading.Lock()
-"""Held by the job that computes: the step that a stopped one is at ends before another begins."""
+POLL_SECONDS = 0.5
+"""`Job.updates` repeats the last progress after this time, so that a closed page is noticed."""
+COMPUTE_LOCK = threading.Lock()
+"""Held by the running job. A stopped job keeps it until its current step is complete."""
 
 
 class Stopped(Exception):  # noqa: N818 - not an error
-    """Nobody waits for the result any more."""
+    """The job was stopped: its result is no longer wanted."""
 
 
 @dataclass(frozen=True)
-class Update:
-    """How far a job is.
+class Progress:
+    """Progress of a job.
 
     Attributes:
-        share: of it that is done, 0 to 1.
-        words: what it does.
-        strip: views that it last had to show, uint8 (H, 16 H, 3).
-        title: what they are.
+        fraction: completed fraction of the job, 0 to 1.
+        message: current activity.
+        strip: latest views to show, uint8 (H, 16 H, 3).
+        title: caption of the views.
     """
 
-    share: float
-    words: str
+    fraction: float
+    message: str
     strip: np.ndarray | None = None
     title: str = ""
 
 
-Tell = Callable[[Update], None]
-"""Call it often: it raises `Stopped` where the work is to end."""
+ProgressCallback = Callable[[Progress], None]
+"""Called at every step of a job; raises `Stopped` once the job is to end."""
 
 
 class Job:
-    """Work in a thread.
+    """Work in a background thread.
 
     Args:
-        work: is given `Tell`.
-        turn: held while it works.
+        work: function to run; its argument is the callback for its progress.
+        lock: held while the work runs.
     """
 
-    def __init__(self, work: Callable[[Tell], None], turn: threading.Lock = TURN) -> None:
-        self._work, self._turn = work, turn
+    def __init__(
+        self, work: Callable[[ProgressCallback], None], lock: threading.Lock = COMPUTE_LOCK
+    ) -> None:
+        self._work, self._lock = work, lock
         self._changed = threading.Condition()
-        self._latest = Update(0.0, "Waiting for the one before")
+        self._latest = Progress(0.0, "Waiting for the previous job")
         self._version = 0
         self._stop = threading.Event()
         self._failure: Exception | None = None
-        self._ended = False
-        self._then: list[Callable[[], None]] = []
+        self._finished = False
+        self._on_finished: list[Callable[[], None]] = []
         self._thread = threading.Thread(target=self._run, name="job", daemon=True)
 
     @property
-    def alive(self) -> bool:
-        """Whether it is still to be worked on; a stopped one may need its last step's time."""
-        return not self._ended and not self._stop.is_set()
+    def active(self) -> bool:
+        """Whether the job waits or runs, and was not stopped."""
+        return not self._finished and not self._stop.is_set()
 
     @property
     def succeeded(self) -> bool:
-        """Whether it came to its end."""
-        return self._ended and self._failure is None
+        """Whether the work is complete and raised nothing."""
+        return self._finished and self._failure is None
 
     @property
-    def ended(self) -> bool:
-        """Whether its thread has done its last step."""
-        return self._ended
+    def finished(self) -> bool:
+        """Whether the work has ended: complete, failed or stopped."""
+        return self._finished
 
     def start(self) -> Job:
-        """Begin; returns itself."""
+        """Start the thread; returns the job."""
         self._thread.start()
         return self
 
-    def stop(self, then: Callable[[], None] | None = None) -> None:
-        """Ask for the end, and go on.
+    def stop(self, on_finished: Callable[[], None] | None = None) -> None:
+        """Request the end at the next step; returns at once.
 
         Args:
-            then: called when nothing is written any more.
+            on_finished: called when the job writes no more files.
         """
         self._stop.set()
         with self._changed:
-            ended = self._ended
-            if then is not None and not ended:
-                self._then.append(then)
-        if then is not None and ended:
-            then()
+            finished = self._finished
+            if on_finished is not None and not finished:
+                self._on_finished.append(on_finished)
+        if on_finished is not None and finished:
+            on_finished()
 
     def wait(self, seconds: float) -> None:
-        """Wait until its thread has done its last step, or so long."""
+        """Wait until the thread has ended, at most this long."""
         self._thread.join(seconds)
 
-    def tell(self, update: Update) -> None:
-        """Let the watcher know.
+    def publish(self, progress: Progress) -> None:
+        """Hand progress to `updates`; progress without views keeps the previous ones.
 
         Raises:
-            Stopped: somebody has asked for the end.
+            Stopped: the job was stopped.
         """
         if self._stop.is_set():
             raise Stopped
         with self._changed:
-            if update.strip is None:  # keep showing what there was
+            if progress.strip is None:
                 last = self._latest
-                update = Update(update.share, update.words, last.strip, last.title)
-            self._latest = update
+                progress = Progress(progress.fraction, progress.message, last.strip, last.title)
+            self._latest = progress
             self._version += 1
             self._changed.notify_all()
 
-    def updates(self) -> Iterator[Update]:
-        """What there is to show, each time that it changed and every `PATIENCE` seconds.
+    def updates(self) -> Iterator[Progress]:
+        """Yield the progress after every change, and every `POLL_SECONDS`.
 
-        Whoever leaves this early, also by being thrown away, stops the job.
+        Closing the generator early, also by garbage collection, stops the job.
 
         Raises:
-            Exception: what the work raised.
+            Exception: raised by the work.
         """
-        seen = 0  # that it waits is shown only if nothing comes of it soon
+        seen = 0  # the initial "Waiting" is skipped when the job starts within POLL_SECONDS
         try:
             while True:
                 with self._changed:
-                    if not self._ended and self._version == seen:
-                        self._changed.wait(PATIENCE)
-                    seen, latest, ended = self._version, self._latest, self._ended
-                if ended:
+                    if not self._finished and self._version == seen:
+                        self._changed.wait(POLL_SECONDS)
+                    seen, latest, finished = self._version, self._latest, self._finished
+                if finished:
                     break
                 yield latest
         finally:
@@ -141,24 +143,24 @@ class Job:
 
     def _run(self) -> None:
         try:
-            while not self._turn.acquire(timeout=0.1):
+            while not self._lock.acquire(timeout=0.1):
                 if self._stop.is_set():
                     raise Stopped
             try:
                 if self._stop.is_set():
                     raise Stopped
-                self._work(self.tell)
+                self._work(self.publish)
             finally:
-                self._turn.release()
+                self._lock.release()
         except Stopped as stopped:
-            log.info("a job was stopped")
+            log.info("job stopped")
             self._failure = stopped
-        except Exception as error:  # noqa: BLE001 - handed to whoever watches
+        except Exception as error:  # noqa: BLE001 - raised again in `updates`
             self._failure = error
         finally:
             with self._changed:
-                self._ended = True
-                then, self._then = self._then, []
+                self._finished = True
+                callbacks, self._on_finished = self._on_finished, []
                 self._changed.notify_all()
-            for call in then:
-                call()
+            for callback in callbacks:
+                callback()

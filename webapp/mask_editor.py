@@ -1,4 +1,4 @@
-"""Pictures that visitors send, and the mask that they adjust by clicks."""
+"""Uploaded images, and a mask editor driven by clicks."""
 
 from __future__ import annotations
 
@@ -10,31 +10,28 @@ from PIL import Image
 from multiview.images import FORMATS, read_image
 from multiview.matting import has_mask, remove_background
 from multiview.segmentation import Segmenter
+from webapp.errors import UserError
 
 MAX_PIXELS = 50_000_000
-"""Larger pictures are refused before they are decoded: 0.8 GB of memory, if they have 16 bits."""
+"""Larger images are refused before decoding, which takes up to 0.8 GB at 16 bits per channel."""
 MAX_SIDE = 1024
-"""Pictures are worked on at this size; the model sees 256 pixels at most."""
+"""Larger images are reduced to this side, pixels; the model sees 256 at most."""
 MIN_SIDE = 16
 MAX_UNDO = 12
-MIN_OBJECT = 64
-"""Pixels that an object has at least."""
-SIMILAR = 32.0
-"""How far colours differ at most that count as similar, of 255, along the diagonal."""
-
-
-class PictureError(Exception):
-    """A picture or a mask cannot be used; the message is for the visitor."""
+MIN_OBJECT_PIXELS = 64
+"""Smaller masks count as empty."""
+COLOUR_TOLERANCE = 32.0
+"""Largest Euclidean distance of similar RGB colours, channels 0 to 255."""
 
 
 def read_upload(path: Path) -> Image.Image:
-    """Read what a visitor has sent, at most `MAX_SIDE` pixels a side.
+    """Read an uploaded image, reduced to at most `MAX_SIDE` pixels a side.
 
     Returns:
         image of mode "RGB" or "RGBA".
 
     Raises:
-        PictureError: not an image, damaged, too large, too small or too narrow.
+        UserError: not an image, damaged, too large, too small or too narrow.
     """
     try:
         with Image.open(path, formats=FORMATS) as header:
@@ -42,63 +39,63 @@ def read_upload(path: Path) -> Image.Image:
     except Image.DecompressionBombError:
         width = height = MAX_PIXELS
     except (OSError, SyntaxError, ValueError) as error:
-        raise PictureError(
-            "This file is not a picture that can be read. Send a PNG, JPEG or WebP."
+        raise UserError(
+            "This file is not a readable image. Upload a PNG, JPEG or WebP file."
         ) from error
     if width * height > MAX_PIXELS:
-        raise PictureError(
-            f"This picture has too many pixels; at most {MAX_PIXELS // 10**6} million are read. "
-            f"Make it smaller first."
+        raise UserError(
+            f"This image has more than {MAX_PIXELS // 10**6} million pixels. Reduce its size and "
+            f"upload it again."
         )
     if min(width, height) < MIN_SIDE:
-        raise PictureError(
-            f"This picture is only {width} x {height} pixels; at least {MIN_SIDE} a side are "
+        raise UserError(
+            f"This image has only {width} x {height} pixels; at least {MIN_SIDE} x {MIN_SIDE} are "
             f"needed."
         )
     try:
         image = read_image(path)
     except (ValueError, FileNotFoundError) as error:
-        raise PictureError("This picture is damaged or cut off, and cannot be read.") from error
+        raise UserError("This image file is damaged or incomplete.") from error
     image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
     if min(image.size) < MIN_SIDE:
-        raise PictureError(
-            f"This picture of {width} x {height} pixels is too long and narrow. Cut it to the "
+        raise UserError(
+            f"This image of {width} x {height} pixels is too long and narrow. Crop it to the "
             f"object."
         )
-    image.info.clear()  # where it was taken is nobody's business
+    image.info.clear()  # EXIF may hold private data, such as the location
     return image
 
 
 class MaskEditor:
-    """A picture, and what of it is the object.
+    """An image with an editable object mask.
 
     Args:
         image: mode "RGB" or "RGBA".
-        segment: finds the object where the alpha does not tell it.
+        segment: segments the object if the image has no alpha mask.
         backend: name of `segment`.
     """
 
     def __init__(self, image: Image.Image, segment: Segmenter, backend: str) -> None:
-        self.found = ""
-        """What the visitor should know of how the mask came to be."""
+        self.notice = ""
+        """Message for the visitor about the initial mask."""
         if has_mask(image):
-            found = image
+            masked = image
         else:
             try:
-                found = remove_background(image, segment, backend)
+                masked = remove_background(image, segment, backend)
             except ValueError:
-                found = image.convert("RGBA")
-                found.putalpha(0)
-                self.found = (
-                    "No object was found in this picture. Click on the object to keep it, with a "
-                    "large brush first."
+                masked = image.convert("RGBA")
+                masked.putalpha(0)
+                self.notice = (
+                    "No object was found in this image. Click on the object to add it to the mask; "
+                    "begin with a large brush."
                 )
-        pixels = np.asarray(found)
+        pixels = np.asarray(masked)
         self.colours = pixels[..., :3].copy()
-        if image.mode == "RGBA":  # colours that were never to be seen
+        if image.mode == "RGBA":  # fully transparent pixels have arbitrary colours
             self.colours[np.asarray(image)[..., 3] == 0] = 255
-        self._first = pixels[..., 3].copy()
-        self.alpha = self._first
+        self._initial = pixels[..., 3].copy()
+        self.alpha = self._initial
         self._history: list[np.ndarray] = []
 
     @property
@@ -107,14 +104,14 @@ class MaskEditor:
         return self.alpha.shape[1], self.alpha.shape[0]
 
     def click(self, x: float, y: float, keep: bool, brush: float, similar: bool = False) -> None:
-        """Keep or erase a disc.
+        """Add a disc to the mask, or erase it from the mask.
 
         Args:
-            x: pixels from the left; places outside the picture count as its edge.
-            y: pixels from the top.
-            keep: else erase.
-            brush: diameter, as a share of the longer side.
-            similar: only what is connected to the place by similar colours.
+            x: pixels from the left; clipped to the image.
+            y: pixels from the top; clipped to the image.
+            keep: add to the mask; else erase.
+            brush: diameter, as a fraction of the longer side.
+            similar: only pixels of similar colour that are connected to the clicked one.
         """
         height, width = self.alpha.shape
         column, row = (round(min(max(p, 0), n - 1)) for p, n in ((x, width), (y, height)))
@@ -129,27 +126,27 @@ class MaskEditor:
     def _similar(self, disc: np.ndarray, row: int, column: int) -> np.ndarray:
         from scipy import ndimage
 
-        away = self.colours.astype(np.float32) - self.colours[row, column]
-        near = disc & (np.linalg.norm(away, axis=-1) <= SIMILAR)
-        labels, _ = ndimage.label(near)
+        difference = self.colours.astype(np.float32) - self.colours[row, column]
+        similar = disc & (np.linalg.norm(difference, axis=-1) <= COLOUR_TOLERANCE)
+        labels, _ = ndimage.label(similar)
         return labels == labels[row, column]
 
     def undo(self) -> None:
-        """Take the last change back, if there is one."""
+        """Undo the last change, if any."""
         if self._history:
             self.alpha = self._history.pop()
 
     def reset(self) -> None:
-        """Go back to the mask as it was found."""
-        if self.alpha is not self._first:
+        """Restore the initial mask."""
+        if self.alpha is not self._initial:
             self._remember()
-            self.alpha = self._first
+            self.alpha = self._initial
 
     def _remember(self) -> None:
         self._history = [*self._history[-MAX_UNDO + 1 :], self.alpha]
 
-    def shown(self) -> Image.Image:
-        """The picture with what is erased faded into a chequerboard, RGB."""
+    def preview(self) -> Image.Image:
+        """The image with the background faded into a chequerboard, RGB."""
         height, width = self.alpha.shape
         cell = max(max(width, height) // 48, 2)
         rows, columns = np.ogrid[:height, :width]
@@ -160,18 +157,17 @@ class MaskEditor:
         return Image.fromarray(mixed.round().astype(np.uint8))
 
     def result(self) -> Image.Image:
-        """The object, RGBA.
+        """The image with the mask as alpha, RGBA.
 
         Raises:
-            PictureError: nothing is kept, or everything.
+            UserError: the mask is empty, or covers the whole image.
         """
         kept = int((self.alpha >= 128).sum())
-        if kept < MIN_OBJECT:
-            raise PictureError(
-                "The mask is empty: nothing of the picture is kept. Click on the object to keep it."
-            )
+        if kept < MIN_OBJECT_PIXELS:
+            raise UserError("The mask is empty. Click on the object to add it to the mask.")
         if kept == self.alpha.size:
-            raise PictureError(
-                "The whole picture is kept. Erase the background, so that only the object is left."
+            raise UserError(
+                "The mask covers the whole image. Erase the background so that only the object "
+                "remains."
             )
         return Image.fromarray(np.dstack([self.colours, self.alpha]))

@@ -1,4 +1,4 @@
-"""The server's door: what may be asked for, from where, and how much of it."""
+"""ASGI middleware of the page: route allow-list, same-origin check, size limits, headers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 from typing import Any
 from urllib.parse import urlsplit
 
-POLICY = "; ".join(
+CONTENT_SECURITY_POLICY = "; ".join(
     [
         "default-src 'self'",
         "script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:",
@@ -25,58 +25,59 @@ POLICY = "; ".join(
         "frame-ancestors 'self'",
     ]
 )
-"""Nothing is loaded from any other server; Gradio's own scripts need the exceptions."""
+"""Content security policy: own origin only. Gradio's scripts need inline code, eval and blobs."""
 HEADERS = {
-    "content-security-policy": POLICY,
+    "content-security-policy": CONTENT_SECURITY_POLICY,
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
 }
-READ = re.compile(
+GET_ROUTES = re.compile(
     r"/|/config/?|/theme\.css|/favicon\.ico|/robots\.txt|/manifest\.json|/(static|assets|svelte)/.+"
     r"|/gradio_api/(startup-events|app_id|info|theme\.css|upload_progress|queue/data)"
     r"|/gradio_api/(heartbeat/[^/]+|file=(?!\w{2,}:/).+)"
 )
-"""What the page reads. Gradio has more, such as a proxy and a route that fetches other servers'
-files for anyone who asks."""
-UPLOAD = "/gradio_api/upload"
-SEND = (UPLOAD, "/gradio_api/queue/join", "/gradio_api/cancel", "/gradio_api/reset")
-"""What the page sends to."""
-RUN = "/gradio_api/run/"
-"""Beginning of the routes that call functions past the queue: for those only that need not wait."""
-LARGEST_EVENT = 256 * 1024
-"""Bytes of what the page sends, other than pictures."""
-ENVELOPE = 64 * 1024
-"""Bytes that the form around a picture takes at most."""
-MOST_THROWN_AWAY = 100 * 10**6
-FULL = "The server has no room for more pictures at the moment. Try again in some minutes."
+"""Allowed GET routes. Gradio has others that the page does not need, such as a proxy."""
+UPLOAD_ROUTE = "/gradio_api/upload"
+POST_ROUTES = (UPLOAD_ROUTE, "/gradio_api/queue/join", "/gradio_api/cancel", "/gradio_api/reset")
+"""Allowed POST routes, beside those below `RUN_ROUTE`."""
+RUN_ROUTE = "/gradio_api/run/"
+"""Prefix of Gradio's routes that call functions without the queue; allowed for `unqueued` only."""
+MAX_EVENT_BYTES = 256 * 1024
+"""Largest request body other than an upload."""
+FORM_OVERHEAD_BYTES = 64 * 1024
+"""Largest size of the multipart form around an uploaded file."""
+MAX_DRAINED_BYTES = 100 * 10**6
+"""The body of a refused request is read up to this size."""
+NOT_SERVED = "not served here"
+STORAGE_FULL = "The server's storage is full. Try again in a few minutes."
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 
-class RefusedError(Exception):
-    """A request is not answered.
+class HTTPError(Exception):
+    """A request that is refused.
 
     Args:
-        status: of HTTP.
-        words: for who asked.
-        unread: what was sent has not been read yet.
+        status: HTTP status code.
+        message: body of the response.
+        body_read: whether the request's body was read already.
     """
 
-    def __init__(self, status: int, words: str, unread: bool = True) -> None:
-        super().__init__(words)
-        self.status, self.words, self.unread = status, words, unread
+    def __init__(self, status: int, message: str, body_read: bool = False) -> None:
+        super().__init__(message)
+        self.status, self.message, self.body_read = status, message, body_read
 
 
-class Guard:
-    """Answers what the page asks for and nothing else, and adds `HEADERS` to all answers.
+class SecurityMiddleware:
+    """Passes only the requests of the page to the application; adds `HEADERS` to all responses.
 
     Args:
-        app: the application behind it, by the ASGI protocol.
-        max_upload: bytes of a picture.
-        has_room: whether more may be sent.
-        quick: Gradio's numbers of the functions that do not wait in the queue.
+        app: ASGI application.
+        max_upload: size limit of an upload, bytes.
+        has_room: whether the storage has room for another upload.
+        unqueued: Gradio's ids of the functions that run without the queue.
     """
 
     def __init__(
@@ -84,12 +85,17 @@ class Guard:
         app: Any,
         max_upload: int,
         has_room: Callable[[], bool],
-        quick: AbstractSet[int] = frozenset(),
+        unqueued: AbstractSet[int] = frozenset(),
     ) -> None:
-        self.app, self.max_upload, self.has_room, self.quick = app, max_upload, has_room, quick
+        self.app, self.max_upload, self.has_room, self.unqueued = (
+            app,
+            max_upload,
+            has_room,
+            unqueued,
+        )
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer a request."""
+        """Handle one ASGI connection."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
@@ -102,66 +108,66 @@ class Guard:
 
         try:
             check_request(scope)
-            if scope["path"] == UPLOAD:
+            if scope["path"] == UPLOAD_ROUTE:
                 if not self.has_room():
-                    raise RefusedError(503, FULL)
-                check_length(scope, self.max_upload + ENVELOPE)
+                    raise HTTPError(503, STORAGE_FULL)
+                check_length(scope, self.max_upload + FORM_OVERHEAD_BYTES)
             elif scope["method"] == "POST":
-                check_length(scope, LARGEST_EVENT)
-                queued = not scope["path"].startswith(RUN)
-                receive = await checked_event(receive, None if queued else self.quick)
-        except RefusedError as refused:
-            if refused.unread:
-                await throw_away(receive)
-            await refuse(refused, with_headers)
+                check_length(scope, MAX_EVENT_BYTES)
+                queued = not scope["path"].startswith(RUN_ROUTE)
+                receive = await read_event(receive, None if queued else self.unqueued)
+        except HTTPError as error:
+            if not error.body_read:
+                await drain_body(receive)
+            await send_error(error, with_headers)
             return
         await self.app(scope, receive, with_headers)
 
 
-async def throw_away(receive: Receive) -> None:
-    """Read what is being sent, but not without end: browsers read no answer before."""
+async def drain_body(receive: Receive) -> None:
+    """Read and discard the body, since browsers read no response before they have sent it."""
     read = 0
-    while read < MOST_THROWN_AWAY:
+    while read < MAX_DRAINED_BYTES:
         message = await receive()
         read += len(message.get("body", b""))
         if not message.get("more_body"):
             break
 
 
-async def refuse(refused: RefusedError, send: Send) -> None:
-    """Send a refusal."""
-    body = refused.words.encode()
+async def send_error(error: HTTPError, send: Send) -> None:
+    """Send an error response as plain text."""
+    body = error.message.encode()
     headers = [
         (b"content-type", b"text/plain; charset=utf-8"),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
     ]
-    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
 def check_request(scope: Message) -> None:
-    """Refuse what the page does not ask for, and what another site's page sends.
+    """Check route and origin.
 
     Raises:
-        RefusedError: always for websockets, which the page does not use.
+        HTTPError: the route is not allowed (websockets never are), or it is a cross-site POST.
     """
     method, path = scope.get("method"), scope["path"]
     if method in ("GET", "HEAD"):
-        known = READ.fullmatch(path) is not None
+        allowed = GET_ROUTES.fullmatch(path) is not None
     else:
-        known = method == "POST" and (path in SEND or path.startswith(RUN))
-    if not known:
-        raise RefusedError(403, "not served here")
-    if method == "POST" and from_another_site(scope):
-        raise RefusedError(403, "this comes from another site's page")
+        allowed = method == "POST" and (path in POST_ROUTES or path.startswith(RUN_ROUTE))
+    if not allowed:
+        raise HTTPError(403, NOT_SERVED)
+    if method == "POST" and is_cross_site(scope):
+        raise HTTPError(403, "cross-site requests are refused")
 
 
-def from_another_site(scope: Message) -> bool:
-    """Whether a browser says that a page of another origin sends this.
+def is_cross_site(scope: Message) -> bool:
+    """Whether a page of another origin sent the request, by the browser's headers.
 
-    Browsers that do not say so themselves (over HTTP, to other machines) name the origin. A web
-    server in between tells which name it was asked for, where it changes it.
+    Uses Sec-Fetch-Site where the browser sends it (over HTTPS, or to this machine). Otherwise
+    compares Origin with Host, or with X-Forwarded-Host behind a reverse proxy.
     """
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
     site = headers.get("sec-fetch-site")
@@ -172,72 +178,74 @@ def from_another_site(scope: Message) -> bool:
     return origin is not None and urlsplit(origin).netloc not in own
 
 
-def check_length(scope: Message, most: int) -> None:
-    """Refuse what is longer, and what does not tell its length; browsers tell it.
+def check_length(scope: Message, max_bytes: int) -> None:
+    """Check the announced length of the body; browsers always announce it.
 
     Raises:
-        RefusedError: it is such a one.
+        HTTPError: the length is missing or exceeds `max_bytes`.
     """
     headers = dict(scope["headers"])
-    announced = headers.get(b"content-length", b"")
-    if not announced.isdigit() or b"transfer-encoding" in headers:
-        raise RefusedError(411, "the length must be told")
-    if int(announced) > most:
-        size = f"{most // 10**6} MB" if most >= 10**6 else f"{most // 1024} KB"
-        raise RefusedError(413, f"This is larger than the maximum allowed size of {size}.")
+    length = headers.get(b"content-length", b"")
+    if not length.isdigit() or b"transfer-encoding" in headers:
+        raise HTTPError(411, "a Content-Length header is required")
+    if int(length) > max_bytes:
+        size = f"{max_bytes // 10**6} MB" if max_bytes >= 10**6 else f"{max_bytes // 1024} KB"
+        raise HTTPError(413, f"This is larger than the maximum allowed size of {size}.")
 
 
-async def checked_event(receive: Receive, functions: AbstractSet[int] | None = None) -> Receive:
-    """Read an event whole, and refuse one that names an address in place of a file.
+async def read_event(receive: Receive, allowed: AbstractSet[int] | None = None) -> Receive:
+    """Read the whole body of a Gradio event and check it.
 
-    Gradio would fetch it from there, whatever its size, and from whatever server.
+    A URL in place of a file path is refused: Gradio would download it, whatever server and size.
 
     Args:
-        receive: by the ASGI protocol.
-        functions: those that it may call, in the name of a session; any, if None.
+        receive: ASGI callable for the body.
+        allowed: function ids that the event may call, with a session id; None allows all.
+
+    Returns:
+        ASGI callable that receives the same body once more.
 
     Raises:
-        RefusedError: it is such a one, calls another function, or is no JSON.
+        HTTPError: the body is no JSON or contains a URL, or the function is not allowed.
     """
     body = b""
     while True:
         message = await receive()
-        if message["type"] != "http.request":  # gone
-            raise RefusedError(400, "cut off", unread=False)
+        if message["type"] != "http.request":  # disconnected
+            raise HTTPError(400, "incomplete request", body_read=True)
         body += message.get("body", b"")
         if not message.get("more_body"):
             break
     try:
         event = json.loads(body) if body else None
     except (ValueError, RecursionError) as error:
-        raise RefusedError(400, "no JSON", unread=False) from error
-    if names_address(event):
-        raise RefusedError(403, "addresses are not fetched here", unread=False)
-    if functions is not None:
-        called = event if isinstance(event, dict) else {}
-        session, number = called.get("session_hash"), called.get("fn_index")
-        if not (isinstance(session, str) and session and type(number) is int):
-            raise RefusedError(403, "not served here", unread=False)
-        if number not in functions:
-            raise RefusedError(403, "not served here", unread=False)
-    whole: list[Message] = [{"type": "http.request", "body": body}]
+        raise HTTPError(400, "invalid JSON", body_read=True) from error
+    if contains_url(event):
+        raise HTTPError(403, "URLs are not accepted in place of files", body_read=True)
+    if allowed is not None:
+        fields = event if isinstance(event, dict) else {}
+        session_id, function = fields.get("session_hash"), fields.get("fn_index")
+        has_session = isinstance(session_id, str) and session_id
+        if not has_session or type(function) is not int or function not in allowed:
+            raise HTTPError(403, NOT_SERVED, body_read=True)
+    messages: list[Message] = [{"type": "http.request", "body": body}]
 
-    async def again() -> Message:
-        return whole.pop() if whole else await receive()
+    async def replay() -> Message:
+        return messages.pop() if messages else await receive()
 
-    return again
+    return replay
 
 
-def names_address(event: Any) -> bool:
-    """Whether a file's path somewhere in it is an address of the web."""
+def contains_url(event: Any) -> bool:
+    """Whether a `path` anywhere in an event is a URL."""
     pending = [event]
     while pending:
-        one = pending.pop()
-        if isinstance(one, dict):
-            path = one.get("path")
+        value = pending.pop()
+        if isinstance(value, dict):
+            path = value.get("path")
             if isinstance(path, str) and re.match(r"\s*\w{2,}:/", path):
                 return True
-            pending.extend(one.values())
-        elif isinstance(one, list):
-            pending.extend(one)
+            pending.extend(value.values())
+        elif isinstance(value, list):
+            pending.extend(value)
     return False

@@ -1,4 +1,4 @@
-"""The web server: what it answers, what it refuses, and how it ends."""
+"""The web server of the page: set-up, start and shutdown."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from pipeline.image_to_3d import Settings
 from pipeline.view_generator import Drawer
-from webapp.middleware import Guard
-from webapp.service import Maker
-from webapp.sessions import Visits, server_folder, swept
+from webapp.middleware import SecurityMiddleware
+from webapp.service import Service
+from webapp.sessions import SessionStore, cleanup_thread, server_folder
 
 if TYPE_CHECKING:
     import uvicorn
@@ -24,25 +24,25 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STYLE = Path(__file__).parent / "style.css"
-GOODBYE_SECONDS = 3
-"""How long the end waits for open connections: pages keep theirs open."""
+SHUTDOWN_SECONDS = 3
+"""The server waits this long for open connections at shutdown: pages keep theirs open."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What is let in.
+    """Limits of the server.
 
     Attributes:
-        max_queue: visitors that wait at most.
-        max_upload_mb: size of a file, MB.
+        max_queue: largest number of waiting visitors.
+        max_upload_mb: largest size of an upload, MB.
     """
 
     max_queue: int = 20
     max_upload_mb: int = 20
 
 
-def not_cancelled(record: logging.LogRecord) -> bool:
-    """Whether a line of uvicorn's log is not about a page that was open when the server ended."""
+def is_not_cancellation(record: logging.LogRecord) -> bool:
+    """Log filter that drops uvicorn's messages about pages that are open at shutdown."""
     if record.msg.startswith("Cancel %s running task"):
         return False
     return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
@@ -51,20 +51,23 @@ def not_cancelled(record: logging.LogRecord) -> bool:
 @contextmanager
 def open_server(
     drawer: Drawer, settings: Settings, examples: list[Path], limits: Limits
-) -> Iterator[tuple[uvicorn.Server, Visits]]:
-    """Make a server that only has to be run; what visitors left is removed at the end.
+) -> Iterator[tuple[uvicorn.Server, SessionStore]]:
+    """Set up a server, ready to run; all session files are removed at the end.
 
     Args:
         drawer: of views.
-        settings: whatever visitors do not choose.
-        examples: pictures to pick from.
-        limits: what is let in.
+        settings: settings that visitors do not choose.
+        examples: example images.
+        limits: limits of the server.
+
+    Yields:
+        the server, and its sessions.
     """
     with ExitStack() as stack:
         root = stack.enter_context(server_folder())
         cache = root / "cache"
         cache.mkdir(mode=0o700)
-        # Read by gradio when it is imported, and when pages are built.
+        # Gradio reads these variables when it is imported and when a page is built.
         os.environ["GRADIO_TEMP_DIR"] = str(cache)
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
@@ -73,58 +76,63 @@ def open_server(
         import uvicorn
         from fastapi import FastAPI
 
-        from webapp.ui import Page, theme
+        from webapp.layout import theme
+        from webapp.ui import UI
 
-        visits = stack.enter_context(swept_visits(root, cache))
+        sessions = SessionStore(root / "sessions", cache)
+        stack.enter_context(cleanup_thread(sessions))
         placeholder = root / "placeholder.glb"
         placeholder.write_bytes(trimesh.creation.box().export(file_type="glb"))
-        maker = Maker(drawer, settings)
-        page = Page(maker, visits, examples, placeholder, limits.max_queue)
+        service = Service(drawer, settings)
+        ui = UI(service, sessions, examples, placeholder, limits.max_queue)
         app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
         app = gr.mount_gradio_app(
-            app, page.blocks, path="/", theme=theme(), css_paths=[STYLE], allowed_paths=[],
-            max_file_size=limits.max_upload_mb * 10**6, show_error=False, ssr_mode=False,
-            footer_links=[], run_history=False, pwa=False, mcp_server=False,
+            app,
+            ui.blocks,
+            path="/",
+            theme=theme(),
+            css_paths=[STYLE],
+            allowed_paths=[],
+            max_file_size=limits.max_upload_mb * 10**6,
+            show_error=False,
+            ssr_mode=False,
+            footer_links=[],
+            run_history=False,
+            pwa=False,
+            mcp_server=False,
             enable_monitoring=False,
-        )  # fmt: skip
-        # What launch() says and mounting (in 6.31) does not: without it, gradio does not check
-        # whether a file that a page names was sent by a visitor, and any file could be had.
-        page.blocks.has_launched = page.blocks.is_running = True
-        visits.uploads = page.blocks.upload_file_set
-        quick = {number for number, function in page.blocks.fns.items() if not function.queue}
-        guard = Guard(app, limits.max_upload_mb * 10**6, visits.has_room, quick)
-        config = uvicorn.Config(
-            guard, log_level="warning", ws="none", timeout_graceful_shutdown=GOODBYE_SECONDS
         )
-        logging.getLogger("uvicorn.error").addFilter(not_cancelled)
-        yield uvicorn.Server(config), visits
-
-
-@contextmanager
-def swept_visits(root: Path, cache: Path) -> Iterator[Visits]:
-    """Visitors of a server, see `Visits` and `swept`."""
-    visits = Visits(root / "visits", cache)
-    with swept(visits):
-        yield visits
+        # Gradio 6.31 checks that a file in an event was uploaded only if `launch` has set these two
+        # attributes, which mounting does not; without the check, events could read any file.
+        ui.blocks.has_launched = ui.blocks.is_running = True
+        # The set of all uploads' paths, which Gradio keeps for that check.
+        sessions.uploads = ui.blocks.upload_file_set
+        unqueued = {number for number, function in ui.blocks.fns.items() if not function.queue}
+        max_upload = limits.max_upload_mb * 10**6
+        protected = SecurityMiddleware(app, max_upload, sessions.has_room, unqueued)
+        config = uvicorn.Config(
+            protected, log_level="warning", ws="none", timeout_graceful_shutdown=SHUTDOWN_SECONDS
+        )
+        logging.getLogger("uvicorn.error").addFilter(is_not_cancellation)
+        yield uvicorn.Server(config), sessions
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Open a port; 0 takes one that is free.
+    """Open a listening socket; port 0 takes a free port.
 
     Raises:
-        OSError: it is taken, or there is no such address.
+        OSError: the port is in use, or the address does not exist.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        opened = socket.socket(family, socket.SOCK_STREAM)
+        bound = socket.socket(family, socket.SOCK_STREAM)
         if os.name != "nt":
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        opened.bind((host, port))
-        opened.listen()  # another server is told now, not when this one has read its weights
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+        bound.listen()  # with SO_REUSEADDR, a port is reserved by listening only
     except OSError as error:
-        reason = error.strerror or error
-        raise OSError(f"--host {host} --port {port}: cannot be opened ({reason})") from error
-    return opened
+        raise OSError(f"cannot listen on {host}:{port} ({error.strerror or error})") from error
+    return bound
 
 
 def serve(
@@ -132,10 +140,10 @@ def serve(
     settings: Settings,
     examples: list[Path],
     limits: Limits,
-    opened: socket.socket,
+    bound: socket.socket,
 ) -> None:
-    """Answer visitors until Ctrl-C or SIGTERM, see `open_server`."""
+    """Serve the page until Ctrl-C or SIGTERM, see `open_server`."""
     with open_server(drawer, settings, examples, limits) as (server, _):
-        host, port = opened.getsockname()[:2]
-        log.info("the page is at http://%s:%d (Ctrl-C ends it)", host, port)
-        server.run(sockets=[opened])
+        host, port = bound.getsockname()[:2]
+        log.info("serving at http://%s:%d (Ctrl-C to stop)", host, port)
+        server.run(sockets=[bound])

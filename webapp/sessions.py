@@ -1,4 +1,4 @@
-"""Who is on the page: a folder that nobody can guess for each visitor, and its end."""
+"""Sessions: a private temporary folder per open page, removed when the page is closed or idle."""
 
 from __future__ import annotations
 
@@ -21,167 +21,173 @@ from webapp.mask_editor import MaskEditor
 
 log = logging.getLogger(__name__)
 
-PREFIX = "syncdreamer-page-"
-"""Of the folders of servers, in the system's folder for temporary files."""
-KEEP_SECONDS = 3600.0
-"""How long the files of a visitor are kept who does nothing, and copies of them in any case."""
+FOLDER_PREFIX = "syncdreamer-page-"
+"""Start of the names of server folders in the system's temporary folder."""
+IDLE_SECONDS = 3600.0
+"""A session idle for this long is closed; Gradio's copies of files live no longer either."""
 UPLOAD_SECONDS = 600.0
-"""How long a file that was sent is kept as it came. The web framework stores equal files once, so
-it may not go as soon as one visitor's page has read it: another's may be about to."""
-MAX_CACHE = 2 * 2**30
-"""Bytes of what was sent and handed out, all together; nothing more is taken beyond that."""
-SWEEP_SECONDS = 60.0
-END_SECONDS = 5.0
-"""How long the end of the server waits for the step that a job is at."""
-MAX_VISITS = 200
-"""Visitors with files at once; of more, the one who has done nothing for longest is forgotten."""
+"""Lifetime of an uploaded file. Gradio stores equal uploads of all visitors once, so a file cannot
+be removed as soon as one session has read it."""
+MAX_CACHE_BYTES = 2 * 2**30
+"""Uploads are refused while Gradio's copies of uploads and results take more than this."""
+CLEANUP_SECONDS = 60.0
+"""Time between two removals of expired files and sessions."""
+JOB_END_SECONDS = 5.0
+"""A server that shuts down waits at most this long for each job's current step."""
+MAX_SESSIONS = 200
+"""Beyond this number the session that was idle for longest is closed."""
 
 
 @dataclass
-class Visit:
+class Session:
     """One open page.
 
     Attributes:
-        folder: its files, under a name that nobody can guess.
-        tag: in the names of all files that leave the folder, so that copies are found again.
-        editor: of the picture that is being worked on.
-        job: the last one.
-        touched: when the visitor last did something, by the monotonic clock.
+        folder: private folder with an unguessable name.
+        tag: part of the names of all files that the page serves, to find Gradio's copies again.
+        editor: image and mask being edited.
+        job: the last job.
+        last_used: time of the last activity, monotonic clock.
     """
 
     folder: Path
     tag: str
     editor: MaskEditor | None = None
     job: Job | None = None
-    touched: float = field(default_factory=time.monotonic)
+    last_used: float = field(default_factory=time.monotonic)
 
     @property
     def busy(self) -> bool:
-        """Whether something is being made."""
-        return self.job is not None and self.job.alive
+        """Whether a job waits or runs."""
+        return self.job is not None and self.job.active
 
     def touch(self) -> None:
-        """Note that the visitor is still there."""
-        self.touched = time.monotonic()
+        """Set `last_used` to now."""
+        self.last_used = time.monotonic()
 
     def file(self, stem: str, suffix: str) -> Path:
-        """Path of a file that is shown or handed out."""
+        """Path of a file that the page serves."""
         return self.folder / f"{stem}-{self.tag}{suffix}"
 
 
-class Visits:
-    """All visitors, by the names that the web framework gives their sessions.
+class SessionStore:
+    """All sessions by Gradio's session id.
 
     Args:
-        root: folder that only this program can read.
-        cache: where the web framework puts its copies of files.
-        keep: seconds after which an idle visitor is forgotten.
+        root: folder that only this process's user can read.
+        cache: folder of Gradio's copies of files.
+        idle_seconds: idle time after which a session is closed.
     """
 
-    def __init__(self, root: Path, cache: Path, keep: float = KEEP_SECONDS) -> None:
-        self.root, self.cache, self.keep = root, cache, keep
-        self._visits: dict[str, Visit] = {}
+    def __init__(self, root: Path, cache: Path, idle_seconds: float = IDLE_SECONDS) -> None:
+        self.root, self.cache, self.idle_seconds = root, cache, idle_seconds
+        self._sessions: dict[str, Session] = {}
         self.uploads: AbstractSet[str] = frozenset()
-        """Paths of what was ever sent; the web framework puts a set here that it adds to."""
+        """Paths of all uploads so far: the server puts the set here that Gradio adds to."""
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._visits)
+        return len(self._sessions)
 
-    def find(self, session: str) -> Visit | None:
-        """The visitor of a session, if there is one; counts as a sign of life."""
+    def find(self, session_id: str) -> Session | None:
+        """The session of an id, if it exists; counts as activity."""
         with self._lock:
-            visit = self._visits.get(session)
-            if visit is not None:
-                visit.touch()
-            return visit
+            session = self._sessions.get(session_id)
+            if session is not None:
+                session.touch()
+            return session
 
-    def open(self, session: str) -> Visit:
-        """The visitor of a session, new or known."""
-        visit = self.find(session)
-        if visit is not None:
-            return visit
+    def open(self, session_id: str) -> Session:
+        """The session of an id, created if needed."""
+        session = self.find(session_id)
+        if session is not None:
+            return session
         folder = self.root / secrets.token_urlsafe(24)
         folder.mkdir(mode=0o700, parents=True)
         with self._lock:
-            visit = self._visits.setdefault(session, Visit(folder, secrets.token_hex(5)))
-            waiting = [key for key, one in self._visits.items() if not one.busy and key != session]
-            surplus = len(self._visits) - MAX_VISITS
-            oldest = sorted(waiting, key=lambda key: self._visits[key].touched)[: max(surplus, 0)]
-        if visit.folder != folder:  # the same session, at the same moment
+            session = self._sessions.setdefault(session_id, Session(folder, secrets.token_hex(5)))
+            idle = [
+                key for key, one in self._sessions.items() if not one.busy and key != session_id
+            ]
+            surplus = len(self._sessions) - MAX_SESSIONS
+            oldest = sorted(idle, key=lambda key: self._sessions[key].last_used)[: max(surplus, 0)]
+        if session.folder != folder:  # another thread opened it at the same moment
             shutil.rmtree(folder, ignore_errors=True)
         for key in oldest:
             self.close(key)
-        return visit
+        return session
 
-    def close(self, session: str) -> None:
-        """End what a visitor has begun and remove all files of theirs."""
+    def close(self, session_id: str) -> None:
+        """Stop the session's job and remove all its files."""
         with self._lock:
-            visit = self._visits.pop(session, None)
-        if visit is None:
+            session = self._sessions.pop(session_id, None)
+        if session is None:
             return
-        if visit.job is not None:
-            visit.job.stop(then=lambda: self._remove(visit))
+        if session.job is not None:
+            session.job.stop(on_finished=lambda: self._remove(session))
         else:
-            self._remove(visit)
+            self._remove(session)
 
     def close_all(self) -> None:
-        """End everything, and wait for it, but not for long."""
-        jobs = [visit.job for visit in self._visits.values() if visit.job is not None]
-        for session in list(self._visits):
-            self.close(session)
+        """Close all sessions, waiting up to `JOB_END_SECONDS` for each job."""
+        jobs = [session.job for session in self._sessions.values() if session.job is not None]
+        for session_id in list(self._sessions):
+            self.close(session_id)
         for job in jobs:
-            job.wait(END_SECONDS)
+            job.wait(JOB_END_SECONDS)
 
     def has_room(self) -> bool:
-        """Whether the copies of all visitors' files leave room for more pictures."""
-        taken = 0
+        """Whether Gradio's copies of files take less than `MAX_CACHE_BYTES`."""
+        used = 0
         for path in self.cache.rglob("*"):
             with suppress(OSError):
-                taken += path.lstat().st_size
-        return taken < MAX_CACHE
+                used += path.lstat().st_size
+        return used < MAX_CACHE_BYTES
 
-    def sweep(self) -> None:
-        """Remove what was sent some time ago; forget visitors who have done nothing for long."""
+    def remove_expired(self) -> None:
+        """Remove uploads older than `UPLOAD_SECONDS`, and close idle sessions."""
         self._remove_uploads()
         now = time.monotonic()
         with self._lock:
             idle = [
                 key
-                for key, visit in self._visits.items()
-                if now - visit.touched > self.keep and not visit.busy
+                for key, session in self._sessions.items()
+                if now - session.last_used > self.idle_seconds and not session.busy
             ]
-        for session in idle:
-            self.close(session)
+        for session_id in idle:
+            self.close(session_id)
 
     def _remove_uploads(self) -> None:
         latest = time.time() - UPLOAD_SECONDS
-        sent = [Path(path) for path in list(self.uploads)]
-        for path in [*sent, *self.cache.glob("tmp*")]:  # gradio leaves empty ones behind
+        uploads = [Path(path) for path in list(self.uploads)]
+        # Gradio leaves empty files named tmp* in its cache.
+        for path in [*uploads, *self.cache.glob("tmp*")]:
             with suppress(OSError):
                 if path.is_file() and path.stat().st_mtime < latest:
                     path.unlink()
                     path.parent.rmdir()
 
-    def _remove(self, visit: Visit) -> None:
-        shutil.rmtree(visit.folder, ignore_errors=True)
-        for copy in self.cache.glob(f"*/*{visit.tag}*"):
+    def _remove(self, session: Session) -> None:
+        shutil.rmtree(session.folder, ignore_errors=True)
+        for copy in self.cache.glob(f"*/*{session.tag}*"):
             with suppress(OSError):
                 copy.unlink()
                 copy.parent.rmdir()
 
 
 @contextmanager
-def server_folder(parent: Path | None = None, keep: float = KEEP_SECONDS) -> Iterator[Path]:
-    """A folder for one server, removed at its end; removes those of servers that were killed.
+def server_folder(
+    parent: Path | None = None, leftover_seconds: float = IDLE_SECONDS
+) -> Iterator[Path]:
+    """Create the folder of one server and remove it at the end, see also `remove_leftovers`.
 
     Args:
-        parent: where; the system's folder for temporary files by default.
-        keep: seconds after which a folder that no running server holds is removed.
+        parent: folder to create it in; default: the system's temporary folder.
+        leftover_seconds: age from which an unlocked folder of another server is removed.
     """
     parent = Path(tempfile.gettempdir()) if parent is None else parent
-    remove_leftovers(parent, keep)
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))  # only its owner can read it
+    remove_leftovers(parent, leftover_seconds)
+    folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=parent))  # readable by its owner only
     try:
         with file_lock(folder / "server", wait=False):
             yield folder
@@ -189,34 +195,34 @@ def server_folder(parent: Path | None = None, keep: float = KEEP_SECONDS) -> Ite
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def remove_leftovers(parent: Path, keep: float = KEEP_SECONDS) -> None:
-    """Remove folders of servers that do not run any more and are older than `keep` seconds."""
-    for folder in parent.glob(f"{PREFIX}*"):
-        with suppress(OSError):  # it is in use, another user's, or gone
+def remove_leftovers(parent: Path, leftover_seconds: float = IDLE_SECONDS) -> None:
+    """Remove folders of killed servers: older than `leftover_seconds`, and not locked."""
+    for folder in parent.glob(f"{FOLDER_PREFIX}*"):
+        with suppress(OSError):  # locked, another user's, or already removed
             status = folder.lstat()
             own = not hasattr(os, "getuid") or status.st_uid == os.getuid()
-            old = time.time() - status.st_mtime > keep
+            old = time.time() - status.st_mtime > leftover_seconds
             if folder.is_symlink() or not folder.is_dir() or not own or not old:
                 continue
             with file_lock(folder / "server", wait=False):
                 shutil.rmtree(folder)
-            log.info("removed %s, left by a server that was killed", folder)
+            log.info("removed %s of a server that was killed", folder)
 
 
 @contextmanager
-def swept(visits: Visits, every: float = SWEEP_SECONDS) -> Iterator[None]:
-    """Forget idle visitors in the background; at the end, all of them."""
+def cleanup_thread(store: SessionStore, every: float = CLEANUP_SECONDS) -> Iterator[None]:
+    """Call `store.remove_expired` every so many seconds; at the end, close all sessions."""
     ended = threading.Event()
 
     def work() -> None:
         while not ended.wait(every):
-            visits.sweep()
+            store.remove_expired()
 
-    thread = threading.Thread(target=work, name="sweep", daemon=True)
+    thread = threading.Thread(target=work, name="cleanup", daemon=True)
     thread.start()
     try:
         yield
     finally:
         ended.set()
         thread.join()
-        visits.close_all()
+        store.close_all()

@@ -1,4 +1,4 @@
-"""The page in a real Chromium without a window: what a visitor does, sees, and may do wrong."""
+"""The page in headless Chromium: the whole way of a visitor, and mistakes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 
 from tests.conftest import ROOT
-from tests.webapp.stand_in import Served, served
+from tests.webapp.serve import ServedPage, serve_page
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [
@@ -56,7 +56,7 @@ def short_videos(monkeypatch):
 class Tab:
     """An open page."""
 
-    def __init__(self, browser: Any, page: Served) -> None:
+    def __init__(self, browser: Any, page: ServedPage) -> None:
         self.browser = browser
         browser.switch_to.new_window("tab")
         browser.get(page.address)
@@ -69,11 +69,11 @@ class Tab:
     def all(self, selector: str) -> list[Any]:
         return self.browser.find_elements(By.CSS_SELECTOR, selector)
 
-    def wait(self, true: Callable[[], Any], seconds: float = 60) -> Any:
+    def wait(self, condition: Callable[[], Any], seconds: float = 60) -> Any:
         deadline = time.monotonic() + seconds
         while True:
             try:
-                if found := true():
+                if found := condition():
                     return found
             except Exception:
                 if time.monotonic() > deadline:
@@ -81,11 +81,11 @@ class Tab:
             assert time.monotonic() < deadline, self.one("body").text
             time.sleep(0.1)
 
-    def send(self, path: Path) -> None:
+    def upload(self, path: Path) -> None:
         self.one("#upload input[type=file]").send_keys(str(path))
 
-    def send_picture(self) -> None:
-        self.send(TOY)
+    def open_toy(self) -> None:
+        self.upload(TOY)
         self.wait(lambda: self.one("#mask img").get_property("naturalWidth") == 256)
 
     def click(self, selector: str) -> None:
@@ -94,8 +94,8 @@ class Tab:
         time.sleep(0.3)
         element.click()
 
-    def says(self, words: str, seconds: float = 240) -> None:
-        self.wait(lambda: words in self.one("body").text, seconds)
+    def expect_text(self, text: str, seconds: float = 240) -> None:
+        self.wait(lambda: text in self.one("body").text, seconds)
 
     def close(self) -> None:
         self.browser.close()
@@ -103,7 +103,7 @@ class Tab:
 
 
 @pytest.fixture
-def tab(chromium) -> Iterator[Callable[[Served], Tab]]:
+def tab(chromium) -> Iterator[Callable[[ServedPage], Tab]]:
     first = chromium.window_handles[0]
     yield lambda page: Tab(chromium, page)
     for handle in chromium.window_handles:
@@ -114,7 +114,7 @@ def tab(chromium) -> Iterator[Callable[[Served], Tab]]:
 
 
 def colours(browser: Any, selector: str) -> np.ndarray:
-    """What an element looks like, (H, W, 3)."""
+    """Screenshot of an element, (H, W, 3)."""
     from io import BytesIO
 
     element = browser.find_element(By.CSS_SELECTOR, selector)
@@ -123,7 +123,7 @@ def colours(browser: Any, selector: str) -> np.ndarray:
 
 
 def requested(browser: Any) -> set[str]:
-    """Addresses that pages have asked for since this was last asked."""
+    """URLs that pages have requested since the last call."""
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     return {
         message["params"]["request"]["url"]
@@ -133,11 +133,11 @@ def requested(browser: Any) -> set[str]:
     }
 
 
-def test_a_visitor_sends_a_picture_and_gets_views_that_sharpen_and_a_mesh_to_turn(chromium, tab):
-    with served(0.4) as page:
+def test_an_upload_becomes_views_that_sharpen_and_a_mesh_that_is_displayed(chromium, tab):
+    with serve_page(0.4) as page:
         requested(chromium)
         visitor = tab(page)
-        visitor.send_picture()
+        visitor.open_toy()
         visitor.click("#go")
         bars, strips = [], []
         while True:
@@ -148,7 +148,7 @@ def test_a_visitor_sends_a_picture_and_gets_views_that_sharpen_and_a_mesh_to_tur
                 " views && views.style.getPropertyValue('--sd-strip'),"
                 " document.querySelector('#status').innerText]"
             )
-            if "Done." in seen[2]:  # read together with the bar, which goes when this comes
+            if "Done." in seen[2]:  # read at the same moment as the bar, which it replaces
                 break
             bars.append(seen[0] or 0)
             if seen[1] and seen[1] not in strips:
@@ -173,20 +173,20 @@ def test_a_visitor_sends_a_picture_and_gets_views_that_sharpen_and_a_mesh_to_tur
         own = (page.address, "data:", "blob:")
         assert [address for address in addresses if not address.startswith(own)] == []
 
-        drawn = len(page.drawer.steps)
+        steps = len(page.drawer.steps)
         worst = visitor.all("#pick input")[1]
         chromium.execute_script("arguments[0].click()", worst)
         visitor.click("#rebuild")
         visitor.wait(lambda: "Done." not in visitor.one("#status").text)
-        visitor.says("Done.")
-        assert len(page.drawer.steps) == drawn  # nothing is drawn anew
+        visitor.expect_text("Done.")
+        assert len(page.drawer.steps) == steps  # no views are generated again
 
 
-def test_a_click_on_the_picture_erases_and_undo_takes_it_back(chromium, tab):
-    with served() as page:
+def test_a_click_on_the_image_erases_and_undo_restores(chromium, tab):
+    with serve_page() as page:
         visitor = tab(page)
-        visitor.send_picture()
-        editor = next(iter(page.visits._visits.values())).editor
+        visitor.open_toy()
+        editor = next(iter(page.sessions._sessions.values())).editor
         before = editor.alpha.copy()
         image = visitor.one("#mask img")
         chromium.execute_script("arguments[0].scrollIntoView({block: 'center'})", image)
@@ -200,89 +200,88 @@ def test_a_click_on_the_picture_erases_and_undo_takes_it_back(chromium, tab):
         visitor.wait(lambda: np.array_equal(editor.alpha, before))
 
 
-def test_bad_files_get_clear_messages_and_the_page_goes_on(chromium, tab, tmp_path):
+def test_bad_files_get_clear_messages_and_the_page_still_works(chromium, tab, tmp_path):
     fake, large = tmp_path / "fake.png", tmp_path / "large.png"
-    fake.write_bytes(b"this is not a picture")
+    fake.write_bytes(b"this is not an image")
     large.write_bytes(np.random.default_rng(0).bytes(30 * 10**6))
-    with served() as page:
+    with serve_page() as page:
         visitor = tab(page)
         visitor.click("#go")
-        visitor.says("Send a picture first")
-        visitor.send(fake)
-        visitor.says("This file is not a picture that can be read")
-        visitor.send(large)
+        visitor.expect_text("Upload an image first")
+        visitor.upload(fake)
+        visitor.expect_text("This file is not a readable image")
+        visitor.upload(large)
         visitor.wait(lambda: "maximum" in visitor.one("body").text.lower())
         visitor = tab(page)
-        visitor.send_picture()
+        visitor.open_toy()
         visitor.click("#go")
-        visitor.says("Done.")
+        visitor.expect_text("Done.")
 
 
-def test_a_double_click_makes_one_job(chromium, tab):
-    with served(0.2) as page:
+def test_a_double_click_starts_one_job(chromium, tab):
+    with serve_page(0.2) as page:
         visitor = tab(page)
-        visitor.send_picture()
+        visitor.open_toy()
         button = visitor.one("#go")
         chromium.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
         time.sleep(0.3)
         ActionChains(chromium).double_click(button).perform()
-        visitor.says("Done.")
-        assert page.drawer.most_at_once == 1
+        visitor.expect_text("Done.")
+        assert page.drawer.max_running == 1
         assert len(page.drawer.steps) == 8  # 2 samples of 4 steps
 
 
 @pytest.mark.parametrize("way", ["close", "stop"])
-def test_a_closed_tab_or_the_stop_button_ends_the_job(chromium, tab, way):
-    with served(0.5) as page:
+def test_closing_the_tab_or_the_stop_button_stops_the_job(chromium, tab, way):
+    with serve_page(0.5) as page:
         visitor = tab(page)
-        visitor.send_picture()
+        visitor.open_toy()
         visitor.click("#go")
-        visitor.says("Drawing sample 1")
+        visitor.expect_text("Generating sample 1")
         began = time.monotonic()
         if way == "close":
             visitor.close()
         else:
             visitor.click("#stop")
-            visitor.says("Stopped.")
-        while page.drawer.at_once:
+            visitor.expect_text("Stopped.")
+        while page.drawer.running:
             assert time.monotonic() - began < 10
             time.sleep(0.05)
         assert len(page.drawer.steps) < 8
         if way == "stop":
             visitor.click("#go")
-            visitor.says("Done.")
+            visitor.expect_text("Done.")
             return
-        while any(page.visits.root.iterdir()):
+        while any(page.sessions.root.iterdir()):
             assert time.monotonic() - began < 10
             time.sleep(0.05)
 
 
 def test_two_tabs_of_one_browser_are_both_served(chromium, tab):
-    """Ten visitors are in test_server.py: a browser opens six connections to a server at most, and
-    each tab keeps two."""
-    with served(0.02, max_queue=20) as page:
+    """test_server.py has ten visitors: a browser opens six connections to a server, two a tab."""
+    with serve_page(0.02, max_queue=20) as page:
         tabs = []
         for _ in range(2):
             visitor = tab(page)
-            visitor.send_picture()
+            visitor.open_toy()
             tabs.append((visitor, chromium.current_window_handle))
         for _, handle in tabs:
             chromium.switch_to.window(handle)
             chromium.execute_script("document.querySelector('#go').click()")
         for visitor, handle in tabs:
             chromium.switch_to.window(handle)
-            visitor.says("Done.", 400)
-        assert page.drawer.most_at_once == 1
+            visitor.expect_text("Done.", 400)
+        assert page.drawer.max_running == 1
 
 
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_page_fits_its_width(chromium, tab, width):
-    with served() as page:
+    with serve_page() as page:
         visitor = tab(page)
         metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
         chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        visitor.send_picture()
+        visitor.open_toy()
         visitor.click("#go")
-        visitor.says("Done.")
+        visitor.expect_text("Done.")
         assert chromium.execute_script("return document.documentElement.scrollWidth") <= width
         chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

@@ -8,7 +8,8 @@ from PIL import Image
 
 from multiview.segmentation import segment_white
 from tests.conftest import ROOT
-from webapp.mask_editor import MAX_SIDE, MaskEditor, PictureError, read_upload
+from webapp.errors import UserError
+from webapp.mask_editor import MAX_SIDE, MaskEditor, read_upload
 
 TOY = ROOT / "testset" / "locomotive.png"
 
@@ -29,11 +30,11 @@ def kept(editor: MaskEditor) -> int:
     return int((editor.alpha >= 128).sum())
 
 
-def test_the_object_is_found_where_there_is_no_alpha_and_taken_from_it_where_there_is(editor):
+def test_the_object_is_segmented_unless_the_image_has_a_mask(editor):
     assert kept(editor) == 400
-    given = Image.open(TOY)
+    image = Image.open(TOY)
     assert np.array_equal(
-        MaskEditor(given, segment_white, "white").alpha, np.asarray(given)[..., 3]
+        MaskEditor(image, segment_white, "white").alpha, np.asarray(image)[..., 3]
     )
 
 
@@ -56,7 +57,7 @@ def test_similar_colours_end_where_the_colour_does(editor):
     assert kept(editor) > 400
 
 
-def test_undo_and_start_over(editor):
+def test_undo_and_reset(editor):
     first = editor.alpha
     editor.click(30, 30, False, 0.2)
     second = editor.alpha
@@ -72,50 +73,50 @@ def test_undo_and_start_over(editor):
     assert editor.alpha is first
 
 
-@pytest.mark.parametrize("place", [(-50, 30), (1e9, 30), (30, -1), (30, 1e9)])
-def test_a_click_outside_counts_as_the_edge(editor, place):
-    editor.click(*place, keep=True, brush=0.05)
+@pytest.mark.parametrize("position", [(-50, 30), (1e9, 30), (30, -1), (30, 1e9)])
+def test_a_click_outside_is_clipped_to_the_edge(editor, position):
+    editor.click(*position, keep=True, brush=0.05)
     rows, columns = np.nonzero(editor.alpha >= 128)
     assert {0, 59} & ({*rows} | {*columns})
 
 
 def test_an_empty_mask_and_a_full_one_are_refused(editor):
     editor.click(30, 30, keep=False, brush=1.0)
-    with pytest.raises(PictureError, match="mask is empty"):
+    with pytest.raises(UserError, match="mask is empty"):
         editor.result()
     for x, y in [(0, 0), (59, 0), (0, 59), (59, 59)]:
         editor.click(x, y, keep=True, brush=1.0)
     editor.click(30, 30, keep=True, brush=1.0)
-    with pytest.raises(PictureError, match="whole picture is kept"):
+    with pytest.raises(UserError, match="whole image"):
         editor.result()
 
 
-def test_the_result_has_the_colours_of_the_picture_and_the_mask_as_alpha(editor):
+def test_the_result_has_the_colours_of_the_image_and_the_mask_as_alpha(editor):
     result = np.asarray(editor.result())
     assert np.array_equal(result[..., :3], np.asarray(square()))
     assert np.array_equal(result[..., 3], editor.alpha)
 
 
-def test_what_is_erased_is_faded_where_it_is_shown(editor):
-    shown = np.asarray(editor.shown()).astype(int)
-    assert np.array_equal(shown[25, 25], [200, 0, 0])
+def test_the_background_is_faded_in_the_preview(editor):
+    preview = np.asarray(editor.preview()).astype(int)
+    assert np.array_equal(preview[25, 25], [200, 0, 0])
     editor.click(30, 30, False, 1.0)
-    assert np.asarray(editor.shown()).astype(int)[25, 25].min() > 170
+    assert np.asarray(editor.preview()).astype(int)[25, 25].min() > 170
 
 
-def test_a_picture_without_an_object_can_be_marked_by_hand():
+def test_an_image_without_an_object_can_be_masked_by_hand():
     editor = MaskEditor(Image.new("RGB", (60, 60), "white"), segment_white, "white")
-    assert "No object was found" in editor.found
+    assert "No object was found" in editor.notice
     editor.click(30, 30, keep=True, brush=0.5)
     assert kept(editor) > 500
 
 
-def test_large_pictures_are_made_smaller_and_places_in_them_are_forgotten(tmp_path: Path):
+def test_large_images_are_reduced_and_their_metadata_is_dropped(tmp_path: Path):
     path = tmp_path / "large.jpg"
-    picture = Image.new("RGB", (3000, 1500), "red")
-    exif = picture.getexif()
+    image = Image.new("RGB", (3000, 1500), "red")
+    exif = image.getexif()
     exif[0x010E] = "secret"
-    picture.save(path, exif=exif)
+    image.save(path, exif=exif)
     read = read_upload(path)
     assert read.size == (MAX_SIDE, MAX_SIDE // 2)
     assert not read.info
@@ -123,19 +124,19 @@ def test_large_pictures_are_made_smaller_and_places_in_them_are_forgotten(tmp_pa
 
 @pytest.mark.parametrize(
     ("size", "message"),
-    [((9000, 9000), "too many pixels"), ((8, 200), "only 8 x 200"), ((9000, 20), "too long")],
+    [((9000, 9000), "more than 50 million"), ((8, 200), "only 8 x 200"), ((9000, 20), "too long")],
 )
-def test_pictures_of_unfit_sizes_are_refused(tmp_path: Path, size, message):
-    path = tmp_path / "picture.png"
+def test_images_of_unfit_sizes_are_refused(tmp_path: Path, size, message):
+    path = tmp_path / "image.png"
     Image.new("1", size).save(path)
-    with pytest.raises(PictureError, match=message):
+    with pytest.raises(UserError, match=message):
         read_upload(path)
 
 
-def test_what_is_no_picture_is_refused_without_naming_a_path(tmp_path: Path):
+def test_a_file_that_is_no_image_is_refused_without_naming_its_path(tmp_path: Path):
     for name, content in {"a.png": b"x", "b.png": b"", "c.png": TOY.read_bytes()[:5000]}.items():
         path = tmp_path / name
         path.write_bytes(content)
-        with pytest.raises(PictureError) as caught:
+        with pytest.raises(UserError) as caught:
             read_upload(path)
         assert str(tmp_path) not in str(caught.value)

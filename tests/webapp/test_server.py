@@ -1,4 +1,4 @@
-"""The page behind its own protocol: limits, queue, isolation, ends. No browser is needed."""
+"""The server through the page's own protocol: limits, queue, isolation, cleanup; no browser."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ pytest.importorskip("gradio", reason="the web page's packages are not installed"
 from pipeline.paths import EXPORTED
 from renderer.reconstruction import Outcome
 from tests.conftest import ROOT
-from tests.webapp.stand_in import served
-from tests.webapp.visitor import Visitor, said
-from webapp import sessions as visits_module
+from tests.webapp.client import PageClient, as_text
+from tests.webapp.serve import serve_page
+from webapp import sessions
 
 TOY = ROOT / "testset" / "locomotive.png"
 
 
 @pytest.fixture
 def quick_meshes(monkeypatch):
-    """In place of the reconstruction: files of its names."""
+    """Replaces the reconstruction by one that writes placeholder files."""
 
     def reconstruct(image, folder, config, options):
         folder.mkdir(exist_ok=True)
@@ -41,135 +41,142 @@ def quick_meshes(monkeypatch):
     monkeypatch.setattr("pipeline.image_to_3d.reconstruct", reconstruct)
 
 
-def until(true: Callable[[], object], seconds: float = 20) -> float:
-    """Wait for something; returns how long that took."""
+def wait_until(condition: Callable[[], object], seconds: float = 20) -> float:
+    """Wait for a condition; returns the seconds that took."""
     began = time.monotonic()
-    while not true():
+    while not condition():
         assert time.monotonic() - began < seconds
         time.sleep(0.02)
     return time.monotonic() - began
 
 
 def served_paths(messages: list[dict]) -> set[str]:
-    return set(re.findall(r'"path": "([^"]+)"', said(messages)))
+    return set(re.findall(r'"path": "([^"]+)"', as_text(messages)))
 
 
-def test_a_picture_becomes_a_mesh_and_everything_is_gone_when_the_page_is_closed(monkeypatch):
+def test_an_image_becomes_a_mesh_and_all_files_are_removed_when_the_page_is_closed(monkeypatch):
     monkeypatch.setattr("renderer.reconstruction.FRAMES", 4)
-    with served(0.1) as page:
-        with Visitor(page.address) as visitor:
-            messages = visitor.open_picture(TOY)
-            made = visitor.make(samples=2)
-            text = said(made)
-            for words in ("Drawing sample 1 of 2: step 2 of 4", "Drawing sample 2 of 2: step 3",
-                          "Building the mesh", "Done.", "sd-view"):  # fmt: skip
-                assert words in text, words
-            paths = served_paths(made)
+    with serve_page(0.1) as page:
+        with PageClient(page.address) as visitor:
+            messages = visitor.open_image(TOY)
+            job_messages = visitor.generate(samples=2)
+            text = as_text(job_messages)
+            for message in (
+                "Generating sample 1 of 2: step 2 of 4",
+                "Generating sample 2 of 2: step 3",
+                "Building the mesh",
+                "Done.",
+                "sd-view",
+            ):
+                assert message in text, message
+            paths = served_paths(job_messages)
             ends = {Path(path).suffix for path in paths}
             assert ends >= {".glb", ".ply", ".mp4", ".png"}
             glb = next(path for path in paths if path.endswith(".glb"))
             answer = visitor.http.get(f"/gradio_api/file={glb}")
             assert answer.content[:4] == b"glTF"
-            root = page.visits.root
+            root = page.sessions.root
             assert any(root.iterdir())
             mask = {path for path in served_paths(messages) if path.endswith(".webp")}
             assert all(Path(path).exists() for path in paths | mask)
-        until(lambda: len(page.visits) == 0)
-        until(lambda: not any(root.iterdir()))
-        until(lambda: not any(Path(path).exists() for path in paths | mask))
-        assert visitor_gets(page.address, glb) == 403
+        wait_until(lambda: len(page.sessions) == 0)
+        wait_until(lambda: not any(root.iterdir()))
+        wait_until(lambda: not any(Path(path).exists() for path in paths | mask))
+        assert status_for_another(page.address, glb) == 403
     assert not root.parent.exists()
 
 
-def visitor_gets(address: str, path: str) -> int:
-    with Visitor(address) as other:
+def status_for_another(address: str, path: str) -> int:
+    with PageClient(address) as other:
         return other.http.get(f"/gradio_api/file={path}").status_code
 
 
-def test_what_was_sent_is_removed_after_ten_minutes_but_not_while_others_may_need_it():
+def test_uploads_are_removed_after_ten_minutes_but_not_while_others_may_need_them():
     def copies() -> list[Path]:
-        return [path for path in page.visits.cache.rglob("*.png") if path.name == TOY.name]
+        return [path for path in page.sessions.cache.rglob("*.png") if path.name == TOY.name]
 
-    with served() as page, Visitor(page.address) as visitor:
-        visitor.open_picture(TOY)
-        page.visits.sweep()
-        assert len(copies()) == 1  # gradio has one copy of equal files
-        old = time.time() - visits_module.UPLOAD_SECONDS - 1
-        for path in page.visits.cache.rglob("*"):
+    with serve_page() as page, PageClient(page.address) as visitor:
+        visitor.open_image(TOY)
+        page.sessions.remove_expired()
+        assert len(copies()) == 1  # Gradio stores equal files once
+        old = time.time() - sessions.UPLOAD_SECONDS - 1
+        for path in page.sessions.cache.rglob("*"):
             if path.is_file():
                 os.utime(path, (old, old))
-        page.visits.sweep()
+        page.sessions.remove_expired()
         assert copies() == []
-        assert not list(page.visits.cache.glob("tmp*"))
-        examples = [path.name for path in page.visits.cache.rglob("*.png")]
+        assert not list(page.sessions.cache.glob("tmp*"))
+        examples = [path.name for path in page.sessions.cache.rglob("*.png")]
         assert sorted(examples) == ["car.png", "cup.png"]
-        visitor.open_picture(TOY)
+        visitor.open_image(TOY)
         assert len(copies()) == 1
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("notes.txt", b"hello", "not a picture"),
-        ("fake.png", b"hello", "not a picture"),
-        ("empty.png", b"", "not a picture"),
-        ("cut.png", TOY.read_bytes()[:9000], "damaged or cut off"),
+        ("notes.txt", b"hello", "not a readable image"),
+        ("fake.png", b"hello", "not a readable image"),
+        ("empty.png", b"", "not a readable image"),
+        ("cut.png", TOY.read_bytes()[:9000], "damaged or incomplete"),
         (
             "program.svg",
             b"<svg xmlns='http://www.w3.org/2000/svg'><script/></svg>",
-            "not a picture",
+            "not a readable image",
         ),
     ],
 )
-def test_what_is_no_picture_is_refused_with_a_clear_message(tmp_path, name, content, message):
+def test_files_that_are_no_images_are_refused_with_a_clear_message(
+    tmp_path, name, content, message
+):
     file = tmp_path / name
     file.write_bytes(content)
-    with served() as page, Visitor(page.address) as visitor:
-        text = said(visitor.open_picture(file))
+    with serve_page() as page, PageClient(page.address) as visitor:
+        text = as_text(visitor.open_image(file))
         assert message in text or (file.suffix in (".txt", ".svg") and "Invalid file type" in text)
-        assert str(page.visits.root) not in text
+        assert str(page.sessions.root) not in text
         assert "Traceback" not in text
-        assert "Send a picture first" in said(visitor.make())
+        assert "Upload an image first" in as_text(visitor.generate())
         assert page.drawer.steps == []
 
 
-def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path):
+def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path):
     bomb = tmp_path / "bomb.png"
     Image.new("1", (9000, 9000)).save(bomb)
     assert bomb.stat().st_size < 100_000
-    with served() as page, Visitor(page.address) as visitor:
-        assert "too many pixels" in said(visitor.open_picture(bomb))
+    with serve_page() as page, PageClient(page.address) as visitor:
+        assert "more than 50 million pixels" in as_text(visitor.open_image(bomb))
 
 
-def test_a_file_that_is_too_large_is_not_taken(tmp_path, quick_meshes):
+def test_a_file_that_is_too_large_is_refused(tmp_path, quick_meshes):
     large = tmp_path / "large.png"
     large.write_bytes(np.random.default_rng(0).bytes(30 * 10**6))
-    with served() as page, Visitor(page.address) as visitor:
+    with serve_page() as page, PageClient(page.address) as visitor:
         with large.open("rb") as file:
             answer = visitor.http.post("/gradio_api/upload", files={"files": (large.name, file)})
         assert answer.status_code == 413
-        kept = sum(p.stat().st_size for p in page.visits.cache.rglob("*.png") if p.is_file())
+        kept = sum(p.stat().st_size for p in page.sessions.cache.rglob("*.png") if p.is_file())
         assert kept < 10**6
-        visitor.open_picture(TOY)  # the next one is taken
-        assert "Done." in said(visitor.make())
+        visitor.open_image(TOY)  # the next upload is accepted
+        assert "Done." in as_text(visitor.generate())
 
 
-def test_a_closed_page_ends_its_job_at_the_next_step_and_the_next_visitor_is_served(quick_meshes):
+def test_closing_a_page_stops_its_job_at_the_next_step_and_the_next_visitor_is_served(quick_meshes):
     step = 0.2
-    with served(step) as page:
-        with Visitor(page.address) as first:
-            first.open_picture(TOY)
+    with serve_page(step) as page:
+        with PageClient(page.address) as first:
+            first.open_image(TOY)
             first.join("go", "click", [False, 20, 3, 1]).raise_for_status()
             for message in first.messages():
-                if "step 2 of 4" in said([message]):
+                if "step 2 of 4" in as_text([message]):
                     break
             closed = time.monotonic()
-        until(lambda: page.drawer.at_once == 0)
+        wait_until(lambda: page.drawer.running == 0)
         assert page.drawer.steps[-1] - closed < 3
         assert len(page.drawer.steps) < 12
-        with Visitor(page.address) as second:
-            second.open_picture(TOY)
-            assert "Done." in said(second.make())
+        with PageClient(page.address) as second:
+            second.open_image(TOY)
+            assert "Done." in as_text(second.generate())
 
 
 def test_ten_visitors_at_once_are_all_served_one_at_a_time(quick_meshes):
@@ -177,13 +184,13 @@ def test_ten_visitors_at_once_are_all_served_one_at_a_time(quick_meshes):
     waited: list[int] = []
 
     def visit(address: str) -> None:
-        with Visitor(address) as visitor:
-            visitor.open_picture(TOY)
-            messages = visitor.make()
+        with PageClient(address) as visitor:
+            visitor.open_image(TOY)
+            messages = visitor.generate()
             waited.extend(m["rank"] for m in messages if m["msg"] == "estimation")
-            ended.append(said(messages))
+            ended.append(as_text(messages))
 
-    with served(0.02) as page:
+    with serve_page(0.02) as page:
         threads = [threading.Thread(target=visit, args=[page.address]) for _ in range(10)]
         for thread in threads:
             thread.start()
@@ -191,68 +198,70 @@ def test_ten_visitors_at_once_are_all_served_one_at_a_time(quick_meshes):
             thread.join(280)
         assert len(ended) == 10
         assert all("Done." in text for text in ended)
-        assert page.drawer.most_at_once == 1
-        assert max(waited) >= 5  # they were told their place in the queue
+        assert page.drawer.max_running == 1
+        assert max(waited) >= 5  # the place in the queue is shown
 
 
-def test_who_comes_when_the_queue_is_full_is_told_so(quick_meshes):
-    with served(0.3, max_queue=1) as page, Visitor(page.address) as first:
-        first.open_picture(TOY)
-        others = [Visitor(page.address) for _ in range(3)]
+def test_visitors_beyond_the_queue_are_refused(quick_meshes):
+    with serve_page(0.3, max_queue=1) as page, PageClient(page.address) as first:
+        first.open_image(TOY)
+        others = [PageClient(page.address) for _ in range(3)]
         for other in others:
-            other.open_picture(TOY)
+            other.open_image(TOY)
         first.join("go", "click", [False, 20, 1, 1]).raise_for_status()
-        until(lambda: page.drawer.at_once == 1)
+        wait_until(lambda: page.drawer.running == 1)
         answers = [other.join("go", "click", [False, 20, 1, 1]) for other in others]
         assert [answer.status_code for answer in answers] == [200, 503, 503]
         assert "full" in answers[1].text
 
 
-def test_a_second_click_does_not_begin_a_second_job(quick_meshes):
-    with served(0.05) as page, Visitor(page.address) as visitor:
-        visitor.open_picture(TOY)
+def test_a_second_click_does_not_start_a_second_job(quick_meshes):
+    with serve_page(0.05) as page, PageClient(page.address) as visitor:
+        visitor.open_image(TOY)
         for _ in range(2):
             visitor.join("go", "click", [False, 20, 1, 1]).raise_for_status()
-        assert "Done." in said(list(visitor.messages()))
-        assert page.drawer.most_at_once == 1
-        assert len(page.drawer.steps) == 4  # the second found the views there already
+        assert "Done." in as_text(list(visitor.messages()))
+        assert page.drawer.max_running == 1
+        assert len(page.drawer.steps) == 4  # the second click reused the views
 
 
-def test_no_visitor_can_fetch_files_that_are_not_theirs_or_not_the_pages(quick_meshes):
-    with served() as page, Visitor(page.address) as owner, Visitor(page.address) as other:
-        owner.open_picture(TOY)
-        owner.make()
-        private = [path for path in page.visits.root.rglob("*") if path.is_file()]
+def test_visitors_can_only_fetch_files_of_the_page_and_their_own(quick_meshes):
+    with serve_page() as page, PageClient(page.address) as owner, PageClient(page.address) as other:
+        owner.open_image(TOY)
+        owner.generate()
+        private = [path for path in page.sessions.root.rglob("*") if path.is_file()]
         assert len(private) > 10
-        folders = [page.visits.root, page.visits.cache]
-        folders += [path for path in page.visits.cache.iterdir() if path.is_dir()]
+        folders = [page.sessions.root, page.sessions.cache]
+        folders += [path for path in page.sessions.cache.iterdir() if path.is_dir()]
         foreign = [
             ROOT / "app.py",
             ROOT / "README.md",
             Path("/etc/passwd"),
-            page.visits.root.parent,
+            page.sessions.root.parent,
         ]
-        climbing = page.visits.cache / ".." / "visits" / private[0].relative_to(page.visits.root)
+        climbing = (
+            page.sessions.cache / ".." / "sessions" / private[0].relative_to(page.sessions.root)
+        )
         for path in [*private, *folders, *foreign, climbing]:
             answer = other.http.get(f"/gradio_api/file={path}")
             assert answer.status_code in (403, 404), path
         assert other.http.get("/gradio_api/file=http://127.0.0.1:1/x").status_code == 403
         assert other.http.get("/gradio_api/file=HTTPS://example.org/x").status_code == 403
-        # neither can another's file be given to the page as one's own upload
-        pictures = [path for path in private if path.suffix == ".png"]
-        for path in [*pictures[:3], TOY]:
+        # nor can a file of another visitor be opened as an upload
+        images = [path for path in private if path.suffix == ".png"]
+        for path in [*images[:3], TOY]:
             file = {"path": str(path), "meta": {"_type": "gradio.FileData"}}
             other.do("upload", "upload", [file])
-            assert page.visits.find(other.session) is None, path
-        assert page.visits.root.stat().st_mode & 0o077 == 0 or (
-            page.visits.root.parent.stat().st_mode & 0o077 == 0
+            assert page.sessions.find(other.session) is None, path
+        assert page.sessions.root.stat().st_mode & 0o077 == 0 or (
+            page.sessions.root.parent.stat().st_mode & 0o077 == 0
         )
 
 
-def test_functions_are_called_by_the_queue_only_and_addresses_are_not_fetched():
-    with served() as page, Visitor(page.address) as visitor:
+def test_functions_are_called_through_the_queue_only_and_urls_are_refused():
+    with serve_page() as page, PageClient(page.address) as visitor:
         number = visitor.number("go", "click")
-        for route in ("run/make", "api/make", "call/make"):
+        for route in ("run/on_generate", "api/on_generate", "call/on_generate"):
             answer = visitor.http.post(
                 f"/gradio_api/{route}",
                 json={"data": [False, 20, 1, 1], "fn_index": number, "session_hash": "a"},
@@ -267,28 +276,28 @@ def test_functions_are_called_by_the_queue_only_and_addresses_are_not_fetched():
             headers={"sec-fetch-site": "cross-site"},
         )  # fmt: skip
         assert answer.status_code == 403
-        assert not list(page.visits.cache.rglob("a.png"))
+        assert not list(page.sessions.cache.rglob("a.png"))
 
 
-def test_what_was_sent_and_never_opened_is_removed_too(tmp_path, monkeypatch):
+def test_uploads_that_were_never_opened_are_removed_too(tmp_path, monkeypatch):
     other = tmp_path / "never_opened.png"
     other.write_bytes(TOY.read_bytes() + b"1")
-    with served() as page, Visitor(page.address) as visitor:
-        sent = Path(visitor.send(other))
-        page.visits.sweep()
+    with serve_page() as page, PageClient(page.address) as visitor:
+        sent = Path(visitor.upload(other))
+        page.sessions.remove_expired()
         assert sent.exists()
-        monkeypatch.setattr(visits_module, "UPLOAD_SECONDS", -1)
-        page.visits.sweep()
+        monkeypatch.setattr(sessions, "UPLOAD_SECONDS", -1)
+        page.sessions.remove_expired()
         assert not sent.parent.exists()
-        monkeypatch.setattr(visits_module, "MAX_CACHE", 1000)
+        monkeypatch.setattr(sessions, "MAX_CACHE_BYTES", 1000)
         with other.open("rb") as file:
             answer = visitor.http.post("/gradio_api/upload", files={"files": ("a.png", file)})
         assert answer.status_code == 503
-        assert "no room" in answer.text
+        assert "storage is full" in answer.text
 
 
 def test_nothing_is_loaded_from_other_servers():
-    with served() as page, Visitor(page.address) as visitor:
+    with serve_page() as page, PageClient(page.address) as visitor:
         answer = visitor.http.get("/")
         policy = answer.headers["content-security-policy"]
         assert "default-src 'self'" in policy
@@ -300,24 +309,24 @@ def test_nothing_is_loaded_from_other_servers():
         assert not re.search(r"url\(['\"]?https?:|@import", theme)
 
 
-def test_idle_visitors_are_forgotten(monkeypatch):
-    with served() as page:
-        visitor = Visitor(page.address)  # its heart does not beat: the server hears of no end
-        visitor.open_picture(TOY)
-        assert len(page.visits) == 1
-        page.visits.sweep()
-        assert len(page.visits) == 1
-        page.visits.find(visitor.session).touched -= visits_module.KEEP_SECONDS + 1
-        page.visits.sweep()
-        assert len(page.visits) == 0
-        assert not any(page.visits.root.iterdir())
-        assert "Send a picture first" in said(visitor.make())
+def test_idle_sessions_are_closed(monkeypatch):
+    with serve_page() as page:
+        visitor = PageClient(page.address)  # no heartbeat: the server does not notice its end
+        visitor.open_image(TOY)
+        assert len(page.sessions) == 1
+        page.sessions.remove_expired()
+        assert len(page.sessions) == 1
+        page.sessions.find(visitor.session).last_used -= sessions.IDLE_SECONDS + 1
+        page.sessions.remove_expired()
+        assert len(page.sessions) == 0
+        assert not any(page.sessions.root.iterdir())
+        assert "Upload an image first" in as_text(visitor.generate())
 
 
-def test_mask_clicks_change_what_is_drawn_from():
-    with served() as page, Visitor(page.address) as visitor:
-        visitor.open_picture(TOY)
-        editor = page.visits.find(visitor.session).editor
+def test_mask_clicks_change_the_input():
+    with serve_page() as page, PageClient(page.address) as visitor:
+        visitor.open_image(TOY)
+        editor = page.sessions.find(visitor.session).editor
         before = int((editor.alpha >= 128).sum())
         answer = visitor.join(
             "mask", "select", ["Erase", 30, False], event_data={"index": [128, 128], "value": None}

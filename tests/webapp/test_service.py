@@ -1,113 +1,111 @@
 from __future__ import annotations
 
-import logging
 import socket
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import app
 from multiview.segmentation import SegmentationUnavailableError
 from tests.conftest import ROOT
-from tests.webapp.stand_in import SlowDrawer, small_settings
-from webapp import html, service
-from webapp.job import Stopped, Update
+from tests.webapp.serve import SlowDrawer, small_settings
+from webapp import html
+from webapp.errors import UserError
+from webapp.job import Progress, Stopped
+from webapp.progress import VIEWS_DONE
 from webapp.server import listen
-from webapp.service import Maker, MakingError, Wishes
-from webapp.sessions import Visits
+from webapp.service import NO_NETWORK, GenerationRequest, Service, open_segmenter
+from webapp.sessions import SessionStore
 
 TOY = ROOT / "testset" / "locomotive.png"
 
 
 @pytest.fixture
-def maker() -> Maker:
-    return Maker(SlowDrawer(), small_settings())
+def service() -> Service:
+    return Service(SlowDrawer(), small_settings())
 
 
 @pytest.fixture
-def visit(tmp_path: Path):
-    return Visits(tmp_path / "visits", tmp_path / "cache").open("a")
+def session(tmp_path: Path):
+    return SessionStore(tmp_path / "sessions", tmp_path / "cache").open("a")
 
 
-def test_what_a_page_sends_is_brought_into_its_limits(maker):
-    assert maker.wishes(True, 20, 2, 7) == Wishes("auto", 2, 7)
-    assert maker.wishes(False, 1e9, 1e6, -5) == Wishes(40.0, 3, 0)
-    assert maker.wishes(False, -1e9, -2, 2**70) == Wishes(-10.0, 1, 2**31)
+def test_settings_of_the_page_are_clipped_to_their_limits(service):
+    assert service.request(True, 20, 2, 7) == GenerationRequest("auto", 2, 7)
+    assert service.request(False, 1e9, 1e6, -5) == GenerationRequest(40.0, 3, 0)
+    assert service.request(False, -1e9, -2, 2**70) == GenerationRequest(-10.0, 1, 2**31)
     for nonsense in ((None, 1, 1), ("x", 1, 1), (20, float("inf"), 1), (float("nan"), 1, 1)):
-        with pytest.raises(MakingError, match="must be numbers"):
-            maker.wishes(False, *nonsense)
+        with pytest.raises(UserError, match="numbers"):
+            service.request(False, *nonsense)
 
 
-def test_samples_are_ordered_and_what_was_drawn_is_kept(maker, visit):
-    picture = maker.open_picture(visit, TOY).result()
-    told: list[Update] = []
-    maker.make_views(visit, picture, Wishes(20.0, 3, 1), told.append)
-    samples = maker.samples(visit)
+def test_samples_are_ranked_and_unchanged_ones_are_reused(service, session):
+    image = service.open_image(session, TOY).result()
+    progresses: list[Progress] = []
+    service.generate_views(session, image, GenerationRequest(20.0, 3, 1), progresses.append)
+    samples = service.samples(session)
     assert [sample.rank for sample in samples] == [1, 2, 3]
     assert {sample.number for sample in samples} == {1, 2, 3}
     assert [sample.score for sample in samples] == sorted((s.score for s in samples), reverse=True)
-    shares = [update.share for update in told]
-    assert shares == sorted(shares)
-    assert shares[-1] == service.VIEWS_SHARE
-    strips = [update.strip for update in told if update.strip is not None]
+    fractions = [progress.fraction for progress in progresses]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == VIEWS_DONE
+    strips = [progress.strip for progress in progresses if progress.strip is not None]
     assert len(strips) >= 6
     assert all(strip.shape == (32, 512, 3) for strip in strips)
-    drawn = len(maker.drawer.steps)
-    maker.make_views(visit, picture, Wishes(20.0, 2, 1), told.append)
-    assert len(maker.drawer.steps) == drawn
-    maker.make_views(visit, picture, Wishes(20.0, 2, 9), told.append)
-    assert len(maker.drawer.steps) == drawn + 8
+    steps = len(service.drawer.steps)
+    service.generate_views(session, image, GenerationRequest(20.0, 2, 1), progresses.append)
+    assert len(service.drawer.steps) == steps
+    service.generate_views(session, image, GenerationRequest(20.0, 2, 9), progresses.append)
+    assert len(service.drawer.steps) == steps + 8
 
 
-def test_the_estimate_counts_in_the_progress(maker, visit):
-    picture = maker.open_picture(visit, TOY).result()
-    told: list[Update] = []
-    maker.make_views(visit, picture, Wishes("auto", 1, 1), told.append)
-    words = [update.words for update in told]
-    assert "Estimating the elevation: draft 2 of 2, step 2 of 2" in words
-    shares = [update.share for update in told]
-    assert shares == sorted(shares)
+def test_the_elevation_estimate_is_part_of_the_progress(service, session):
+    image = service.open_image(session, TOY).result()
+    progresses: list[Progress] = []
+    service.generate_views(session, image, GenerationRequest("auto", 1, 1), progresses.append)
+    messages = [progress.message for progress in progresses]
+    assert "Estimating the elevation: draft 2 of 2, step 2 of 2" in messages
+    fractions = [progress.fraction for progress in progresses]
+    assert fractions == sorted(fractions)
 
 
-def test_a_stop_ends_the_drawing_within_a_step_and_what_is_done_is_kept(maker, visit):
-    picture = maker.open_picture(visit, TOY).result()
+def test_a_stop_ends_the_generation_within_a_step_and_complete_samples_are_kept(service, session):
+    image = service.open_image(session, TOY).result()
 
-    def stop(update: Update) -> None:
-        if "sample 2 of 3: step 2" in update.words:
+    def stop(progress: Progress) -> None:
+        if "sample 2 of 3: step 2" in progress.message:
             raise Stopped
 
     with pytest.raises(Stopped):
-        maker.make_views(visit, picture, Wishes(20.0, 3, 1), stop)
-    assert len(maker.drawer.steps) == 6
-    maker.make_views(visit, picture, Wishes(20.0, 3, 1), lambda update: None)
-    assert len(maker.drawer.steps) == 6 + 8
+        service.generate_views(session, image, GenerationRequest(20.0, 3, 1), stop)
+    assert len(service.drawer.steps) == 6
+    service.generate_views(session, image, GenerationRequest(20.0, 3, 1), lambda progress: None)
+    assert len(service.drawer.steps) == 6 + 8
 
 
-def test_without_a_network_for_masks_visitors_are_told_so(monkeypatch, visit, tmp_path):
-    real = service.open_segmenter
-
+def test_visitors_are_warned_if_there_is_no_segmentation_network(monkeypatch, session, tmp_path):
     def missing(backend, device="auto"):
         if backend == "auto":
             raise SegmentationUnavailableError("not installed")
-        return real(backend, device)
+        return open_segmenter(backend, device)
 
-    monkeypatch.setattr(service, "open_segmenter", missing)
-    maker = Maker(SlowDrawer(), small_settings(backend="auto"))
-    from PIL import Image
-
+    monkeypatch.setattr("webapp.service.open_segmenter", missing)
+    service = Service(SlowDrawer(), small_settings(backend="auto"))
     photo = tmp_path / "photo.png"
     Image.open(TOY).convert("RGB").save(photo)
-    assert maker.open_picture(visit, photo).found == service.NO_NETWORK
-    assert maker.open_picture(visit, TOY).found == ""
+    assert service.open_image(session, photo).notice == NO_NETWORK
+    assert service.open_image(session, TOY).notice == ""
 
 
-def test_words_of_visitors_cannot_become_markup():
-    for text in (html.note("<script>"), html.progress(0.5, "<script>"),
+def test_text_cannot_become_markup():
+    for text in (html.note("<script>"), html.progress_bar(0.5, "<script>"),
                  html.views(np.zeros((16, 256, 3), np.uint8), "<script>")):  # fmt: skip
         assert "<script>" not in text
         assert "&lt;script&gt;" in text
-    assert "width:100%" in html.progress(7.0, "")
+    assert "width:100%" in html.progress_bar(7.0, "")
 
 
 @pytest.mark.parametrize(
@@ -120,35 +118,34 @@ def test_words_of_visitors_cannot_become_markup():
         (["--sample_steps", "0"], "--sample_steps must be from 1"),
     ],
 )
-def test_wrong_usage_exits_2_and_says_what_is_expected(capsys, flags, message):
+def test_invalid_flags_exit_with_status_2_and_name_the_limits(capsys, flags, message):
     with pytest.raises(SystemExit) as caught:
         app.parse(flags)
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
 
 
-def test_the_page_is_for_this_machine_only_unless_that_is_asked_for():
+def test_the_page_is_served_to_this_machine_only_by_default():
     assert app.parse([]).host == "127.0.0.1"
 
 
-def test_an_elevation_that_the_page_does_not_offer_is_refused():
+def test_an_elevation_outside_the_pages_range_is_refused():
     pytest.importorskip("gradio", reason="the web page's packages are not installed")
-    with pytest.raises(ValueError, match=r"--elevation must be .* got 60"):
+    with pytest.raises(ValueError, match=r"--elevation .* got 60"):
         app.main(["--elevation", "60", "--device", "cpu"])
 
 
-def test_a_port_is_taken_before_the_weights_are_read():
+def test_a_port_can_be_listened_at_once_only():
     with listen("127.0.0.1", 0) as first:
         port = first.getsockname()[1]
-        with pytest.raises(OSError, match="cannot be opened"):
+        with pytest.raises(OSError, match=f"127.0.0.1:{port}"):
             listen("127.0.0.1", port)
 
 
-def test_a_port_that_is_taken_is_named(caplog):
-    caplog.set_level(logging.INFO)
+def test_a_port_in_use_is_named_with_its_flag():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(OSError, match=f"--port {port}: cannot be opened"):
-            listen("127.0.0.1", port)
+        with pytest.raises(OSError, match=f"--port {port}: "):
+            app.open_socket("127.0.0.1", port)

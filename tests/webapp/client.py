@@ -1,4 +1,4 @@
-"""A visitor who speaks the page's own protocol, without a browser."""
+"""A client of the page that speaks its protocol, without a browser."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 
 
-class Visitor:
-    """One open page; a context manager, whose end is that of the page."""
+class PageClient:
+    """One open page; a context manager that closes the page at its end."""
 
     def __init__(self, address: str) -> None:
         self.http = httpx.Client(base_url=address, timeout=120)
@@ -24,34 +24,34 @@ class Visitor:
         for function in config["dependencies"]:
             for target, event in function["targets"]:
                 self._functions[ids.get(target), event] = function["id"]
-        self._heart: socket.socket | None = None
+        self._heartbeat: socket.socket | None = None
 
-    def __enter__(self) -> Visitor:
+    def __enter__(self) -> PageClient:
         url = self.http.base_url
-        self._heart = socket.create_connection((url.host, url.port))
+        self._heartbeat = socket.create_connection((url.host, url.port))
         request = f"GET /gradio_api/heartbeat/{self.session} HTTP/1.1\r\nHost: {url.host}\r\n\r\n"
-        self._heart.sendall(request.encode())
-        assert b" 200 " in self._heart.recv(64)
+        self._heartbeat.sendall(request.encode())
+        assert b" 200 " in self._heartbeat.recv(64)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._heart is not None:
-            self._heart.close()
+        if self._heartbeat is not None:
+            self._heartbeat.close()
         self.http.close()
 
-    def send(self, path: Path) -> str:
-        """Upload a file; returns the server's path of it."""
+    def upload(self, path: Path) -> str:
+        """Upload a file; returns its path on the server."""
         with path.open("rb") as file:
             answer = self.http.post("/gradio_api/upload", files={"files": (path.name, file)})
         answer.raise_for_status()
         return answer.json()[0]
 
     def number(self, element: str, event: str) -> int:
-        """The page's number of what happens at an event."""
+        """Gradio's id of the function of an event."""
         return self._functions[element, event]
 
     def join(self, element: str, event: str, data: list[Any], **more: Any) -> httpx.Response:
-        """Put an event into the queue."""
+        """Queue an event."""
         return self.http.post(
             "/gradio_api/queue/join",
             json={
@@ -63,7 +63,7 @@ class Visitor:
         )
 
     def messages(self) -> Iterator[dict[str, Any]]:
-        """What the server tells until all events are done."""
+        """The server's messages until all events have ended."""
         route = "/gradio_api/queue/data"
         with self.http.stream("GET", route, params={"session_hash": self.session}) as response:
             for line in response.iter_lines():
@@ -74,22 +74,22 @@ class Visitor:
                         return
 
     def do(self, element: str, event: str, data: list[Any], **more: Any) -> list[dict[str, Any]]:
-        """Let an event happen; returns all messages."""
+        """Queue an event and wait for its end; returns all messages."""
         answer = self.join(element, event, data, **more)
         answer.raise_for_status()
         return list(self.messages())
 
-    def open_picture(self, path: Path) -> list[dict[str, Any]]:
-        """Send a picture and let the page take it."""
-        file = {"path": self.send(path), "meta": {"_type": "gradio.FileData"}}
+    def open_image(self, path: Path) -> list[dict[str, Any]]:
+        """Upload an image and open it on the page."""
+        file = {"path": self.upload(path), "meta": {"_type": "gradio.FileData"}}
         file["orig_name"] = path.name
         return self.do("upload", "upload", [file])
 
-    def make(self, samples: int = 1) -> list[dict[str, Any]]:
-        """Press the button."""
+    def generate(self, samples: int = 1) -> list[dict[str, Any]]:
+        """Click the start button."""
         return self.do("go", "click", [False, 20, samples, 1])
 
 
-def said(messages: list[dict[str, Any]]) -> str:
-    """All that was told, as one text to search in."""
+def as_text(messages: list[dict[str, Any]]) -> str:
+    """All messages as one text to search in."""
     return json.dumps(messages)

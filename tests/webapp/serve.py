@@ -1,4 +1,4 @@
-"""A page whose model is replaced by one that draws an ellipsoid, in as many steps and as slowly."""
+"""The page with a fake model, served from another thread."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ EXAMPLES = [ROOT / "testset" / "car.png", ROOT / "testset" / "cup.png"]
 
 
 class SlowDrawer:
-    """Draws an ellipsoid that comes out of noise; what it draws depends on the seed."""
+    """Generates an ellipsoid with noise that depends on the seed; slow steps on request."""
 
     size = SIZE
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds = seconds
         self.steps: list[float] = []
-        """When each step was done, by the monotonic clock."""
-        self.at_once, self.most_at_once = 0, 0
+        """Time of each step, monotonic clock."""
+        self.running, self.max_running = 0, 0
         self._lock = threading.Lock()
 
     def settings(self, sampler: SamplerConfig) -> dict[str, Any]:
@@ -48,8 +48,8 @@ class SlowDrawer:
         watch: Watch | None = None,
     ) -> np.ndarray:
         with self._lock:
-            self.at_once += 1
-            self.most_at_once = max(self.at_once, self.most_at_once)
+            self.running += 1
+            self.max_running = max(self.running, self.max_running)
         try:
             views = ellipsoid()
             clean, alpha = views[..., :3], views[..., 3:]
@@ -68,7 +68,7 @@ class SlowDrawer:
             return strip(1.0)
         finally:
             with self._lock:
-                self.at_once -= 1
+                self.running -= 1
 
 
 def small_settings(**changes: Any) -> Settings:
@@ -89,27 +89,27 @@ def small_settings(**changes: Any) -> Settings:
 
 
 @dataclass
-class Served:
+class ServedPage:
     """A page that is being served."""
 
     address: str
     drawer: SlowDrawer
-    visits: Any
+    sessions: Any
     server: Any
 
 
 @contextmanager
-def served(
+def serve_page(
     seconds: float = 0.0, max_queue: int = 20, max_upload_mb: int = 20, **changes: Any
-) -> Iterator[Served]:
-    """Serve a page from another thread."""
+) -> Iterator[ServedPage]:
+    """Serve the page from another thread."""
     from webapp.server import Limits, listen, open_server
 
     drawer = SlowDrawer(seconds)
     limits = Limits(max_queue, max_upload_mb)
     with (
         listen("127.0.0.1", 0) as opened,
-        open_server(drawer, small_settings(**changes), EXAMPLES, limits) as (server, visits),
+        open_server(drawer, small_settings(**changes), EXAMPLES, limits) as (server, sessions),
     ):
         thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]}, daemon=True)
         thread.start()
@@ -119,7 +119,9 @@ def served(
             assert time.monotonic() < deadline
             time.sleep(0.05)
         try:
-            yield Served(f"http://127.0.0.1:{opened.getsockname()[1]}/", drawer, visits, server)
+            yield ServedPage(
+                f"http://127.0.0.1:{opened.getsockname()[1]}/", drawer, sessions, server
+            )
         finally:
             server.should_exit = True
             thread.join(20)

@@ -1,0 +1,120 @@
+"""Progress of the pipeline's steps as the progress of a job, with previews of the views."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from common.records import Workplace
+from ldm.config import SamplerConfig
+from ldm.generate_views import DrawingStep, Watch
+from pipeline.image_to_3d import Settings
+from pipeline.selection.elevation_drafts import draft_sampler
+from pipeline.view_generator import Drawer
+from webapp.job import Progress, ProgressCallback
+
+MAX_PREVIEW_FRACTION = 0.25
+"""Previews are decoded as long as they take at most this fraction of the generation's time."""
+VIEWS_DONE, TRAINING_DONE, TEXTURE_DONE = 0.55, 0.85, 0.92
+"""Positions of the progress bar after the generation, the training and the texturing."""
+
+
+class ProgressGenerator:
+    """View generator that publishes the progress of every denoising step, with previews.
+
+    Args:
+        drawer: does the work.
+        settings: number of samples and steps.
+        place: names the current step of the pipeline.
+        on_progress: called at every denoising step.
+    """
+
+    def __init__(
+        self, drawer: Drawer, settings: Settings, place: Workplace, on_progress: ProgressCallback
+    ) -> None:
+        self.drawer, self.place, self.on_progress = drawer, place, on_progress
+        drafts_at = settings.elevations.drafts_at if settings.elevation == "auto" else ()
+        self._drafts = [f"draft-{degrees:+.1f}" for degrees in drafts_at]
+        self._samples = [f"sample-{k}" for k in range(settings.sample_num)]
+        draft_steps = draft_sampler(settings.sampler, settings.draft_steps).steps
+        self._steps = {
+            **dict.fromkeys(self._drafts, draft_steps),
+            **dict.fromkeys(self._samples, settings.sampler.steps),
+        }
+        """Denoising steps of each strip, by the names of the pipeline's steps, in order."""
+
+    @property
+    def size(self) -> int:
+        """Side of a view, pixels."""
+        return self.drawer.size
+
+    def settings(self, sampler: SamplerConfig) -> dict[str, Any]:
+        """All settings that a strip depends on, see `Drawer`."""
+        return self.drawer.settings(sampler)
+
+    def draw(
+        self,
+        pixels: np.ndarray,
+        elevation_deg: float,
+        seed: int,
+        sampler: SamplerConfig,
+        watch: Watch | None = None,
+    ) -> np.ndarray:
+        """Generate the views, see `Drawer`."""
+        name = self.place.current
+        start, preview_seconds = time.monotonic(), 0.0
+
+        def on_step(step: DrawingStep) -> None:
+            nonlocal preview_seconds
+            if watch is not None:
+                watch(step)
+            before = time.monotonic()
+            affordable = preview_seconds <= MAX_PREVIEW_FRACTION * (before - start)
+            strip = step.look() if step.number == step.of or affordable else None
+            preview_seconds += time.monotonic() - before
+            message, title = self._describe(name, step)
+            fraction = self._fraction(name, step.number / step.of)
+            self.on_progress(Progress(VIEWS_DONE * fraction, message, strip, title))
+
+        fraction = self._fraction(name, 0.0)
+        self.on_progress(Progress(VIEWS_DONE * fraction, "Encoding the image"))
+        return self.drawer.draw(pixels, elevation_deg, seed, sampler, on_step)
+
+    def _fraction(self, name: str, completed: float) -> float:
+        """Completed fraction of all strips, given that of the current strip."""
+        names = list(self._steps)
+        before = sum(self._steps[other] for other in names[: names.index(name)])
+        return (before + completed * self._steps[name]) / sum(self._steps.values())
+
+    def _describe(self, name: str, step: DrawingStep) -> tuple[str, str]:
+        """Message and title of a step's progress."""
+        count = f"step {step.number} of {step.of}"
+        if name in self._drafts:
+            draft = f"draft {self._drafts.index(name) + 1} of {len(self._drafts)}"
+            return f"Estimating the elevation: {draft}, {count}", "Draft of the views"
+        number = self._samples.index(name) + 1
+        return (
+            f"Generating sample {number} of {len(self._samples)}: {count}",
+            f"Sample {number}: 16 views",
+        )
+
+
+def reconstruction_progress(on_progress: ProgressCallback) -> Callable[[str, float], None]:
+    """Callback for a reconstruction, see `renderer.reconstruction.Options`."""
+
+    def callback(stage: str, completed: float) -> None:
+        match stage:
+            case "training":
+                fraction = VIEWS_DONE + completed * (TRAINING_DONE - VIEWS_DONE)
+                message = f"Building the mesh: {round(100 * completed)} %"
+            case "mesh":
+                fraction, message = TRAINING_DONE, "Texturing the mesh"
+            case _:
+                fraction = TEXTURE_DONE + completed * (1.0 - TEXTURE_DONE)
+                message = "Rendering the turntable video"
+        on_progress(Progress(fraction, message))
+
+    return callback
