@@ -28,7 +28,7 @@ from PIL import Image
 from common.cli import run_script
 from common.files import atomic_write
 from common.optional import import_optional
-from demo.raycast.surfaces import linear
+from demo.raycast.textures import srgb_to_linear
 from multiview.images import FORMATS, MAX_INPUT_PIXELS
 
 if TYPE_CHECKING:
@@ -266,7 +266,7 @@ def _visual(mesh: Any, model: FurnitureModel) -> Any:
         transparent |= texture.mode == "RGBA"
     look = PBRMaterial(
         name=getattr(material, "name", None),
-        baseColorFactor=np.array([*linear(colour), alpha]),
+        baseColorFactor=np.array([*srgb_to_linear(colour), alpha]),
         baseColorTexture=texture,
         metallicFactor=0.0,
         roughnessFactor=ROUGHNESS,

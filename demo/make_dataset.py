@@ -38,10 +38,11 @@ from blender.plan import ViewSettings
 from common.cli import run_script
 from common.files import atomic_write, file_lock
 from common.optional import import_optional
+from demo import REQUIREMENTS
 from demo.augmentation import vary
 from demo.furniture import FurnitureModel, list_models, load_furniture, why_unsuitable
-from demo.raycast.render_views import cast_object
-from demo.raycast.surfaces import flatten
+from demo.raycast.render_views import render_view_folders
+from demo.raycast.scene_arrays import flatten_scene
 from demo.toys.make_toys import make_toy, true_shape
 
 if TYPE_CHECKING:
@@ -53,7 +54,6 @@ HELD_OUT_SEED = 10**9
 """Toys with this seed or a larger one are never trained on."""
 HELD_OUT_EVERY = 8
 """About one in this many real objects is never trained on."""
-REQUIREMENTS = "requirements/demo.txt"
 RECIPE = 1
 """Version of toys, augmentation and lighting, recorded in render_settings.json; raise it when one
 of them changes. A set holds objects of one version only."""
@@ -134,7 +134,7 @@ def view_sets(size: int) -> dict[str, ViewSettings]:
 def scene_mesh(scene: Scene) -> Trimesh:
     """Return all triangles of a real object as one mesh, which need not be closed."""
     trimesh = import_optional("trimesh", "writing shapes")
-    corners = flatten(scene).corners.reshape(-1, 3)
+    corners = flatten_scene(scene).corners.reshape(-1, 3)
     return trimesh.Trimesh(corners, np.arange(len(corners)).reshape(-1, 3))
 
 
@@ -154,7 +154,7 @@ def render_object(obj: DatasetObject, out: Path, size: int, meshes: bool) -> Ren
             with atomic_write(out / MESH_FOLDER / f"{obj.uid}.ply") as path:
                 shape.export(path, file_type="ply")
         folders = [(out / name / obj.uid, views) for name, views in view_sets(size).items()]
-        cast_object(scene, folders, obj.uid, f"{obj.uid} {RECIPE}")
+        render_view_folders(scene, folders, obj.uid, f"{obj.uid} {RECIPE}")
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - trimesh, manifold3d and Embree raise many types

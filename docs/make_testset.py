@@ -18,7 +18,7 @@ from common.cli import run_script
 from common.files import atomic_write
 from demo.furniture import list_models, load_furniture
 from demo.make_dataset import HELD_OUT_SEED, is_held_out
-from demo.raycast.ray_caster import cast_views
+from demo.raycast.render_views import render_views
 from demo.toys.make_toys import make_toy
 from multiview.cameras import orbit_cameras
 
@@ -70,7 +70,7 @@ def render(item: int | str, elevation: float, azimuth: float, furniture: Path) -
     matrix[:2, :2] = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
     scene.apply_transform(matrix)
     cameras = orbit_cameras(1, elevation, image_size=SIZE)
-    return Image.fromarray(cast_views(scene, cameras, SIZE, supersampling=3)[0])
+    return Image.fromarray(render_views(scene, cameras, SIZE, supersampling=3)[0])
 
 
 def write_parameters(path: Path) -> None:

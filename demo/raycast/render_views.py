@@ -1,4 +1,4 @@
-"""The folder of an object's views, cast instead of rendered, in the same layout."""
+"""Render an object's views by ray casting: to an array, or to folders as Blender's job does."""
 
 from __future__ import annotations
 
@@ -11,53 +11,81 @@ from PIL import Image
 
 from blender.plan import ViewSettings, plan_cameras
 from blender.view_folder import ViewFolder
-from demo.raycast.ray_caster import RayScene, cast_light, sample_distance, to_pixels
-from demo.raycast.surfaces import flatten
+from demo.raycast.ray_caster import render_light, sample_distance, to_pixels
+from demo.raycast.ray_scene import RayScene
+from demo.raycast.scene_arrays import SceneArrays, flatten_scene
 from multiview.cameras import Cameras
 
 if TYPE_CHECKING:
     from trimesh import Scene, Trimesh
 
 ENGINE = "RAYS 1"
-"""Raise the number when views come out otherwise: those made before are then made anew."""
+"""Name of the renderer in the views' records. Raise the number when its images change: older views
+are then rendered again."""
 
 
-def cast_object(
+def render_views(
+    scene: Scene | Trimesh | Sequence[Trimesh] | SceneArrays,
+    cameras: Cameras,
+    size: int,
+    supersampling: int = 2,
+) -> np.ndarray:
+    """Render views of an object.
+
+    Args:
+        scene: z up; it is scaled and centred as in Blender's job.
+        cameras: N, for images of this size.
+        size: pixels a side.
+        supersampling: rays a pixel in each direction. With 1 edges are hard, as Blender's are.
+
+    Returns:
+        sRGB with straight alpha, black in the background, (N, size, size, 4) uint8.
+
+    Raises:
+        ValueError: the scene has no faces, or its bounding box is not finite.
+        ModuleNotFoundError: embreex or trimesh is not installed.
+    """
+    if not isinstance(scene, SceneArrays):
+        scene = flatten_scene(scene, sample_distance(cameras, supersampling))
+    return to_pixels(render_light(RayScene(scene), cameras, size, supersampling))
+
+
+def render_view_folders(
     scene: Scene | Trimesh | Sequence[Trimesh],
     folders: Sequence[tuple[Path, ViewSettings]],
     uid: str,
     model: str,
     supersampling: int = 2,
 ) -> int:
-    """Write the views of an object that are not there yet.
+    """Render the missing views of an object into folders.
 
     Args:
         scene: z up.
-        folders: each with its own views, e.g. target/<uid> with fixed cameras and input/<uid> with
-            random ones; what they share is computed once.
+        folders: each with the settings of its views, e.g. target/<uid> with fixed cameras and
+            input/<uid> with random ones.
         uid: the object's name, which random elevations depend on.
-        model: what the object is made from; views of another one are made anew.
+        model: identifies the geometry; views of another one are replaced.
         supersampling: rays a pixel in each direction.
 
     Returns:
-        how many views were made.
+        the number of rendered views.
 
     Raises:
-        ValueError: there is nothing to see.
+        ValueError: the scene has no faces.
         OSError: the views cannot be written.
         ModuleNotFoundError: embreex is not installed.
     """
-    made_with = {"model": model, "engine": ENGINE, "supersampling": supersampling}
+    record = {"model": model, "engine": ENGINE, "supersampling": supersampling}
     plans = [
-        ViewFolder(path, plan_cameras(settings, uid), settings.resolution, dict(made_with))
+        ViewFolder(path, plan_cameras(settings, uid), settings.resolution, dict(record))
         for path, settings in folders
     ]
     plans = [views for views in plans if not views.is_complete()]
     if not plans:
         return 0
     distance = min(sample_distance(views.cameras, supersampling) for views in plans)
-    rays = RayScene(flatten(scene, distance))  # before anything is written
-    made = 0
+    ray_scene = RayScene(flatten_scene(scene, distance))  # before anything is written
+    rendered = 0
     for size in sorted({views.resolution for views in plans}):
         missing = [
             (views, index)
@@ -65,17 +93,17 @@ def cast_object(
             if views.resolution == size
             for index in views.prepare()
         ]
-        light = cast_light(rays, _together(missing), size, supersampling)
+        light = render_light(ray_scene, _select_cameras(missing), size, supersampling)
         for (views, index), image in zip(missing, to_pixels(light), strict=True):
             path = views.path / ".view.tmp.png"
             Image.fromarray(image).save(path)
             views.add_view(index, path, None)
-        made += len(missing)
-    return made
+        rendered += len(missing)
+    return rendered
 
 
-def _together(chosen: Sequence[tuple[ViewFolder, int]]) -> Cameras:
-    """Cameras of some views of several folders."""
+def _select_cameras(chosen: Sequence[tuple[ViewFolder, int]]) -> Cameras:
+    """Return the cameras of some views of several folders."""
     rows = {
         name: np.array([getattr(views.cameras, name)[index] for views, index in chosen])
         for name in ("intrinsics", "world_to_camera", "azimuths", "elevations")

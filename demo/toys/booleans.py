@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from common.optional import import_optional
-from demo.toys.solids import DEMO, Solid
+from demo import REQUIREMENTS
+from demo.toys.solids import Solid
 
 if TYPE_CHECKING:
     from manifold3d import Manifold
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 def manifold(solid: Solid) -> Manifold:
     """The solid as manifold3d's."""
-    kernel = import_optional("manifold3d", "making toys", DEMO)
+    kernel = import_optional("manifold3d", "making toys", REQUIREMENTS)
     return kernel.Manifold(
         kernel.Mesh64(
             np.ascontiguousarray(solid.vertices, dtype=np.float64),
@@ -47,7 +48,7 @@ def common(a: Solid, b: Solid) -> Solid:
 
 def join(*solids: Solid) -> Solid:
     """All of them as one."""
-    kernel = import_optional("manifold3d", "making toys", DEMO)
+    kernel = import_optional("manifold3d", "making toys", REQUIREMENTS)
     return from_manifold(
         kernel.Manifold.batch_boolean([manifold(s) for s in solids], kernel.OpType.Add)
     )

@@ -16,9 +16,10 @@ import numpy as np
 
 from common.files import atomic_write
 from common.optional import import_optional
+from demo import REQUIREMENTS
 from demo.toys.booleans import from_manifold, manifold
 from demo.toys.catalogue import FAMILIES
-from demo.toys.solids import DEMO, Solid
+from demo.toys.solids import Solid
 from demo.toys.toy import Toy
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def true_shape(scene: Scene) -> Trimesh:
     """
     trimesh, kernel = (
         import_optional("trimesh", "making toys"),
-        import_optional("manifold3d", "making toys", DEMO),
+        import_optional("manifold3d", "making toys", REQUIREMENTS),
     )
     parts = []
     for node in scene.graph.nodes_geometry:
@@ -136,7 +137,7 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"--first must be from 0, and the last seed at most {LAST_SEED}")
     if args.output.exists() and not args.output.is_dir():
         parser.error(f"--output {args.output} is not a folder")
-    import_optional("manifold3d", "making toys", DEMO)
+    import_optional("manifold3d", "making toys", REQUIREMENTS)
     args.output.mkdir(parents=True, exist_ok=True)
     for seed in range(args.first, args.first + args.count):
         write_toy(make_toy(seed, args.family), args.output / f"toy-{seed}.glb")

@@ -8,7 +8,8 @@ from itertools import pairwise
 import numpy as np
 
 from common.optional import import_optional
-from demo.toys.solids import DEMO, Solid
+from demo import REQUIREMENTS
+from demo.toys.solids import Solid
 
 Outline = list[np.ndarray]
 """Closed lines (P, 2), counter-clockwise; holes are clockwise."""
@@ -34,7 +35,7 @@ def letter(name: str, width: float) -> Outline:
         name: one of `STROKES`.
         width: of the pen.
     """
-    kernel = import_optional("manifold3d", "making toys", DEMO)
+    kernel = import_optional("manifold3d", "making toys", REQUIREMENTS)
     scale = (1 - width) / 6
     pen = kernel.CrossSection.circle(width / 2, 12)
     drawn = []
@@ -98,7 +99,7 @@ def gear(teeth: int, depth: float, hole: float) -> Outline:
 
 def crescent(offset: float) -> Outline:
     """Moon of radius 1/2, open to the right."""
-    kernel = import_optional("manifold3d", "making toys", DEMO)
+    kernel = import_optional("manifold3d", "making toys", REQUIREMENTS)
     disc = kernel.CrossSection.circle(0.5, 40)
     left = disc - kernel.CrossSection.circle(0.42, 40).translate((offset, 0.06))
     blunt = left.offset(-0.05, kernel.JoinType.Round).offset(0.05, kernel.JoinType.Round, 2.0, 24)
@@ -118,7 +119,7 @@ def plate(outline: Outline, thickness: float, bevel: float = 0.02) -> Solid:
         thickness: along x.
         bevel: as wide as this, a length; small beside everything in the outline.
     """
-    kernel = import_optional("manifold3d", "making toys", DEMO)
+    kernel = import_optional("manifold3d", "making toys", REQUIREMENTS)
     inset = [_inset(line, bevel) for line in outline]
     caps = np.asarray(kernel.triangulate([np.ascontiguousarray(line) for line in inset])).astype(
         int

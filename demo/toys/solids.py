@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-DEMO = "requirements/demo.txt"
 Point = Sequence[float]
 
 

@@ -23,7 +23,7 @@ from demo.furniture import (
     main,
     why_unsuitable,
 )
-from demo.raycast.surfaces import linear
+from demo.raycast.textures import srgb_to_linear
 
 CATALOGUE_TEXT = """# of a test
 license=Some licence
@@ -133,7 +133,7 @@ def test_a_model_has_its_colours_and_stands_upright(archive: Path):
     assert looks["wood"].baseColorTexture.getpixel((0, 0)) == (200, 100, 50)
     assert looks["wood"].alphaMode == "OPAQUE"
     glass = np.asarray(looks["glass"].baseColorFactor) / 255
-    np.testing.assert_allclose(glass, [*linear(np.array([0.2, 0.4, 0.6])), 0.5], atol=0.004)
+    np.testing.assert_allclose(glass, [*srgb_to_linear(np.array([0.2, 0.4, 0.6])), 0.5], atol=0.004)
     assert looks["glass"].alphaMode == "BLEND"
     assert all(look.metallicFactor == 0 for look in looks.values())
 

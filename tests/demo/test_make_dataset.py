@@ -118,7 +118,7 @@ def failures(folder: Path) -> list[list[str]]:
     return list(csv.reader(io.StringIO((folder / "failures.csv").read_text())))[1:]
 
 
-@pytest.mark.parametrize("function", ["make_toy", "true_shape", "cast_object"])
+@pytest.mark.parametrize("function", ["make_toy", "true_shape", "render_view_folders"])
 @pytest.mark.parametrize(
     ("error", "row"),
     [
@@ -142,7 +142,7 @@ def test_no_error_of_a_toy_stops_the_others_but_the_command_fails(
     assert failures(tmp_path) == []
 
 
-@pytest.mark.parametrize("function", ["make_toy", "cast_object"])
+@pytest.mark.parametrize("function", ["make_toy", "render_view_folders"])
 @pytest.mark.parametrize("error", [MemoryError(), KeyboardInterrupt()])
 def test_a_lack_of_memory_or_an_interrupt_ends_the_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, error: BaseException
@@ -182,7 +182,7 @@ def test_a_set_is_usable_without_odd_furniture_but_not_if_the_disk_is_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, usable: bool
 ):
     first, second = furniture_objects(tmp_path / "furniture", [CUBE, CUBE])
-    fail_with(monkeypatch, "cast_object", error)
+    fail_with(monkeypatch, "render_view_folders", error)
     out = tmp_path / "set"
     out.mkdir()
     assert make_dataset.render_set([first, second], out, 16, meshes=False, workers=1) == usable

@@ -19,18 +19,12 @@ from blender.plan import META, ViewSettings, plan_cameras
 from blender.process import blender_command
 from blender.view_folder import ViewFolder
 from demo.raycast.filmic import filmic
-from demo.raycast.ray_caster import (
-    LIGHT,
-    LIGHT_POSITION,
-    RayScene,
-    _embree,
-    _run,
-    cast_light,
-    cast_views,
-    lamp_light,
-)
-from demo.raycast.render_views import cast_object
-from demo.raycast.surfaces import flatten, linear
+from demo.raycast.ray_caster import render_light
+from demo.raycast.ray_scene import RayScene, build_embree, run_embree
+from demo.raycast.render_views import render_view_folders, render_views
+from demo.raycast.scene_arrays import flatten_scene
+from demo.raycast.shading import LIGHT, LIGHT_POSITION, lamp_light
+from demo.raycast.textures import srgb_to_linear
 from multiview.cameras import Cameras, orbit_cameras
 
 BLENDER = os.environ.get("BLENDER") or shutil.which("blender")
@@ -47,12 +41,12 @@ def coloured(mesh: trimesh.Trimesh, *colour: float, mode: str = "OPAQUE") -> tri
     return mesh
 
 
-def board(picture: np.ndarray, mode: str = "OPAQUE") -> trimesh.Trimesh:
-    """A square in the plane of y and z that faces the camera at azimuth 0, picture upright."""
+def board(image: np.ndarray, mode: str = "OPAQUE") -> trimesh.Trimesh:
+    """A square in the plane of y and z that faces the camera at azimuth 0, image upright."""
     corners = [[0, -0.5, -0.5], [0, 0.5, -0.5], [0, 0.5, 0.5], [0, -0.5, 0.5]]
     mesh = trimesh.Trimesh(corners, [[0, 1, 2], [0, 2, 3]], process=False)
     look = PBRMaterial(
-        baseColorTexture=Image.fromarray(picture), metallicFactor=0.0, roughnessFactor=1.0,
+        baseColorTexture=Image.fromarray(image), metallicFactor=0.0, roughnessFactor=1.0,
         alphaMode=mode,
     )  # fmt: skip
     mesh.visual = TextureVisuals(uv=[[0, 0], [1, 0], [1, 1], [0, 1]], material=look)
@@ -70,7 +64,7 @@ def ahead(size: int = SIZE) -> Cameras:
 
 
 def test_the_silhouette_of_a_ball_is_a_disc_of_the_right_size():
-    (view,) = cast_views(ball(5), ahead(), SIZE, supersampling=3)
+    (view,) = render_views(ball(5), ahead(), SIZE, supersampling=3)
     # the tangent cone: sin = 0.5 / 1.5
     radius = 70 * np.tan(np.arcsin(1 / 3))
     assert view[..., 3].sum() / 255 == pytest.approx(np.pi * radius**2, rel=0.005)
@@ -80,14 +74,14 @@ def test_the_silhouette_of_a_ball_is_a_disc_of_the_right_size():
 
 
 def test_without_supersampling_edges_are_hard():
-    (view,) = cast_views(ball(), ahead(), SIZE, supersampling=1)
+    (view,) = render_views(ball(), ahead(), SIZE, supersampling=1)
     assert set(np.unique(view[..., 3])) == {0, 255}
 
 
 def test_colours_at_the_edge_are_not_darkened_by_the_background():
-    picture = np.full((4, 4, 3), 200, np.uint8)
-    turned = board(picture).apply_transform(trimesh.transformations.rotation_matrix(0.3, [1, 0, 0]))
-    (view,) = cast_views(turned, ahead(), SIZE, supersampling=3)
+    image = np.full((4, 4, 3), 200, np.uint8)
+    turned = board(image).apply_transform(trimesh.transformations.rotation_matrix(0.3, [1, 0, 0]))
+    (view,) = render_views(turned, ahead(), SIZE, supersampling=3)
     edge = (view[..., 3] > 0) & (view[..., 3] < 255)
     assert edge.sum() > 20
     inside = view[view[..., 3] == 255][:, 0].astype(int)
@@ -95,7 +89,7 @@ def test_colours_at_the_edge_are_not_darkened_by_the_background():
 
 
 def test_the_lamp_lights_by_the_cosine_and_the_square_of_the_distance():
-    scene = RayScene(flatten(ball()))
+    scene = RayScene(flatten_scene(ball()))
     normals = np.array([[0, 0, 1], [0, 0, -1], [1, 0, 0]], np.float32)
     places = normals * np.float32(0.51)
     light, towards = lamp_light(scene, places, normals, normals)
@@ -108,9 +102,9 @@ def test_the_lamp_lights_by_the_cosine_and_the_square_of_the_distance():
 
 
 def test_a_ball_is_lit_smoothly_and_a_ball_of_facets_is_not():
-    smooth = cast_light(RayScene(flatten(ball(2))), ahead(), SIZE, 1)[0, ..., 0]
+    smooth = render_light(RayScene(flatten_scene(ball(2))), ahead(), SIZE, 1)[0, ..., 0]
     facets = coloured(trimesh.creation.icosphere(2, 0.5), 0.5, 0.5, 0.5)
-    flat = cast_light(RayScene(flatten(facets)), ahead(), SIZE, 1)[0, ..., 0]
+    flat = render_light(RayScene(flatten_scene(facets)), ahead(), SIZE, 1)[0, ..., 0]
     row = slice(16, 48)
     assert len(np.unique(flat[32, row].round(4))) < len(np.unique(smooth[32, row].round(4)))
 
@@ -118,14 +112,16 @@ def test_a_ball_is_lit_smoothly_and_a_ball_of_facets_is_not():
 def test_in_a_closed_room_there_is_less_light_than_outside():
     room = trimesh.creation.box((1, 1, 1))
     room.update_faces(np.abs(room.face_normals[:, 0] - 1) > 0.1)  # open towards the camera
-    inside = cast_light(RayScene(flatten(coloured(room, 0.3, 0.3, 0.3))), ahead(), SIZE, 1)
-    back = cast_light(RayScene(flatten(board(np.full((4, 4, 3), 149, np.uint8)))), ahead(), SIZE, 1)
+    inside = render_light(RayScene(flatten_scene(coloured(room, 0.3, 0.3, 0.3))), ahead(), SIZE, 1)
+    back = render_light(
+        RayScene(flatten_scene(board(np.full((4, 4, 3), 149, np.uint8)))), ahead(), SIZE, 1
+    )
     assert inside[0, 32, 32, 0] < 0.6 * back[0, 32, 32, 0]
 
 
 def test_a_texture_is_upright_and_not_mirrored():
     corners = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 255]]], np.uint8)
-    (view,) = cast_views(board(corners.repeat(8, 0).repeat(8, 1)), ahead(), SIZE)
+    (view,) = render_views(board(corners.repeat(8, 0).repeat(8, 1)), ahead(), SIZE)
     brightest = [[view[r, c, :3].argmax() for c in (20, 44)] for r in (20, 44)]
     assert brightest[0] == [0, 1]
     assert brightest[1][0] == 2
@@ -135,7 +131,7 @@ def test_a_texture_is_upright_and_not_mirrored():
 def test_textures_are_sampled_between_the_middles_of_texels_and_repeat():
     ramp = np.zeros((1, 4, 3), np.uint8)
     ramp[0, :, 0] = [0, 255, 0, 0]
-    surfaces = flatten(board(ramp))
+    surfaces = flatten_scene(board(ramp))
     u = np.array([0.125, 0.25, 0.375, 1.375, -0.625, 0.0, 1.0], np.float32)
     uv = np.stack([u, np.full_like(u, 0.5)], axis=1)
     red = surfaces.textures.sample(np.zeros(len(u), np.int32), uv)[:, 0]
@@ -144,7 +140,7 @@ def test_textures_are_sampled_between_the_middles_of_texels_and_repeat():
 
 def test_a_fine_texture_is_averaged_instead_of_flickering():
     chequered = (np.indices((512, 512)).sum(0) % 2 * 255).astype(np.uint8)
-    (view,) = cast_views(board(np.dstack([chequered] * 3)), ahead(), SIZE)
+    (view,) = render_views(board(np.dstack([chequered] * 3)), ahead(), SIZE)
     inside = view[24:40, 24:40, 0]
     assert np.ptp(inside.astype(int)) <= 8  # of 255
 
@@ -153,7 +149,7 @@ def test_a_fine_texture_is_averaged_instead_of_flickering():
 def test_alpha_counts_as_the_material_says(mode: str, alpha: int):
     mesh = coloured(trimesh.creation.box((0.001, 1, 1)), 0.5, 0.5, 0.5, 0.4, mode=mode)
     mesh.update_faces(mesh.face_normals[:, 0] > 0.5)
-    (view,) = cast_views(mesh, ahead(), SIZE)
+    (view,) = render_views(mesh, ahead(), SIZE)
     assert view[32, 32, 3] == pytest.approx(alpha, abs=1)
 
 
@@ -162,7 +158,7 @@ def test_what_is_behind_glass_shows_through():
     glass.update_faces(glass.face_normals[:, 0] > 0.5)
     wall = coloured(trimesh.creation.box((0.01, 1, 1)), 1.0, 0.0, 0.0)
     wall.apply_translation([-0.5, 0, 0])
-    through = cast_light(RayScene(flatten([glass, wall])), ahead(), SIZE, 1)[0, 32, 32]
+    through = render_light(RayScene(flatten_scene([glass, wall])), ahead(), SIZE, 1)[0, 32, 32]
     assert through[3] == pytest.approx(1)
     assert through[0] > 4 * through[1]
 
@@ -176,7 +172,7 @@ def test_colours_of_vertices_faces_and_simple_materials_are_shown():
     material = trimesh.visual.material.SimpleMaterial(diffuse=[0, 255, 0, 255])
     simple.visual = TextureVisuals(material=material)
     for mesh in (vertices, faces, simple):
-        (view,) = cast_views(mesh, ahead(), SIZE)
+        (view,) = render_views(mesh, ahead(), SIZE)
         assert view[32, 32, 1] > 100 > view[32, 32, 0]
 
 
@@ -186,7 +182,7 @@ def test_an_object_is_scaled_and_centred_with_its_transforms():
     away = trimesh.transformations.translation_matrix([5, 6, 7])
     scene.add_geometry(box, transform=away)
     scene.add_geometry(box, transform=away @ np.diag([2.0, 1, 3, 1]))
-    corners = flatten(scene).corners.reshape(-1, 3)
+    corners = flatten_scene(scene).corners.reshape(-1, 3)
     np.testing.assert_allclose(np.ptp(corners, axis=0), [2 / 3, 2 / 3, 1], atol=1e-6)
     np.testing.assert_allclose(corners.max(0) + corners.min(0), 0, atol=1e-6)
 
@@ -194,29 +190,29 @@ def test_an_object_is_scaled_and_centred_with_its_transforms():
 @pytest.mark.parametrize("corner", [np.nan, np.inf])
 def test_what_cannot_be_seen_is_refused(corner: float):
     with pytest.raises(ValueError, match="no mesh with faces"):
-        flatten(trimesh.Scene())
+        flatten_scene(trimesh.Scene())
     mesh = trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [corner, 1, 0]], [[0, 1, 2]], process=False)
     with pytest.raises(ValueError, match="longest side"):
-        flatten(mesh)
+        flatten_scene(mesh)
 
 
 def test_a_scene_of_glass_only_casts_no_shadows():
     glass = coloured(trimesh.creation.box(), 0.5, 0.5, 0.5, 0.1, mode="BLEND")
-    (view,) = cast_views(glass, ahead(), SIZE)
+    (view,) = render_views(glass, ahead(), SIZE)
     assert 0 < view[32, 32, 3] < 128
 
 
 def test_rays_that_do_not_fit_together_are_refused_before_embree_reads_beyond_them():
-    scene = _embree(np.zeros((1, 3, 3), np.float32))
+    scene = build_embree(np.zeros((1, 3, 3), np.float32))
     with pytest.raises(ValueError, match="origins"):
-        _run(scene, np.zeros((3, 3)), np.zeros((4, 3)))
+        run_embree(scene, np.zeros((3, 3)), np.zeros((4, 3)))
 
 
 def test_views_in_chunks_are_nearly_the_views_at_once(monkeypatch: pytest.MonkeyPatch):
     cameras = orbit_cameras(4, 30.0, 1.5, SIZE)
-    at_once = cast_views(ball(), cameras, SIZE)
+    at_once = render_views(ball(), cameras, SIZE)
     monkeypatch.setattr("demo.raycast.ray_caster.RAYS_AT_ONCE", 1)
-    one_by_one = cast_views(ball(), cameras, SIZE)
+    one_by_one = render_views(ball(), cameras, SIZE)
     assert np.abs(at_once.astype(int) - one_by_one).max() <= 8
     np.testing.assert_array_equal(at_once[..., 3], one_by_one[..., 3])
 
@@ -224,39 +220,39 @@ def test_views_in_chunks_are_nearly_the_views_at_once(monkeypatch: pytest.Monkey
 def test_the_tone_curve_is_blenders():
     greys = np.array([0.0, 0.01, 0.18, 0.5, 1.0, 2.0])
     np.testing.assert_allclose(filmic(greys) * 255, [0, 25.8, 127.6, 177.2, 205.8, 227.5], atol=1.5)
-    np.testing.assert_allclose(linear(np.array([0, 0.5, 1.0])), [0, 0.21404, 1], atol=1e-4)
+    np.testing.assert_allclose(srgb_to_linear(np.array([0, 0.5, 1.0])), [0, 0.21404, 1], atol=1e-4)
 
 
 def test_a_folder_of_views_is_written_as_blenders_job_does_and_kept(tmp_path: Path):
     fixed = ViewSettings(num_images=3, resolution=32)
-    drawn = ViewSettings(camera_type="random", num_images=3, resolution=32)
-    folders = [(tmp_path / "target" / "ball", fixed), (tmp_path / "input" / "ball", drawn)]
-    assert cast_object(ball(), folders, "ball", "a ball") == 6
+    random = ViewSettings(camera_type="random", num_images=3, resolution=32)
+    folders = [(tmp_path / "target" / "ball", fixed), (tmp_path / "input" / "ball", random)]
+    assert render_view_folders(ball(), folders, "ball", "a ball") == 6
     for path, settings in folders:
         assert sorted(file.name for file in path.iterdir()) == [
             "000.png", "001.png", "002.png", META,
         ]  # fmt: skip
-        with Image.open(path / "000.png") as image:
-            assert (image.mode, image.size) == ("RGBA", (32, 32))
-        made_with = {"model": "a ball", "engine": "RAYS 1", "supersampling": 2}
+        with Image.open(path / "000.png") as file:
+            assert (file.mode, file.size) == ("RGBA", (32, 32))
+        record = {"model": "a ball", "engine": "RAYS 1", "supersampling": 2}
         cameras = plan_cameras(settings, "ball")
-        assert ViewFolder(path, cameras, 32, made_with).is_complete()
-    assert cast_object(ball(), folders, "ball", "a ball") == 0
+        assert ViewFolder(path, cameras, 32, record).is_complete()
+    assert render_view_folders(ball(), folders, "ball", "a ball") == 0
     (folders[0][0] / META).unlink()
-    assert cast_object(ball(), folders, "ball", "a ball") == 0
+    assert render_view_folders(ball(), folders, "ball", "a ball") == 0
     assert (folders[0][0] / META).is_file()
     (folders[0][0] / "001.png").unlink()
-    assert cast_object(ball(), folders, "ball", "a ball") == 1
-    assert cast_object(ball(), folders, "ball", "another ball") == 6
+    assert render_view_folders(ball(), folders, "ball", "a ball") == 1
+    assert render_view_folders(ball(), folders, "ball", "another ball") == 6
 
 
 @pytest.fixture(scope="module")
 def still_life(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Parts of several colours, one of them with a texture; a .glb has y up."""
-    picture = np.full((16, 16, 3), (60, 200, 90), np.uint8)
-    picture[:8, :8] = (220, 220, 40)
+    image = np.full((16, 16, 3), (60, 200, 90), np.uint8)
+    image[:8, :8] = (220, 220, 40)
     parts = [
-        board(picture),
+        board(image),
         coloured(trimesh.creation.torus(0.4, 0.15), 0.8, 0.2, 0.1),
         coloured(trimesh.creation.icosphere(4, 0.25), 0.1, 0.2, 0.8),
     ]
@@ -289,7 +285,7 @@ def test_views_are_near_blenders(still_life: Path, tmp_path: Path, camera_type: 
     settings = ViewSettings(camera_type=camera_type, num_images=4, resolution=SIZE)
     scene = trimesh.load(still_life, force="scene")
     scene.apply_transform(np.linalg.inv(Y_UP))
-    ours = cast_views(scene, plan_cameras(settings, "still-life"), SIZE).astype(np.float64)
+    ours = render_views(scene, plan_cameras(settings, "still-life"), SIZE).astype(np.float64)
     seen, expected = ours[..., 3] > 127, alpha[..., 0] > 127
     assert (seen & expected).sum() / (seen | expected).sum() >= 0.98
     difference = (ours[..., :3] - colour)[seen & expected]
@@ -300,4 +296,4 @@ def test_views_are_near_blenders(still_life: Path, tmp_path: Path, camera_type: 
 def test_without_embreex_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "embreex", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install -r requirements/demo\.txt"):
-        RayScene(flatten(ball(1)))
+        RayScene(flatten_scene(ball(1)))
