@@ -1,4 +1,4 @@
-"""Reading the tensors of a weights file without running anything in it; saying what a file is."""
+"""Read the tensors of a checkpoint without running code in it; write torch files atomically."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from torch import Tensor
 
 from common.files import atomic_write
 
-Container = Literal["safetensors", "zip", "pickle"]
+FileFormat = Literal["safetensors", "zip", "pickle"]
 MAX_STRUCTURE_BYTES = 100_000_000
-"""Of the part of a torch file that names its tensors; a real one takes less than one megabyte."""
+"""Limit for the part of a torch file that lists its tensors; real ones are below 1 MB."""
 
 
 def describe_state_dict(names: Iterable[str]) -> str:
-    """Say in words what a state dict with these names looks like."""
+    """Name the kind of checkpoint that has tensors with these names."""
     names = list(names)
 
     def has(*prefixes: str) -> bool:
@@ -48,15 +48,15 @@ def describe_state_dict(names: Iterable[str]) -> str:
     return "no kind of checkpoint known here"
 
 
-def detect_format(path: Path) -> Container:
-    """Tell what kind of file holds the weights, or say what the file is instead.
+def detect_format(path: Path) -> FileFormat:
+    """Return the format of a checkpoint file.
 
     Returns:
         "safetensors"; "zip", torch's format, which can be mapped; "pickle", torch's before 1.6.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a checkpoint, or not all of it.
+        ValueError: not a checkpoint, or incomplete; the message says what the file is instead.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such checkpoint; ckpt/README.md says where to get it")
@@ -139,50 +139,50 @@ def _check_safetensors(path: Path, head: bytes, size: int) -> None:
 
 
 def read_state_dict(path: Path, placeholders: bool = False) -> dict[str, Tensor]:
-    """Map the tensors of a checkpoint file into memory; nothing in the file is run.
+    """Map the tensors of a checkpoint file into memory without running code in it.
 
     Args:
         path: a Lightning or plain torch checkpoint, or a safetensors file.
-        placeholders: let objects of unknown classes, which old Lightning files hold beside the
-            weights, become inert placeholders instead of refusing the file.
+        placeholders: replace objects of unknown classes, which old Lightning files hold beside
+            the weights, by inert placeholders instead of refusing the file.
 
     Returns:
-        tensors by name, on the CPU, read from the file when they are used.
+        tensors by name, on the CPU; their data are read from the file on first use.
 
     Raises:
         FileNotFoundError, ValueError: naming the file, what it is and what to do.
     """
-    container = detect_format(path)
-    if container == "safetensors":
+    file_format = detect_format(path)
+    if file_format == "safetensors":
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         try:
             return _checked(path, load_file(path))
         except (SafetensorError, OSError) as error:
-            raise ValueError(f"{path}: damaged safetensors file ({_line(error)})") from error
-    content = _load_pickled(path, container == "zip", placeholders)
+            raise ValueError(f"{path}: damaged safetensors file ({_one_line(error)})") from error
+    content = _load_pickled(path, file_format == "zip", placeholders)
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     return _checked(path, state if isinstance(state, Mapping) else {})
 
 
 def save_atomically(content: Mapping[str, Any], path: Path) -> None:
-    """Write a torch file whole or not at all.
+    """Write a torch file completely or not at all.
 
     Raises:
-        OSError: naming the file, where the disk is full for example.
+        OSError: naming the file, for example because the disk is full.
     """
     with atomic_write(path) as temporary:
         try:
             torch.save(content, temporary)
-        except RuntimeError as error:  # what torch makes of a full disk
+        except RuntimeError as error:  # torch reports a full disk like this
             free = shutil.disk_usage(path.parent).free / 2**20
-            message = f"is the disk full? {free:.0f} MiB are left; torch says: {_line(error)}"
+            message = f"is the disk full? {free:.0f} MiB are left; torch says: {_one_line(error)}"
             raise OSError(message) from error
 
 
 def _checked(path: Path, state: Mapping[Any, Any]) -> dict[str, Tensor]:
-    """Pick the tensors by name; refuse kinds of tensors that are not an array of numbers."""
+    """Return the named tensors; refuse sparse, quantized and meta tensors."""
     tensors = {
         name: value.detach()
         for name, value in state.items()
@@ -202,7 +202,7 @@ def _load_pickled(path: Path, mapped: bool, placeholders: bool) -> Any:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of old formats; what is wrong is said below
+            warnings.simplefilter("ignore")  # about old formats; errors are raised below
             return _load_with_placeholders(path, load) if placeholders and mapped else load()
     except pickle.UnpicklingError as error:
         if placeholders or not mapped:
@@ -211,19 +211,19 @@ def _load_pickled(path: Path, mapped: bool, placeholders: bool) -> Any:
                 f"be read without running code that the file names"
             ) from error
         raise ValueError(_refusal(path)) from error
-    except Exception as error:  # whatever a damaged pickle makes torch's unpickler raise
+    except Exception as error:  # damaged pickles raise all kinds of errors
         if "Cannot allocate memory" in str(error):
             raise MemoryError(f"{path}: not enough memory to map the file") from error
-        reason = _line(error) or type(error).__name__
+        reason = _one_line(error) or type(error).__name__
         raise ValueError(f"{path}: damaged or half downloaded ({reason})") from error
 
 
-def _line(error: BaseException) -> str:
+def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200]
 
 
 def _refusal(path: Path) -> str:
-    """Say why a file with foreign classes is refused, what it looks like, and what to do."""
+    """Explain why a file with foreign classes is refused, what it seems to be and what to do."""
     looks_like = describe_state_dict(read_state_dict(path, placeholders=True))
     command = ["python", "-m", "ldm.checkpoint", "convert"]
     command += [str(path), str(path.with_suffix(".safetensors"))]
@@ -237,20 +237,20 @@ def _refusal(path: Path) -> str:
 def _foreign_globals(path: Path) -> list[str]:
     try:
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
-    except pickle.UnpicklingError:  # garbled beyond listing; loading it will fail and say so
+    except pickle.UnpicklingError:  # too damaged to list; loading it fails with a clear error
         return []
 
 
 def _load_with_placeholders(path: Path, load: Callable[[], Any]) -> Any:
-    """Load with an empty class in the place of every class that torch does not know.
+    """Load a file with an empty class in place of every class that torch does not know.
 
-    The weights-only unpickler calls these instead of what the file asks for, so the file's own
-    code is never imported, let alone run. It fills dictionaries only, so a foreign dictionary
-    (Lightning's settings) needs a placeholder that is one.
+    The weights-only unpickler calls these instead of the classes that the file names, so the
+    file's own code is never imported or run. It only fills real dictionaries, so a foreign
+    dictionary class (Lightning's settings) needs a placeholder that is a dictionary.
     """
 
     def ignore(self: object, *args: object, **kwargs: object) -> None:
-        """Accept and forget whatever the file says."""
+        """Ignore the object's content."""
 
     def dictionary(cls: type, *args: object, **kwargs: object) -> OrderedDict[Any, Any]:  # noqa: ARG001
         return OrderedDict()

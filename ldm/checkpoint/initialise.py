@@ -1,6 +1,6 @@
-"""The weights that training begins with: from Zero123, from CLIP's file, the rest fresh.
+"""Initialise a model for training: weights of Zero123 and CLIP, the rest at random.
 
-Names are compared exactly; what is taken, what is fresh and where CLIP is from is reported.
+Tensors are matched by their exact names; an `InitReport` lists the source of every one.
 """
 
 from __future__ import annotations
@@ -27,44 +27,51 @@ CLIP_PREFIX = "clip_image_encoder.model."
 AUTOENCODER_PREFIX = "first_stage_model."
 CLIP_IN_ZERO123 = "cond_stage_model.model."
 DEFAULT_CLIP_FILES = (Path("ckpt/ViT-L-14.pt"), Path("ckpt/ViT-L-14.ckpt"))
+"""In the working directory, else in the project."""
+PROJECT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
 class InitReport:
-    """Where the weights of a model are from.
+    """Source of every weight of an initialised model.
 
     Attributes:
-        taken: names whose tensors are the file's.
-        adapted: of these, those whose shape was made to fit.
-        fresh: names that keep their initial values, CLIP's not counted.
-        ignored: names that only the file has.
-        clip: where CLIP's weights are from, in words.
+        loaded: names of tensors from the file.
+        adapted: those of them whose shape was changed to fit.
+        random: names of tensors that keep their random initial values, without CLIP's.
+        ignored: names of tensors that only the file has.
+        clip: source of CLIP's weights: a file, "random" or a remark.
     """
 
-    taken: list[str]
+    loaded: list[str]
     adapted: list[str]
-    fresh: list[str]
+    random: list[str]
     ignored: list[str]
     clip: str
 
     def lines(self) -> list[str]:
-        """Say it, a line a fact."""
-        facts = (("taken", self.taken), ("fresh", self.fresh), ("ignored", self.ignored))
-        lines = [f"{len(names)} names {word}{_by_part(names)}" for word, names in facts if names]
+        """Format the report for the log."""
+        kinds = (
+            ("loaded", self.loaded),
+            ("initialised at random", self.random),
+            ("of the file ignored", self.ignored),
+        )
+        lines = [f"{len(names)} tensors {kind}{_by_part(names)}" for kind, names in kinds if names]
         lines += [f"adapted to the model's shape: {name}" for name in self.adapted]
         return [*lines, f"CLIP's weights: {self.clip}"]
 
 
 def _by_part(names: list[str]) -> str:
-    """Count names by their first two parts, or their first where there is no second."""
-    parts = Counter(".".join(name.split(".")[: 2 if name.startswith("model.") else 1])
-                    for name in names)  # fmt: skip
+    """Count names by their first part, or first two below "model."."""
+    parts = Counter(
+        ".".join(name.split(".")[: 2 if name.startswith("model.") else 1]) for name in names
+    )
     most = ", ".join(f"{part} {count}" for part, count in parts.most_common(6))
     return f": {most}" + (", ..." if len(parts) > 6 else "")
 
 
 def init_model(config: SyncDreamerConfig, seed: int) -> SyncDreamer:
-    """Build a model with initial values that follow from the seed."""
+    """Build a model with random initial values that depend on the seed only."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return SyncDreamer(config)
@@ -72,26 +79,26 @@ def init_model(config: SyncDreamerConfig, seed: int) -> SyncDreamer:
 
 @torch.no_grad()
 def load_pretrained(model: SyncDreamer, path: Path | None, clip_from: str) -> InitReport:
-    """Give a fresh model the weights to start from.
+    """Load pretrained weights into a new model, in place.
 
     Args:
-        model: on the CPU; changed in place.
-        path: Zero123's checkpoint, or one of this project; None takes nothing.
-        clip_from: "auto" (that checkpoint where it has CLIP, else CLIP's own file in ckpt/), a
-            file (CLIP's own, Zero123's or a checkpoint of ours), or "random".
+        model: on the CPU.
+        path: checkpoint of Zero123 or of this project, or an autoencoder; None for none.
+        clip_from: "auto" (that checkpoint if it has CLIP, else OpenAI's file in ckpt/), a file
+            (OpenAI's, or a checkpoint of Zero123 or of this project), or "random".
 
     Raises:
-        FileNotFoundError, ValueError: a file cannot be read or does not fit; names the file.
+        FileNotFoundError, ValueError: naming a file that cannot be read or does not fit.
     """
     state = {} if path is None else read_state_dict(path, placeholders=True)
     expected = model.state_dict()
     adapted = []
     if path is not None:
         adapted = _adapt(state, expected, path)
-    taken = [name for name in expected if name in state]
-    for name in taken:
+    loaded = [name for name in expected if name in state]
+    for name in loaded:
         expected[name].copy_(state[name])
-    fresh = [n for n in expected if n not in state and not n.startswith(CLIP_PREFIX)]
+    random = [n for n in expected if n not in state and not n.startswith(CLIP_PREFIX)]
     ignored = [name for name in state if name not in expected]
     clip_names = [name for name in expected if name.startswith(CLIP_PREFIX)]
     if model.config.image_encoder == "none":
@@ -101,11 +108,11 @@ def load_pretrained(model: SyncDreamer, path: Path | None, clip_from: str) -> In
     else:
         clip = _load_clip(model, path, state, clip_from)
     model.forget_precomputed()
-    return InitReport(taken, adapted, fresh, ignored, clip)
+    return InitReport(loaded, adapted, random, ignored, clip)
 
 
 def _adapt(state: dict[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> list[str]:
-    """Widen the first layer where it lacks the input view's channels; refuse what does not fit."""
+    """Widen a first layer without the input view's channels; refuse tensors that do not fit."""
     common = [name for name in expected if name in state]
     adapted: list[str] = []
     if FIRST_LAYER in state:
@@ -128,7 +135,11 @@ def _adapt(state: dict[str, Tensor], expected: Mapping[str, Tensor], path: Path)
 
 
 def _widen_first_layer(state: dict[str, Tensor], target: Tensor, path: Path) -> list[str]:
-    """Add the input view's channels, as zeros, to a first layer without them; say so."""
+    """Append zeros for the input view's channels to a first layer without them.
+
+    Returns:
+        the names of the tensors that were widened.
+    """
     first = state[FIRST_LAYER]
     if first.shape == target.shape:
         return []
@@ -145,21 +156,24 @@ def _widen_first_layer(state: dict[str, Tensor], target: Tensor, path: Path) -> 
 def _load_clip(
     model: SyncDreamer, path: Path | None, state: Mapping[str, Tensor], clip_from: str
 ) -> str:
-    """Give the model CLIP's weights; say where they are from."""
+    """Load CLIP's weights; return their source."""
     if clip_from == "random":
-        log.warning("CLIP has random weights: this model is good for tests only")
+        log.warning("CLIP has random weights: this model is for tests only")
         return "random"
     source: Path | None = None
     if clip_from == "auto":
         if any(name.startswith(CLIP_IN_ZERO123) for name in state):
             source = path
         else:
-            source = next((file for file in DEFAULT_CLIP_FILES if file.is_file()), None)
+            candidates = (
+                folder / file for folder in (Path(), PROJECT) for file in DEFAULT_CLIP_FILES
+            )
+            source = next((file for file in candidates if file.is_file()), None)
         if source is None:
             raise FileNotFoundError(
-                f"CLIP's weights are needed: neither {path or '--finetune_from'} nor "
-                f"{DEFAULT_CLIP_FILES[0]} has them; ckpt/README.md says where to get that file, "
-                f"--set run.clip_from=<file> names another one"
+                f"CLIP's weights are missing: {f'{path} has none and ' if path else ''}"
+                f"{DEFAULT_CLIP_FILES[0]} does not exist; ckpt/README.md says where to get that "
+                f"file, the setting run.clip_from names another one"
             )
     else:
         source = Path(clip_from)
@@ -181,14 +195,14 @@ def _load_clip(
 
 
 def read_clip_weights(path: Path) -> dict[str, Tensor]:
-    """Read any file that has CLIP's weights; nothing in it is run."""
+    """Read a file with CLIP's weights without running code in it."""
     if is_torchscript(path):
         return read_torchscript(path)
     return read_state_dict(path, placeholders=True)
 
 
 def _find_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Find CLIP's tensors in a file's, by CLIP's own names."""
+    """Find CLIP's tensors in a state dict and return them by CLIP's own names."""
     for prefix in (CLIP_PREFIX, CLIP_IN_ZERO123, ""):
         found = {
             name.removeprefix(prefix): tensor

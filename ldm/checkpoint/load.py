@@ -1,22 +1,14 @@
-"""Checkpoints: loading them into the model, comparing them with it, converting them.
+"""Load checkpoints into the model, compare them with it, convert them.
 
-    python -m ldm.checkpoint manifest --cfg configs/syncdreamer.yaml
-    python -m ldm.checkpoint inspect ckpt/syncdreamer-pretrain.ckpt
-    python -m ldm.checkpoint convert ckpt/syncdreamer-pretrain.ckpt ckpt/syncdreamer.safetensors
-
-Weights are put into a model that was built on the meta device: there is no random
-initialisation and never a second copy of all weights. With float32 on the CPU they are not even
-copied once: they stay mapped from the file.
-
-The command line is in this file too, beside what it calls, which makes it longer than most.
+Weights are assigned to a model built on the meta device: nothing is initialised at random and
+there is never a second copy of all weights. With float32 on the CPU they are not copied at all but
+stay mapped from the file.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import logging
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,30 +17,28 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common.config import load_config
 from common.files import atomic_write, check_free_space
 from ldm.checkpoint.files import describe_state_dict, detect_format, read_state_dict
-from ldm.config import GenerateConfig, SyncDreamerConfig, model_buffers
+from ldm.config import SyncDreamerConfig, model_buffers
 from ldm.model import SyncDreamer
 
 log = logging.getLogger(__name__)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CHUNK_BYTES = 256 * 2**20
-"""Weights that are converted are read in parts of this size, each through a fresh mapping, so
-that the pages of the file that were already read do not count as memory of this process."""
+"""Weights whose type changes are read in chunks of this size, each through a fresh mapping, so
+that pages of the file that were read already do not count as memory of this process."""
 USED_BUFFERS = ("alphas_cumprod", "poses", "Ks", "azimuth")
 MAX_BUFFER_DEVIATION = 1e-3
-"""Relative; a schedule computed in float64 is 1e-4 away from the float32 one."""
+"""Relative; a schedule computed in float64 deviates by 1e-4 from the float32 one."""
 
 
 @dataclass(frozen=True)
 class StateDictDiff:
-    """How the tensors of a file compare with those of a model.
+    """Differences between the tensors of a file and those of a model.
 
     Attributes:
-        missing: names that the model has and the file lacks (buffers can be computed, and do
-            not count).
+        missing: names that only the model has, without buffers, which can be computed.
         unexpected: names that only the file has.
         mismatched: (name, shape in the file, shape in the model).
         not_float: names of tensors that are not floating-point numbers.
@@ -61,7 +51,7 @@ class StateDictDiff:
 
     @property
     def exact(self) -> bool:
-        """Whether the file fits."""
+        """Whether all names, shapes and types agree."""
         return not (self.missing or self.unexpected or self.mismatched or self.not_float)
 
     def __str__(self) -> str:
@@ -99,9 +89,9 @@ def compare_state_dict(state: Mapping[str, Tensor], model: SyncDreamer) -> State
 
 
 def fingerprint(state: Mapping[str, Tensor]) -> str:
-    """Identify weights whatever file they are in, from names, shapes and each one's first values.
+    """Hash the names, shapes and first 16 values of all tensors: the same in any file format.
 
-    Reads one page a tensor, so it takes no time on a file of any size.
+    Reads one page per tensor, so it is fast for files of any size.
     """
     digest = hashlib.sha256()
     for name in sorted(state):
@@ -112,10 +102,10 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
 
 
 def empty_model(config: SyncDreamerConfig) -> SyncDreamer:
-    """Build the model on the meta device: names and shapes, no memory.
+    """Build a model on the meta device: names and shapes without memory.
 
     Raises:
-        ValueError: the sizes do not go together.
+        ValueError: the configured sizes are inconsistent.
     """
     try:
         with torch.device("meta"):
@@ -127,19 +117,19 @@ def empty_model(config: SyncDreamerConfig) -> SyncDreamer:
 def load_model(
     config: SyncDreamerConfig, path: Path, device: torch.device, dtype: torch.dtype
 ) -> SyncDreamer:
-    """Build a model with the weights of a file, ready for inference.
+    """Build a model with the weights of a checkpoint, for inference.
 
-    Peak memory is the weights in use and `CHUNK_BYTES` (a file of torch's old format, before
-    1.6, cannot be mapped: there it is the weights in use and the whole file).
+    Peak memory is the model plus `CHUNK_BYTES`; for torch's format before 1.6, which cannot be
+    mapped, it is the model plus the whole file.
 
-    Compat: the schedule and the cameras in the checkpoint win over computed ones, which are
-    used only where the file has none.
+    Compat: the schedule and the cameras in the checkpoint take precedence; computed ones are used
+    only where the file has none.
 
     Args:
         config: sizes of the model.
         path: see `read_state_dict`.
-        device: where the weights go.
-        dtype: their type, but see `SyncDreamer.storage_dtype`.
+        device: of the weights.
+        dtype: of the weights, except those that `SyncDreamer.storage_dtype` keeps in float32.
 
     Raises:
         FileNotFoundError, ValueError: the file cannot be read or does not fit.
@@ -159,28 +149,28 @@ def load_model(
     model.load_state_dict(computed, strict=False, assign=True)
 
     types = {name: SyncDreamer.storage_dtype(name, dtype) for name in state}
-    cannot_be_mapped = detect_format(path) == "pickle"
-    as_they_are: dict[str, Tensor] = {}
+    in_memory = detect_format(path) == "pickle"
+    direct: dict[str, Tensor] = {}
     copied: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        stays = cannot_be_mapped or (device.type == "cpu" and tensor.dtype == types[name])
-        (as_they_are if stays else copied)[name] = tensor
-    placed = {name: tensor.to(device, types[name]) for name, tensor in as_they_are.items()}
+        unchanged = device.type == "cpu" and tensor.dtype == types[name]
+        (direct if in_memory or unchanged else copied)[name] = tensor
+    placed = {name: tensor.to(device, types[name]) for name, tensor in direct.items()}
     model.load_state_dict(placed, strict=False, assign=True)
-    parts = list(_chunks(copied))
-    del state, as_they_are, copied, placed
-    for names in parts:
+    chunks = list(_chunks(copied))
+    del state, direct, copied, placed
+    for names in chunks:
         mapped = read_state_dict(path)
         placed = {name: mapped[name].to(device, types[name]) for name in names}
         model.load_state_dict(placed, strict=False, assign=True)
         del mapped, placed
     left = [name for name, tensor in model.state_dict().items() if tensor.is_meta]
-    assert not left, f"not loaded: {left[:3]}"  # `compare_state_dict` has made sure of it
+    assert not left, f"not loaded: {left[:3]}"  # cannot happen after `compare_state_dict`
     return model.eval().requires_grad_(False)
 
 
 def _chunks(state: Mapping[str, Tensor]) -> Iterator[list[str]]:
-    """Split the names into runs of at most `CHUNK_BYTES` bytes (or one tensor)."""
+    """Split the names into groups of at most `CHUNK_BYTES` bytes, or one larger tensor."""
     names: list[str] = []
     size = 0
     for name, tensor in state.items():
@@ -194,6 +184,7 @@ def _chunks(state: Mapping[str, Tensor]) -> Iterator[list[str]]:
 
 
 def _check_buffers(path: Path, state: Mapping[str, Tensor], computed: Mapping[str, Tensor]) -> None:
+    """Refuse another image size and non-finite buffers; warn of those that deviate."""
     if "Ks" in state:
         found, expected = (round(2 * float(ks["Ks"][0, 0, 2])) for ks in (state, computed))
         if found != expected:
@@ -210,7 +201,7 @@ def _check_buffers(path: Path, state: Mapping[str, Tensor], computed: Mapping[st
             deviation = float(((state[name].float() - expected_values) / scale).abs().max())
             if not deviation <= MAX_BUFFER_DEVIATION:
                 log.warning(
-                    "%s: its '%s' is up to %.2g %% away from the configuration; the file's is used",
+                    "%s: its '%s' deviates by %.2g %% from the configuration and is used as it is",
                     path,
                     name,
                     100 * deviation,
@@ -223,11 +214,11 @@ def convert(source: Path, target: Path, dtype: torch.dtype | None = None) -> Non
     """Write the tensors of a checkpoint as a safetensors file with the same names.
 
     Args:
-        source: see `read_state_dict`; objects beside the tensors are left behind unread.
-        target: ends in .safetensors; must not be there yet.
-        dtype: type of the weights, only for SyncDreamer checkpoints; None keeps each tensor's
-            own. Tensors that a model of this type keeps in float32 stay as they are, so the
-            converted file gives what casting on loading gives.
+        source: see `read_state_dict`; anything beside the tensors is dropped.
+        target: a new file, ending in .safetensors.
+        dtype: type of the weights, only for SyncDreamer checkpoints; None keeps every tensor's
+            type. Tensors that a model of this type keeps in float32 are not cast, so the result
+            equals casting on loading.
 
     Raises:
         FileNotFoundError, FileExistsError, ValueError, OSError: nothing is written.
@@ -237,15 +228,15 @@ def convert(source: Path, target: Path, dtype: torch.dtype | None = None) -> Non
     if target.suffix != ".safetensors":
         raise ValueError(f"{target}: the file to write must end in .safetensors")
     if target.exists():
-        raise FileExistsError(f"{target}: is there already; remove it or choose another name")
+        raise FileExistsError(f"{target}: exists already; remove it or choose another name")
     if not target.parent.is_dir():
-        raise FileNotFoundError(f"{target}: there is no folder {target.parent}")
+        raise FileNotFoundError(f"{target}: the folder {target.parent} does not exist")
     state = read_state_dict(source, placeholders=True)
     converted = dict(state)
     if dtype is not None:
         kind = describe_state_dict(state)
         if kind != "a SyncDreamer checkpoint":
-            raise ValueError(f"{source}: --dtype is for SyncDreamer checkpoints, this is {kind}")
+            raise ValueError(f"{source}: cannot change the type of tensors, this is {kind}")
         for name, tensor in state.items():
             if SyncDreamer.storage_dtype(name, dtype) == dtype and tensor.is_floating_point():
                 converted[name] = tensor.to(dtype)
@@ -259,7 +250,7 @@ def convert(source: Path, target: Path, dtype: torch.dtype | None = None) -> Non
 
 
 def inspect(path: Path, config: SyncDreamerConfig) -> str:
-    """Say what a file is and how it compares with a model of this configuration."""
+    """Describe a checkpoint and its differences from a model of this configuration."""
     state = read_state_dict(path, placeholders=True)
     types = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in state.values())
     lines = [
@@ -282,38 +273,3 @@ def manifest(config: SyncDreamerConfig) -> Iterator[str]:
     for name, tensor in empty_model(config).state_dict().items():
         dtype = str(tensor.dtype).removeprefix("torch.")
         yield f"{name}\t{'x'.join(map(str, tensor.shape)) or 'scalar'}\t{dtype}"
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Build the parser of `python -m ldm.checkpoint`."""
-    parser = argparse.ArgumentParser(prog="python -m ldm.checkpoint", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    commands = parser.add_subparsers(dest="command", required=True)
-    default_cfg = Path("configs/syncdreamer.yaml")
-
-    listing = commands.add_parser("manifest", help="print every name, shape and type, one a line")
-    listing.add_argument("--cfg", type=Path, default=default_cfg, help="sizes of the model")
-    look = commands.add_parser("inspect", help="say what a file is and what it lacks")
-    look.add_argument("file", type=Path)
-    look.add_argument("--cfg", type=Path, default=default_cfg, help="sizes to compare with")
-    change = commands.add_parser("convert", help="write a safetensors file of the same tensors")
-    change.add_argument("source", type=Path)
-    change.add_argument("target", type=Path)
-    change.add_argument("--dtype", choices=DTYPES, help="type of the weights (default: as it is)")
-    for command in (listing, look, change):
-        command.add_argument("--debug", action="store_true", help="show a traceback on failure")
-    return parser
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Run one of the commands."""
-    args = build_parser().parse_args(argv)
-    if args.command == "manifest":
-        config = load_config(GenerateConfig, args.cfg).model
-        sys.stdout.write("".join(f"{line}\n" for line in manifest(config)))
-    elif args.command == "inspect":
-        config = load_config(GenerateConfig, args.cfg).model
-        sys.stdout.write(inspect(args.file, config) + "\n")
-    else:
-        convert(args.source, args.target, DTYPES.get(args.dtype))
-        log.info("wrote %s", args.target)

@@ -1,7 +1,7 @@
-"""CLIP's weights out of OpenAI's file, a TorchScript archive, without running the code in it.
+"""Read CLIP's weights from OpenAI's file, a TorchScript archive, without running code in it.
 
-Such an archive is a zip: `data.pkl` is the tree of modules, `data/<key>` the numbers of a tensor.
-The tree is unpickled with a stand-in for every class; whatever else the pickle names is refused.
+Such an archive is a zip: `data.pkl` is the tree of modules, `data/<key>` the values of a tensor.
+The tree is unpickled with a placeholder for every class; any other global is refused.
 """
 
 from __future__ import annotations
@@ -20,10 +20,14 @@ from ldm.checkpoint.files import MAX_STRUCTURE_BYTES
 
 PREFIX = "visual."
 UNUSED_TEXT = (
-    "positional_embedding", "text_projection", "logit_scale", "token_embedding.weight",
-    "ln_final.weight", "ln_final.bias",
-)  # fmt: skip
-"""What published checkpoints hold beside the image tower; the text tower itself they leave out."""
+    "positional_embedding",
+    "text_projection",
+    "logit_scale",
+    "token_embedding.weight",
+    "ln_final.weight",
+    "ln_final.bias",
+)
+"""Text tensors in published checkpoints beside the image tower; the text tower is left out."""
 STORAGES = {
     "FloatStorage": torch.float32,
     "HalfStorage": torch.float16,
@@ -36,7 +40,7 @@ STORAGES = {
 
 
 class _Node:
-    """Stands in for an object of a class of the archive; keeps its attributes."""
+    """Placeholder for an object of one of the archive's classes; keeps its attributes."""
 
     def __init__(self, *_: object) -> None:
         self.attributes: dict[Any, Any] = {}
@@ -47,7 +51,7 @@ class _Node:
 
 
 class _Storage:
-    """Stands in for the type of a storage."""
+    """Placeholder for a storage type."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
@@ -56,7 +60,7 @@ class _Storage:
 def _strided(
     values: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object
 ) -> Tensor:
-    """Put a tensor on its storage, where it must lie inside; a copy is not larger than that."""
+    """Rebuild a tensor from its storage; refuse one that reaches beyond it."""
     if math.prod(size) > len(values):
         raise ValueError("a tensor has more numbers than its data")
     reach = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
@@ -66,7 +70,7 @@ def _strided(
 
 
 class _TreeUnpickler(pickle.Unpickler):
-    """Builds stand-ins and tensors; nothing else can be named."""
+    """Unpickler that builds placeholders and tensors only; any other global is an error."""
 
     def __init__(self, file: Any, read: Callable[[str], bytes]) -> None:
         super().__init__(file)
@@ -74,7 +78,7 @@ class _TreeUnpickler(pickle.Unpickler):
         self.storages: dict[str, Tensor] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return the stand-in for a name in the pickle."""
+        """Return the placeholder for a global of the pickle."""
         if module.split(".")[0] == "__torch__":
             return _Node
         if module == "torch" and name in STORAGES:
@@ -88,7 +92,7 @@ class _TreeUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it names {module}.{name}")
 
     def persistent_load(self, pid: Any) -> Tensor:
-        """Read a storage."""
+        """Read a storage from the archive."""
         kind, storage, key, _, count = pid
         if kind != "storage" or not isinstance(storage, _Storage):
             raise pickle.UnpicklingError(f"unknown object {kind!r}")
@@ -101,10 +105,10 @@ class _TreeUnpickler(pickle.Unpickler):
 
 
 def read_torchscript(path: Path) -> dict[str, Tensor]:
-    """Read all tensors of a TorchScript archive by their names; nothing in it is run.
+    """Read all tensors of a TorchScript archive by name without running code in it.
 
     Raises:
-        ValueError: it is damaged, or names more than modules and tensors.
+        ValueError: it is damaged or holds more than modules and tensors.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -116,7 +120,7 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
             with archive.open(tree) as file:
                 top = _TreeUnpickler(file, lambda key: archive.read(f"{root}data/{key}")).load()
             return dict(_tensors("", top, 0))
-    except Exception as error:  # what a damaged pickle or archive raises has no common base
+    except Exception as error:  # damaged files raise all kinds of errors
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{path}: cannot be read as a TorchScript archive: {reason}") from error
 
@@ -132,7 +136,7 @@ def _tensors(name: str, value: object, depth: int) -> Iterator[tuple[str, Tensor
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether a file is such an archive."""
+    """Whether a file is a TorchScript archive."""
     if not path.is_file() or not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -140,7 +144,7 @@ def is_torchscript(path: Path) -> bool:
 
 
 def select_clip_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Pick from CLIP's tensors what a SyncDreamer checkpoint holds, as float32."""
+    """Select CLIP's tensors that a SyncDreamer checkpoint holds, as float32."""
     return {
         name: tensor.float()
         for name, tensor in state.items()

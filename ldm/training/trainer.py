@@ -228,12 +228,12 @@ def init_network(config: TrainConfig, options: TrainOptions) -> SyncDreamer:
         return network
     if options.finetune_from is None:
         log.warning("no --finetune_from: the UNet starts from random weights")
-    start = load_pretrained(network, options.finetune_from, config.run.clip_from)
-    for line in start.lines():
+    report = load_pretrained(network, options.finetune_from, config.run.clip_from)
+    for line in report.lines():
         log.info("%s", line)
-    if any(name.startswith("first_stage_model.") for name in start.fresh):
+    if any(name.startswith("first_stage_model.") for name in report.random):
         log.warning("the autoencoder has random weights, which are never trained")
-    if FIRST_LAYER in start.fresh and not config.optimizer.finetune_unet:
+    if FIRST_LAYER in report.random and not config.optimizer.finetune_unet:
         log.warning("the UNet has random weights, most of which are never trained "
                     "(optimizer.finetune_unet)")  # fmt: skip
     return network

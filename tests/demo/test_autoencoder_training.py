@@ -141,10 +141,10 @@ def test_a_training_ends_with_an_autoencoder_that_the_model_starts_from(tmp_path
          "model.cameras.image_size=16"],
     ).model  # fmt: skip
     model = init_model(config, seed=0)
-    start = load_pretrained(model, tmp_path / "autoencoder.ckpt", "auto")
+    report = load_pretrained(model, tmp_path / "autoencoder.ckpt", "auto")
     own = {name for name in model.state_dict() if name.startswith("first_stage_model.")}
-    assert set(start.taken) == own
-    assert start.clip == "none, the model has no CLIP"
+    assert set(report.loaded) == own
+    assert report.clip == "none, the model has no CLIP"
     images = torch.rand(8, 3, 16, 16) * 2 - 1
     assert 0.2 < model.first_stage_model.encode(images).mean.std() < 5
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ldm.checkpoint import initialise
 from ldm.checkpoint.initialise import (
     CLIP_IN_ZERO123,
     CLIP_PREFIX,
@@ -82,23 +83,23 @@ def zero123_names_of_full_size() -> list[str]:
 def test_what_zero123_has_is_taken_and_the_rest_is_fresh(model: SyncDreamer, tmp_path: Path):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     file = zero123_names(model)
-    start = load_pretrained(model, saved(tmp_path / "zero123.ckpt", file), "auto")
+    report = load_pretrained(model, saved(tmp_path / "zero123.ckpt", file), "auto")
     after = model.state_dict()
-    assert not start.adapted
+    assert not report.adapted
     for name, tensor in after.items():
         clip = CLIP_IN_ZERO123 + name.removeprefix(CLIP_PREFIX)
         if name in file:
-            assert name in start.taken
+            assert name in report.loaded
             torch.testing.assert_close(tensor, file[name], rtol=0, atol=0)
         elif name.startswith(CLIP_PREFIX):
             torch.testing.assert_close(tensor, file[clip], rtol=0, atol=0)
         else:
-            assert name in start.fresh
+            assert name in report.random
             torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
-    assert start.clip.endswith("zero123.ckpt")
-    report = "\n".join(start.lines())
-    assert f"{len(start.taken)} names taken" in report
-    assert f"{len(start.fresh)} names fresh" in report
+    assert report.clip.endswith("zero123.ckpt")
+    lines = "\n".join(report.lines())
+    assert f"{len(report.loaded)} tensors loaded" in lines
+    assert f"{len(report.random)} tensors initialised" in lines
 
 
 def test_the_first_layer_of_a_file_with_four_channels_is_widened(
@@ -106,8 +107,8 @@ def test_the_first_layer_of_a_file_with_four_channels_is_widened(
 ):
     file = zero123_names(model)
     file[FIRST_LAYER] = file[FIRST_LAYER][:, :4].clone()
-    start = load_pretrained(model, saved(tmp_path / "sd.ckpt", file), "auto")
-    assert start.adapted == [FIRST_LAYER]
+    report = load_pretrained(model, saved(tmp_path / "sd.ckpt", file), "auto")
+    assert report.adapted == [FIRST_LAYER]
     layer = model.unet.input_blocks[0][0].weight
     torch.testing.assert_close(layer[:, :4].detach(), file[FIRST_LAYER], rtol=0, atol=0)
     assert not layer[:, 4:].any()
@@ -115,9 +116,9 @@ def test_the_first_layer_of_a_file_with_four_channels_is_widened(
 
 def test_a_checkpoint_of_ours_gives_every_name(small_model, model, tmp_path: Path):
     path = saved(tmp_path / "ours.ckpt", small_model.state_dict())
-    start = load_pretrained(model, path, "auto")
-    assert len(start.taken) == len(model.state_dict())
-    assert not start.fresh
+    report = load_pretrained(model, path, "auto")
+    assert len(report.loaded) == len(model.state_dict())
+    assert not report.random
     for name, tensor in small_model.state_dict().items():
         torch.testing.assert_close(model.state_dict()[name], tensor, rtol=0, atol=0)
 
@@ -144,20 +145,46 @@ def test_fresh_weights_follow_from_the_seed(small_config):
     assert not torch.equal(one, other)
 
 
-def test_clip_is_needed_and_the_message_says_from_where(model, tmp_path: Path, monkeypatch):
+@pytest.fixture
+def no_clip_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Neither the working directory nor the project has CLIP's file; returns the project."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(initialise, "PROJECT", tmp_path / "project")
+    return tmp_path / "project"
+
+
+def test_clip_is_needed_and_the_message_names_its_file(model, tmp_path: Path, no_clip_file):
     file = {k: v for k, v in zero123_names(model).items() if not k.startswith(CLIP_IN_ZERO123)}
     with pytest.raises(FileNotFoundError, match=r"ViT-L-14\.pt"):
         load_pretrained(model, saved(tmp_path / "no_clip.ckpt", file), "auto")
     assert load_pretrained(model, None, "random").clip == "random"
 
 
-def test_a_part_of_clip_is_not_enough(small_model, model, tmp_path: Path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_part_of_clip_is_not_enough(small_model, model, tmp_path: Path, no_clip_file):
     state = small_model.state_dict()
     del state[f"{CLIP_PREFIX}visual.proj"]
-    with pytest.raises(FileNotFoundError, match=r"--set run\.clip_from="):
+    with pytest.raises(FileNotFoundError, match=r"part\.ckpt.*run\.clip_from"):
         load_pretrained(model, saved(tmp_path / "part.ckpt", state), "auto")
+
+
+def test_clip_s_file_in_the_project_is_found_from_any_working_directory(
+    model, tmp_path: Path, no_clip_file: Path
+):
+    state = {name: torch.randn(t.shape) for name, t in clip_tower(model).items()}
+    file = no_clip_file / "ckpt" / "ViT-L-14.pt"
+    file.parent.mkdir(parents=True)
+    torch.save({"state_dict": state}, file)
+    assert load_pretrained(model, None, "auto").clip == str(file)
+    for name, tensor in state.items():
+        assert torch.equal(clip_tower(model)[name], tensor)
+    own = tmp_path / "ckpt" / "ViT-L-14.ckpt"
+    own.parent.mkdir()
+    torch.save({"state_dict": state}, own)  # the working directory comes first
+    assert load_pretrained(model, None, "auto").clip == "ckpt/ViT-L-14.ckpt"
+
+
+def clip_tower(model: SyncDreamer) -> dict[str, Tensor]:
+    return model.clip_image_encoder.model.state_dict()
 
 
 class Tower(nn.Module):
@@ -196,8 +223,8 @@ def test_clip_comes_out_of_its_torchscript_file(model, tmp_path: Path):
         assert read[name].dtype == torch.float16
         torch.testing.assert_close(read[name], tensor, rtol=0, atol=0)
     file = {k: v for k, v in zero123_names(model).items() if not k.startswith(CLIP_IN_ZERO123)}
-    start = load_pretrained(model, saved(tmp_path / "no_clip.ckpt", file), str(path))
-    assert start.clip == str(path)
+    report = load_pretrained(model, saved(tmp_path / "no_clip.ckpt", file), str(path))
+    assert report.clip == str(path)
     for name, tensor in state.items():
         torch.testing.assert_close(target.state_dict()[name], tensor.float(), rtol=0, atol=0)
 
