@@ -18,9 +18,10 @@ from multiview.images import read_image
 from multiview.matting import save_rgba
 from multiview.segmentation import SegmentationUnavailableError, Segmenter, open_segmenter
 from pipeline.image_to_3d import Run, Settings, Tools
-from pipeline.paths import BEST, EXPORTED, SAMPLES
+from pipeline.paths import BEST, EXPORTED, RECONSTRUCTION, SAMPLES
 from pipeline.selection.ranking import SCORES
 from pipeline.view_generator import Drawer
+from renderer.output_dir import CHECKPOINT
 from webapp.errors import UserError
 from webapp.job import Progress, ProgressCallback
 from webapp.mask_editor import MaskEditor, read_upload
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 ELEVATIONS = (-10.0, 40.0)
 """Range of elevations on the page, degrees."""
 WORK = "work"
+"""Folder of the views in a session's folder."""
 NO_NETWORK = (
     "This server has no segmentation network: white pixels count as background. Correct the mask "
     "by clicks, or upload an image with a transparent background."
@@ -201,16 +203,19 @@ class Service:
         request: GenerationRequest,
         on_progress: ProgressCallback,
     ) -> Mesh:
-        """Reconstruct the mesh of a sample.
+        """Reconstruct the mesh of a sample, or reuse that of an earlier call.
+
+        Each sample has its own folder, so building the mesh of another one keeps this one's.
 
         Raises:
             UserError: the views do not show one object.
             webapp.job.Stopped: the job was stopped.
         """
-        run = self._run(session, session.folder / WORK, request, on_progress)
+        folder = session.folder / f"mesh-{sample.number}"
+        run = self._run(session, folder, request, on_progress)
         with run.place.open():
             on_progress(Progress(VIEWS_DONE, "Building the mesh", sample.strip(), sample.title))
-            _copy(sample.path, run.folder / BEST)
+            _copy(sample.path, folder / BEST)
             try:
                 run.reconstruct()
             except (ValueError, FloatingPointError) as error:
@@ -219,7 +224,7 @@ class Service:
                     "No mesh can be built from this sample: its views are not consistent with one "
                     "object. Try another sample or another seed."
                 ) from error
-            run.export()
+            (folder / RECONSTRUCTION / CHECKPOINT).unlink(missing_ok=True)  # 15 MB
         mesh = Mesh(
             session.file("model", ".glb"),
             session.file("model", ".ply"),
@@ -227,7 +232,7 @@ class Service:
             session.file("views", ".png"),
         )
         for name, path in zip(EXPORTED, (mesh.glb, mesh.ply, mesh.video), strict=True):
-            _copy(run.folder / name, path)
+            _copy(folder / RECONSTRUCTION / name, path)
         _copy(sample.path, mesh.strip)
         return mesh
 

@@ -15,30 +15,12 @@ from PIL import Image
 
 pytest.importorskip("gradio", reason="the web page's packages are not installed")
 
-from pipeline.paths import EXPORTED
-from renderer.reconstruction import Outcome
 from tests.conftest import ROOT
 from tests.webapp.client import PageClient, as_text
 from tests.webapp.serve import serve_page
 from webapp import sessions
 
 TOY = ROOT / "testset" / "locomotive.png"
-
-
-@pytest.fixture
-def quick_meshes(monkeypatch):
-    """Replaces the reconstruction by one that writes placeholder files."""
-
-    def reconstruct(image, folder, config, options):
-        folder.mkdir(exist_ok=True)
-        for share in (0.0, 0.5, 1.0):
-            options.tell("training", share)
-        for name in EXPORTED:
-            (folder / name).write_bytes(b"glTF" + image.read_bytes()[:64])
-        (folder / "metrics.json").write_text("{}")
-        return Outcome({}, None)
-
-    monkeypatch.setattr("pipeline.image_to_3d.reconstruct", reconstruct)
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 20) -> float:

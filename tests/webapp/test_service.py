@@ -62,6 +62,29 @@ def test_samples_are_ranked_and_unchanged_ones_are_reused(service, session):
     assert len(service.drawer.steps) == steps + 8
 
 
+def test_each_sample_keeps_its_mesh_when_others_are_built(service, session, quick_meshes):
+    image = service.open_image(session, TOY).result()
+    request = GenerationRequest(20.0, 2, 1)
+    progresses: list[Progress] = []
+    service.generate_views(session, image, request, progresses.append)
+    first, second = service.samples(session)
+    content = []
+    for sample in (first, second, first):
+        mesh = service.build_mesh(session, sample, request, progresses.append)
+        content.append(mesh.glb.read_bytes())
+        assert mesh.strip.read_bytes() == sample.path.read_bytes()
+    assert len(quick_meshes) == 2  # going back to the first sample reconstructs nothing
+    assert content[0] == content[2] != content[1]
+    assert not list(session.folder.rglob("*.ckpt"))
+    service.generate_views(session, image, request, progresses.append)
+    assert service.samples(session) == [first, second]
+    other = GenerationRequest(20.0, 2, 5)  # other samples under the same numbers
+    service.generate_views(session, image, other, progresses.append)
+    service.build_mesh(session, service.samples(session)[0], other, progresses.append)
+    assert len(quick_meshes) == 3
+    assert len(set(quick_meshes)) == 3
+
+
 def test_the_elevation_estimate_is_part_of_the_progress(service, session):
     image = service.open_image(session, TOY).result()
     progresses: list[Progress] = []
