@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TypeVar
@@ -54,14 +54,18 @@ def load_config(schema: type[Schema], path: Path, overrides: Sequence[str] = ())
         raise ValueError(f"{where}: {str(error).splitlines()[0]}") from error
 
 
-def check_positive(config: object) -> None:
-    """Raise ValueError where a whole number in a dataclass of sizes, or in a tuple, is below 1.
+def check_positive(config: object, from_zero: Collection[str] = ()) -> None:
+    """Raise ValueError if a whole number in a dataclass of sizes, or in a tuple, is below 1.
 
-    Levels, which count from 0, are in tuples whose names end in "levels"; these are left out.
+    Args:
+        config: the dataclass; fields of other types than int are not checked.
+        from_zero: names of the fields that count from 0, and may be 0.
     """
     for item in fields(config):  # type: ignore[arg-type]
+        least = 0 if item.name in from_zero else 1
         value = getattr(config, item.name)
         values = value if isinstance(value, tuple) else (value,)
         numbers = [v for v in values if isinstance(v, int) and not isinstance(v, bool)]
-        if any(v < 1 for v in numbers) and not item.name.endswith("levels"):
-            raise ValueError(f"{type(config).__name__}.{item.name} must be positive, got {value}")
+        if any(v < least for v in numbers):
+            wanted = "positive" if least else "0 or more"
+            raise ValueError(f"{type(config).__name__}.{item.name} must be {wanted}, got {value}")

@@ -218,13 +218,13 @@ def mesh_iou(item: TrainingItem, args: argparse.Namespace, strip: str) -> float:
     from evaluation.mesh_metrics import volume_iou
     from evaluation.meshes import read_mesh, to_render_frame
     from renderer.config import load_renderer_config
-    from renderer.reconstruction import Options, reconstruct
+    from renderer.reconstruction import ReconstructionOptions, reconstruct
 
     folder = args.output / "meshes" / strip
     mesh = folder / MESH
     if not mesh.exists():
         config = load_renderer_config(Path("configs/neus.yaml"), "fast")
-        options = Options(args.seed, torch.device("cpu"), "fast", overwrite=True)
+        options = ReconstructionOptions(args.seed, torch.device("cpu"), "fast", overwrite=True)
         try:
             views = args.output / "strips" / f"{strip}.png"
             outcome = reconstruct(views, folder, config, options)

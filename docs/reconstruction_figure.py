@@ -16,7 +16,7 @@ import trimesh
 from PIL import Image
 
 from multiview.cameras import Cameras, orbit_cameras
-from renderer.mesh import with_colours
+from renderer.mesh import with_vertex_colors
 from renderer.video import render
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def load(path: Path) -> Trimesh:
 def lit(mesh: Trimesh) -> Trimesh:
     """The shape in grey, brighter where it faces the light."""
     brightness = 0.3 + 0.65 * np.clip(0.5 + 0.5 * (np.asarray(mesh.vertex_normals) @ LIGHT), 0, 1)
-    return with_colours(mesh, np.repeat(brightness[:, None], 3, axis=1))
+    return with_vertex_colors(mesh, np.repeat(brightness[:, None], 3, axis=1))
 
 
 def row(mesh: Trimesh, cameras: Cameras, size: int = SIZE) -> np.ndarray:

@@ -48,7 +48,7 @@ from pipeline.selection.elevation import Draft
 from pipeline.selection.elevation_drafts import draft_sampler, find_elevation
 from pipeline.view_generator import ModelDrawer
 from renderer.config import Preset, load_renderer_config
-from renderer.reconstruction import Options, reconstruct
+from renderer.reconstruction import ReconstructionOptions, reconstruct
 
 log = logging.getLogger(__name__)
 
@@ -306,7 +306,7 @@ def reconstruct_mesh(
         ValueError, MemoryError: see `renderer.reconstruction.reconstruct`.
     """
     config = load_renderer_config(Path(__file__).parents[1] / "configs" / "neus.yaml", preset)
-    options = Options(seed, pick_device(device), preset, overwrite=overwrite)
+    options = ReconstructionOptions(seed, pick_device(device), preset, overwrite=overwrite)
     with tempfile.TemporaryDirectory() as temporary:
         strip = views.save(Path(temporary, "views.png"))
         reconstruct(strip, Path(folder), config, options)

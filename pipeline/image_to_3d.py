@@ -57,7 +57,7 @@ from pipeline.selection.ranking import SCORES, Weights, order, score_sample, wri
 from pipeline.settings import Settings, Tools
 from pipeline.view_generator import ModelError
 from renderer.output_dir import CHECKPOINT
-from renderer.reconstruction import Options, reconstruct
+from renderer.reconstruction import ReconstructionOptions, reconstruct
 
 log = logging.getLogger(__name__)
 
@@ -274,14 +274,14 @@ class Run:
                 checkpoint.unlink(missing_ok=True)
                 self.place.begin(step)
             resume = checkpoint.is_file()
-            options = Options(
+            options = ReconstructionOptions(
                 self.settings.seed,
                 self.settings.device,
                 self.settings.preset,
                 resume=resume,
                 overwrite=not resume,
                 export_when_stopped=False,
-                report=self.tools.report,
+                on_progress=self.tools.report,
             )
             outcome = reconstruct(strip, folder, self.settings.renderer, options)
             if outcome.stopped_by is not None:

@@ -60,7 +60,7 @@ class Tools:
     Attributes:
         drawer: of views.
         segmenter: opened when the first picture without a mask comes.
-        report: told of the reconstruction, see `renderer.reconstruction.Options`.
+        report: told of the reconstruction, see `renderer.reconstruction.ReconstructionOptions`.
     """
 
     drawer: Drawer

@@ -1,4 +1,4 @@
-"""The root of the configuration files of `train_renderer.py`, and the three presets."""
+"""Configuration of a reconstruction, and its three presets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from common.config import check_positive, load_config
 from multiview.segmentation import Backend
@@ -51,36 +51,24 @@ PRESETS: dict[Kind, dict[Preset, tuple[str, ...]]] = {
         "best": ("nerf.steps=5000",),
     },
 }
-"""What a preset changes of each kind's defaults; the file's values give way to it."""
+"""What each preset changes of each kind's defaults; presets take precedence over the file."""
 
 NO_EFFECT_ON_RESULTS = ("log_every", "save_every")
 
 
-class Section(Protocol):
-    """What the configurations of all kinds have."""
-
-    @property
-    def rays(self) -> int:
-        """Rays of a training step, which decide how much memory it needs."""
-
-    @property
-    def pixel_offset(self) -> float:
-        """Where in a pixel its ray goes through, see `renderer.rays.pixel_rays`."""
-
-
 @dataclass(frozen=True)
 class RendererConfig:
-    """One reconstruction.
+    """Settings of a reconstruction.
 
     Attributes:
         kind: `grid` is the fast method, `mlp` the published NeuS, `nerf` a radiance field.
-        use_mask: find the object in each view and use its outline.
-        segmenter: what finds it where the views have no alpha; `white` is for views on white.
-        repair_masks: replace masks that contradict most of the others.
-        grid: of this kind; sections of kinds that are not chosen have no effect.
-        mlp: of this kind.
-        nerf: of this kind.
-        log_every: steps between pictures.
+        use_mask: segment the object in each view, and use the masks.
+        segmenter: for views without alpha; `white` is for views on white.
+        repair_masks: replace masks that contradict most others.
+        grid: settings of this kind; those of the other kinds have no effect.
+        mlp: settings of this kind.
+        nerf: settings of this kind.
+        log_every: steps between preview images.
         save_every: seconds between checkpoints.
     """
 
@@ -96,10 +84,12 @@ class RendererConfig:
 
     def __post_init__(self) -> None:
         check_positive(self)
+        if not self.save_every > 0:
+            raise ValueError(f"RendererConfig.save_every must be positive, got {self.save_every}")
 
     @property
-    def section(self) -> Section:
-        """The configuration of the kind that is chosen."""
+    def section(self) -> GridNeuSConfig | MLPNeuSConfig | NeRFConfig:
+        """The settings of the chosen kind."""
         match self.kind:
             case "mlp":
                 return self.mlp
@@ -109,7 +99,7 @@ class RendererConfig:
                 return self.grid
 
     def settings(self) -> dict[str, Any]:
-        """All that the result depends on, as plain values: what a checkpoint must agree with."""
+        """Return all that the result depends on, as plain values; resuming requires the same."""
         sections = set(PRESETS) - {self.kind}
         return {
             key: value
@@ -121,12 +111,12 @@ class RendererConfig:
 def load_renderer_config(
     path: Path, preset: Preset = "default", overrides: Sequence[str] = (), half: bool = False
 ) -> RendererConfig:
-    """Read a configuration file; a preset goes before it, and `key=value` before the preset.
+    """Read a configuration file; presets take precedence over it, and overrides over both.
 
     Args:
         path: YAML file.
         preset: of the kind that the file, or an override, chooses.
-        overrides: dotted keys, e.g. "mlp.steps=500".
+        overrides: `key=value` with dotted keys, e.g. "mlp.steps=500".
         half: turn on half precision.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a reconstruction ends with: meshes, pictures, the video, and how good they are."""
+"""Export of a reconstruction: meshes, preview images, video frames and quality metrics."""
 
 from __future__ import annotations
 
@@ -13,108 +13,100 @@ from PIL import Image
 
 from common.files import atomic_write
 from multiview.cameras import Cameras, orbit_cameras
-from renderer.mesh import extract, remove_floaters, with_colours, write_ply
-from renderer.methods.base import Method, Picture, Views, all_rays
+from renderer.mesh import extract, remove_floaters, with_vertex_colors, write_ply
+from renderer.methods.base import Method, RenderedRays, Views, all_rays
 from renderer.rays import pixel_grid, pixel_rays
-from renderer.texture import bake, vertex_colours, write_glb
+from renderer.texture import bake, sample_vertex_colors, write_glb
 from renderer.video import render
 
 if TYPE_CHECKING:
     from trimesh import Trimesh
 
 MEASURED_PIXELS = 32768
-"""Of all views, on which the field is measured."""
+"""Random pixels of all views on which the PSNR of the field is measured."""
 FRAMES = 180
-"""Of a full turn in the video."""
+"""Frames of the video, a full turn."""
 
 
 @dataclass(frozen=True)
 class Meshes:
-    """One surface twice: with all its faces, and simplified with a texture."""
+    """The mesh in full resolution, and simplified with a texture."""
 
     fine: Trimesh
     textured: Trimesh
 
 
 def export_meshes(method: Method, views: Views, folder: Path) -> Meshes:
-    """Write mesh.ply, with colours of its vertices, and mesh.glb, with a texture.
+    """Write mesh.ply with vertex colours, and mesh.glb with a texture.
 
     Raises:
-        ValueError: there is no surface.
+        ValueError: the method has no surface.
     """
     grid = method.shape()
     mesh = remove_floaters(extract(grid.sdf, grid.first, grid.spacing))
     seen = views.trusted()
-    colours = vertex_colours(mesh, seen.images, seen.masks, seen.cameras)
-    write_ply(folder / "mesh.ply", with_colours(mesh, colours))
+    colors = sample_vertex_colors(mesh, seen.images, seen.masks, seen.cameras)
+    write_ply(folder / "mesh.ply", with_vertex_colors(mesh, colors))
     textured = bake(mesh, seen.images, seen.masks, seen.cameras)
     write_glb(folder / "mesh.glb", textured)
     return Meshes(mesh, textured)
 
 
 def render_view(
-    method: Method,
-    cameras: Cameras,
-    index: int,
-    size: int,
-    pixel_offset: float,
-    device: torch.device,
-) -> Picture:
-    """Render what one of several cameras sees, row by row.
+    method: Method, cameras: Cameras, index: int, size: int, device: torch.device
+) -> RenderedRays:
+    """Render one of several cameras; the rays are those of its pixels, row by row.
 
     Args:
         method: on `device`.
         cameras: for size x size images.
-        index: which of them.
+        index: of the camera.
         size: pixels a side.
-        pixel_offset: see `pixel_rays`.
         device: for the rays.
     """
     intrinsics, pose = (
         torch.from_numpy(array[index]) for array in (cameras.intrinsics, cameras.world_to_camera)
     )
     pixels = pixel_grid(size, size).double()
-    origins, directions = pixel_rays(pixels, intrinsics, pose, pixel_offset)
+    origins, directions = pixel_rays(pixels, intrinsics, pose, method.pixel_offset)
     return method.render(origins.to(device, torch.float32), directions.to(device, torch.float32))
 
 
-def write_picture(path: Path, picture: Picture, size: int) -> None:
+def write_preview(path: Path, rendered: RenderedRays, size: int) -> None:
     """Write colour, opacity and normals, (n + 1) / 2 on white, side by side as a JPEG."""
-    opacity = picture.opacity[:, None]
-    normals = 0.5 * (picture.normal + opacity) + 1.0 - opacity
-    parts = torch.stack([picture.color, opacity.expand(-1, 3), normals])
+    opacity = rendered.opacity[:, None]
+    normals = 0.5 * (rendered.normal + opacity) + 1.0 - opacity
+    parts = torch.stack([rendered.color, opacity.expand(-1, 3), normals])
     pixels = parts.reshape(3, size, size, 3).permute(1, 0, 2, 3).reshape(size, 3 * size, 3)
     path.parent.mkdir(exist_ok=True)
     with atomic_write(path) as temporary:
-        Image.fromarray(_levels(pixels)).save(temporary, quality=95)
+        Image.fromarray(_to_uint8(pixels)).save(temporary, quality=95)
 
 
-def _levels(colours: torch.Tensor) -> np.ndarray:
-    return (colours.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+def _to_uint8(colors: torch.Tensor) -> np.ndarray:
+    return (colors.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
 
 
-def field_frames(
-    method: Method, size: int, pixel_offset: float, device: torch.device
-) -> Iterator[np.ndarray]:
-    """Frames of a full turn around a field, from azimuth 0 on, uint8 (size, size, 3)."""
+def field_frames(method: Method, size: int, device: torch.device) -> Iterator[np.ndarray]:
+    """Yield the frames of a full turn around a field from azimuth 0, uint8 (size, size, 3)."""
     cameras = orbit_cameras(FRAMES, image_size=size)
     for index in range(FRAMES):
-        picture = render_view(method, cameras, index, size, pixel_offset, device)
-        yield _levels(picture.color.reshape(size, size, 3))
+        rendered = render_view(method, cameras, index, size, device)
+        yield _to_uint8(rendered.color.reshape(size, size, 3))
 
 
 def measure_meshes(meshes: Meshes, views: Views) -> dict[str, Any]:
-    """Draw the textured mesh as the cameras saw the object, and compare.
+    """Render the textured mesh with the cameras of the views, and compare with the views.
 
     Returns:
         psnr in dB, the mean over the views; mask_iou, None without masks; numbers of faces, and
         of the fine mesh whether it is closed, and its volume.
     """
-    drawn = np.stack(list(render(meshes.textured, views.cameras, views.size)))
-    errors = np.square(drawn[..., :3] - views.images).mean(axis=(1, 2, 3))
+    rendered = np.stack(list(render(meshes.textured, views.cameras, views.size)))
+    errors = np.square(rendered[..., :3] - views.images).mean(axis=(1, 2, 3))
     iou = None
     if views.masks is not None:
-        ours, theirs = drawn[..., 3] >= 0.5, views.masks >= 0.5
+        ours, theirs = rendered[..., 3] >= 0.5, views.masks >= 0.5
         iou = float((ours & theirs).sum() / max((ours | theirs).sum(), 1))
     return {
         "psnr": float(_psnr(errors).mean()),
@@ -126,9 +118,9 @@ def measure_meshes(meshes: Meshes, views: Views) -> dict[str, Any]:
     }
 
 
-def measure_field(method: Method, views: Views, pixel_offset: float, device: torch.device) -> float:
-    """PSNR in dB of a field on random pixels of all views, the same ones every time."""
-    rays = all_rays(views, pixel_offset, torch.device("cpu"))
+def measure_field(method: Method, views: Views, device: torch.device) -> float:
+    """PSNR in dB of a field on random pixels of all views, the same pixels every time."""
+    rays = all_rays(views, method.pixel_offset, torch.device("cpu"))
     chosen = torch.randperm(len(rays), generator=torch.Generator().manual_seed(0))
     some = rays.at(chosen[:MEASURED_PIXELS])
     color = method.render(some.origins.to(device), some.directions.to(device)).color.cpu()

@@ -195,15 +195,15 @@ def _sheets(faces: list[list[int]], vertex: int, torn: set[tuple[int, ...]]) -> 
     return sheet
 
 
-def with_colours(mesh: Trimesh, colours: np.ndarray) -> Trimesh:
+def with_vertex_colors(mesh: Trimesh, colors: np.ndarray) -> Trimesh:
     """Return a copy whose vertices have colours.
 
     Args:
         mesh: V vertices.
-        colours: in [0, 1], clipped to it, (V, 3).
+        colors: in [0, 1], clipped to it, (V, 3).
     """
     trimesh = import_optional("trimesh", "making meshes")
-    levels = np.round(np.clip(colours, 0, 1) * 255).astype(np.uint8)
+    levels = np.round(np.clip(colors, 0, 1) * 255).astype(np.uint8)
     return trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=levels, process=False)
 
 
@@ -271,7 +271,7 @@ def rasterise(corners: np.ndarray, size: int) -> Fragments:
     return Fragments(pixels, faces, weights, np.zeros(len(pixels)))
 
 
-def visible(mesh: Trimesh, intrinsics: np.ndarray, pose: np.ndarray, size: int) -> Fragments:
+def rasterise_mesh(mesh: Trimesh, intrinsics: np.ndarray, pose: np.ndarray, size: int) -> Fragments:
     """What a camera sees of a mesh, in the middle of its pixels; both sides of faces are seen.
 
     Args:
@@ -307,7 +307,7 @@ def visible(mesh: Trimesh, intrinsics: np.ndarray, pose: np.ndarray, size: int) 
     )
 
 
-def sample(image: Tensor, places: Tensor) -> Tensor:
+def sample_bilinear(image: Tensor, places: Tensor) -> Tensor:
     """Bilinear values of an image, by the nearest ones beyond the centres of its outer pixels.
 
     Args:

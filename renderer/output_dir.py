@@ -1,4 +1,4 @@
-"""The folder of one reconstruction: which files are the command's, and what is never touched."""
+"""The output folder of a reconstruction: which files belong to it, and how they are removed."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from renderer.checkpoint import NOTHING_TO_RESUME
+from renderer.checkpoint import NoCheckpointError
 
 CHECKPOINT = Path("ckpt", "last.ckpt")
-PICTURES = Path("images")
+PREVIEWS = Path("images")
 
 _OWN_FILES = {
     ".": re.compile(
@@ -19,20 +19,20 @@ _OWN_FILES = {
     "images": re.compile(r"\d+\.jpg"),
     "ckpt": re.compile(r"last\.ckpt"),
 }
-"""All that the command writes: names in the folder and in its subfolders."""
+"""Names of all files that a reconstruction writes, by subfolder."""
 _TEMPORARY = re.compile(r"\.(?P<stem>.+)\.\d+\.tmp(?P<suffix>\.[^.]+)")
-"""Names of `common.files.atomic_write` for files that are not whole yet."""
+"""Temporary names of `common.files.atomic_write`."""
 
 
 def own_files(folder: Path) -> Iterator[Path]:
-    """Files of a reconstruction that are in the folder; others in it are somebody else's."""
+    """Yield the files of a reconstruction in the folder, and no others."""
     for path, names in _files(folder):
         if names.fullmatch(path.name):
             yield path
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, re.Pattern[str]]]:
-    """All files where the command writes, with the names that are its own there."""
+    """Yield all files in the output folders, each with the names that are ours in its folder."""
     for subfolder, names in _OWN_FILES.items():
         if (folder / subfolder).is_dir():
             for path in sorted((folder / subfolder).iterdir()):
@@ -41,32 +41,31 @@ def _files(folder: Path) -> Iterator[tuple[Path, re.Pattern[str]]]:
 
 
 def check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
-    """Refuse to put a reconstruction where another one is, unless that is asked for.
+    """Check that a reconstruction may be written to the folder.
 
     Raises:
-        FileExistsError: the folder holds a reconstruction, and neither flag is set.
-        FileNotFoundError: there is nothing to resume.
-        NotADirectoryError: something else has the name of the folder, or of a folder above it.
+        FileExistsError: the folder holds a reconstruction, and neither `resume` nor `overwrite`
+            is set.
+        NoCheckpointError: `resume` is set, but there is no checkpoint.
+        NotADirectoryError: the folder, or one above it, is a file.
     """
     for path in (folder, *folder.parents):
         if path.exists() and not path.is_dir():
             raise NotADirectoryError(f"{path}: is a file, expected a folder for the results")
     if resume:
         if not (folder / CHECKPOINT).is_file():
-            raise FileNotFoundError(f"{folder / CHECKPOINT}: {NOTHING_TO_RESUME}")
+            raise NoCheckpointError(f"{folder / CHECKPOINT}: no checkpoint to resume from")
         return
     found = next(own_files(folder), None)
     if found is not None and not overwrite:
-        resumable = (folder / CHECKPOINT).is_file()
-        first = "go on with it by --resume," if resumable else "it has no checkpoint;"
+        which = "a checkpoint" if (folder / CHECKPOINT).is_file() else "no checkpoint"
         raise FileExistsError(
-            f"{folder} holds a reconstruction already (for example {found.name}): {first} replace "
-            f"it by --overwrite, or take another --name"
+            f"{folder} already holds a reconstruction (for example {found.name}) with {which}"
         )
 
 
 def clear_temporary(folder: Path) -> None:
-    """Remove what runs that were killed left of their own files; call it under the folder's lock.
+    """Remove temporary files that killed runs left; call it with the folder locked.
 
     A file that cannot be removed is left: it does no harm.
     """
@@ -78,10 +77,10 @@ def clear_temporary(folder: Path) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Remove the files of a former reconstruction, and its subfolders if nothing else is there."""
+    """Remove the files of an earlier reconstruction, and its subfolders if they are then empty."""
     clear_temporary(folder)
     for path in list(own_files(folder)):
         path.unlink()
-    for subfolder in (folder / PICTURES, folder / CHECKPOINT.parent):
-        with suppress(OSError):  # not there, or not empty
+    for subfolder in (folder / PREVIEWS, folder / CHECKPOINT.parent):
+        with suppress(OSError):  # does not exist, or is not empty
             subfolder.rmdir()

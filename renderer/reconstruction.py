@@ -1,4 +1,4 @@
-"""One reconstruction from beginning to end: views in, meshes and a video out."""
+"""Reconstruct an object from 16 views: train a method, export meshes and a video."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ import torch
 
 from common.files import atomic_write, file_lock
 from common.signals import stop_on_signals
-from renderer.checkpoint import ANEW, Identity, read_checkpoint, write_checkpoint
+from renderer.checkpoint import (
+    CheckpointError,
+    RunFingerprint,
+    read_checkpoint,
+    write_checkpoint,
+)
 from renderer.config import Preset, RendererConfig
 from renderer.export import (
     FRAMES,
@@ -27,41 +32,43 @@ from renderer.export import (
     measure_field,
     measure_meshes,
     render_view,
-    write_picture,
+    write_preview,
 )
 from renderer.methods.base import Views
 from renderer.methods.nerf import NeRF
 from renderer.methods.neus_grid import GridNeuS
 from renderer.methods.neus_mlp import MLPNeuS
-from renderer.output_dir import CHECKPOINT, PICTURES, check_folder, clear, clear_temporary
+from renderer.output_dir import CHECKPOINT, PREVIEWS, check_folder, clear, clear_temporary
 from renderer.trainer import TrainableMethod, Training, train
 from renderer.video import orbit_frames, write_video
-from renderer.views import Input, read_input, write_input
+from renderer.views import ReconstructionInput, read_input, write_input
 
 log = logging.getLogger(__name__)
 
+ProgressCallback = Callable[[str, float], None]
+"""(stage, share of it that is done from 0 to 1); an exception ends the reconstruction."""
 _NO_MEMORY = re.compile("out of memory|DefaultCPUAllocator: (can't allocate|not enough memory)")
-"""What torch's errors say; only those of a GPU have a class of their own."""
+"""Messages of torch's errors; only CUDA has an exception class for it."""
 POOR_IOU = 0.7
-"""Of the mesh's silhouettes with the masks; less is worth a warning."""
+"""IoU of the mesh's silhouettes with the masks below which a warning is logged."""
 VIEW_STRIDE = 5
-"""Pictures while training show every view in turn, neighbours in time from far apart."""
+"""Successive previews are this many views apart, so that they differ; coprime to 16."""
 
 
 @dataclass(frozen=True)
-class Options:
-    """What is not part of the configuration.
+class ReconstructionOptions:
+    """Options of a run that are not part of its configuration.
 
     Attributes:
         seed: of all random numbers.
         device: to compute on.
-        preset: for the record only; the configuration holds what it says.
-        resume: go on from the folder's checkpoint.
-        overwrite: replace the reconstruction that is in the folder.
-        export_when_stopped: write the results of what has been trained when a signal ends the
-            training early; else only its checkpoint.
-        report: told what is being done and which share of it is done, 0 to 1, at every step of the
-            training and every frame of the video; what it raises ends the reconstruction.
+        preset: for metrics.json only; the configuration already includes it.
+        resume: continue from the folder's checkpoint.
+        overwrite: replace the reconstruction in the folder.
+        export_when_stopped: when a signal ends the training early, export the partial result;
+            otherwise only a checkpoint is written.
+        on_progress: called after every training step and video frame; the stages are training,
+            mesh and video.
     """
 
     seed: int
@@ -70,37 +77,41 @@ class Options:
     resume: bool = False
     overwrite: bool = False
     export_when_stopped: bool = True
-    report: Callable[[str, float], None] | None = None
+    on_progress: ProgressCallback | None = None
 
-    def tell(self, what: str, share: float) -> None:
-        """Call `report`, if there is one."""
-        if self.report is not None:
-            self.report(what, share)
+    def progress(self, stage: str, share: float) -> None:
+        """Call `on_progress` if it is set."""
+        if self.on_progress is not None:
+            self.on_progress(stage, share)
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How a reconstruction ended.
+class ReconstructionResult:
+    """Result of a reconstruction.
 
     Attributes:
-        metrics: what metrics.json says; empty where no results were written.
-        stopped_by: number of the signal that ended the training early; None for a whole run.
+        metrics: content of metrics.json; empty if nothing was exported.
+        stopped_by: number of the signal that ended the training early, or None.
     """
 
     metrics: dict[str, Any]
     stopped_by: int | None
 
 
+class NoMeshError(ValueError):
+    """The trained method has no surface."""
+
+
 def build_method(
     config: RendererConfig, views: Views, device: torch.device, seed: int
 ) -> TrainableMethod:
-    """Make the untrained method that the configuration chooses.
+    """Build the untrained method that the configuration chooses.
 
     Args:
-        config: of all kinds.
-        views: to be explained.
+        config: settings of all kinds.
+        views: to reconstruct.
         device: to compute on.
-        seed: of the numbers that it starts from; the global random numbers are left alone.
+        seed: of the initial parameters; the global generator is not changed.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -113,133 +124,131 @@ def build_method(
                 return GridNeuS(config.grid, views, device)
 
 
-def reconstruct(image: Path, folder: Path, config: RendererConfig, options: Options) -> Outcome:
-    """Reconstruct the object of 16 views.
+def reconstruct(
+    image: Path, folder: Path, config: RendererConfig, options: ReconstructionOptions
+) -> ReconstructionResult:
+    """Reconstruct an object from 16 views.
 
-    All files appear whole; metrics.json is the last one. A run that is stopped early, by Ctrl-C or
-    SIGTERM, writes its checkpoint and then all results of what has been trained so far, if the
-    options do not leave them out.
+    All files are written atomically, metrics.json last. Ctrl-C and SIGTERM end the training early:
+    a checkpoint is written, and, depending on the options, the partial result is exported.
 
     Args:
         image: a strip of 16 views, or a folder of them.
-        folder: of the results; made if it is not there.
-        config: what to do.
-        options: how to do it.
+        folder: for the results; created if needed.
+        config: settings.
+        options: options of this run.
 
     Raises:
-        FileNotFoundError, FileExistsError, ValueError: the input, the folder or the checkpoint do
-            not fit; says what to do.
-        FloatingPointError: the training broke down.
-        MemoryError: says how to need less.
+        FileNotFoundError, FileExistsError, ValueError: the input, the folder or the checkpoint is
+            unsuitable; see `check_folder`, `read_input` and `read_checkpoint` for subclasses.
+        NoMeshError: the trained method has no surface.
+        FloatingPointError: the training diverged.
+        MemoryError: there is not enough memory.
     """
     began = time.monotonic()
     check_folder(folder, options.resume, options.overwrite)
     given = read_input(image, config, str(options.device))
-    identity = Identity(config.settings(), options.seed, given.fingerprint)
+    fingerprint = RunFingerprint(config.settings(), options.seed, given.sha256)
     folder.mkdir(parents=True, exist_ok=True)
-    with file_lock(folder / CHECKPOINT.parent, wait=False), _advice_on_memory(config):
-        check_folder(folder, options.resume, options.overwrite)  # again, now that it is ours
+    with file_lock(folder / CHECKPOINT.parent, wait=False), _memory_errors(config):
+        check_folder(folder, options.resume, options.overwrite)  # again, now that it is locked
         clear_temporary(folder)
-        former = read_checkpoint(folder / CHECKPOINT, identity) if options.resume else None
-        options.tell("training", 0.0)
+        checkpoint = read_checkpoint(folder / CHECKPOINT, fingerprint) if options.resume else None
+        options.progress("training", 0.0)
         method = build_method(config, given.views, options.device, options.seed)
-        run = _Run(folder, config, options, given, identity, Training(method, options.seed), began)
-        if former is not None:
-            run.go_on_from(*former)
+        run = _Run(
+            folder, config, options, given, fingerprint, Training(method, options.seed), began
+        )
+        if checkpoint is not None:
+            run.restore(*checkpoint)
         elif options.overwrite:
             clear(folder)
         write_input(folder, given.views)
         with stop_on_signals() as stop:
             train(
-                run.training, stop, run.save, config.save_every, run.draw, config.log_every,
-                lambda done, total: options.tell("training", done / total),
-            )  # fmt: skip
+                run.training,
+                stop,
+                run.save,
+                config.save_every,
+                run.preview,
+                config.log_every,
+                lambda done, total: options.progress("training", done / total),
+            )
         if stop.signal is not None:
             done = f"stopped after {run.training.step} of {method.num_steps} steps"
             if not options.export_when_stopped:
                 log.warning("%s", done)
-                return Outcome({}, stop.signal)
-            log.warning("%s; writing the results as they are (--resume goes on)", done)
-        return Outcome(run.export(), stop.signal)
+                return ReconstructionResult({}, stop.signal)
+            log.warning("%s; exporting the partial result", done)
+        return ReconstructionResult(run.export(), stop.signal)
 
 
 @dataclass
 class _Run:
-    """A reconstruction under way."""
+    """State of a reconstruction."""
 
     folder: Path
     config: RendererConfig
-    options: Options
-    given: Input
-    identity: Identity
+    options: ReconstructionOptions
+    given: ReconstructionInput
+    fingerprint: RunFingerprint
     training: Training
     began: float
 
-    def go_on_from(self, state: dict[str, Any], seconds: float) -> None:
+    def restore(self, state: dict[str, Any], seconds: float) -> None:
         path = self.folder / CHECKPOINT
         try:
             self.training.load_state(state)
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())
-            raise ValueError(f"{path}: the checkpoint is damaged ({reason}); {ANEW}") from error
+            raise CheckpointError(f"{path}: the checkpoint is damaged ({reason})") from error
         self.began -= seconds
-        log.info("%s: going on after step %d", path, self.training.step)
+        log.info("%s: resuming after step %d", path, self.training.step)
 
     def seconds(self) -> float:
         return time.monotonic() - self.began
 
     def save(self) -> None:
         state = self.training.state()
-        write_checkpoint(self.folder / CHECKPOINT, self.identity, state, self.seconds())
+        write_checkpoint(self.folder / CHECKPOINT, self.fingerprint, state, self.seconds())
 
-    def draw(self, step: int) -> None:
+    def preview(self, step: int) -> None:
         views, method = self.given.views, self.training.method
         index = math.ceil(step / self.config.log_every) * VIEW_STRIDE % len(views.images)
-        picture = render_view(
-            method,
-            views.cameras,
-            index,
-            views.size,
-            self.config.section.pixel_offset,
-            self.options.device,
-        )
-        write_picture(self.folder / PICTURES / f"{step}.jpg", picture, views.size)
+        rendered = render_view(method, views.cameras, index, views.size, self.options.device)
+        write_preview(self.folder / PREVIEWS / f"{step}.jpg", rendered, views.size)
 
-    def told(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Tell of every frame of the video."""
+    def with_progress(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Yield the frames of the video, and call `on_progress` after each."""
         for number, frame in enumerate(frames, start=1):
             yield frame
-            self.options.tell("video", min(number / FRAMES, 1.0))
+            self.options.progress("video", min(number / FRAMES, 1.0))
 
     def export(self) -> dict[str, Any]:
-        """Write all results and return the metrics."""
-        views, method, offset = (
-            self.given.views,
-            self.training.method,
-            self.config.section.pixel_offset,
-        )
+        """Write all results, and return the metrics."""
+        views, method = self.given.views, self.training.method
         video, device = self.folder / "rendering.mp4", self.options.device
         record = self.folder / "metrics.json"
-        record.unlink(missing_ok=True)  # of a former export: as long as it is not there, files mix
+        record.unlink(missing_ok=True)  # only exists if all files are of one export
         if self.config.kind == "nerf":  # the field is the result; its mesh is a by-product
             log.info("writing %s", video)
-            write_video(video, self.told(field_frames(method, views.size, offset, device)))
-        self.options.tell("mesh", 0.0)
-        log.info("making the mesh and its texture")
+            write_video(video, self.with_progress(field_frames(method, views.size, device)))
+        self.options.progress("mesh", 0.0)
+        log.info("extracting and texturing the mesh")
         try:
             meshes = export_meshes(method, views, self.folder)
         except ValueError as error:
-            raise ValueError(
-                f"no mesh can be made of what was found in {self.training.step} steps ({error}): "
-                f"see {self.folder / PICTURES}, and the masks beside it. A run that was stopped "
-                f"too early goes on with --resume"
+            raise NoMeshError(
+                f"no mesh after {self.training.step} of {method.num_steps} steps ({error}): see "
+                f"the previews in {self.folder / PREVIEWS}, and the masks in {self.folder}"
             ) from error
         if self.config.kind != "nerf":
             log.info("writing %s", video)
-            write_video(video, self.told(orbit_frames(meshes.textured, FRAMES, size=views.size)))
+            frames = orbit_frames(meshes.textured, FRAMES, size=views.size)
+            write_video(video, self.with_progress(frames))
         metrics = {
             **measure_meshes(meshes, views),
-            "field_psnr": measure_field(method, views, offset, device),
+            "field_psnr": measure_field(method, views, device),
             "seconds": round(self.seconds(), 1),
             "kind": self.config.kind,
             "preset": self.options.preset,
@@ -251,9 +260,8 @@ class _Run:
         }
         if metrics["mask_iou"] is not None and metrics["mask_iou"] < POOR_IOU:
             log.warning(
-                "the mesh covers the masks badly (IoU %.2f): parts thinner than a cell are lost "
-                "(--preset best has smaller ones), or the views are not of one object seen by the "
-                "16 cameras in their order",
+                "the mesh fits the masks badly (IoU %.2f): parts of the object are thinner than a "
+                "cell, or the views are not of one object from the 16 cameras in order",
                 metrics["mask_iou"],
             )
         with atomic_write(record) as temporary:
@@ -262,7 +270,7 @@ class _Run:
 
 
 def summary(metrics: dict[str, Any]) -> str:
-    """One line on how good a reconstruction is, and what it took."""
+    """One line with the quality, the size and the run time of a reconstruction."""
     iou = "no masks" if metrics["mask_iou"] is None else f"mask IoU {metrics['mask_iou']:.3f}"
     closed = "closed" if metrics["watertight"] else "not closed"
     return (
@@ -272,23 +280,18 @@ def summary(metrics: dict[str, Any]) -> str:
 
 
 def device_name(device: torch.device) -> str:
-    """What computed: "cpu", or the name of the GPU."""
+    """Name of the GPU, or "cpu"."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 
 @contextmanager
-def _advice_on_memory(config: RendererConfig) -> Iterator[None]:
-    """Say what to do when the memory does not suffice.
-
-    Raises:
-        MemoryError: instead of all the errors that say so.
-    """
+def _memory_errors(config: RendererConfig) -> Iterator[None]:
+    """Turn all errors about too little memory into MemoryError."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
             raise
         raise MemoryError(
-            f"not enough memory: take fewer rays a step, for example --set "
-            f"{config.kind}.rays={max(1, config.section.rays // 2)}, or --preset fast"
+            f"not enough memory for kind {config.kind} with {config.section.rays} rays a step"
         ) from error

@@ -19,7 +19,7 @@ from PIL import Image
 from common.files import atomic_write
 from common.optional import import_optional
 from multiview.cameras import Cameras
-from renderer.mesh import Fragments, rasterise, sample, simplify, visible
+from renderer.mesh import Fragments, rasterise, rasterise_mesh, sample_bilinear, simplify
 
 if TYPE_CHECKING:
     from trimesh import Trimesh
@@ -46,26 +46,26 @@ CHUNK = 1 << 18
 
 
 @dataclass(frozen=True)
-class Photographs:
+class ProjectedViews:
     """Views, and what tells which points of a mesh they show.
 
     Attributes:
-        colours: in [0, 1], (N, 3, S, S) float32.
+        colors: in [0, 1], (N, 3, S, S) float32.
         depth_and_trust: camera-z of the mesh, far away where it is not seen, and in [0, 1] how
             far the pixel is to be trusted, (N, 2, D, D) float32.
         cameras: N; their intrinsics are those of S x S images.
         tolerance: a point this much behind the depth is hidden.
     """
 
-    colours: torch.Tensor
+    colors: torch.Tensor
     depth_and_trust: torch.Tensor
     cameras: Cameras
     tolerance: float
 
 
-def photograph(
+def project_views(
     mesh: Trimesh, views: np.ndarray, masks: np.ndarray | None, cameras: Cameras
-) -> Photographs:
+) -> ProjectedViews:
     """Find out what each view shows of a mesh, and which of its pixels can be trusted.
 
     Args:
@@ -90,7 +90,7 @@ def photograph(
     layers = []
     for index in range(len(views)):
         intrinsics = np.diag([2.0, 2.0, 1.0]) @ cameras.intrinsics[index]
-        seen = visible(mesh, intrinsics, cameras.world_to_camera[index], fine)
+        seen = rasterise_mesh(mesh, intrinsics, cameras.world_to_camera[index], fine)
         depth = np.full(fine * fine, 9.0)
         depth[seen.pixels] = seen.depth
         depth = depth.reshape(fine, fine)
@@ -104,7 +104,7 @@ def photograph(
         clean[[0, -1]] = clean[:, [0, -1]] = False
         distance = ndimage.distance_transform_edt(clean)
         layers.append(np.stack([farthest, np.clip((distance - none) / (full - none), 0, 1) ** 2]))
-    return Photographs(
+    return ProjectedViews(
         torch.from_numpy(np.moveaxis(views, -1, 1).astype(np.float32)),
         torch.from_numpy(np.stack(layers).astype(np.float32)),
         cameras,
@@ -112,13 +112,13 @@ def photograph(
     )
 
 
-def mix_colours(
-    photographs: Photographs, points: np.ndarray, normals: np.ndarray, flat_normals: np.ndarray
+def blend_colors(
+    projected: ProjectedViews, points: np.ndarray, normals: np.ndarray, flat_normals: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mix the colours of points from the views that see them best.
 
     Args:
-        photographs: N views.
+        projected: N views.
         points: in the world, (P, 3).
         normals: of the surface, smooth, unit length, (P, 3).
         flat_normals: of the faces; a view counts by the one that it sees less of, (P, 3).
@@ -126,7 +126,7 @@ def mix_colours(
     Returns:
         colours in [0, 1], (P, 3), and how well each point is seen, at least 0, (P,); both float32.
     """
-    colours = np.zeros((len(points), 3), dtype=np.float32)
+    colors = np.zeros((len(points), 3), dtype=np.float32)
     seen = np.zeros(len(points), dtype=np.float32)
     for start in range(0, len(points), CHUNK):
         part = slice(start, start + CHUNK)
@@ -134,21 +134,21 @@ def mix_colours(
             torch.from_numpy(np.ascontiguousarray(array[part], dtype=np.float32))
             for array in (points, normals, flat_normals)
         ]
-        mixed, total = _mix(photographs, *tensors)
-        colours[part], seen[part] = mixed.numpy(), total.numpy()
-    return colours, seen
+        mixed, total = _mix(projected, *tensors)
+        colors[part], seen[part] = mixed.numpy(), total.numpy()
+    return colors, seen
 
 
 def _mix(
-    photographs: Photographs,
+    projected: ProjectedViews,
     points: torch.Tensor,
     normals: torch.Tensor,
     flat_normals: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    cameras, size = photographs.cameras, photographs.colours.shape[-1]
-    colour = torch.zeros(len(photographs.colours), len(points), 3)
-    weight = torch.zeros(len(photographs.colours), len(points))
-    for index in range(len(photographs.colours)):
+    cameras, size = projected.cameras, projected.colors.shape[-1]
+    color = torch.zeros(len(projected.colors), len(points), 3)
+    weight = torch.zeros(len(projected.colors), len(points))
+    for index in range(len(projected.colors)):
         pose = torch.from_numpy(cameras.world_to_camera[index]).float()
         towards = -(pose[:, :3].T @ pose[:, 3]) - points
         facing = torch.minimum((towards * normals).sum(1), (towards * flat_normals).sum(1))
@@ -157,32 +157,32 @@ def _mix(
         in_camera = points[front] @ pose[:, :3].T + pose[:, 3]
         homogeneous = in_camera @ torch.from_numpy(cameras.intrinsics[index]).float().T
         places = homogeneous[:, :2] / homogeneous[:, 2:] / size * 2 - 1  # (P, 2) in [-1, 1]
-        colour[index, front] = sample(photographs.colours[index], places)
-        depth, trust = sample(photographs.depth_and_trust[index], places).unbind(dim=1)
-        shown = trust * (in_camera[:, 2] < depth + photographs.tolerance)
+        color[index, front] = sample_bilinear(projected.colors[index], places)
+        depth, trust = sample_bilinear(projected.depth_and_trust[index], places).unbind(dim=1)
+        shown = trust * (in_camera[:, 2] < depth + projected.tolerance)
         preferred = 1 + FRONT_PREFERENCE * np.cos(cameras.azimuths[index])
         weight[index, front] = preferred * shown * facing[front] ** FACING_POWER
 
     total = weight.sum(dim=0)
     votes = weight**0.25  # views from the side may not give the colour, but have a say in it
-    agreed = (votes[..., None] * colour).sum(dim=0) / votes.sum(dim=0).clamp(min=1e-12)[:, None]
-    apart = (colour - agreed).square().sum(dim=-1)
+    agreed = (votes[..., None] * color).sum(dim=0) / votes.sum(dim=0).clamp(min=1e-12)[:, None]
+    apart = (color - agreed).square().sum(dim=-1)
     weight *= torch.exp(-apart / (2 * DISAGREEMENT**2))
     if len(weight) > BEST_VIEWS:
         best, which = weight.topk(BEST_VIEWS + 1, dim=0)
         # Less the first that is left out: views come in with weight 0, so that none shows an edge.
         weight = best[:-1] - 0.99 * best[-1:]
-        colour = colour.gather(0, which[:-1, :, None].expand(-1, -1, 3))
-    mixed = (weight[..., None] * colour).sum(dim=0) / weight.sum(dim=0).clamp(min=1e-12)[:, None]
+        color = color.gather(0, which[:-1, :, None].expand(-1, -1, 3))
+    mixed = (weight[..., None] * color).sum(dim=0) / weight.sum(dim=0).clamp(min=1e-12)[:, None]
     return mixed, total
 
 
-def _own_share(seen: np.ndarray) -> np.ndarray:
+def _visibility_weight(seen: np.ndarray) -> np.ndarray:
     """How much of its own colour, against the filled-in one, a point so well seen gets."""
     return 1 - 1 / (1 + (seen / SEEN_WELL) ** 2)
 
 
-def fill_unseen(mesh: Trimesh, colours: np.ndarray, seen: np.ndarray) -> np.ndarray:
+def fill_unseen(mesh: Trimesh, colors: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """Let colours flow along the surface to where no view sees it well.
 
     Solves a screened Laplace equation on the edges of the mesh: what is well seen keeps its
@@ -190,7 +190,7 @@ def fill_unseen(mesh: Trimesh, colours: np.ndarray, seen: np.ndarray) -> np.ndar
 
     Args:
         mesh: V vertices.
-        colours: in [0, 1], (V, 3).
+        colors: in [0, 1], (V, 3).
         seen: how well, at least 0, (V,).
 
     Returns:
@@ -202,20 +202,20 @@ def fill_unseen(mesh: Trimesh, colours: np.ndarray, seen: np.ndarray) -> np.ndar
     count = len(mesh.vertices)
     pairs = np.concatenate([mesh.edges_unique, mesh.edges_unique[:, ::-1]])
     graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
-    trust = _own_share(seen)
-    mean = trust @ colours / trust.sum() if trust.any() else np.full(3, 0.5)
+    trust = _visibility_weight(seen)
+    mean = trust @ colors / trust.sum() if trust.any() else np.full(3, 0.5)
     anchored = trust / (1 - trust + 0.01)
     lonely = 1e-6  # of pieces that no view sees: they take the mean colour
     diagonal = graph.sum(axis=1) + anchored + lonely
     system = (diags_array(diagonal) - graph).tocsr()
-    start = trust[:, None] * colours + (1 - trust)[:, None] * mean
-    wrong = anchored[:, None] * colours + lonely * mean - system @ start
+    start = trust[:, None] * colors + (1 - trust)[:, None] * mean
+    wrong = anchored[:, None] * colors + lonely * mean - system @ start
     preconditioner = diags_array(1 / diagonal)
     changes = [cg(system, channel, maxiter=2000, M=preconditioner)[0] for channel in wrong.T]
     return np.clip(start + np.stack(changes, axis=1), 0, 1)
 
 
-def vertex_colours(
+def sample_vertex_colors(
     mesh: Trimesh, views: np.ndarray, masks: np.ndarray | None, cameras: Cameras
 ) -> np.ndarray:
     """Colours of the vertices of a mesh, taken from views.
@@ -230,8 +230,8 @@ def vertex_colours(
         in [0, 1], (V, 3).
     """
     normals = np.asarray(mesh.vertex_normals)
-    photographs = photograph(mesh, views, masks, cameras)
-    return fill_unseen(mesh, *mix_colours(photographs, np.asarray(mesh.vertices), normals, normals))
+    projected = project_views(mesh, views, masks, cameras)
+    return fill_unseen(mesh, *blend_colors(projected, np.asarray(mesh.vertices), normals, normals))
 
 
 def bake(
@@ -257,21 +257,21 @@ def bake(
         and a `TextureVisuals` of one matte PBR material.
     """
     mesh = simplify(mesh, faces)
-    photographs = photograph(mesh, views, masks, cameras)
+    projected = project_views(mesh, views, masks, cameras)
     points, normals = np.asarray(mesh.vertices), _unit(np.asarray(mesh.vertex_normals))
-    filled = fill_unseen(mesh, *mix_colours(photographs, points, normals, normals))
+    filled = fill_unseen(mesh, *blend_colors(projected, points, normals, normals))
 
     origin, corners, uv = _unwrap(mesh, size)
     texels = rasterise(uv[corners] * size, size)
-    colours, seen = mix_colours(
-        photographs,
+    colors, seen = blend_colors(
+        projected,
         texels.interpolate(points[origin], corners),
         _unit(texels.interpolate(normals[origin], corners)),
         np.asarray(mesh.face_normals)[texels.faces],
     )
-    own = _own_share(seen)[:, None]
-    colours = own * colours + (1 - own) * texels.interpolate(filled[origin], corners)
-    return _textured(points[origin], corners, normals[origin], uv, _paint(texels, colours, size))
+    own = _visibility_weight(seen)[:, None]
+    colors = own * colors + (1 - own) * texels.interpolate(filled[origin], corners)
+    return _textured(points[origin], corners, normals[origin], uv, _paint(texels, colors, size))
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
@@ -297,13 +297,13 @@ def _unwrap(mesh: Trimesh, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return origin.astype(np.int64), faces.astype(np.int64), uv.astype(np.float64)
 
 
-def _paint(texels: Fragments, colours: np.ndarray, size: int) -> Image.Image:
+def _paint(texels: Fragments, colors: np.ndarray, size: int) -> Image.Image:
     """Put colours into an image; what lies between the charts takes the nearest one's colour."""
     from scipy import ndimage
 
     image = np.zeros((size * size, 3))
     empty = np.ones(size * size, dtype=bool)
-    image[texels.pixels], empty[texels.pixels] = colours, False
+    image[texels.pixels], empty[texels.pixels] = colors, False
     nearest = ndimage.distance_transform_edt(
         empty.reshape(size, size), return_distances=False, return_indices=True
     )

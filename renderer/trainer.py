@@ -1,4 +1,4 @@
-"""The loop that trains any `Method`: steps, progress, pictures, and how it is stopped."""
+"""The training loop of every reconstruction method."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from renderer.methods.base import Method, StepResult
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.2
-"""How often the numbers of the last steps are looked at, which waits for the GPU."""
+SYNC_SECONDS = 0.2
+"""How often losses are read back from the device, which waits for the GPU."""
 LOG_LINES = 10
-"""Of a whole run whose output is not a terminal."""
-Report = Callable[[int, int], None]
-"""(steps done, of how many) -> nothing; what it raises ends the work, and nothing is saved."""
+"""Log lines of a whole run if stderr is not a terminal."""
+StepCallback = Callable[[int, int], None]
+"""(steps done, all steps); an exception ends the training without a checkpoint."""
 LOG_SECONDS = 60.0
-"""Where steps are slow a line comes at least so often."""
+"""Longest time between two log lines."""
 
 
 class TrainableMethod(Method, Protocol):
     """A method that is a `torch.nn.Module`."""
 
     def state_dict(self) -> dict[str, Any]:
-        """All that training changes in it."""
+        """Return all that training changes."""
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any:
-        """Go back to such a state."""
+        """Restore such a state."""
 
 
 class Training:
-    """A method, its optimizer and its random numbers: what is saved, and goes on later.
+    """Training state: a method, its optimizer, its random generator and the step.
 
     Args:
         method: untrained.
@@ -55,15 +55,15 @@ class Training:
         )
         self.generator = torch.Generator().manual_seed(seed)
         self.step = 0
-        """Steps that have been made."""
+        """Number of finished steps."""
 
     @property
     def finished(self) -> bool:
-        """Whether all steps have been made."""
+        """Whether all steps are done."""
         return self.step >= self.method.num_steps
 
-    def advance(self) -> StepResult:
-        """Make one step."""
+    def train_step(self) -> StepResult:
+        """Run one optimization step."""
         rates = self.method.learning_rates(self.step)
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
@@ -76,14 +76,14 @@ class Training:
         return result
 
     def check_finite(self) -> None:
-        """Raise FloatingPointError where a parameter is nan or infinite."""
+        """Raise FloatingPointError if a parameter is nan or infinite."""
         for group in self.optimizer.param_groups:
             for parameter in group["params"]:
                 if not torch.isfinite(parameter).all():
                     raise FloatingPointError(_diverged(self.step))
 
     def state(self) -> dict[str, Any]:
-        """Return tensors and plain values that say all of it."""
+        """Return the whole state as tensors and plain values."""
         return {
             "step": self.step,
             "method": dict(self.method.state_dict()),
@@ -92,20 +92,20 @@ class Training:
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go back to where `state` was taken.
+        """Restore a result of `state`.
 
         Raises:
-            ValueError: it is no state of such a training; what torch finds wrong with the parts has
-                errors of its own.
+            ValueError: keys, types or the step do not fit. Torch raises other errors for parts that
+                do not fit.
         """
         expected = {"step": int, "method": Mapping, "optimizer": Mapping, "generator": Tensor}
         for name, kind in expected.items():
             if name not in state:
                 raise ValueError(f"{name} is missing")
             if not isinstance(state[name], kind) or isinstance(state[name], bool):
-                raise ValueError(f"{name} is of type {type(state[name]).__name__}")
+                raise ValueError(f"{name} has type {type(state[name]).__name__}")
         if not 0 <= state["step"] <= self.method.num_steps:
-            raise ValueError(f"it is of step {state['step']}, there are {self.method.num_steps}")
+            raise ValueError(f"step is {state['step']}, expected 0 to {self.method.num_steps}")
         absent = {"state", "param_groups"} - set(state["optimizer"])
         if absent:
             raise ValueError(f"the optimizer lacks {' and '.join(sorted(absent))}")
@@ -117,27 +117,27 @@ class Training:
 
 def _diverged(step: int) -> str:
     return (
-        f"the training broke down: nan or infinite numbers by step {step}. The last checkpoint "
-        f"that was good, if there is one, is kept. Try another --seed or smaller learning rates"
+        f"the training diverged: nan or infinite numbers by step {step}. The last finite "
+        f"checkpoint, if there is one, is kept"
     )
 
 
 @dataclass
-class _Recent:
-    """The steps since their numbers were last looked at, in tensors of the device."""
+class _RunningMean:
+    """Losses since the last read-back, summed on the device."""
 
     count: int = 0
     loss: Tensor | float = 0.0
     squared_error: Tensor | float = 0.0
-    looked: float = 0.0
+    read_at: float = 0.0
 
     def add(self, result: StepResult) -> None:
         self.count += 1
         self.loss = self.loss + result.loss.detach()
         self.squared_error = self.squared_error + result.squared_error
 
-    def look(self, step: int) -> dict[str, float]:
-        """Mean loss and PSNR in dB; begins anew.
+    def read(self, step: int) -> dict[str, float]:
+        """Return the mean loss and the PSNR in dB, and reset the sums.
 
         Raises:
             FloatingPointError: a loss was nan or infinite.
@@ -146,7 +146,7 @@ class _Recent:
         if not math.isfinite(loss) or not math.isfinite(error):
             raise FloatingPointError(_diverged(step))
         self.count, self.loss, self.squared_error = 0, 0.0, 0.0
-        self.looked = time.monotonic()
+        self.read_at = time.monotonic()
         return {"loss": loss, "psnr": -10.0 * math.log10(max(error, 1e-10))}
 
 
@@ -155,30 +155,30 @@ def train(
     stop: StopFlag,
     save: Callable[[], None],
     save_every: float,
-    draw: Callable[[int], None],
-    draw_every: int,
-    report: Report | None = None,
+    preview: Callable[[int], None],
+    preview_every: int,
+    on_step: StepCallback | None = None,
 ) -> None:
-    """Make the steps that are left, or as many as there are until `stop`.
+    """Run the remaining steps, or until `stop` is set.
 
     Args:
-        training: goes on from where it is.
-        stop: looked at after each step.
-        save: writes the checkpoint; called at the end too, but never where numbers are not finite.
+        training: at any step.
+        stop: checked after every step.
+        save: writes a checkpoint; also called at the end, never with nan or infinite parameters.
         save_every: seconds between calls of `save`.
-        draw: makes a picture of a step; called after the last one too, unless stopped.
-        draw_every: steps between pictures.
-        report: told of every step.
+        preview: renders an image of the given step; also called after the last one, unless stopped.
+        preview_every: steps between previews.
+        on_step: called after every step.
 
     Raises:
         FloatingPointError: nan or infinite numbers.
     """
     total = training.method.num_steps
-    recent, on_terminal = _Recent(), sys.stderr.isatty()
+    recent, on_terminal = _RunningMean(), sys.stderr.isatty()
     began, first = time.monotonic(), training.step
     saved, saved_step, logged = began, first or None, began
 
-    def keep() -> None:
+    def save_checked() -> None:
         nonlocal saved, saved_step
         training.check_finite()
         save()
@@ -186,32 +186,36 @@ def train(
 
     with tqdm(total=total, initial=first, unit="step", disable=not on_terminal) as bar:
         while not training.finished and stop.signal is None:
-            recent.add(training.advance())
+            recent.add(training.train_step())
             bar.update()
-            if report is not None:
-                report(training.step, total)
+            if on_step is not None:
+                on_step(training.step, total)
             step, now = training.step, time.monotonic()
             log_due = not on_terminal and (_is_due(step, total) or now - logged >= LOG_SECONDS)
-            draw_due = step % draw_every == 0 or training.finished
+            preview_due = step % preview_every == 0 or training.finished
             save_due = now - saved >= save_every or training.finished
-            if log_due or draw_due or save_due or now - recent.looked >= LOOK_SECONDS:
-                numbers = recent.look(step)
+            if log_due or preview_due or save_due or now - recent.read_at >= SYNC_SECONDS:
+                numbers = recent.read(step)
                 bar.set_postfix(numbers, refresh=False)
             if log_due:
                 logged = now
                 left = (now - began) / (step - first) * (total - step)
                 log.info(
                     "step %d of %d: loss %.4f, PSNR %.2f dB, about %.0f s left",
-                    step, total, numbers["loss"], numbers["psnr"], left,
-                )  # fmt: skip
-            if draw_due:  # before the checkpoint: a run that is killed between draws it again
+                    step,
+                    total,
+                    numbers["loss"],
+                    numbers["psnr"],
+                    left,
+                )
+            if preview_due:  # before the checkpoint: a run killed in between renders it again
                 training.check_finite()
-                draw(step)
+                preview(step)
             if save_due:
-                keep()
+                save_checked()
     if training.step != saved_step:
-        recent.look(training.step)
-        keep()
+        recent.read(training.step)
+        save_checked()
 
 
 def _is_due(step: int, total: int) -> bool:

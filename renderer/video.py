@@ -14,7 +14,7 @@ import torch
 from common.files import atomic_write
 from common.optional import import_optional
 from multiview.cameras import Cameras, orbit_cameras
-from renderer.mesh import Fragments, sample, visible
+from renderer.mesh import Fragments, rasterise_mesh, sample_bilinear
 
 if TYPE_CHECKING:
     from trimesh import Trimesh
@@ -37,16 +37,16 @@ def render(mesh: Trimesh, cameras: Cameras, size: int) -> Iterator[np.ndarray]:
     fine = size * SUPERSAMPLING
     scale = np.diag([SUPERSAMPLING, SUPERSAMPLING, 1.0])
     for intrinsics, pose in zip(cameras.intrinsics, cameras.world_to_camera, strict=True):
-        seen = visible(mesh, scale @ intrinsics, pose, fine)
+        seen = rasterise_mesh(mesh, scale @ intrinsics, pose, fine)
         samples = np.zeros((fine * fine, 4), dtype=np.float32)
         samples[:, :3] = 1
-        samples[seen.pixels, :3] = _colours(mesh, seen)
+        samples[seen.pixels, :3] = _colors(mesh, seen)
         samples[seen.pixels, 3] = 1
         blocks = samples.reshape(size, SUPERSAMPLING, size, SUPERSAMPLING, 4)
         yield blocks.mean(axis=(1, 3))
 
 
-def _colours(mesh: Trimesh, seen: Fragments) -> np.ndarray:
+def _colors(mesh: Trimesh, seen: Fragments) -> np.ndarray:
     """Unlit colours in [0, 1] of what is seen of a mesh, (P, 3)."""
     faces, visual = mesh.faces.view(np.ndarray), cast(Any, mesh.visual)
     if visual.kind != "texture":
@@ -54,7 +54,7 @@ def _colours(mesh: Trimesh, seen: Fragments) -> np.ndarray:
     texture = np.asarray(visual.material.baseColorTexture.convert("RGB")).astype(np.float32) / 255
     places = seen.interpolate(visual.uv * [2, -2] + [-1, 1], faces)  # v = 0 is at the bottom
     channels = torch.from_numpy(texture).permute(2, 0, 1)
-    return sample(channels, torch.from_numpy(places.astype(np.float32))).numpy()
+    return sample_bilinear(channels, torch.from_numpy(places.astype(np.float32))).numpy()
 
 
 def orbit_frames(

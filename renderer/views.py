@@ -1,4 +1,4 @@
-"""What a reconstruction is given: the views of one object, and where in them it is."""
+"""Read the views of an object, and find its mask in each of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 from common.files import atomic_write
 from multiview.cameras import orbit_cameras
-from multiview.segmentation import BACKENDS, clean_alpha, open_segmenter
+from multiview.segmentation import clean_alpha, open_segmenter
 from multiview.views import read_views_and_alpha
 from renderer.config import RendererConfig
 from renderer.mask_repair import repair_masks
@@ -21,40 +21,52 @@ from renderer.methods.base import Views
 log = logging.getLogger(__name__)
 
 WHITE = 0.98
-"""A picture without any darker pixel shows nothing."""
+"""Views without any pixel below this are taken as empty."""
 FULL = 0.995
-"""A mask with a larger share of the picture did not find the object."""
+"""A mask that covers more than this share of the image did not find the object."""
+
+
+class MaskError(ValueError):
+    """No view has a usable mask.
+
+    Attributes:
+        segmenter: that made the masks; None where they are the views' own alpha.
+    """
+
+    def __init__(self, message: str, segmenter: str | None = None) -> None:
+        super().__init__(message)
+        self.segmenter = segmenter
 
 
 @dataclass(frozen=True)
-class Input:
-    """The views of one object, ready to be reconstructed.
+class ReconstructionInput:
+    """The views of one object.
 
     Attributes:
         views: with masks where they are used.
-        fingerprint: hash of what the file holds, views and alpha.
+        sha256: of the images and their alpha.
     """
 
     views: Views
-    fingerprint: str
+    sha256: str
 
 
-def read_input(path: Path, config: RendererConfig, device: str) -> Input:
-    """Read the views of an object, find it in them, and check that it can be reconstructed.
+def read_input(path: Path, config: RendererConfig, device: str) -> ReconstructionInput:
+    """Read the views of an object, segment them, and check them.
 
     Args:
         path: a strip of 16 views, or a folder of them, see `read_views`.
-        config: says whether and how the object is found.
-        device: for the network that finds it, see `pick_device`.
+        config: how the object is segmented, if at all.
+        device: for the segmentation network, see `pick_device`.
 
     Raises:
-        FileNotFoundError, ValueError: naming the file, what is wrong with it, and what to do.
+        FileNotFoundError, ValueError: the file is missing or unsuitable.
+        MaskError: no view has a usable mask.
     """
     images, alpha = read_views_and_alpha(path)
     if alpha is not None and not alpha.any():
         raise ValueError(
-            f"{path}: the alpha is 0 everywhere, so nothing is to be seen: give views whose alpha "
-            f"is 1 where the object is, or views without alpha"
+            f"{path}: the alpha is 0 everywhere, expected 1 on the object, or views without alpha"
         )
     if images.min() >= WHITE:
         raise ValueError(f"{path}: all views are white: there is no object in them")
@@ -62,41 +74,37 @@ def read_input(path: Path, config: RendererConfig, device: str) -> Input:
     digest.update(b"" if alpha is None else alpha.tobytes())
     cameras = orbit_cameras(len(images), image_size=images.shape[1])
     if not config.use_mask:
-        return Input(Views(images, None, cameras), digest.hexdigest())
+        return ReconstructionInput(Views(images, None, cameras), digest.hexdigest())
 
     if alpha is None:
-        log.info("finding the object in the %d views (segmenter %s)", len(images), config.segmenter)
+        log.info("segmenting the %d views (segmenter %s)", len(images), config.segmenter)
         segment = open_segmenter(config.segmenter, device)
         masks = np.stack([clean_alpha(segment(image)) for image in images])
     else:
-        log.info("the alpha of %s says where the object is", path)
+        log.info("using the alpha of %s as masks", path)
         masks = alpha
     _check_masks(path, masks, config.segmenter if alpha is None else None)
     replaced: tuple[int, ...] = ()
     if config.repair_masks:
-        try:
-            repaired = repair_masks(masks, cameras)
-        except ValueError as error:
-            raise ValueError(
-                f"{path}: the masks cannot be repaired ({error}); go on without that "
-                f"(--set repair_masks=false)"
-            ) from error
+        repaired = repair_masks(masks, cameras)
         masks, replaced = repaired.masks, repaired.replaced
         if replaced:
             log.warning(
-                "%s: the masks of views %s do not fit the others' and are replaced by what those "
-                "say (off: --set repair_masks=false)", path, ", ".join(map(str, replaced)),
-            )  # fmt: skip
-    return Input(Views(images, masks, cameras, replaced), digest.hexdigest())
+                "%s: the masks of views %s contradict the others and are replaced by the hull of "
+                "the other views",
+                path,
+                ", ".join(map(str, replaced)),
+            )
+    return ReconstructionInput(Views(images, masks, cameras, replaced), digest.hexdigest())
 
 
 def _check_masks(path: Path, masks: np.ndarray, segmenter: str | None) -> None:
-    """Refuse masks that are all spoiled, and warn of single ones.
+    """Raise MaskError if all masks are empty or full, and warn if some are.
 
     Args:
         path: of the views, for messages.
         masks: in [0, 1], (N, S, S).
-        segmenter: that made them; None where they are the views' own alpha.
+        segmenter: see `MaskError`.
     """
     shares = (masks >= 0.5).mean(axis=(1, 2))
     empty, full = shares == 0, shares > FULL
@@ -110,18 +118,9 @@ def _check_masks(path: Path, masks: np.ndarray, segmenter: str | None) -> None:
     found = " and ".join(f"{name} in views {which}" for name, which in numbers.items())
     if (empty | full).all():
         what = "all empty" if empty.all() else "all full" if full.all() else found
-        if segmenter is None:
-            made, advice = "from their alpha", "views with a better alpha"
-        else:
-            *most, last = [name for name in BACKENDS if name not in ("auto", segmenter)]
-            made = f"by segmenter {segmenter}"
-            advice = (
-                f"RGBA views (alpha = object), take another segmenter "
-                f"(--set segmenter={', '.join(most)} or {last})"
-            )
-        raise ValueError(
-            f"{path}: the masks {made} are {what}, so the object was not found: give {advice}, or "
-            f"do without masks (--set use_mask=false)"
+        source = "from the alpha" if segmenter is None else f"of segmenter {segmenter}"
+        raise MaskError(
+            f"{path}: the masks {source} are {what}: the object was not found", segmenter
         )
     log.warning("%s: the mask is %s", path, found)
 

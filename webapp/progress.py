@@ -103,7 +103,7 @@ class ProgressGenerator:
 
 
 def reconstruction_progress(on_progress: ProgressCallback) -> Callable[[str, float], None]:
-    """Callback for a reconstruction, see `renderer.reconstruction.Options`."""
+    """Callback for a reconstruction, see `renderer.reconstruction.ReconstructionOptions`."""
 
     def callback(stage: str, completed: float) -> None:
         match stage:

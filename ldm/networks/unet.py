@@ -40,7 +40,7 @@ class UNetConfig:
     groups: int = 32
 
     def __post_init__(self) -> None:
-        check_positive(self)
+        check_positive(self, from_zero=["attention_levels"])
         if self.channels % self.groups or self.channels % self.heads:
             raise ValueError(
                 f"unet.channels must be a multiple of unet.groups ({self.groups}) and of "

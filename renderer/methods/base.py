@@ -118,7 +118,7 @@ class StepResult:
 
 
 @dataclass(frozen=True)
-class Picture:
+class RenderedRays:
     """What R rays see.
 
     Attributes:
@@ -141,7 +141,7 @@ class ParameterGroup:
 
 
 @dataclass(frozen=True)
-class Grid:
+class SDFGrid:
     """Signed distances on a lattice.
 
     Attributes:
@@ -166,6 +166,8 @@ class Method(Protocol):
 
     num_steps: int
     """Training steps of a whole run."""
+    pixel_offset: float
+    """Position of a pixel's ray in the pixel, see `renderer.rays.pixel_rays`."""
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """What the optimizer (Adam) changes."""
@@ -182,8 +184,8 @@ class Method(Protocol):
     def after_step(self, step: int) -> None:
         """Do what must follow the optimizer's step: keep to bounds, renew the occupancy grid."""
 
-    def render(self, origins: Tensor, directions: Tensor) -> Picture:
+    def render(self, origins: Tensor, directions: Tensor) -> RenderedRays:
         """Render rays for looking at, without gradients; any R, in chunks of its own."""
 
-    def shape(self) -> Grid:
+    def shape(self) -> SDFGrid:
         """Sample the signed distance for the mesh (or what stands for it, times a length)."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from common.config import check_positive
 from multiview.projection import project
 from multiview.visual_hull import close_underside, silhouette_distance, visual_hull
-from renderer.methods.base import Grid, ParameterGroup, Picture, StepResult, Views, all_rays
+from renderer.methods.base import ParameterGroup, RenderedRays, SDFGrid, StepResult, Views, all_rays
 from renderer.methods.hash_grid import (
     SPHERICAL_HARMONICS,
     HashGrid,
@@ -27,11 +27,11 @@ from renderer.methods.neus import soft_l1
 from renderer.methods.occupancy import (
     OccupancyConfig,
     OccupancyGrid,
-    Samples,
-    add_up,
-    composite,
-    spread,
-    visible,
+    PackedSamples,
+    accumulate_along_rays,
+    distortion_loss,
+    render_visibility,
+    render_weights,
 )
 from renderer.rays import OBJECT_HALF_SIZE, PIXEL_CENTRE_OFFSET
 
@@ -208,12 +208,15 @@ class NeRF(nn.Module):
         super().__init__()
         self.config = config
         self.num_steps = config.steps
+        self.pixel_offset = config.pixel_offset
         self.field = RadianceField(config.network, config.half)
-        candidates = None if views.masks is None else _candidates(views, config)
+        candidates = None if views.masks is None else _candidate_cells(views, config)
         self.occupancy = OccupancyGrid(config.occupancy, config.length, candidates)
         self.rays = all_rays(views, config.pixel_offset, device)
         self.views = views
-        self.near_object = None if views.masks is None else _near_object(views, config).to(device)
+        self.near_object = (
+            None if views.masks is None else _rays_near_object(views, config).to(device)
+        )
         self.to(device)
 
     def parameter_groups(self) -> list[ParameterGroup]:
@@ -227,7 +230,7 @@ class NeRF(nn.Module):
 
     def training_step(self, step: int, generator: torch.Generator) -> StepResult:  # noqa: ARG002
         """Render rays at random pixels and compare them with the views."""
-        batch = self.rays.at(self._draw(generator))
+        batch = self.rays.at(self._sample_ray_indices(generator))
         shifts = torch.rand(len(batch), generator=generator).to(batch.origins.device)
         samples = self.occupancy.march(batch.origins, batch.directions, shifts)
         samples = samples.within(self.config.max_samples)
@@ -237,25 +240,27 @@ class NeRF(nn.Module):
         samples = samples.where(seen)
 
         logits, features = self.field.geometry(samples.points(batch.origins, batch.directions))
-        weights, _ = composite(samples, self.field.to_density(logits) * self.config.length)
+        weights, _ = render_weights(samples, self.field.to_density(logits) * self.config.length)
         colors = self.field.color(features, batch.directions[samples.rays])
-        opacity = add_up(samples, weights)
-        color = add_up(samples, weights[:, None] * colors) + (1 - opacity[:, None])
+        opacity = accumulate_along_rays(samples, weights)
+        color = accumulate_along_rays(samples, weights[:, None] * colors) + (1 - opacity[:, None])
 
         terms = {"color": soft_l1(color, batch.colors, self.config.softness)}
         if batch.masks is not None:
             terms["mask"] = F.mse_loss(opacity, batch.masks)
         if self.config.distortion:
-            terms["distortion"] = spread(samples, weights, self.config.length).mean()
+            terms["distortion"] = distortion_loss(samples, weights, self.config.length).mean()
         if self.config.solid:
-            terms["solid"] = self._hollowness(hidden.points(batch.origins, batch.directions))
+            terms["solid"] = self._interior_density_loss(
+                hidden.points(batch.origins, batch.directions)
+            )
         loss = sum(
             (getattr(self.config, name) * term for name, term in terms.items()), color.new_zeros(())
         )
         detached = {name: term.detach() for name, term in terms.items()}
         return StepResult(loss, F.mse_loss(color.detach(), batch.colors), detached)
 
-    def _hollowness(self, hidden: Tensor) -> Tensor:
+    def _interior_density_loss(self, hidden: Tensor) -> Tensor:
         """Share of the wanted density that points (P, 3) lack which no light gets to, a scalar.
 
         The inside of an object, which the views say nothing about, becomes solid by it. What is
@@ -264,7 +269,7 @@ class NeRF(nn.Module):
         lack = F.relu(1 - self.field.density(hidden) / self.config.solid_density)
         return lack.mean() if len(hidden) else lack.sum()
 
-    def _draw(self, generator: torch.Generator) -> Tensor:
+    def _sample_ray_indices(self, generator: torch.Generator) -> Tensor:
         """Numbers of random rays: most of them near the masks, if there are any, (R,)."""
         device = self.rays.origins.device
         anywhere = torch.randint(len(self.rays), (self.config.rays,), generator=generator)
@@ -279,49 +284,49 @@ class NeRF(nn.Module):
         """Renew the occupancy grid when its time has come."""
         turn, rest = divmod(step + 1, self.config.occupancy.every)
         if rest == 0:
-            self.occupancy.renew(self.field.density, turn)
+            self.occupancy.update(self.field.density, turn)
 
     def _visible(
-        self, samples: Samples, origins: Tensor, directions: Tensor
+        self, samples: PackedSamples, origins: Tensor, directions: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Which samples light reaches, (P,), and the optical depths of these; no gradients."""
 
-        def density(part: Samples) -> Tensor:
+        def density(part: PackedSamples) -> Tensor:
             return self.field.density(part.points(origins, directions))
 
-        return visible(samples, density, self.config.length, _OPAQUE)
+        return render_visibility(samples, density, self.config.length, _OPAQUE)
 
     @torch.no_grad()
-    def render(self, origins: Tensor, directions: Tensor) -> Picture:
+    def render(self, origins: Tensor, directions: Tensor) -> RenderedRays:
         """Render rays (R, 3), (R, 3); the normal is that where the ray ends on average."""
         chunks = zip(origins.split(_RAYS_AT_ONCE), directions.split(_RAYS_AT_ONCE), strict=True)
         pictures = [self._render_chunk(*chunk) for chunk in chunks]
-        return Picture(
+        return RenderedRays(
             color=torch.cat([picture.color for picture in pictures]),
             opacity=torch.cat([picture.opacity for picture in pictures]),
             normal=torch.cat([picture.normal for picture in pictures]),
         )
 
-    def _render_chunk(self, origins: Tensor, directions: Tensor) -> Picture:
+    def _render_chunk(self, origins: Tensor, directions: Tensor) -> RenderedRays:
         samples = self.occupancy.march(origins, directions)
         seen, optical_depths = self._visible(samples, origins, directions)
         samples = samples.where(seen)
-        weights, _ = composite(samples, optical_depths)
-        opacity = add_up(samples, weights)
-        depth = add_up(samples, weights * samples.depths) / opacity.clamp_min(1e-6)
+        weights, _ = render_weights(samples, optical_depths)
+        opacity = accumulate_along_rays(samples, weights)
+        depth = accumulate_along_rays(samples, weights * samples.depths) / opacity.clamp_min(1e-6)
 
         chosen = weights > 1e-3
         samples, weights = samples.where(chosen), weights[chosen]
         _, features = self.field.geometry(samples.points(origins, directions))
         colors = self.field.color(features, directions[samples.rays])
-        color = add_up(samples, weights[:, None] * colors)
-        color = color + (1 - add_up(samples, weights))[:, None]
+        color = accumulate_along_rays(samples, weights[:, None] * colors)
+        color = color + (1 - accumulate_along_rays(samples, weights))[:, None]
 
         hit = (opacity > 1e-2).nonzero()[:, 0]
         normal = torch.zeros_like(origins)
         ends = origins[hit] + directions[hit] * depth[hit, None]
         normal[hit] = self._normals(ends) * opacity[hit, None]
-        return Picture(color.clamp(0, 1), opacity, normal)
+        return RenderedRays(color.clamp(0, 1), opacity, normal)
 
     def _normals(self, points: Tensor) -> Tensor:
         """Unit vectors (P, 3) against the slope of the density at points (P, 3).
@@ -338,7 +343,7 @@ class NeRF(nn.Module):
         return F.normalize(-logits @ corners, dim=-1)
 
     @torch.no_grad()
-    def shape(self) -> Grid:
+    def shape(self) -> SDFGrid:
         """Sample the density in the occupied cells, as a length to the surface at `level`.
 
         The logits of the density, which are less curved than itself, are divided by their slope
@@ -370,10 +375,10 @@ class NeRF(nn.Module):
                 f"{self.config.level:g}: nothing was learned (are the masks empty?), or lower "
                 "nerf.level"
             )
-        sdf = _as_lengths(lack, spacing)
+        sdf = _scale_to_distances(lack, spacing)
         if self.views.masks is not None:
             sdf = np.maximum(sdf, _closed_hull(self.views, resolution) - _HULL_SLACK)
-        return Grid(sdf, first, spacing)
+        return SDFGrid(sdf, first, spacing)
 
 
 def _closed_hull(views: Views, resolution: int) -> np.ndarray:
@@ -385,7 +390,7 @@ def _closed_hull(views: Views, resolution: int) -> np.ndarray:
     return F.interpolate(closed, size=size, mode="trilinear", align_corners=False)[0, 0].numpy()
 
 
-def _as_lengths(lack: np.ndarray, spacing: float) -> np.ndarray:
+def _scale_to_distances(lack: np.ndarray, spacing: float) -> np.ndarray:
     """Scale values (V, V, V) to lengths by their slope at 0, and bound them by some cells."""
     steps = []
     for axis in range(3):
@@ -398,7 +403,7 @@ def _as_lengths(lack: np.ndarray, spacing: float) -> np.ndarray:
     return np.clip(lack / max(slope, 1e-6), -most, most).astype(np.float32)
 
 
-def _grown_masks(views: Views, config: NeRFConfig) -> np.ndarray:
+def _dilated_masks(views: Views, config: NeRFConfig) -> np.ndarray:
     """Masks with a margin, bool (N, S, S)."""
     assert views.masks is not None
     masks = views.masks >= _FOREGROUND
@@ -408,18 +413,18 @@ def _grown_masks(views: Views, config: NeRFConfig) -> np.ndarray:
     return np.stack([silhouette_distance(mask) for mask in masks]) <= config.margin * views.size
 
 
-def _near_object(views: Views, config: NeRFConfig) -> Tensor:
+def _rays_near_object(views: Views, config: NeRFConfig) -> Tensor:
     """Numbers of the rays in the neighbourhood of the masks, int64."""
-    return torch.from_numpy(_grown_masks(views, config).reshape(-1).nonzero()[0])
+    return torch.from_numpy(_dilated_masks(views, config).reshape(-1).nonzero()[0])
 
 
-def _candidates(views: Views, config: NeRFConfig) -> Tensor:
+def _candidate_cells(views: Views, config: NeRFConfig) -> Tensor:
     """Cells of the occupancy grid that enough of the grown masks show, bool (V, V, V)."""
     axis = (torch.arange(_CANDIDATES) + 0.5) * (2 * OBJECT_HALF_SIZE / _CANDIDATES)
     lattice = torch.meshgrid(*[axis - OBJECT_HALF_SIZE] * 3, indexing="ij")
     points = torch.stack(lattice, dim=-1).view(-1, 3)
     votes = torch.zeros(len(points))
-    masks = torch.from_numpy(_grown_masks(views, config))
+    masks = torch.from_numpy(_dilated_masks(views, config))
     cameras = views.cameras
     for mask, intrinsics, pose in zip(
         masks, cameras.intrinsics, cameras.world_to_camera, strict=True

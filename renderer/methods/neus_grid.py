@@ -2,7 +2,7 @@
 
 The shape is what silhouettes and stereo give (`stereo`), plus what training adds to it on grids of
 several resolutions, coarse ones first. The rendering is that of NeuS (Wang et al. 2021), with the
-sharpness of the surface on a schedule, in a narrow stretch of each ray around the first crossing
+sharpness of the surface on a schedule, in a narrow interval of each ray around the first crossing
 of the surface; empty space is passed over with an occupancy grid. Colours are a grid as well, the
 same from all sides. Distances in a grid are in cells.
 
@@ -21,12 +21,21 @@ from torch import Tensor, nn
 
 from multiview.visual_hull import HALF_SIDE, cell_centres
 from renderer.mesh import extract
-from renderer.methods.base import Grid, ParameterGroup, Picture, Rays, StepResult, Views, all_rays
+from renderer.methods.base import (
+    ParameterGroup,
+    Rays,
+    RenderedRays,
+    SDFGrid,
+    StepResult,
+    Views,
+    all_rays,
+)
+from renderer.methods.initial_shape import estimate_initial_shape
 from renderer.methods.neus import soft_l1
 from renderer.methods.occupancy import OccupancyConfig, OccupancyGrid
-from renderer.methods.stereo import StereoConfig, carve_hull
+from renderer.methods.stereo import StereoConfig
 from renderer.rays import PIXEL_CENTRE_OFFSET, points_on_rays
-from renderer.texture import vertex_colours
+from renderer.texture import sample_vertex_colors
 from renderer.volume_rendering import (
     accumulate,
     composite_on_white,
@@ -111,7 +120,7 @@ class GridNeuSConfig:
 
 
 @dataclass(frozen=True)
-class _Stretch:
+class _SampleInterval:
     """The part of R rays that is sampled.
 
     Attributes:
@@ -145,26 +154,27 @@ class GridNeuS(nn.Module):
         super().__init__()
         self.config = config
         self.num_steps = config.steps
+        self.pixel_offset = config.pixel_offset
         self.cell = 2 * HALF_SIDE / config.resolution
-        start, bound = self._find_start(views, device)
+        start, bound = self._initial_distances(views, device)
         self.register_buffer("start", start)
         self.register_buffer("bound", bound)
         self.levels = nn.ParameterList(
             torch.zeros(1, 1, size, size, size, device=device) for size in config.levels
         )
         trusted = views.trusted()
-        self.colors = nn.Parameter(_first_colors(start, trusted).to(device))
+        self.colors = nn.Parameter(_initial_colors(start, trusted).to(device))
         self.rays = all_rays(trusted, config.pixel_offset, device)
-        self.candidates = _candidates(trusted, config.margin).to(device)
+        self.candidates = _rays_near_object(trusted, config.margin).to(device)
         cells = -(-config.resolution // _BLOCK)
         self.occupancy = OccupancyGrid(OccupancyConfig(resolution=cells), self.cell).to(device)
-        self._renew()
+        self._update_occupancy()
 
-    def _find_start(self, views: Views, device: torch.device) -> tuple[Tensor, Tensor]:
+    def _initial_distances(self, views: Views, device: torch.device) -> tuple[Tensor, Tensor]:
         """Distances at the start, and those below which they may not fall, both (1, 1, V, V, V)."""
         config = self.config
-        masks = _not_white(views.images) if views.masks is None else views.masks
-        carved = carve_hull(
+        masks = _threshold_white(views.images) if views.masks is None else views.masks
+        carved = estimate_initial_shape(
             views.images, masks, views.cameras, config.resolution, config.stereo, device
         )
         sdf, hull = (
@@ -211,13 +221,13 @@ class GridNeuS(nn.Module):
         shifts = torch.rand(config.rays, generator=generator).to(self.candidates.device)
         rays = self.rays.at(self.candidates[number.to(self.candidates.device)])
         distances, inv_s = self.distances(), self.inv_s(step)
-        stretch = self._find_surface(
+        interval = self._find_surface(
             distances.detach(), rays.origins, rays.directions, inv_s, shifts
         )
-        rendered = self._render(distances, rays.origins, rays.directions, stretch, inv_s)
+        rendered = self._render(distances, rays.origins, rays.directions, interval, inv_s)
         terms = {
             "color": soft_l1(rendered.color, rays.colors, 1e-3),
-            "mask": self._mask_loss(distances, rays, stretch, inv_s),
+            "mask": self._mask_loss(distances, rays, interval, inv_s),
             **self._shape_losses(distances),
         }
         loss = (
@@ -232,10 +242,10 @@ class GridNeuS(nn.Module):
     def after_step(self, step: int) -> None:
         """Look again which space is empty."""
         if (step + 1) % self.config.renew_every == 0:
-            self._renew()
+            self._update_occupancy()
 
     @torch.no_grad()
-    def _renew(self) -> None:
+    def _update_occupancy(self) -> None:
         """Mark the blocks of cells in which the surface, or the inside, may be."""
         near = (self.distances() < _MARGIN).float()
         self.occupancy.replace(F.max_pool3d(near, _BLOCK, ceil_mode=True)[0, 0])
@@ -248,14 +258,14 @@ class GridNeuS(nn.Module):
         directions: Tensor,
         inv_s: float,
         shifts: Tensor | None,
-    ) -> _Stretch:
+    ) -> _SampleInterval:
         """March along rays to the surface, and place samples around it.
 
         Args:
             distances: (1, 1, V, V, V).
             origins: (R, 3).
             directions: (R, 3).
-            inv_s: 1 / cells; the softer the surface, the longer the stretch.
+            inv_s: 1 / cells; the softer the surface, the longer the interval.
             shifts: in [0, 1), (R,), of the samples; None for the middle.
         """
         samples = self.occupancy.march(origins, directions)
@@ -276,33 +286,35 @@ class GridNeuS(nn.Module):
         steps = torch.linspace(-1.0, 1.0, count + 1, device=origins.device)
         if shifts is not None:
             steps = steps + (shifts[:, None] - 0.5) * 2.0 / count
-        return _Stretch(middle + steps * half, hit, depths.gather(1, lowest)[:, 0])
+        return _SampleInterval(middle + steps * half, hit, depths.gather(1, lowest)[:, 0])
 
     def _render(
         self,
         distances: Tensor,
         origins: Tensor,
         directions: Tensor,
-        stretch: _Stretch,
+        interval: _SampleInterval,
         inv_s: float,
         normals: bool = False,
-    ) -> Picture:
-        """Render a stretch of R rays (NeuS Eq. 11 and 13); what a hit ray has left is opaque."""
-        ends = points_on_rays(origins, directions, stretch.depths)  # (R, S + 1, 3)
+    ) -> RenderedRays:
+        """Render a interval of R rays (NeuS Eq. 11 and 13); what a hit ray has left is opaque."""
+        ends = points_on_rays(origins, directions, interval.depths)  # (R, S + 1, 3)
         shape = ends.shape[:2]
         sdf = _sample(distances, ends.reshape(-1, 3))[0].reshape(shape)
         middle, change = 0.5 * (sdf[:, 1:] + sdf[:, :-1]), sdf.diff(dim=1).clamp_max(0.0)
         alpha = sdf_to_alpha(middle, change, torch.ones_like(change), inv_s)
-        last = torch.where(stretch.hit, torch.ones_like(alpha[:, -1]), alpha[:, -1])
+        last = torch.where(interval.hit, torch.ones_like(alpha[:, -1]), alpha[:, -1])
         weights = weights_from_alpha(torch.cat([alpha[:, :-1], last[:, None]], dim=1))
         middles = (0.5 * (ends[:, 1:] + ends[:, :-1])).reshape(-1, 3)
         colors = torch.sigmoid(_sample(self.colors, middles)).T.reshape(*weights.shape, 3)
         normal = torch.zeros_like(origins)
         if normals:
             normal = accumulate(weights, _normals(distances, middles).reshape(colors.shape))
-        return Picture(composite_on_white(weights, colors), weights.sum(dim=1), normal)
+        return RenderedRays(composite_on_white(weights, colors), weights.sum(dim=1), normal)
 
-    def _mask_loss(self, distances: Tensor, rays: Rays, stretch: _Stretch, inv_s: float) -> Tensor:
+    def _mask_loss(
+        self, distances: Tensor, rays: Rays, interval: _SampleInterval, inv_s: float
+    ) -> Tensor:
         """Squared difference of the opacities that the deepest points of the rays stand for.
 
         Where a mask is grossly wrong the opacity is close to 0 or 1 and has hardly a gradient: a
@@ -310,7 +322,7 @@ class GridNeuS(nn.Module):
         """
         if rays.masks is None:
             return distances.new_zeros(())
-        points = points_on_rays(rays.origins, rays.directions, stretch.deepest[:, None])[:, 0]
+        points = points_on_rays(rays.origins, rays.directions, interval.deepest[:, None])[:, 0]
         opacity = torch.sigmoid(-_sample(distances, points)[0] * inv_s)
         return F.mse_loss(opacity, rays.masks)
 
@@ -335,24 +347,24 @@ class GridNeuS(nn.Module):
         }
 
     @torch.no_grad()
-    def render(self, origins: Tensor, directions: Tensor) -> Picture:
+    def render(self, origins: Tensor, directions: Tensor) -> RenderedRays:
         """Render any number of rays at the final sharpness."""
         distances, inv_s = self.distances(), self.inv_s(self.config.steps)
         parts = []
         for chunk in range(0, len(origins), _RAYS_AT_ONCE):
             some = origins[chunk : chunk + _RAYS_AT_ONCE], directions[chunk : chunk + _RAYS_AT_ONCE]
-            stretch = self._find_surface(distances, *some, inv_s, None)
-            parts.append(self._render(distances, *some, stretch, inv_s, normals=True))
-        return Picture(
+            interval = self._find_surface(distances, *some, inv_s, None)
+            parts.append(self._render(distances, *some, interval, inv_s, normals=True))
+        return RenderedRays(
             *(torch.cat([getattr(part, name) for part in parts])
               for name in ("color", "opacity", "normal"))
         )  # fmt: skip
 
     @torch.no_grad()
-    def shape(self) -> Grid:
+    def shape(self) -> SDFGrid:
         """Return the signed distances, world units."""
         sdf: np.ndarray = (self.distances()[0, 0] * self.cell).cpu().numpy()
-        return Grid(sdf, float(cell_centres(len(sdf))[0]), self.cell)
+        return SDFGrid(sdf, float(cell_centres(len(sdf))[0]), self.cell)
 
 
 def _sample(grid: Tensor, points: Tensor) -> Tensor:
@@ -380,7 +392,7 @@ def _normals(distances: Tensor, points: Tensor) -> Tensor:
     return F.normalize(torch.stack(slopes, dim=-1), dim=-1)
 
 
-def _not_white(images: np.ndarray) -> np.ndarray:
+def _threshold_white(images: np.ndarray) -> np.ndarray:
     """What stands out from a white background, without its holes, float32 (N, S, S)."""
     from scipy import ndimage
 
@@ -389,7 +401,7 @@ def _not_white(images: np.ndarray) -> np.ndarray:
     ).astype(np.float32)
 
 
-def _candidates(views: Views, margin: float) -> Tensor:
+def _rays_near_object(views: Views, margin: float) -> Tensor:
     """Numbers of the rays that pass the object closely; without masks, all of them."""
     if views.masks is None:
         return torch.arange(views.images[..., 0].size)
@@ -400,7 +412,7 @@ def _candidates(views: Views, margin: float) -> Tensor:
     return torch.from_numpy(np.flatnonzero(np.stack(close)))
 
 
-def _first_colors(start: Tensor, views: Views) -> Tensor:
+def _initial_colors(start: Tensor, views: Views) -> Tensor:
     """Logits of the colours that the views show on the surface at the start, (1, 3, V, V, V).
 
     Cells take the colour of the closest vertex of the surface; cells far from it are grey.
@@ -412,9 +424,11 @@ def _first_colors(start: Tensor, views: Views) -> Tensor:
     spacing = centres[1] - centres[0]
     logits = np.zeros((*sdf.shape, 3), dtype=np.float32)
     mesh = extract(sdf * spacing, centres[0], spacing)
-    colours = np.clip(vertex_colours(mesh, views.images, views.masks, views.cameras), 0.02, 0.98)
+    colors = np.clip(
+        sample_vertex_colors(mesh, views.images, views.masks, views.cameras), 0.02, 0.98
+    )
     near = np.abs(sdf) < _MARGIN
     points = centres[np.argwhere(near)]
     _, vertex = cKDTree(np.asarray(mesh.vertices)).query(points)
-    logits[near] = np.log(colours / (1 - colours))[vertex]
+    logits[near] = np.log(colors / (1 - colors))[vertex]
     return torch.from_numpy(logits).permute(3, 0, 1, 2)[None].contiguous()

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.config import check_positive
-from renderer.methods.base import Grid, ParameterGroup, Picture, StepResult, Views, all_rays
+from renderer.methods.base import ParameterGroup, RenderedRays, SDFGrid, StepResult, Views, all_rays
 from renderer.methods.fields import (
     NeuSField,
     NeuSFieldConfig,
@@ -95,6 +95,7 @@ class MLPNeuS(nn.Module):
         self.config = config
         self.device = device
         self.num_steps = config.steps
+        self.pixel_offset = config.pixel_offset
         if device.type == "cpu" and config.networks.sdf.width >= SDFNetworkConfig.width:
             log.warning(
                 "%d steps with networks of the published size need hours on a CPU: take a GPU, or "
@@ -110,7 +111,7 @@ class MLPNeuS(nn.Module):
     @property
     def _surface(self) -> SurfaceField:
         half = self.config.half and self.device.type == "cuda"
-        return HalfPrecision(self.renderer) if half else self.renderer
+        return AutocastField(self.renderer) if half else self.renderer
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """All parameters, in one group."""
@@ -122,7 +123,7 @@ class MLPNeuS(nn.Module):
 
     def training_step(self, step: int, generator: torch.Generator) -> StepResult:
         """Compare random rays, more of them inside the masks, with the views."""
-        index = self._draw_rays(generator)
+        index = self._sample_ray_indices(generator)
         uniforms = torch.rand(len(index), generator=generator).to(self.device)
         batch = self._rays.at(index)
         rendering = self._render(
@@ -143,7 +144,7 @@ class MLPNeuS(nn.Module):
             },
         )
 
-    def _draw_rays(self, generator: torch.Generator) -> Tensor:
+    def _sample_ray_indices(self, generator: torch.Generator) -> Tensor:
         """Numbers of the rays of a step, on the device."""
         wanted = [(None, self.config.rays), (self._foreground, self.config.foreground_rays)]
         drawn = []
@@ -170,7 +171,7 @@ class MLPNeuS(nn.Module):
         """Nothing follows a step."""
 
     @torch.no_grad()
-    def render(self, origins: Tensor, directions: Tensor) -> Picture:
+    def render(self, origins: Tensor, directions: Tensor) -> RenderedRays:
         """Render rays for looking at, without gradients."""
         size = self.config.rays_at_once
         parts = [
@@ -179,18 +180,18 @@ class MLPNeuS(nn.Module):
                 origins.split(size), directions.split(size), strict=True
             )
         ]
-        return Picture(
+        return RenderedRays(
             color=torch.cat([part.color for part in parts]).clamp(0.0, 1.0),
             opacity=torch.cat([part.opacity for part in parts]).clamp(0.0, 1.0),
             normal=torch.cat([part.normal for part in parts]),
         )
 
-    def shape(self) -> Grid:
+    def shape(self) -> SDFGrid:
         """Sample the signed distance, finely where the surface is."""
         return sample_near_surface(self.renderer.sdf, self.config.resolution, self.device)
 
 
-class HalfPrecision:
+class AutocastField:
     """A field whose colours, and where its rays are sampled, come in half precision.
 
     Both are 16-bit numbers: colours with the range of float32, as they have gradients; distances
@@ -220,7 +221,7 @@ class HalfPrecision:
 
 
 @torch.no_grad()
-def sample_near_surface(sdf: SDFFunction, resolution: int, device: torch.device) -> Grid:
+def sample_near_surface(sdf: SDFFunction, resolution: int, device: torch.device) -> SDFGrid:
     """Sample a signed distance on a lattice over the object's cube, most of it coarsely.
 
     Every sample is exact in blocks that the surface may pass through, even where the gradient is
@@ -254,4 +255,4 @@ def sample_near_surface(sdf: SDFFunction, resolution: int, device: torch.device)
         nodes = (some[:, None] + inner).reshape(-1, 3)
         values[nodes.unbind(dim=1)] = ask(nodes)
     sampled = values[:resolution, :resolution, :resolution]
-    return Grid(np.ascontiguousarray(sampled.numpy()), -OBJECT_HALF_SIZE, spacing)
+    return SDFGrid(np.ascontiguousarray(sampled.numpy()), -OBJECT_HALF_SIZE, spacing)

@@ -1,6 +1,6 @@
 """Which cells of the object's cube hold anything, and the samples of rays that lie in them.
 
-Samples are packed: those of all rays one after the other, with the number of their ray. Shape
+PackedSamples are packed: those of all rays one after the other, with the number of their ray. Shape
 letters: R rays, P samples of all rays together, V cells a side.
 """
 
@@ -55,7 +55,7 @@ class OccupancyConfig:
 
 
 @dataclass(frozen=True)
-class Samples:
+class PackedSamples:
     """P samples of R rays, ray by ray, from the camera on.
 
     Attributes:
@@ -73,11 +73,13 @@ class Samples:
     def __len__(self) -> int:
         return len(self.rays)
 
-    def where(self, chosen: Tensor) -> Samples:
+    def where(self, chosen: Tensor) -> PackedSamples:
         """Return the samples that are chosen, bool (P,) or numbers; their ranks stay."""
-        return Samples(self.rays[chosen], self.ranks[chosen], self.depths[chosen], self.num_rays)
+        return PackedSamples(
+            self.rays[chosen], self.ranks[chosen], self.depths[chosen], self.num_rays
+        )
 
-    def within(self, budget: int) -> Samples:
+    def within(self, budget: int) -> PackedSamples:
         """Return all samples of the first rays, as many as have at most `budget` together.
 
         At least one ray is left, whatever its number of samples.
@@ -86,14 +88,14 @@ class Samples:
             return self
         num_rays = max(1, int(self.rays[budget]))
         kept = self.where(self.rays < num_rays)
-        return Samples(kept.rays, kept.ranks, kept.depths, num_rays)
+        return PackedSamples(kept.rays, kept.ranks, kept.depths, num_rays)
 
     def points(self, origins: Tensor, directions: Tensor) -> Tensor:
         """Where the samples lie, (P, 3), on rays (R, 3)."""
         return origins[self.rays] + directions[self.rays] * self.depths[:, None]
 
 
-def composite(samples: Samples, optical_depths: Tensor) -> tuple[Tensor, Tensor]:
+def render_weights(samples: PackedSamples, optical_depths: Tensor) -> tuple[Tensor, Tensor]:
     """Weights T_i (1 - exp(-tau_i)) of samples, with T_i = exp(-sum_{j<i} tau_j) (NeRF Eq. 3).
 
     Args:
@@ -113,7 +115,7 @@ def composite(samples: Samples, optical_depths: Tensor) -> tuple[Tensor, Tensor]
     return transmittance * -torch.expm1(-optical_depths), transmittance
 
 
-def spread(samples: Samples, weights: Tensor, length: float) -> Tensor:
+def distortion_loss(samples: PackedSamples, weights: Tensor, length: float) -> Tensor:
     """How far apart the weights of each ray lie (mip-NeRF 360, Eq. 15).
 
     Args:
@@ -133,10 +135,10 @@ def spread(samples: Samples, weights: Tensor, length: float) -> Tensor:
     rows[place] = torch.stack([weights, weights * samples.depths], dim=-1)
     before = (rows.cumsum(dim=1) - rows)[place]
     pairs = 2 * weights * (samples.depths * before[:, 0] - before[:, 1])
-    return add_up(samples, pairs + weights.square() * (length / 3))
+    return accumulate_along_rays(samples, pairs + weights.square() * (length / 3))
 
 
-def add_up(samples: Samples, values: Tensor) -> Tensor:
+def accumulate_along_rays(samples: PackedSamples, values: Tensor) -> Tensor:
     """Sums of the samples' values (P, ...) ray by ray, (R, ...)."""
     out = values.new_zeros(samples.num_rays, *values.shape[1:])
     return out.index_add(0, samples.rays, values)
@@ -158,9 +160,9 @@ def _on_rays(
 
 
 @torch.no_grad()
-def visible(
-    samples: Samples,
-    density: Callable[[Samples], Tensor],
+def render_visibility(
+    samples: PackedSamples,
+    density: Callable[[PackedSamples], Tensor],
     length: float,
     most: float,
     slab: int = 8,
@@ -249,7 +251,9 @@ class OccupancyGrid(nn.Module):
             points
         )
 
-    def march(self, origins: Tensor, directions: Tensor, shifts: Tensor | None = None) -> Samples:
+    def march(
+        self, origins: Tensor, directions: Tensor, shifts: Tensor | None = None
+    ) -> PackedSamples:
         """Sample rays at equal distances, in occupied cells only.
 
         The samples lie at (k + shift) times the length, k = 0, 1, ...; which of them are kept
@@ -274,7 +278,7 @@ class OccupancyGrid(nn.Module):
         counts = torch.bincount(rays, minlength=len(origins))
         starts = counts.cumsum(dim=0) - counts
         ranks = torch.arange(len(rays), device=rays.device) - starts[rays]
-        return Samples(rays, ranks, depths[kept], len(origins))
+        return PackedSamples(rays, ranks, depths[kept], len(origins))
 
     def _blocks(
         self,
@@ -305,7 +309,7 @@ class OccupancyGrid(nn.Module):
         return hits[near_any.nonzero()[:, 0]], first[near_any]
 
     @torch.no_grad()
-    def renew(self, density: DensityFunction, turn: int) -> None:
+    def update(self, density: DensityFunction, turn: int) -> None:
         """Look at a part of the cells, each at one random point.
 
         Args:

@@ -76,11 +76,18 @@ class Sizes:
 @pytest.mark.parametrize("sizes", [Sizes(width=0), Sizes(channels=(3, -1))])
 def test_whole_numbers_below_one_are_refused(sizes: Sizes):
     with pytest.raises(ValueError, match=r"Sizes\.(width|channels) must be positive"):
-        check_positive(sizes)
+        check_positive(sizes, from_zero=["skip_levels"])
 
 
-def test_switches_and_levels_are_no_sizes():
-    check_positive(Sizes())
+def test_switches_and_fields_that_count_from_zero_may_be_zero():
+    check_positive(Sizes(), from_zero=["skip_levels"])
+
+
+def test_no_field_is_exempt_by_its_name():
+    with pytest.raises(ValueError, match=r"Sizes\.skip_levels must be positive"):
+        check_positive(Sizes())
+    with pytest.raises(ValueError, match=r"Sizes\.skip_levels must be 0 or more"):
+        check_positive(Sizes(skip_levels=(0, -1)), from_zero=["skip_levels"])
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from PIL import Image
 from common.config import load_config
 from demo.evaluate import keep_strip, main, mesh_iou
 from ldm.config import GenerateConfig
-from renderer.reconstruction import Outcome
+from renderer.reconstruction import ReconstructionResult
 from tests.conftest import ROOT, seeded_model
 from tests.ldm.training.training_tree import make_tree
 
@@ -65,10 +65,10 @@ def test_a_reconstruction_that_a_signal_ended_ends_the_benchmark_and_is_no_resul
 ):
     mesh = tmp_path / "meshes" / "toy-1" / "mesh.ply"
 
-    def stopped(image: Path, folder: Path, *_: object) -> Outcome:
+    def stopped(image: Path, folder: Path, *_: object) -> ReconstructionResult:
         folder.mkdir(parents=True)
         mesh.touch()
-        return Outcome({}, 2)
+        return ReconstructionResult({}, 2)
 
     monkeypatch.setattr("renderer.reconstruction.reconstruct", stopped)
     monkeypatch.chdir(ROOT)

@@ -27,7 +27,7 @@ from pipeline.paths import EXPORTED
 from pipeline.selection.elevation import ElevationConfig
 from pipeline.view_generator import ModelError
 from renderer import trainer as training
-from renderer.reconstruction import Outcome
+from renderer.reconstruction import ReconstructionResult
 from tests.pipeline.conftest import ToyDrawer, changed
 
 STEPS = [
@@ -65,7 +65,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         for name in EXPORTED:
             (folder / name).write_text(f"{name} {checksum(image)} {options.seed} {options.preset}")
         (folder / "metrics.json").write_text(json.dumps(METRICS))
-        return Outcome(METRICS, None)
+        return ReconstructionResult(METRICS, None)
 
     monkeypatch.setattr(module, "reconstruct", reconstruct)
     return resumed

@@ -64,8 +64,8 @@ def ellipsoid(size: int = SIZE) -> np.ndarray:
         hit = b**2 > a * c
         depth = (-b - np.sqrt(np.where(hit, b**2 - a * c, 0))) / a
         points = (origin + depth[..., None] * directions) * RADII
-        colours = np.where(hit[..., None], 0.5 + points, 1.0)
-        picture = np.concatenate([colours, hit[..., None]], axis=-1)
+        colors = np.where(hit[..., None], 0.5 + points, 1.0)
+        picture = np.concatenate([colors, hit[..., None]], axis=-1)
         views.append(picture.reshape(size, 4, size, 4, 4).mean(axis=(1, 3)))
     return np.stack(views).astype(np.float32)
 

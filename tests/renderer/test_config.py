@@ -67,6 +67,9 @@ def test_the_tests_own_file_is_their_configuration(tmp_path: Path):
         ("mlp.rays=many", "mlp.rays"),
         ("mlp.networks.sdf.widht=3", "widht"),
         ("log_every=0", "RendererConfig.log_every must be positive"),
+        ("save_every=0", "RendererConfig.save_every must be positive"),
+        ("save_every=-5", "RendererConfig.save_every must be positive"),
+        ("save_every=nan", "RendererConfig.save_every must be positive"),
         ("use_mask=perhaps", "use_mask"),
     ],
 )

@@ -11,11 +11,11 @@ from renderer.mesh import (
     _part_touching_sheets,
     extract,
     rasterise,
+    rasterise_mesh,
     remove_floaters,
-    sample,
+    sample_bilinear,
     simplify,
-    visible,
-    with_colours,
+    with_vertex_colors,
     write_ply,
 )
 
@@ -141,8 +141,8 @@ def test_solids_that_touch_in_an_edge_are_parted_and_flat_folds_removed():
 
 def test_a_ply_is_binary_and_keeps_the_colours_of_the_vertices(tmp_path):
     mesh = extract(ball(0.3), FIRST, SPACING)
-    colours = np.random.default_rng(0).uniform(-0.1, 1.1, (len(mesh.vertices), 3))
-    write_ply(tmp_path / "mesh.ply", with_colours(mesh, colours))
+    colors = np.random.default_rng(0).uniform(-0.1, 1.1, (len(mesh.vertices), 3))
+    write_ply(tmp_path / "mesh.ply", with_vertex_colors(mesh, colors))
     assert [path.name for path in tmp_path.iterdir()] == ["mesh.ply"]
     header = (tmp_path / "mesh.ply").read_bytes().split(b"end_header")[0].decode()
     assert "format binary_little_endian" in header
@@ -150,7 +150,7 @@ def test_a_ply_is_binary_and_keeps_the_colours_of_the_vertices(tmp_path):
     read = trimesh.load(tmp_path / "mesh.ply", process=False)
     np.testing.assert_allclose(read.vertices, mesh.vertices, atol=1e-6)
     np.testing.assert_array_equal(read.faces, mesh.faces)
-    expected = np.round(np.clip(colours, 0, 1) * 255)
+    expected = np.round(np.clip(colors, 0, 1) * 255)
     np.testing.assert_array_equal(read.visual.vertex_colors[:, :3], expected)
 
 
@@ -175,7 +175,7 @@ def test_triangles_without_area_or_outside_the_image_cover_nothing():
 def test_a_camera_sees_the_near_side_of_a_ball_at_the_depth_of_its_rays():
     ball_mesh = trimesh.creation.icosphere(5, radius=0.5)
     cameras = orbit_cameras(4, image_size=64)
-    seen = visible(ball_mesh, cameras.intrinsics[1], cameras.world_to_camera[1], 64)
+    seen = rasterise_mesh(ball_mesh, cameras.intrinsics[1], cameras.world_to_camera[1], 64)
     pixels = np.stack(
         [seen.pixels % 64 + 0.5, seen.pixels // 64 + 0.5, np.ones(len(seen.pixels))], 1
     )
@@ -194,7 +194,7 @@ def test_an_image_sampled_in_the_middle_of_its_pixels_gives_the_pixels():
     image = torch.rand(3, 5, 5, generator=torch.Generator().manual_seed(0))
     rows, columns = torch.meshgrid(torch.arange(5), torch.arange(5), indexing="ij")
     places = torch.stack([columns, rows], dim=-1).reshape(-1, 2)
-    sampled = sample(image, (places + 0.5) / 5 * 2 - 1)
+    sampled = sample_bilinear(image, (places + 0.5) / 5 * 2 - 1)
     torch.testing.assert_close(sampled.T.reshape(3, 5, 5), image)
 
 

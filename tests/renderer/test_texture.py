@@ -8,8 +8,8 @@ import pytest
 from scipy import ndimage
 
 from multiview.cameras import Cameras, orbit_cameras
-from renderer.mesh import with_colours
-from renderer.texture import _unwrap, bake, vertex_colours, write_glb
+from renderer.mesh import with_vertex_colors
+from renderer.texture import _unwrap, bake, sample_vertex_colors, write_glb
 from renderer.video import render
 
 trimesh = pytest.importorskip("trimesh")
@@ -34,25 +34,25 @@ def cube():
     box = trimesh.creation.box((0.7, 0.7, 0.7)).subdivide().subdivide().subdivide()
     directions = np.array([[1, 0, 0], [0, 1, 0], [-1, 0, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]])
     side = (box.face_normals @ directions.T).argmax(axis=1)
-    colours = np.concatenate([SIDES, [[1.0, 0.0, 1.0]]])[side]
+    colors = np.concatenate([SIDES, [[1.0, 0.0, 1.0]]])[side]
     corners = np.asarray(box.vertices)[box.faces].reshape(-1, 3)
     parted = trimesh.Trimesh(corners, np.arange(len(corners)).reshape(-1, 3), process=False)
-    return box, with_colours(parted, np.repeat(colours, 3, axis=0)), side
+    return box, with_vertex_colors(parted, np.repeat(colors, 3, axis=0)), side
 
 
 @cache
 def baked_cube():
-    box, colourful, _ = cube()
+    box, colorful, _ = cube()
     cameras = orbit_cameras(16, image_size=SIZE)
-    views, masks = photos(colourful, cameras)
+    views, masks = photos(colorful, cameras)
     return bake(box, views, masks, cameras, size=256)
 
 
 def test_a_cube_gets_the_colours_of_its_sides_back():
-    _, colourful, _ = cube()
+    _, colorful, _ = cube()
     for elevation in (85, 30, 5):  # degrees
         cameras = orbit_cameras(8, elevation_deg=elevation, image_size=SIZE)
-        expected, masks = photos(colourful, cameras)
+        expected, masks = photos(colorful, cameras)
         actual, _ = photos(baked_cube(), cameras)
         off = np.abs(actual - expected).max(axis=-1)
         inner = np.stack([ndimage.binary_erosion(mask, iterations=2) for mask in masks])
@@ -79,23 +79,23 @@ def test_no_texel_is_black_or_white_not_even_between_the_charts():
 
 
 def test_vertices_get_the_colours_of_their_sides():
-    box, colourful, side = cube()
+    box, colorful, side = cube()
     cameras = orbit_cameras(16, image_size=SIZE)
-    colours = vertex_colours(box, *photos(colourful, cameras), cameras)
+    colors = sample_vertex_colors(box, *photos(colorful, cameras), cameras)
     on_edges = (np.abs(box.vertices) > 0.349).sum(axis=1) > 1
     corners, sides = box.faces.reshape(-1), np.repeat(side, 3)
     chosen = ~on_edges[corners] & (sides < 5)
-    np.testing.assert_allclose(colours[corners[chosen]], SIDES[sides[chosen]], atol=0.03)
+    np.testing.assert_allclose(colors[corners[chosen]], SIDES[sides[chosen]], atol=0.03)
 
 
 def test_the_white_background_leaves_no_halo_where_masks_are_a_pixel_too_large():
     dark = np.array([0.2, 0.15, 0.1])
     ball = trimesh.creation.icosphere(4, radius=0.4)
     cameras = orbit_cameras(16, image_size=SIZE)
-    views, masks = photos(with_colours(ball, np.tile(dark, (len(ball.vertices), 1))), cameras)
+    views, masks = photos(with_vertex_colors(ball, np.tile(dark, (len(ball.vertices), 1))), cameras)
     masks = np.stack([ndimage.binary_dilation(mask) for mask in masks])
     np.testing.assert_allclose(
-        vertex_colours(ball, views, masks, cameras),
+        sample_vertex_colors(ball, views, masks, cameras),
         np.tile(dark, (len(ball.vertices), 1)),
         atol=0.02,
     )
@@ -105,35 +105,35 @@ def two_balls():
     parts = [trimesh.creation.icosphere(4, radius=0.2) for _ in range(2)]
     parts[0].apply_translation([0.25, 0, 0])
     parts[1].apply_translation([-0.25, 0, 0])
-    colours = np.repeat([[0.8, 0.2, 0.2], [0.2, 0.2, 0.8]], len(parts[0].vertices), axis=0)
-    return trimesh.util.concatenate(parts), colours
+    colors = np.repeat([[0.8, 0.2, 0.2], [0.2, 0.2, 0.8]], len(parts[0].vertices), axis=0)
+    return trimesh.util.concatenate(parts), colors
 
 
 def test_what_hides_another_part_does_not_colour_it():
-    balls, colours = two_balls()
+    balls, colors = two_balls()
     cameras = orbit_cameras(16, elevation_deg=0, image_size=SIZE)
-    views, _ = photos(with_colours(balls, colours), cameras)
-    np.testing.assert_allclose(vertex_colours(balls, views, None, cameras), colours, atol=0.05)
+    views, _ = photos(with_vertex_colors(balls, colors), cameras)
+    np.testing.assert_allclose(sample_vertex_colors(balls, views, None, cameras), colors, atol=0.05)
 
 
 def test_one_view_of_sixteen_that_shows_something_else_is_outvoted():
-    balls, colours = two_balls()
+    balls, colors = two_balls()
     cameras = orbit_cameras(16, image_size=SIZE)
-    views, masks = photos(with_colours(balls, colours), cameras)
+    views, masks = photos(with_vertex_colors(balls, colors), cameras)
     views[5][masks[5]] = [0.1, 0.9, 0.1]
-    off = np.abs(vertex_colours(balls, views, masks, cameras) - colours).max(axis=1)
+    off = np.abs(sample_vertex_colors(balls, views, masks, cameras) - colors).max(axis=1)
     assert (off > 0.1).mean() < 0.02  # 1 in 16 without the vote
 
 
 def test_a_part_that_no_view_shows_takes_the_mean_colour_and_empty_masks_do_no_harm():
-    balls, colours = two_balls()
+    balls, colors = two_balls()
     cameras = orbit_cameras(16, image_size=SIZE)
-    views, masks = photos(with_colours(balls, colours), cameras)
+    views, masks = photos(with_vertex_colors(balls, colors), cameras)
     red_only = masks & (views[..., 0] > 0.5)
-    half = len(colours) // 2
-    blue_is_unseen = vertex_colours(balls, views, red_only, cameras)
-    np.testing.assert_allclose(blue_is_unseen[half:], colours[:half], atol=0.05)
-    nothing = vertex_colours(balls, views, np.zeros_like(masks), cameras)
+    half = len(colors) // 2
+    blue_is_unseen = sample_vertex_colors(balls, views, red_only, cameras)
+    np.testing.assert_allclose(blue_is_unseen[half:], colors[:half], atol=0.05)
+    nothing = sample_vertex_colors(balls, views, np.zeros_like(masks), cameras)
     np.testing.assert_allclose(nothing, 0.5, atol=1e-6)
 
 
@@ -141,7 +141,7 @@ def test_views_that_do_not_fit_the_cameras_are_refused():
     balls, _ = two_balls()
     cameras = orbit_cameras(16, image_size=SIZE)
     with pytest.raises(ValueError, match="16 cameras, got views"):
-        vertex_colours(balls, np.ones((4, SIZE, SIZE, 3)), None, cameras)
+        sample_vertex_colors(balls, np.ones((4, SIZE, SIZE, 3)), None, cameras)
 
 
 def test_unwrapped_faces_keep_their_order_and_lie_in_the_unit_square():

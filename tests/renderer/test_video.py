@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from multiview.cameras import orbit_cameras
-from renderer.mesh import with_colours
+from renderer.mesh import with_vertex_colors
 from renderer.video import orbit_frames, render, write_video
 
 trimesh = pytest.importorskip("trimesh")
@@ -14,19 +14,19 @@ trimesh = pytest.importorskip("trimesh")
 COLOUR = np.array([0.8, 0.4, 0.2])
 
 
-def coloured_ball(radius: float = 0.45):
+def colored_ball(radius: float = 0.45):
     ball = trimesh.creation.icosphere(3, radius=radius)
-    return with_colours(ball, np.tile(COLOUR, (len(ball.vertices), 1)))
+    return with_vertex_colors(ball, np.tile(COLOUR, (len(ball.vertices), 1)))
 
 
 def test_a_ball_is_drawn_in_its_colour_on_white_and_as_large_as_it_is():
-    (picture,) = render(coloured_ball(), orbit_cameras(1, image_size=128), 128)
-    colour, opacity = picture[..., :3], picture[..., 3]
-    np.testing.assert_allclose(colour[64, 64], COLOUR, atol=0.003)
-    np.testing.assert_array_equal(colour[opacity == 0], 1)
+    (picture,) = render(colored_ball(), orbit_cameras(1, image_size=128), 128)
+    color, opacity = picture[..., :3], picture[..., 3]
+    np.testing.assert_allclose(color[64, 64], COLOUR, atol=0.003)
+    np.testing.assert_array_equal(color[opacity == 0], 1)
     edge = (opacity > 0) & (opacity < 1)
     assert edge.any()  # smooth
-    np.testing.assert_allclose(colour[edge], 1 - opacity[edge][:, None] * (1 - COLOUR), atol=0.003)
+    np.testing.assert_allclose(color[edge], 1 - opacity[edge][:, None] * (1 - COLOUR), atol=0.003)
     radius = 140 * 0.45 / np.sqrt(1.5**2 - 0.45**2)  # pixels
     np.testing.assert_allclose(opacity.sum(), np.pi * radius**2, rtol=0.02)
 
@@ -35,8 +35,8 @@ def test_a_full_turn_makes_a_video_of_180_frames(tmp_path):
     imageio = pytest.importorskip("imageio.v3")
     pytest.importorskip("imageio_ffmpeg")
     box = trimesh.creation.box((0.2, 0.8, 0.5))
-    colours = np.where(np.asarray(box.vertices)[:, :1] > 0, [0.9, 0.1, 0.1], [0.1, 0.1, 0.9])
-    mesh = with_colours(box, colours)
+    colors = np.where(np.asarray(box.vertices)[:, :1] > 0, [0.9, 0.1, 0.1], [0.1, 0.1, 0.9])
+    mesh = with_vertex_colors(box, colors)
     write_video(tmp_path / "rendering.mp4", orbit_frames(mesh, size=64))
     assert [path.name for path in tmp_path.iterdir()] == ["rendering.mp4"]
     video = imageio.imread(tmp_path / "rendering.mp4", plugin="FFMPEG")

@@ -169,7 +169,7 @@ def test_without_masks_the_colours_alone_are_learned():
 
 def test_most_rays_are_drawn_near_the_masks():
     method, _, generator = new_run(replace(SMALL, rays=20000), ball_views())
-    numbers = method._draw(generator)
+    numbers = method._sample_ray_indices(generator)
     masks = method.rays.masks
     share = (masks[numbers] > 0).float().mean() / (masks > 0).float().mean()
     assert share > 1.3

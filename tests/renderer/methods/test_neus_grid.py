@@ -5,9 +5,8 @@ import torch
 from multiview.cameras import orbit_cameras
 from renderer.export import render_view
 from renderer.mesh import extract, remove_floaters
-from renderer.methods.base import Grid, Views
+from renderer.methods.base import SDFGrid, Views
 from renderer.methods.neus_grid import GridNeuS, GridNeuSConfig
-from renderer.rays import PIXEL_CENTRE_OFFSET
 from renderer.trainer import Training
 from tests.renderer.traced import ball, bowl, traced_views
 
@@ -28,7 +27,7 @@ def new_run(views: Views, config: GridNeuSConfig = SHORT, seed: int = 0) -> Trai
 
 def go_on(run: Training, steps: int) -> Training:
     for _ in range(steps):
-        run.advance()
+        run.train_step()
     return run
 
 
@@ -47,7 +46,7 @@ def trained(ball_views) -> GridNeuS:
     return go_on(new_run(ball_views), SHORT.steps).method
 
 
-def seen_points(grid: Grid) -> np.ndarray:
+def seen_points(grid: SDFGrid) -> np.ndarray:
     """Vertices that the cameras see well."""
     vertices = np.asarray(remove_floaters(extract(grid.sdf, grid.first, grid.spacing)).vertices)
     return vertices[vertices[:, 2] > -0.25]
@@ -77,20 +76,20 @@ def test_a_hollow_that_no_silhouette_shows_is_found():
 def test_what_was_learned_is_seen_from_between_the_views(trained):
     cameras = orbit_cameras(32, image_size=64)
     truth = traced_views(ball(RADIUS), 64)
-    picture = render_view(trained, cameras, 0, 64, PIXEL_CENTRE_OFFSET, CPU)
+    picture = render_view(trained, cameras, 0, 64, CPU)
     color = picture.color.reshape(64, 64, 3).numpy()
     assert -10 * np.log10(np.square(color - truth.images[0]).mean()) > 24
     opacity = picture.opacity.reshape(64, 64).numpy() > 0.5
     mask = truth.masks[0] > 0.5
     assert (opacity & mask).sum() / (opacity | mask).sum() > 0.97
-    between = render_view(trained, cameras, 1, 64, PIXEL_CENTRE_OFFSET, CPU)
+    between = render_view(trained, cameras, 1, 64, CPU)
     seen = between.opacity.reshape(64, 64).numpy() > 0.5
     assert (seen & mask).sum() / (seen | mask).sum() > 0.96  # a ball looks the same from there
 
 
 def test_normals_point_to_the_outside(trained):
     cameras = orbit_cameras(16, image_size=64)
-    picture = render_view(trained, cameras, 0, 64, PIXEL_CENTRE_OFFSET, CPU)
+    picture = render_view(trained, cameras, 0, 64, CPU)
     normal = picture.normal.reshape(64, 64, 3)[32, 32].numpy()
     towards = -cameras.world_to_camera[0, :, :3].T @ cameras.world_to_camera[0, :, 3] / 1.5
     assert normal @ towards > 0.95
@@ -98,7 +97,7 @@ def test_normals_point_to_the_outside(trained):
 
 def test_training_improves_the_colours(ball_views):
     run = new_run(ball_views)
-    errors = [float(run.advance().squared_error) for _ in range(60)]
+    errors = [float(run.train_step().squared_error) for _ in range(60)]
     assert np.mean(errors[-10:]) < 0.6 * np.mean(errors[:10])
 
 
@@ -151,7 +150,7 @@ def test_views_with_replaced_masks_give_no_colours(ball_views):
     views = Views(images, ball_views.masks, ball_views.cameras, replaced=(3,))
     method = GridNeuS(SHORT, views, CPU)
     assert len(method.rays) == 15 * 64 * 64
-    picture = render_view(method, views.cameras, 3, 64, PIXEL_CENTRE_OFFSET, CPU)
+    picture = render_view(method, views.cameras, 3, 64, CPU)
     truth = ball_views.images[3].reshape(-1, 3)
     assert -10 * np.log10(np.square(picture.color.numpy() - truth).mean()) > 20
 

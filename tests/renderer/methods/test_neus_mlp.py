@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from renderer.methods.base import all_rays
 from renderer.methods.fields import NeuSField
 from renderer.methods.neus import sample_depths
-from renderer.methods.neus_mlp import HalfPrecision, MLPNeuS, MLPNeuSConfig, sample_near_surface
+from renderer.methods.neus_mlp import AutocastField, MLPNeuS, MLPNeuSConfig, sample_near_surface
 from renderer.trainer import Training
 from tests.renderer.small_runs import TINY_MLP, ellipsoid, ellipsoid_views
 
@@ -50,7 +50,7 @@ def test_a_step_takes_rays_from_everywhere_and_more_from_inside_the_masks():
     method = tiny()
     masks = torch.from_numpy(ellipsoid()[..., 3].reshape(-1))
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.stack([method._draw_rays(generator) for _ in range(20)])
+    drawn = torch.stack([method._sample_ray_indices(generator) for _ in range(20)])
     assert drawn.shape == (20, 96 + 32)
     assert (masks[drawn[:, 96:]] > 0.5).all()
     assert (masks[drawn[:, :96]] > 0.5).float().mean() == pytest.approx(
@@ -63,7 +63,7 @@ def test_without_masks_all_rays_are_from_everywhere_and_the_mask_term_is_zero():
     method = tiny(masks=False)
     masks = torch.from_numpy(ellipsoid()[..., 3].reshape(-1))
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.cat([method._draw_rays(generator)[96:] for _ in range(20)])
+    drawn = torch.cat([method._sample_ray_indices(generator)[96:] for _ in range(20)])
     assert len(drawn) == 20 * 32
     assert (masks[drawn] < 0.5).float().mean() > 0.6
     assert method.training_step(0, generator).terms["mask"] == 0
@@ -118,8 +118,8 @@ def test_an_untrained_network_is_a_ball_and_thirty_steps_bring_it_nearer_to_the_
     centre = len(grid.sdf) // 2
     assert grid.sdf.shape == (24, 24, 24)
     assert grid.sdf[centre, centre, centre] < 0 < grid.sdf[0, 0, 0]
-    first = [training.advance() for _ in range(3)]
-    rest = [training.advance() for _ in range(27)]
+    first = [training.train_step() for _ in range(3)]
+    rest = [training.train_step() for _ in range(27)]
     assert sum(r.loss.item() for r in rest[-3:]) < 0.6 * sum(r.loss.item() for r in first)
     assert rest[-1].squared_error < 0.5 * first[0].squared_error
 
@@ -176,14 +176,14 @@ def test_a_lattice_too_coarse_for_its_blocks_is_refused():
 def test_half_precision_differs_by_its_rounding_only_and_keeps_the_surface_exact():
     torch.manual_seed(0)
     field = NeuSField(TINY_MLP.networks)
-    half, points = HalfPrecision(field), torch.rand(50, 3) - 0.5
+    half, points = AutocastField(field), torch.rand(50, 3) - 0.5
     samples, exact = half.surface(points), field.surface(points)
     assert torch.equal(samples.sdf, exact.sdf)
     assert torch.equal(samples.gradients, exact.gradients)
-    distances, colours = half.sdf(points), half.color(points, points, points, exact.features)
-    assert distances.dtype == colours.dtype == torch.float32
+    distances, colors = half.sdf(points), half.color(points, points, points, exact.features)
+    assert distances.dtype == colors.dtype == torch.float32
     assert 0 < (distances - exact.sdf).abs().max() < 3e-3
-    assert 0 < (colours - field.color(points, points, points, exact.features)).abs().max() < 2e-2
+    assert 0 < (colors - field.color(points, points, points, exact.features)).abs().max() < 2e-2
 
 
 def test_half_precision_is_left_out_on_the_cpu():

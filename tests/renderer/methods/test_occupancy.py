@@ -12,11 +12,11 @@ from multiview.cameras import orbit_cameras
 from renderer.methods.occupancy import (
     OccupancyConfig,
     OccupancyGrid,
-    Samples,
-    add_up,
-    composite,
-    spread,
-    visible,
+    PackedSamples,
+    accumulate_along_rays,
+    distortion_loss,
+    render_visibility,
+    render_weights,
 )
 from renderer.rays import pixel_grid, pixel_rays
 
@@ -42,10 +42,10 @@ def some_cells() -> Tensor:
     return cells
 
 
-def packed(counts: list[int]) -> Samples:
+def packed(counts: list[int]) -> PackedSamples:
     rays = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     ranks = torch.cat([torch.arange(count) for count in counts])
-    return Samples(rays, ranks, 1.0 + LENGTH * ranks, len(counts))
+    return PackedSamples(rays, ranks, 1.0 + LENGTH * ranks, len(counts))
 
 
 @pytest.mark.parametrize("length", [0.02, 0.003, 0.2])
@@ -92,9 +92,9 @@ def test_an_empty_grid_gives_no_samples():
     grid = OccupancyGrid(SMALL, LENGTH, torch.zeros(12, 12, 12))
     samples = grid.march(*some_rays())
     assert (len(samples), samples.num_rays) == (0, 256)
-    weights, transmittance = composite(samples, samples.depths)
+    weights, transmittance = render_weights(samples, samples.depths)
     assert len(weights) == len(transmittance) == 0
-    assert_close(add_up(samples, weights), torch.zeros(256))
+    assert_close(accumulate_along_rays(samples, weights), torch.zeros(256))
 
 
 def ball_density(points: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ def ball_density(points: Tensor) -> Tensor:
 def test_a_renewed_grid_holds_what_is_dense_and_forgets_what_is_not():
     grid = OccupancyGrid(OccupancyConfig(resolution=24, decay=0.5), LENGTH)
     for turn in range(5):
-        grid.renew(ball_density, turn)
+        grid.update(ball_density, turn)
     axis = -0.6 + (torch.arange(24) + 0.5) * 0.05
     radii = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).norm(dim=-1)
     assert grid.occupied[radii < 0.3].all()
@@ -113,7 +113,7 @@ def test_a_renewed_grid_holds_what_is_dense_and_forgets_what_is_not():
 
 def test_what_has_grown_is_found_by_the_next_renewal():
     grid = OccupancyGrid(OccupancyConfig(resolution=24), LENGTH, torch.zeros(24, 24, 24))
-    grid.renew(lambda points: 20.0 * (points[:, 0] > 0.3), 0)
+    grid.update(lambda points: 20.0 * (points[:, 0] > 0.3), 0)
     assert grid.occupied[-5:].all()
     assert not grid.occupied[:10].any()
 
@@ -123,7 +123,7 @@ def test_parts_of_a_grid_take_turns_and_come_round():
     grid = OccupancyGrid(config, LENGTH, torch.zeros(12, 12, 12))
     shares = []
     for turn in range(4):
-        grid.renew(lambda points: torch.full_like(points[:, 0], 100.0), turn)
+        grid.update(lambda points: torch.full_like(points[:, 0], 100.0), turn)
         shares.append((grid.remembered > 0).float().mean().item())
     assert shares == pytest.approx([1 / 3, 2 / 3, 1, 1])
 
@@ -135,7 +135,7 @@ def test_a_renewal_depends_on_its_number_alone():
     grids = [OccupancyGrid(OccupancyConfig(24), LENGTH) for _ in range(3)]
     for grid, turn in zip(grids, (3, 3, 4), strict=True):
         torch.rand(1)
-        grid.renew(waves, turn)
+        grid.update(waves, turn)
     assert torch.equal(grids[0].remembered, grids[1].remembered)
     assert not torch.equal(grids[0].remembered, grids[2].remembered)
 
@@ -143,12 +143,12 @@ def test_a_renewal_depends_on_its_number_alone():
 def test_weights_of_packed_samples_worked_out_by_hand():
     samples = packed([3, 0, 2])
     alpha = torch.tensor([0.3, 0.8, 0.5, 1.0, 0.4], dtype=torch.float64)
-    weights, transmittance = composite(samples, -torch.log1p(-alpha.clamp_max(1 - 1e-12)))
+    weights, transmittance = render_weights(samples, -torch.log1p(-alpha.clamp_max(1 - 1e-12)))
     expected = torch.tensor([1.0, 0.7, 0.14, 1.0, 0.0], dtype=torch.float64)
     assert_close(transmittance, expected, atol=1e-9, rtol=0)
     assert_close(weights, expected * alpha, atol=1e-9, rtol=0)
     sums = torch.tensor([0.3 + 0.56 + 0.07, 0.0, 1.0], dtype=torch.float64)
-    assert_close(add_up(samples, weights), sums, atol=1e-9, rtol=0)
+    assert_close(accumulate_along_rays(samples, weights), sums, atol=1e-9, rtol=0)
 
 
 def test_the_spread_of_weights_is_the_sum_over_all_pairs():
@@ -159,19 +159,21 @@ def test_the_spread_of_weights_is_the_sum_over_all_pairs():
         w, t = weights[samples.rays == k], samples.depths[samples.rays == k]
         pairs = (w[:, None] * w * (t[:, None] - t).abs()).sum()
         expected.append(pairs + (w**2).sum() * LENGTH / 3)
-    assert_close(spread(samples, weights, LENGTH), torch.stack(expected), atol=1e-6, rtol=1e-5)
+    assert_close(
+        distortion_loss(samples, weights, LENGTH), torch.stack(expected), atol=1e-6, rtol=1e-5
+    )
 
 
 def test_a_constant_density_absorbs_exponentially():
     samples = packed([50])
-    weights, _ = composite(samples, torch.full((50,), 3.0 * LENGTH))
+    weights, _ = render_weights(samples, torch.full((50,), 3.0 * LENGTH))
     assert weights.sum().item() == pytest.approx(1 - math.exp(-3.0), abs=1e-6)
 
 
 def test_weights_have_the_right_derivatives():
     samples = packed([4, 1, 3])
     depths = torch.rand(8, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda tau: composite(samples, tau), depths)
+    assert torch.autograd.gradcheck(lambda tau: render_weights(samples, tau), depths)
 
 
 @pytest.mark.parametrize("slab", [1, 4, 64])
@@ -181,13 +183,13 @@ def test_visible_samples_are_those_that_light_reaches_however_they_are_looked_fo
     starts = torch.tensor([0, 40, 40, 47, 80])
     looked = []
 
-    def look_up(part: Samples) -> Tensor:
+    def look_up(part: PackedSamples) -> Tensor:
         index = starts[part.rays] + part.ranks
         looked.append(index)
         return density[index]
 
-    found, optical_depths = visible(samples, look_up, LENGTH, 5.0, slab)
-    _, transmittance = composite(samples, density * LENGTH)
+    found, optical_depths = render_visibility(samples, look_up, LENGTH, 5.0, slab)
+    _, transmittance = render_weights(samples, density * LENGTH)
     seen = transmittance > math.exp(-5.0)
     assert 0 < seen.sum() < len(samples)
     assert torch.equal(found, seen)

@@ -4,7 +4,8 @@ import torch
 
 from multiview.visual_hull import cell_centres
 from renderer.mesh import extract, remove_floaters
-from renderer.methods.stereo import StereoConfig, carve_hull, depth_maps
+from renderer.methods.initial_shape import estimate_initial_shape, render_depth_maps
+from renderer.methods.stereo import StereoConfig
 from tests.renderer.traced import ball, bowl, traced_views
 
 CPU = torch.device("cpu")
@@ -14,7 +15,9 @@ RESOLUTION = 48
 @pytest.fixture(scope="module")
 def carved_bowl():
     views = traced_views(bowl, 64)
-    return carve_hull(views.images, views.masks, views.cameras, RESOLUTION, StereoConfig(), CPU)
+    return estimate_initial_shape(
+        views.images, views.masks, views.cameras, RESOLUTION, StereoConfig(), CPU
+    )
 
 
 def points_of(sdf: np.ndarray) -> np.ndarray:
@@ -43,7 +46,9 @@ def test_nothing_is_added_to_the_hull(carved_bowl):
 
 def test_a_convex_shape_stays_as_it_is():
     views = traced_views(ball(0.4), 64)
-    carved = carve_hull(views.images, views.masks, views.cameras, RESOLUTION, StereoConfig(), CPU)
+    carved = estimate_initial_shape(
+        views.images, views.masks, views.cameras, RESOLUTION, StereoConfig(), CPU
+    )
     points = points_of(carved.sdf)
     seen = points[points[:, 2] > -0.2]
     assert np.abs(ball(0.4)(seen)).mean() < 0.004  # a hundredth of the radius
@@ -55,7 +60,7 @@ def test_views_that_show_nothing_alike_leave_the_hull():
     noise = np.random.default_rng(0).random(views.images.shape, dtype=np.float32)
     images = np.where(views.masks[..., None] > 0.5, noise, 1.0).astype(np.float32)
     config = StereoConfig(confirmations=4)
-    carved = carve_hull(images, views.masks, views.cameras, RESOLUTION, config, CPU)
+    carved = estimate_initial_shape(images, views.masks, views.cameras, RESOLUTION, config, CPU)
     points = points_of(carved.sdf)
     seen = points[points[:, 2] > -0.2]
     assert carved.confirmed < 0.2
@@ -66,7 +71,7 @@ def test_depth_maps_are_those_of_a_ball():
     centres = cell_centres(64)
     grid = np.stack(np.meshgrid(centres, centres, centres, indexing="ij"), axis=-1)
     cameras = traced_views(ball(0.4), 16).cameras
-    maps = depth_maps(ball(0.4)(grid).astype(np.float32), cameras, 16, 33)
+    maps = render_depth_maps(ball(0.4)(grid).astype(np.float32), cameras, 16, 33)
     assert maps.shape == (16, 33, 33)
     np.testing.assert_allclose(maps[:, 16, 16], 1.5 - 0.4, atol=2e-3)
     assert np.isinf(maps[:, 0, 0]).all()
@@ -77,7 +82,7 @@ def test_masks_without_a_common_volume_are_refused():
     masks = np.zeros_like(views.masks)
     masks[::2, :8], masks[1::2, -8:] = 1, 1
     with pytest.raises(ValueError, match="no volume in common"):
-        carve_hull(views.images, masks, views.cameras, 24, StereoConfig(), CPU)
+        estimate_initial_shape(views.images, masks, views.cameras, 24, StereoConfig(), CPU)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,180 @@
+"""The shape before any training: the visual hull, carved where stereo finds a deeper surface.
+
+Silhouettes say nothing about a concave surface, and the gradient of a rendering loss does not find
+it either: the colours of a wrong surface adapt faster than the surface moves. So depth maps are
+searched by plane-sweep stereo (`stereo`), and fused to one signed distance (Curless & Levoy 1996),
+which keeps the hull where nothing could be matched.
+
+Shape letters: N views on a ring, S pixels a side, P points, V cells a side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from multiview.cameras import Cameras
+from multiview.visual_hull import HALF_SIDE, cell_centres, close_underside, visual_hull
+from renderer.mesh import extract, rasterise_mesh
+from renderer.methods.stereo import (
+    CameraTensors,
+    StereoConfig,
+    geometric_consistency,
+    plane_sweep,
+    sample_nearest,
+)
+
+_MIN_COSINE = 0.1
+_MIN_TRUNCATION = 3.2
+"""Cells; a plateau closer to the surface would look like a fault of the signed distance."""
+
+
+@dataclass(frozen=True)
+class InitialShape:
+    """The shape before any training.
+
+    Attributes:
+        hull: signed distance of the visual hull with its underside closed, (V, V, V) float32.
+        sdf: signed distance of the carved shape, nowhere below `hull`, (V, V, V) float32.
+        confirmed: share of the object's pixels with a consistent depth.
+    """
+
+    hull: np.ndarray
+    sdf: np.ndarray
+    confirmed: float
+
+
+def estimate_initial_shape(
+    images: np.ndarray,
+    masks: np.ndarray,
+    cameras: Cameras,
+    resolution: int,
+    config: StereoConfig,
+    device: torch.device,
+) -> InitialShape:
+    """Estimate the shape from silhouettes and stereo.
+
+    Args:
+        images: on white, in [0, 1], (N, S, S, 3).
+        masks: in [0, 1], (N, S, S).
+        cameras: N on a ring, in order, for S x S images.
+        resolution: V, cells a side of the object's cube.
+        config: of the stereo search.
+        device: to compute on.
+
+    Raises:
+        ValueError: the masks have no volume in common.
+    """
+    hull = visual_hull(masks >= 0.5, cameras, resolution)
+    if not (hull < 0).any():
+        raise ValueError(
+            "the masks have no volume in common: no shape has these silhouettes in these views"
+        )
+    hull = close_underside(hull, cameras)
+
+    views = torch.from_numpy(images).float().movedim(-1, 1).to(device)
+    size = min(config.image_size, images.shape[1])
+    if size < images.shape[1]:
+        views = F.interpolate(views, size=(size, size), mode="area")
+    tensors = CameraTensors.of(cameras.scaled(size / images.shape[1]), device)
+    hull_depths = torch.from_numpy(render_depth_maps(hull, cameras, images.shape[1], size)).to(
+        device
+    )
+    depths = plane_sweep(views, hull_depths, tensors, config)
+    confirmed = geometric_consistency(depths, tensors, config) >= config.confirmations
+    sdf = fuse_depth_maps(
+        depths, hull_depths, confirmed, torch.from_numpy(hull).to(device), tensors, config
+    )
+    share = confirmed.sum() / torch.isfinite(depths).sum().clamp_min(1)
+    return InitialShape(hull, sdf.cpu().numpy(), float(share))
+
+
+def render_depth_maps(sdf: np.ndarray, cameras: Cameras, image_size: int, size: int) -> np.ndarray:
+    """Render the depth (camera-z, at pixel centres) of a signed distance's surface; inf off it.
+
+    Args:
+        sdf: on the cells of the object's cube, (V, V, V).
+        cameras: N, for images of `image_size` pixels a side.
+        image_size: see `cameras`.
+        size: S, pixels a side of the maps.
+
+    Returns:
+        (N, S, S) float32.
+    """
+    centres = cell_centres(len(sdf))
+    mesh = extract(sdf, centres[0], centres[1] - centres[0])
+    scaled = cameras.scaled(size / image_size)
+    maps = np.full((len(scaled.intrinsics), size * size), np.inf, dtype=np.float32)
+    for depth, intrinsics, pose in zip(
+        maps, scaled.intrinsics, scaled.world_to_camera, strict=True
+    ):
+        seen = rasterise_mesh(mesh, intrinsics, pose, size)
+        depth[seen.pixels] = seen.depth
+    return maps.reshape(-1, size, size)
+
+
+def fuse_depth_maps(
+    depths: Tensor,
+    hull_depths: Tensor,
+    confirmed: Tensor,
+    hull: Tensor,
+    cameras: CameraTensors,
+    config: StereoConfig,
+) -> Tensor:
+    """Fuse depth maps to one signed distance inside the hull.
+
+    Each view gives a point the distance to its depth map, measured perpendicular to the surface
+    and truncated. The fused distance is the mean of the views, weighted with the cosine between
+    surface normal and line of sight.
+
+    Args:
+        depths: from stereo, camera-z, (N, S, S).
+        hull_depths: used where a depth is not consistent, (N, S, S).
+        confirmed: where it is consistent, bool (N, S, S).
+        hull: signed distance, (V, V, V).
+        cameras: of the views.
+        config: weights and truncation.
+
+    Returns:
+        signed distance, nowhere below the hull's, (V, V, V).
+    """
+    used = torch.where(confirmed, depths, hull_depths)
+    weights = torch.where(confirmed, 1.0, config.unconfirmed)
+    spacing = 2 * HALF_SIDE / len(hull)
+    truncation = max(config.truncation, _MIN_TRUNCATION * spacing)
+    inner = hull < 2 * spacing
+    points = (inner.nonzero() + 0.5) * spacing - HALF_SIDE  # (P, 3)
+    total = torch.zeros(len(points), device=hull.device)
+    weight = torch.zeros_like(total)
+    for view in range(len(used)):
+        cosines = _surface_cosine(used[view], cameras, view)
+        pixels, depth = cameras.project(view, points)
+        cosine = sample_nearest(cosines, pixels)
+        distance = (sample_nearest(used[view], pixels) - depth) * cosine
+        counts = (distance > -truncation) & torch.isfinite(distance)
+        share = torch.where(counts, sample_nearest(weights[view], pixels) * cosine, 0.0)
+        total += share * distance.nan_to_num(posinf=0.0).clamp_max(truncation)
+        weight += share
+    fused = torch.where(weight > 0, total / weight.clamp_min(1e-9), -truncation)
+    sdf = hull.clone()
+    sdf[inner] = torch.maximum(hull[inner], fused)
+    return sdf
+
+
+def _surface_cosine(depth: Tensor, cameras: CameraTensors, view: int) -> Tensor:
+    """Cosine between the normals of a depth map and its lines of sight, at least 0.1, (S, S).
+
+    It is 0.1 at the outline, where the normals are unknown.
+    """
+    rays = cameras.unproject(view, depth.shape[-1])
+    points = rays * depth[..., None]
+    across, down = torch.zeros_like(points), torch.zeros_like(points)
+    across[:, 1:-1] = points[:, 2:] - points[:, :-2]
+    down[1:-1] = points[2:] - points[:-2]
+    normals = F.normalize(torch.linalg.cross(down, across), dim=-1)
+    cosine = (normals * F.normalize(rays, dim=-1)).sum(dim=-1).abs()
+    return cosine.nan_to_num(nan=0.0).clamp_min(_MIN_COSINE)
