@@ -1,14 +1,16 @@
-"""The published training set, a tree of folders, and the validation images.
+"""Training objects in the published folder layout, and the validation images.
 
-Pickles are read without running anything in them. For items and batches see `ldm.data.samples` and
+Pickles are read without running code in them. For items and batches see `ldm.data.samples` and
 `ldm.data.loader`.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,25 +26,26 @@ from ldm.data.samples import MAX_FILE_BYTES, EncodedFile, ObjectFiles, check_ele
 from multiview.images import prepare_image, view_names
 
 VALIDATION_CROP_SIZE = 200
+"""Longer side of the object, as pixels of 256."""
 META_FIELDS = ("K", "azimuths", "elevations", "distances", "poses")
-"""What `meta.pkl` is a list of."""
+"""Entries of the list in `meta.pkl`."""
 
 
 def read_meta(path: Path, num_views: int) -> dict[str, Any]:
-    """Read an object's `meta.pkl` without running anything in it.
+    """Read an object's `meta.pkl`.
 
     Returns:
-        its parts by the names in `META_FIELDS`; the elevations are checked.
+        its entries by the names in `META_FIELDS`; the elevations are checked.
 
     Raises:
         FileNotFoundError, ValueError: naming the file.
     """
     if path.is_file() and path.stat().st_size > MAX_FILE_BYTES:
         raise ValueError(f"{path}: {path.stat().st_size} bytes are too many for a meta.pkl")
-    parts = read_pickle(path)
-    if not isinstance(parts, list | tuple) or len(parts) != len(META_FIELDS):
+    entries = read_pickle(path)
+    if not isinstance(entries, list | tuple) or len(entries) != len(META_FIELDS):
         raise ValueError(f"{path}: expected a list of {', '.join(META_FIELDS)}")
-    meta = dict(zip(META_FIELDS, parts, strict=True))
+    meta = dict(zip(META_FIELDS, entries, strict=True))
     try:
         meta["elevations"] = check_elevations(meta["elevations"], num_views)
     except ValueError as error:
@@ -51,10 +54,11 @@ def read_meta(path: Path, num_views: int) -> dict[str, Any]:
 
 
 def read_uids(path: Path) -> list[str]:
-    """Read `uid_set.pkl`, a list of names of objects, without running anything in it.
+    """Read `uid_set.pkl`, the list of object names.
 
     Raises:
-        FileNotFoundError, ValueError: empty, not names, or a name twice; names the file.
+        FileNotFoundError, ValueError: naming the file: it is empty or has other things than
+            names, or a name twice.
     """
     uids = read_pickle(path)
     if isinstance(uids, set | frozenset):
@@ -63,23 +67,28 @@ def read_uids(path: Path) -> list[str]:
         raise ValueError(f"{path}: expected a list of names of objects")
     if not uids:
         raise ValueError(f"{path}: the training set is empty")
-    known: set[str] = set()
+    seen: set[str] = set()
     for uid in uids:
         try:
             check_file_name(uid)
         except ValueError as error:
             raise ValueError(f"{path}: object {uid!r}: {error}") from error
-        if uid in known:
+        if uid in seen:
             raise ValueError(f"{path}: object {uid} is listed twice")
-        known.add(uid)
+        seen.add(uid)
     return list(uids)
 
 
 class FolderDataset:
-    """The published tree: `{target,input}/<uid>/NNN.png`, `input/<uid>/meta.pkl`, `uid_set.pkl`."""
+    """Objects in the published layout, see `samples.ObjectDataset`.
+
+    Files: `uid_set.pkl`, `target/<uid>/NNN.png`, `input/<uid>/NNN.png`, `input/<uid>/meta.pkl`.
+    """
 
     def __init__(self, root: Path) -> None:
-        """List the objects and see that each has its folders; the files are looked at later.
+        """List the objects and check that each has its folders.
+
+        An object's files are checked when it is first read.
 
         Raises:
             FileNotFoundError, ValueError: naming the list, or the first uid without a folder.
@@ -89,8 +98,8 @@ class FolderDataset:
         for kind in ("target", "input"):
             if not (root / kind).is_dir():
                 raise FileNotFoundError(f"{root / kind}: no such folder")
-            there = {entry.name for entry in (root / kind).iterdir()}
-            missing = [uid for uid in uids if uid not in there]
+            folders = {entry.name for entry in (root / kind).iterdir()}
+            missing = [uid for uid in uids if uid not in folders]
             if missing:
                 raise FileNotFoundError(
                     f"object {missing[0]}: it is in {root / 'uid_set.pkl'}, but "
@@ -98,25 +107,29 @@ class FolderDataset:
                     f"objects have no {kind} folder"
                 )
         self.uids = np.array([uid.encode() for uid in uids])
-        self.groups: Sequence[int] = [len(uids)]
+        self.group_sizes: Sequence[int] = [len(uids)]
+        self.complete = np.zeros(len(uids), bool)
 
-    def files(self, uid: str, kind: str, num_views: int) -> list[Path]:
-        """Paths of an object's views, kind "target" or "input".
+    def view_paths(self, uid: str, kind: str, num_views: int) -> list[Path]:
+        """List the paths of an object's views, kind "target" or "input".
 
         Raises:
             FileNotFoundError: naming the uid and the first view that is missing.
         """
         folder = self.root / kind / uid
-        paths = [folder / name for name in view_names(num_views)]
-        missing = [path for path in paths if not path.is_file()]
+        present: set[str] = set()
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+            present.update(entry.name for entry in entries if entry.is_file())
+        names = view_names(num_views)
+        missing = [name for name in names if name not in present]
         if missing:
             raise FileNotFoundError(
-                f"object {uid}: {missing[0]} is missing; the folder has "
+                f"object {uid}: {folder / missing[0]} is missing; the folder has "
                 f"{num_views - len(missing)} of {num_views} views"
             )
-        return paths
+        return [folder / name for name in names]
 
-    def meta(self, uid: str, num_views: int) -> dict[str, Any]:
+    def read_meta(self, uid: str, num_views: int) -> dict[str, Any]:
         """Read an object's `meta.pkl`, see `read_meta`; errors name the uid."""
         path = self.root / "input" / uid / "meta.pkl"
         try:
@@ -127,16 +140,25 @@ class FolderDataset:
             raise ValueError(f"object {uid}: {error}") from error
 
     def read(self, index: int, view: int, num_views: int) -> ObjectFiles:
-        """Read the N target views and one input view of an object; see `samples.ObjectDataset`."""
+        """Read the N target views and one input view of an object; see `samples.ObjectDataset`.
+
+        The first read lists both folders to see that all N views exist; later ones (of this
+        process) touch only the files that are needed.
+        """
         uid = self.uids[index].decode()
-        elevation = float(self.meta(uid, num_views)["elevations"][view])
-        targets = [read_file(uid, path) for path in self.files(uid, "target", num_views)]
-        seen = read_file(uid, self.files(uid, "input", num_views)[view])
-        return ObjectFiles(uid, tuple(targets), seen, elevation)
+        elevation = float(self.read_meta(uid, num_views)["elevations"][view])
+        if not self.complete[index]:
+            for kind in ("target", "input"):
+                self.view_paths(uid, kind, num_views)
+            self.complete[index] = True
+        names = view_names(num_views)
+        targets = [read_file(uid, self.root / "target" / uid / name) for name in names]
+        input_file = read_file(uid, self.root / "input" / uid / names[view])
+        return ObjectFiles(uid, tuple(targets), input_file, elevation)
 
 
 def read_file(uid: str, path: Path) -> EncodedFile:
-    """Read a file of an object, of at most `MAX_FILE_BYTES`.
+    """Read a file of at most `MAX_FILE_BYTES` of an object.
 
     Raises:
         ValueError, OSError: naming the uid and the file.
@@ -153,10 +175,10 @@ def read_file(uid: str, path: Path) -> EncodedFile:
 
 @dataclass(frozen=True)
 class ValidationImage:
-    """An image to make views of while training.
+    """An input image whose views are generated during training, to watch the progress.
 
     Attributes:
-        name: of the file, without the elevation.
+        name: file name without the elevation.
         image: float32 in [-1, 1], (3, H, W).
         elevation: radians.
     """
@@ -169,15 +191,15 @@ class ValidationImage:
 def read_validation_set(folder: Path, image_size: int) -> list[ValidationImage]:
     """Read a folder of RGBA images `<anything>-<elevation in degrees>.png`, sorted by name.
 
-    `a-30.png` is 30 degrees above the horizon, `a--10.png` 10 below. The object is framed as
-    `generate.py --crop_size 200` does.
+    `a-30.png` is 30 degrees above the horizon, `a--10.png` 10 below. The object's longer side is
+    scaled to `VALIDATION_CROP_SIZE`.
 
     Raises:
-        FileNotFoundError, ValueError: no such folder, no image in it, a name without an
-            elevation, an image that cannot be framed; names the file.
+        FileNotFoundError, ValueError: naming the folder without images, or the image without an
+            elevation or object.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder of validation images")
+        raise FileNotFoundError(f"{folder}: the folder of validation images does not exist")
     images = []
     for path in sorted(folder.glob("*.png")):
         match = re.fullmatch(r"(.+?)-(-?\d{1,2}(?:\.\d+)?)", path.stem, flags=re.ASCII)
@@ -189,5 +211,5 @@ def read_validation_set(folder: Path, image_size: int) -> list[ValidationImage]:
         image = rearrange(torch.from_numpy(pixels), "h w c -> c h w").contiguous()
         images.append(ValidationImage(match[1], image, math.radians(float(match[2]))))
     if not images:
-        raise ValueError(f"{folder}: there is no PNG image in it")
+        raise ValueError(f"{folder}: the folder has no PNG images")
     return images

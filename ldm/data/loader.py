@@ -1,23 +1,21 @@
-"""Batches of training items, in an order that can be stopped and resumed anywhere.
+"""Shuffled batches of training items, resumable at any batch.
 
-For the trainer:
-
-    source = open_dataset("training_examples")          # or a folder or URL of shards
-    loader = make_loader(source, DataConfig(...), num_views, image_size, seed, rank, world_size)
-    for batch in loader:                               # one epoch, or what is left of it
+    dataset = open_dataset("training_examples")        # or a folder or URL of shards
+    loader = make_loader(dataset, DataConfig(...), num_views, image_size, seed, rank, world_size)
+    for batch in loader:                               # the rest of the current epoch
         batch = batch.to(device)
         views = to_model_range(batch.target_images)    # (B, N, 3, H, W) in [-1, 1]
         ...
         checkpoint["data"] = loader.state_dict()       # at any point between two batches
 
-    loader.load_state_dict(checkpoint["data"])         # before iterating: goes on with the next
+    loader.load_state_dict(checkpoint["data"])         # before iterating
 
-An epoch is an order of all objects that follows from the seed and the epoch alone. Global batch m
-is its objects [m G, (m + 1) G), G = batch_size x world_size, and rank r takes the r-th part. So no
-object comes twice in an epoch, every rank has the same number of batches, and the global batches
-are the same for every number of ranks and workers. The last n mod G objects of an epoch are left
-out, others each time. The state counts the batches handed out, not those that workers have
-prepared, and is the same on all ranks.
+The order of the objects in an epoch depends on the seed and the epoch only. Global batch m has the
+objects [m G, (m + 1) G), G = batch_size x world_size, and rank r takes the r-th part. So no object
+is used twice in an epoch, every rank has the same number of batches, and the global batches are the
+same for any number of ranks and workers. The last n mod G objects of an epoch are dropped. The
+state counts the batches that were returned, not those prefetched by workers, and is the same on all
+ranks.
 """
 
 from __future__ import annotations
@@ -37,21 +35,21 @@ from ldm.data.folder import FolderDataset
 from ldm.data.samples import ObjectDataset, TrainingBatch, decode_item_into, pick_input_view
 from ldm.data.shard_dataset import INDEX, FileReader, ShardDataset
 
-Batch = tuple[int, list[int]]
-"""What a worker is asked for: an epoch, and which objects."""
+BatchRequest = tuple[int, list[int]]
+"""Epoch and indices of the objects of a batch."""
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where the training data are and how they are read.
+    """Training data and how they are loaded.
 
     Attributes:
-        source: a folder tree or shards; a path or, for shards, any fsspec URL.
+        source: path of a folder tree or of shards, or any fsspec URL of shards.
         validation: folder of images, `<anything>-<elevation>.png`.
-        batch_size: objects a step and process.
-        num_workers: processes that decode; 0 decodes in the training process.
-        shuffle_objects: shards are shuffled, and objects within about so many neighbours; a folder
-            tree is always shuffled as a whole.
+        batch_size: objects per step and process.
+        num_workers: decoding processes; 0 decodes in the training process.
+        shuffle_objects: size of the shuffle window: the order of the shards is shuffled, and
+            objects within about so many neighbours; a folder tree is always shuffled as a whole.
     """
 
     source: str = "training_examples"
@@ -67,7 +65,7 @@ class DataConfig:
 
 
 def open_dataset(location: str) -> ObjectDataset:
-    """Open a training set: shards where there is an index of them, else a folder tree.
+    """Open a training set: shards if there is an index of them, else a folder tree.
 
     Raises:
         FileNotFoundError, ValueError, OSError: naming the file or the uid.
@@ -75,33 +73,33 @@ def open_dataset(location: str) -> ObjectDataset:
     if FileReader(location).remote or (Path(location) / INDEX).is_file():
         return ShardDataset(location)
     if not Path(location).is_dir():
-        raise FileNotFoundError(f"{location}: no such folder of training data")
+        raise FileNotFoundError(f"{location}: the folder of training data does not exist")
     if not (Path(location) / "uid_set.pkl").exists():
         raise FileNotFoundError(
-            f"{location}: neither {INDEX} (shards) nor uid_set.pkl (a folder tree) is in it"
+            f"{location}: has neither {INDEX} (shards) nor uid_set.pkl (a folder tree)"
         )
     return FolderDataset(Path(location))
 
 
-def epoch_order(groups: Sequence[int], seed: int, epoch: int, window: int) -> np.ndarray:
-    """Order of all objects in an epoch.
+def epoch_order(group_sizes: Sequence[int], seed: int, epoch: int, window: int) -> np.ndarray:
+    """Shuffle all objects for an epoch.
 
-    The groups (shards) are shuffled. Then each object moves back by up to `window` places, as a
-    shuffle buffer of that size would have it: what is read at a time lies in few shards. One
-    group is shuffled as a whole.
+    The groups (shards) are shuffled. Then each object moves back by up to `window` places, as in a
+    shuffle buffer of that size, so that only few shards are read at a time. A single group is
+    shuffled as a whole.
 
     Args:
-        groups: their sizes, sum n.
+        group_sizes: see `ObjectDataset`; they sum to n.
         seed: of the training.
         epoch: from 0.
-        window: objects.
+        window: number of objects.
 
     Returns:
-        a permutation of 0 .. n - 1. The raw numbers of PCG64 are used, which NumPy keeps the same
-        in all versions.
+        a permutation of 0 .. n - 1, from PCG64's raw numbers, which are the same in all versions
+        of NumPy.
     """
     bits = np.random.PCG64(np.random.SeedSequence([seed, epoch]))
-    sizes = np.asarray(groups, dtype=np.int64)
+    sizes = np.asarray(group_sizes, dtype=np.int64)
     count = int(sizes.sum())
     shuffled = np.argsort(bits.random_raw(len(sizes)), kind="stable")
     moved_by = _starts(sizes)[shuffled] - _starts(sizes[shuffled])
@@ -117,21 +115,21 @@ def _starts(sizes: np.ndarray) -> np.ndarray:
     return np.cumsum(sizes) - sizes
 
 
-class ResumableSampler(Sampler[Batch]):
-    """Which objects come in which batch of this rank; knows what has been handed out."""
+class ResumableSampler(Sampler[BatchRequest]):
+    """Yields the objects of this rank's batches; its state counts the batches that were used."""
 
     def __init__(
         self,
-        source: ObjectDataset,
+        dataset: ObjectDataset,
         batch_size: int,
         seed: int = 0,
         window: int = DataConfig.shuffle_objects,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.groups, self.window, self.seed = list(source.groups), window, seed
+        self.group_sizes, self.window, self.seed = list(dataset.group_sizes), window, seed
         self.batch_size, self.rank = batch_size, rank
-        self.count, self.global_batch = len(source.uids), batch_size * world_size
+        self.count, self.global_batch = len(dataset.uids), batch_size * world_size
         self.epoch = self.position = 0
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} of {world_size} processes")
@@ -140,31 +138,31 @@ class ResumableSampler(Sampler[Batch]):
                 f"the training set has {self.count} objects, fewer than a batch of {batch_size} "
                 f"for each of {world_size} processes; lower data.batch_size"
             )
-        digest = hashlib.blake2b(np.ascontiguousarray(source.uids).tobytes(), digest_size=16)
-        digest.update(f"{self.groups} {window}".encode())
+        digest = hashlib.blake2b(np.ascontiguousarray(dataset.uids).tobytes(), digest_size=16)
+        digest.update(f"{self.group_sizes} {window}".encode())
         self.fingerprint = digest.hexdigest()
 
     def __len__(self) -> int:
-        """Batches in a whole epoch."""
+        """Number of batches in a full epoch."""
         return self.count // self.global_batch
 
-    def __iter__(self) -> Iterator[Batch]:
-        """Yield what is left of the epoch; `advance` says what has been used of it."""
+    def __iter__(self) -> Iterator[BatchRequest]:
+        """Yield the rest of the epoch; `advance` counts the batches that were used."""
         epoch, position = self.epoch, self.position
-        order = epoch_order(self.groups, self.seed, epoch, self.window)
+        order = epoch_order(self.group_sizes, self.seed, epoch, self.window)
         while position + self.global_batch <= self.count:
             start = position + self.rank * self.batch_size
             yield epoch, order[start : start + self.batch_size].tolist()
             position += self.global_batch
 
     def advance(self) -> None:
-        """Count a batch as handed out. After an epoch's last one, the next epoch is begun."""
+        """Count a batch as used; after the last one of an epoch, move to the next epoch."""
         self.position += self.global_batch
         if self.position + self.global_batch > self.count:
             self.epoch, self.position = self.epoch + 1, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position in the data: plain numbers and a text, the same on all ranks."""
+        """Return the position in the data as numbers and a string, the same on all ranks."""
         return {
             "seed": self.seed,
             "epoch": self.epoch,
@@ -173,66 +171,74 @@ class ResumableSampler(Sampler[Batch]):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was taken; another number of ranks or batch size is allowed.
+        """Restore a position; the number of ranks and the batch size may differ.
 
         Raises:
-            ValueError: the data, the seed or the shuffling have changed since.
+            ValueError: the data, the seed or the shuffling have changed.
         """
         if state["fingerprint"] != self.fingerprint:
             raise ValueError(
-                "the training data are not those of the checkpoint (other objects, another order "
-                "of them, other shards, or another data.shuffle_objects), so it cannot go on "
-                "where it was"
+                "the training data differ from those of the checkpoint (other objects, another "
+                "order of them, other shards, or another data.shuffle_objects), so training cannot "
+                "be resumed"
             )
         if state["seed"] != self.seed:
             raise ValueError(f"the checkpoint has seed {state['seed']}, this run {self.seed}")
         epoch, position = state["epoch"], state["position"]
         if type(epoch) is not int or type(position) is not int or epoch < 0 or position < 0:
-            raise ValueError(f"no position in the data: epoch {epoch!r}, object {position!r}")
-        if position + self.global_batch > self.count:  # by a larger batch than the checkpoint's
+            raise ValueError(f"invalid position in the data: epoch {epoch!r}, object {position!r}")
+        if position + self.global_batch > self.count:  # if the batch has grown
             epoch, position = epoch + 1, 0
         self.epoch, self.position = epoch, position
 
 
 @dataclass(frozen=True)
 class _Failure:
-    """What a worker sends instead of a batch, so that the message stays one line."""
+    """An error, returned by a worker in place of a batch to keep its message on one line."""
 
     error: ValueError | OSError
 
 
-class _Batches(Dataset[Any]):
+class _BatchDataset(Dataset[Any]):
     """Reads and decodes whole batches, in a worker."""
 
-    def __init__(self, source: ObjectDataset, num_views: int, image_size: int, seed: int) -> None:
-        self.source, self.seed = source, seed
+    def __init__(
+        self,
+        dataset: ObjectDataset,
+        num_views: int,
+        image_size: int,
+        seed: int,
+        hash_images: bool,
+    ) -> None:
+        self.dataset, self.seed = dataset, seed
         self.num_views, self.image_size = num_views, image_size
+        self.hash_images = hash_images
 
-    def __getitem__(self, wanted: Batch) -> TrainingBatch | _Failure:
-        epoch, indices = wanted
+    def __getitem__(self, request: BatchRequest) -> TrainingBatch | _Failure:
+        epoch, indices = request
         try:
-            uids = [self.source.uids[index].decode() for index in indices]
+            uids = [self.dataset.uids[index].decode() for index in indices]
             batch = TrainingBatch.empty(uids, self.num_views, self.image_size)
             if get_worker_info() is not None:
                 batch.share_memory()
             for place, (index, uid) in enumerate(zip(indices, uids, strict=True)):
                 view = pick_input_view(self.seed, epoch, uid, self.num_views)
-                files = self.source.read(index, view, self.num_views)
+                files = self.dataset.read(index, view, self.num_views)
                 decode_item_into(batch.item(place), files, view)
-            return batch
+            return batch.with_image_keys() if self.hash_images else batch
         except (ValueError, OSError) as error:
             return _Failure(error)
 
 
-def _unchanged(batch: Any) -> Any:
-    """Take a batch as it is: the default would turn it into lists."""
+def _identity(batch: Any) -> Any:
+    """Keep a batch as it is; the default collation would make lists of it."""
     return batch
 
 
-def _leave_signals(_: int) -> None:
-    """Let a worker live on when Ctrl-C or SIGTERM is meant for all processes of a group.
+def _ignore_group_signals(_: int) -> None:
+    """Keep a worker alive when Ctrl-C or SIGTERM is sent to the whole process group.
 
-    The trainer still needs batches to end its step. It ends the workers then, by SIGTERM.
+    The trainer needs batches to finish its step; then it ends the workers by SIGTERM.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(os, "setpgid"):  # not on Windows
@@ -240,7 +246,7 @@ def _leave_signals(_: int) -> None:
 
 
 class TrainingLoader:
-    """Iterable over the batches of an epoch, with a position that is saved and restored."""
+    """Iterable over the batches of an epoch, with a position that can be saved and restored."""
 
     def __init__(
         self, loader: DataLoader[TrainingBatch | _Failure], sampler: ResumableSampler
@@ -248,14 +254,14 @@ class TrainingLoader:
         self.loader, self.sampler = loader, sampler
 
     def __len__(self) -> int:
-        """Batches in a whole epoch."""
+        """Number of batches in a full epoch."""
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[TrainingBatch]:
-        """Yield the rest of the current epoch; call again for the next one.
+        """Yield the rest of the current epoch; iterate again for the next one.
 
         Raises:
-            ValueError, OSError: naming the uid and the file that cannot be used.
+            ValueError, OSError: naming the uid and the bad file.
         """
         for batch in self.loader:
             if isinstance(batch, _Failure):
@@ -264,16 +270,22 @@ class TrainingLoader:
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position after the batch that was handed out last."""
+        """Return the position after the batch that was returned last."""
         return self.sampler.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on there; call before iterating. See `ResumableSampler.load_state_dict`."""
+        """Restore a position, before iterating; see `ResumableSampler.load_state_dict`."""
         self.sampler.load_state_dict(state)
 
 
+def repeat_epochs(loader: TrainingLoader) -> Iterator[TrainingBatch]:
+    """Yield the batches of one epoch after another, without end."""
+    while True:
+        yield from loader
+
+
 def make_loader(
-    source: ObjectDataset,
+    dataset: ObjectDataset,
     config: DataConfig,
     num_views: int,
     image_size: int,
@@ -281,32 +293,34 @@ def make_loader(
     rank: int = 0,
     world_size: int = 1,
     pin_memory: bool = False,
+    hash_images: bool = False,
 ) -> TrainingLoader:
     """Build the loader of one process.
 
     Args:
-        source: see `open_dataset`.
+        dataset: see `open_dataset`.
         config: batch size, workers, shuffling.
         num_views: N of the model.
         image_size: H = W of the model's views.
-        seed: of order and input views; the same on all ranks.
+        seed: of the order and the input views; the same on all ranks.
         rank: of this process.
-        world_size: processes in all.
-        pin_memory: faster copies to a GPU.
+        world_size: number of processes.
+        pin_memory: for faster copies to a GPU.
+        hash_images: fill `TrainingBatch.image_keys`, in the workers.
 
     Raises:
         ValueError: fewer objects than a global batch.
     """
     sampler = ResumableSampler(
-        source, config.batch_size, seed, config.shuffle_objects, rank, world_size
+        dataset, config.batch_size, seed, config.shuffle_objects, rank, world_size
     )
     loader: DataLoader[TrainingBatch | _Failure] = DataLoader(
-        _Batches(source, num_views, image_size, seed),
+        _BatchDataset(dataset, num_views, image_size, seed, hash_images),
         batch_size=None,
         sampler=sampler,
         num_workers=config.num_workers,
-        collate_fn=_unchanged,
-        worker_init_fn=_leave_signals,
+        collate_fn=_identity,
+        worker_init_fn=_ignore_group_signals,
         pin_memory=pin_memory,
         persistent_workers=config.num_workers > 0,
     )

@@ -1,10 +1,10 @@
-"""What a training step gets of an object: items, batches, and how images become them.
+"""Training items and batches, and decoding of PNG views into them.
 
 An object has two sets of N views with the same azimuths: targets (all from 30 degrees above) and
-inputs (each from an elevation of its own, in `meta.pkl`). An item is the object seen from a random
-input view k: the targets rolled so that k comes first, input view k and its elevation. k follows
-from (seed, epoch, uid) alone, so it is the same whatever the number of workers or processes, in a
-resumed run, and from every source.
+inputs (each from a random elevation, in `meta.pkl`). An item is the object seen from a random input
+view k: the targets rolled so that k comes first, input view k and its elevation. k depends on
+(seed, epoch, uid) only: not on the number of workers or processes, on resuming, or on the kind of
+dataset.
 
 An `ObjectDataset` reads an object's files: `ldm.data.folder.FolderDataset` from the published tree,
 `ldm.data.shard_dataset.ShardDataset` from tar shards. `ldm.data.loader` makes batches of either.
@@ -17,7 +17,7 @@ import io
 import math
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Protocol
 
@@ -27,19 +27,19 @@ from PIL import Image
 from torch import Tensor
 
 MAX_FILE_BYTES = 32 * 2**20
-"""Larger image and meta files are not read: a view of 256 pixels has about 40 kB."""
+"""Limit for image and meta files; a view of 256 pixels takes about 40 kB."""
 MAX_IMAGE_SIDE = 2048
 
 
 @dataclass(frozen=True)
 class TrainingItem:
-    """An object as a training step sees it.
+    """One object with one of its input views.
 
     Attributes:
         target_images: uint8, (N, 3, H, W); view 0 has the input's azimuth.
         input_image: uint8, (3, H, W).
         input_elevation: radians, float32, ().
-        uid: of the object.
+        uid: name of the object.
     """
 
     target_images: Tensor
@@ -50,30 +50,33 @@ class TrainingItem:
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """B items. The images are 8-bit until they are where the model is: a quarter of the bytes.
+    """B items. The images stay 8-bit until they are on the model's device, for faster copies.
 
     Attributes:
         target_images: uint8, (B, N, 3, H, W).
         input_images: uint8, (B, 3, H, W).
         input_elevations: radians, float32, (B,).
-        uids: of the objects.
+        uids: names of the objects.
+        image_keys: hashes of each object's N target images and its input image, for the latent
+            cache; empty if they are not needed, see `make_loader`.
     """
 
     target_images: Tensor
     input_images: Tensor
     input_elevations: Tensor
     uids: tuple[str, ...]
+    image_keys: tuple[tuple[str, ...], ...] = ()
 
     @classmethod
     def empty(cls, uids: Sequence[str], num_views: int, image_size: int) -> TrainingBatch:
-        """Make room for the items of B objects."""
+        """Allocate a batch for B objects."""
         shape = (len(uids), num_views, 3, image_size, image_size)
         targets = torch.empty(shape, dtype=torch.uint8)
         elevations = torch.empty(len(uids))
         return cls(targets, torch.empty_like(targets[:, 0]), elevations, tuple(uids))
 
     def item(self, index: int) -> TrainingItem:
-        """Return item `index`; its tensors are parts of this batch's."""
+        """Return item `index`; its tensors are views of this batch's."""
         return TrainingItem(
             self.target_images[index],
             self.input_images[index],
@@ -82,7 +85,7 @@ class TrainingBatch:
         )
 
     def share_memory(self) -> TrainingBatch:
-        """Move to memory that another process can see; what is then written needs no copy."""
+        """Move the tensors to memory shared between processes; later writes need no copy."""
         for part in (self.target_images, self.input_images, self.input_elevations):
             part.share_memory_()
         return self
@@ -91,51 +94,67 @@ class TrainingBatch:
         return len(self.uids)
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> TrainingBatch:
-        """Copy to a device; Lightning calls it too."""
-        return TrainingBatch(
-            self.target_images.to(device, non_blocking=non_blocking),
-            self.input_images.to(device, non_blocking=non_blocking),
-            self.input_elevations.to(device, non_blocking=non_blocking),
-            self.uids,
+        """Copy to a device; also called by Lightning."""
+        return replace(
+            self,
+            target_images=self.target_images.to(device, non_blocking=non_blocking),
+            input_images=self.input_images.to(device, non_blocking=non_blocking),
+            input_elevations=self.input_elevations.to(device, non_blocking=non_blocking),
         )
 
     def pin_memory(self) -> TrainingBatch:
-        """Copy to memory that a GPU can fetch from by itself; DataLoader calls it."""
-        return TrainingBatch(
-            self.target_images.pin_memory(),
-            self.input_images.pin_memory(),
-            self.input_elevations.pin_memory(),
-            self.uids,
+        """Copy to page-locked memory, for faster copies to a GPU; called by `DataLoader`."""
+        return replace(
+            self,
+            target_images=self.target_images.pin_memory(),
+            input_images=self.input_images.pin_memory(),
+            input_elevations=self.input_elevations.pin_memory(),
         )
+
+    def with_image_keys(self) -> TrainingBatch:
+        """Compute `image_keys`; the images must be on the CPU."""
+        images = torch.cat([self.target_images, self.input_images[:, None]], dim=1)
+        keys = tuple(tuple(image_key(image) for image in views) for views in images)
+        return replace(self, image_keys=keys)
+
+
+def image_key(image: Tensor) -> str:
+    """Hash the pixels of a uint8 image on the CPU, (3, H, W)."""
+    return hashlib.blake2b(image.contiguous().numpy().tobytes(), digest_size=16).hexdigest()
 
 
 def to_model_range(images: Tensor) -> Tensor:
-    """Convert uint8 images to the model's range, float32 in [-1, 1], the same shape."""
+    """Convert uint8 images to float32 in [-1, 1]."""
     return images.float() / 255.0 * 2.0 - 1.0
 
 
 def pick_input_view(seed: int, epoch: int, uid: str, num_views: int = 16) -> int:
-    """Draw the input view of an object in an epoch."""
+    """Pick the random input view of an object in an epoch: an index from 0 to N - 1."""
     digest = hashlib.blake2b(f"{seed} {epoch} {uid}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") % num_views
 
 
 @dataclass(frozen=True)
 class EncodedFile:
-    """The content of a file, and where it was, for messages."""
+    """Content of a PNG or meta file.
 
-    where: str
+    Attributes:
+        location: path or URL, for error messages.
+        content: its bytes.
+    """
+
+    location: str
     content: bytes | memoryview
 
 
 @dataclass(frozen=True)
 class ObjectFiles:
-    """What an item is made of, still compressed.
+    """PNG files of an item, before decoding.
 
     Attributes:
-        uid: of the object.
-        targets: the N target views in the order of their azimuths.
-        input: the one input view.
+        uid: name of the object.
+        targets: the N target views, ordered by azimuth.
+        input: the input view.
         elevation: of the input view, radians.
     """
 
@@ -146,18 +165,18 @@ class ObjectFiles:
 
 
 class ObjectDataset(Protocol):
-    """Where objects come from.
+    """Training objects, in folders or shards.
 
     Attributes:
-        uids: as bytes (a list of 800 000 strings would be copied by every worker), (n,).
-        groups: how many consecutive objects are stored together; the sum is n.
+        uids: bytes, (n,); a list of 800 000 strings would be copied by every worker.
+        group_sizes: numbers of consecutive objects that are stored together; they sum to n.
     """
 
     uids: np.ndarray
-    groups: Sequence[int]
+    group_sizes: Sequence[int]
 
     def read(self, index: int, view: int, num_views: int) -> ObjectFiles:
-        """Read object `index` as seen from input view `view`.
+        """Read the target views and input view `view` of object `index`.
 
         Raises:
             ValueError, OSError: naming the uid and the file.
@@ -166,7 +185,7 @@ class ObjectDataset(Protocol):
 
 
 def decode_item(files: ObjectFiles, view: int, image_size: int) -> TrainingItem:
-    """Decode an object's views.
+    """Decode an object's views and put them on white.
 
     Args:
         files: of the object.
@@ -175,7 +194,7 @@ def decode_item(files: ObjectFiles, view: int, image_size: int) -> TrainingItem:
 
     Raises:
         ValueError: naming the uid and the file that is damaged, has no alpha channel, is not
-            square or of another size than the object's other views.
+            square or differs in size from the object's other views.
     """
     targets = torch.empty(len(files.targets), 3, image_size, image_size, dtype=torch.uint8)
     item = TrainingItem(targets, torch.empty_like(targets[0]), torch.empty(()), files.uid)
@@ -193,22 +212,22 @@ def decode_item_into(item: TrainingItem, files: ObjectFiles, view: int) -> None:
             rgba = decode_rgba(file.content)
             side = math.isqrt(len(rgba) // 4)
             if first and side != first:
-                raise ValueError(f"has {side} pixels a side, the views before it {first}")
+                raise ValueError(f"is {side} pixels wide, the views before it {first}")
         except ValueError as error:
-            raise ValueError(f"object {files.uid}: {file.where}: {error}") from error
+            raise ValueError(f"object {files.uid}: {file.location}: {error}") from error
         first = side
         if image.shape[1:] == (side, side):
-            _put_on_white(rgba, image)
+            _composite_white(rgba, image)
         else:
-            whole = _put_on_white(rgba, np.empty((3, side, side), np.uint8))
-            image[:] = _resized(whole, image.shape[1])
+            whole = _composite_white(rgba, np.empty((3, side, side), np.uint8))
+            image[:] = _resize(whole, image.shape[1])
     item.input_elevation.fill_(files.elevation)
 
 
 def check_png(content: bytes | memoryview) -> None:
-    """Raise ValueError unless this is a whole PNG file of a square image.
+    """Raise ValueError unless this is a complete, undamaged PNG file of a square image.
 
-    All checksums are compared, which Pillow leaves out for pixels: a flipped bit is found.
+    All checksums are compared, unlike in Pillow's `load`, which ignores those of the pixels.
     """
     view = memoryview(content)
     if bytes(view[:8]) != b"\x89PNG\r\n\x1a\n" or bytes(view[12:16]) != b"IHDR":
@@ -230,10 +249,10 @@ def check_png(content: bytes | memoryview) -> None:
 
 
 def decode_rgba(content: bytes | memoryview) -> bytes:
-    """Decode a PNG image with an alpha channel into S x S pixels of 4 bytes, row by row.
+    """Decode a square PNG image with an alpha channel to its RGBA bytes, S x S x 4.
 
     Raises:
-        ValueError: damaged, not square, too large or without transparency.
+        ValueError: it is damaged, not square, too large or has no alpha channel.
     """
     check_png(content)
     try:
@@ -252,21 +271,21 @@ def decode_rgba(content: bytes | memoryview) -> bytes:
 
 @lru_cache(maxsize=1)
 def white_blend_table() -> np.ndarray:
-    """Every value over white for every alpha, uint8, (256 alphas, 256 values).
+    """Tabulate every value over white for every alpha, uint8, (256 alphas, 256 values).
 
-    Compat: v a + 1 - a in float32, times 255, truncated; 95 of the 256 opaque values come out
-    lower by one.
+    Compat: v a + 1 - a in float32, times 255, truncated: 95 of the 256 opaque values become
+    smaller by one.
     """
     value = np.arange(256, dtype=np.float32) / np.float32(255)
     alpha = value[:, None]
     return ((value * alpha + 1 - alpha) * 255).astype(np.uint8)
 
 
-def _put_on_white(rgba: bytes, out: np.ndarray) -> np.ndarray:
-    """Put pixels on white, S S 4 bytes -> uint8 (3, S, S), written to and returned as `out`.
+def _composite_white(rgba: bytes, out: np.ndarray) -> np.ndarray:
+    """Composite RGBA pixels over white, S x S x 4 bytes -> uint8 (3, S, S), into `out`.
 
-    Nearly all pixels of a rendering are opaque or invisible: all are translated as if they were
-    opaque, which Python does fast for bytes, and the others are put right.
+    Nearly all pixels of a rendering are opaque or transparent: all are translated as if they were
+    opaque, by Python's fast `bytes.translate`, and the others are corrected.
     """
     opaque = np.frombuffer(rgba.translate(white_blend_table()[255].tobytes()), np.uint8)
     out[:] = opaque.reshape(*out.shape[1:], 4)[:, :, :3].transpose(2, 0, 1)
@@ -278,14 +297,14 @@ def _put_on_white(rgba: bytes, out: np.ndarray) -> np.ndarray:
     return out
 
 
-def _resized(image: np.ndarray, size: int) -> np.ndarray:
-    """Resample, uint8, (3, S, S) -> (3, size, size)."""
+def _resize(image: np.ndarray, size: int) -> np.ndarray:
+    """Resample an image, uint8, (3, S, S) -> (3, size, size)."""
     pixels = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
     return np.asarray(pixels.resize((size, size), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
 
 
 def check_elevations(elevations: object, num_views: int) -> np.ndarray:
-    """Return elevations in radians as float64 (N,), or raise ValueError."""
+    """Convert elevations in radians to float64 (N,), or raise ValueError."""
     try:
         values = np.asarray(elevations, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):

@@ -1,9 +1,9 @@
-"""Tar shards of a training set, read object by object from a local disk or any fsspec URL.
+"""Training objects in tar shards, on a local disk or at any fsspec URL.
 
-`index.json` says where in which shard each object begins. So an object is one read of about 1 MB at
-a known place; nothing is extracted, shards may be uneven, and any order, split and resumption is a
-matter of numbers (`ldm.data.loader`). Names in an archive are compared with the expected ones and
-never used as paths; all sizes are bounded. `ldm.data.pack_shards` writes and checks shards.
+`index.json` has the shard and the offset of each object. So reading an object is one read of about
+1 MB; nothing is extracted, shards may differ in size, and any order, split and resuming only needs
+indices (`ldm.data.loader`). Names in an archive are compared with the expected ones and never used
+as paths; all sizes are bounded. `ldm.data.pack_shards` writes and checks shards.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class Shard:
     """One tar file.
 
     Attributes:
-        name: of the file.
-        size: bytes.
+        name: file name.
+        size: of the file in bytes.
         sha256: of the file.
-        objects: (uid, where its first header begins, bytes to the end of its last file).
+        objects: (uid, offset of its first header, size including headers and padding), in bytes.
     """
 
     name: str
@@ -49,14 +49,14 @@ class Shard:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w-]+\.tar", self.name, flags=re.ASCII):
-            raise ValueError(f"{self.name!r} is not the plain name of a tar file")
+            raise ValueError(f"{self.name!r} is not a plain name of a tar file")
         if not self.objects:
             raise ValueError(f"{self.name} has no objects")
         end = 0
         for uid, offset, size in self.objects:
-            places = type(uid) is str and type(offset) is int and type(size) is int
-            if not places or offset != end or size < BLOCK or size % BLOCK:
-                raise ValueError(f"{self.name}: the place of object {uid!r} is impossible")
+            right_types = type(uid) is str and type(offset) is int and type(size) is int
+            if not right_types or offset != end or size < BLOCK or size % BLOCK:
+                raise ValueError(f"{self.name}: object {uid!r} has an impossible offset or size")
             if size > MAX_OBJECT_BYTES:
                 raise ValueError(f"{self.name}: object {uid!r} has {size} bytes")
             end = offset + size
@@ -66,48 +66,48 @@ class Shard:
 
 @dataclass(frozen=True)
 class Index:
-    """What `index.json` says."""
+    """Content of `index.json`."""
 
     num_views: int
     shards: list[Shard]
 
     def __post_init__(self) -> None:
         if type(self.num_views) is not int or not 1 <= self.num_views <= 999:
-            raise ValueError(f"{self.num_views!r} views an object")
+            raise ValueError(f"num_views is {self.num_views!r}, expected 1 to 999")
         if not self.shards:
-            raise ValueError("the training set is empty: there are no shards")
+            raise ValueError("the training set is empty: it has no shards")
         uids = sorted(uid for shard in self.shards for uid, _, _ in shard.objects)
         for uid, following in pairwise(uids):
             if uid == following:
-                raise ValueError(f"object {uid} is there twice")
+                raise ValueError(f"object {uid} is listed twice")
         if len({shard.name for shard in self.shards}) < len(self.shards):
             raise ValueError("a shard is listed twice")
 
 
 class FileReader:
-    """Files in a folder: a local path, or a URL of any kind that fsspec knows."""
+    """Reads parts of files in a local folder or below a URL that fsspec supports."""
 
     def __init__(self, location: str) -> None:
         self.location = location.rstrip("/") or "/"
         self.remote = re.match(r"[a-z0-9+.-]{2,}(://|::)", location) is not None
 
     def path(self, name: str) -> str:
-        """Full path or URL of a file."""
+        """Return the full path or URL of a file."""
         return f"{self.location}/{name}"
 
     def read(self, name: str, start: int, size: int) -> bytes:
-        """Read up to `size` bytes from `start`; fewer where the file ends.
+        """Read up to `size` bytes from `start`, fewer at the end of the file.
 
         Raises:
-            OSError: naming the file, for whatever goes wrong.
+            OSError: naming the file, for any failure.
         """
         try:
             if not self.remote:
                 with Path(self.path(name)).open("rb") as file:
                     left = file.seek(0, io.SEEK_END) - start
                     file.seek(start)
-                    return file.read(max(0, min(size, left)))  # reserves that much memory
-            # Looked up at every read: fsspec keeps the connection, and makes a new one in a worker.
+                    return file.read(max(0, min(size, left)))  # allocates its argument at once
+            # Looked up in every read: fsspec caches the connection, and a worker needs a new one.
             url_to_fs = import_optional("fsspec.core", "reading shards from a URL").url_to_fs
             system, path = url_to_fs(self.path(name))
             content = system.cat_file(path, start=start, end=start + size)
@@ -115,51 +115,51 @@ class FileReader:
             raise
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{self.path(name)}: no such file") from error
-        except Exception as error:  # every kind of storage has errors of its own
+        except Exception as error:  # every kind of storage has its own errors
             raise OSError(f"{self.path(name)}: cannot be read ({error})") from error
         if len(content) > size:
-            raise OSError(f"{self.path(name)}: the server sends whole files instead of parts")
+            raise OSError(f"{self.path(name)}: the server sends complete files instead of parts")
         return content
 
 
-def read_index(store: FileReader) -> Index:
+def read_index(reader: FileReader) -> Index:
     """Read and check `index.json`.
 
     Raises:
         FileNotFoundError, ValueError, OSError: naming the file.
     """
-    where = store.path(INDEX)
-    text = store.read(INDEX, 0, MAX_INDEX_BYTES)
+    where = reader.path(INDEX)
+    text = reader.read(INDEX, 0, MAX_INDEX_BYTES)
     try:
-        read = json.loads(text)
-        if not isinstance(read, dict) or read.get("format") != FORMAT:
+        index = json.loads(text)
+        if not isinstance(index, dict) or index.get("format") != FORMAT:
             raise ValueError(f'expected "format": "{FORMAT}"')
-        return Index(read["num_views"], [parse_shard(shard) for shard in read["shards"]])
+        return Index(index["num_views"], [parse_shard(shard) for shard in index["shards"]])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{where}: not an index of shards: {error}") from error
 
 
-def parse_shard(read: dict[str, Any]) -> Shard:
-    """Check an entry of the index: ValueError, KeyError or TypeError where it is impossible."""
-    objects = [(uid, offset, size) for uid, offset, size in read["objects"]]
-    return Shard(str(read["name"]), read["size"], str(read["sha256"]), objects)
+def parse_shard(entry: dict[str, Any]) -> Shard:
+    """Parse an entry of the index; ValueError, KeyError or TypeError if it is invalid."""
+    objects = [(uid, offset, size) for uid, offset, size in entry["objects"]]
+    return Shard(str(entry["name"]), entry["size"], str(entry["sha256"]), objects)
 
 
 def member_names(uid: str, num_views: int) -> list[str]:
-    """Names of an object's files in a shard, in their order."""
+    """List the names of an object's files in a shard, in order."""
     views = view_names(num_views)
     parts = ["meta.json", *(f"{kind}.{view}" for kind in ("target", "input") for view in views)]
     return [f"{uid}.{part}" for part in parts]
 
 
 def walk_tar(content: memoryview) -> Iterator[tuple[str, memoryview]]:
-    """Yield the files of (a part of) a tar archive in memory: name, content.
+    """Yield the (name, content) of the files in (a part of) a tar archive in memory.
 
-    Only regular files with plain ustar headers are known: no links, no folders, no extensions
-    that would change a name or a size.
+    Only regular files with plain ustar headers are allowed: no links, no folders, no extensions
+    that change a name or a size.
 
     Raises:
-        ValueError: anything else, a damaged header, or a size beyond the limit or the end.
+        ValueError: for anything else, a damaged header, or a size beyond the limit or the end.
     """
     start = 0
     while start < len(content):
@@ -179,15 +179,15 @@ def walk_tar(content: memoryview) -> Iterator[tuple[str, memoryview]]:
 
 
 def padded_size(size: int) -> int:
-    """Bytes that a file of `size` bytes takes in a tar archive."""
+    """Round a file's size up to whole tar blocks."""
     return -(-size // BLOCK) * BLOCK
 
 
 def split_object(content: bytes, uid: str, num_views: int) -> list[memoryview]:
-    """Take an object's part of a shard apart into the files of `member_names`.
+    """Split an object's part of a shard into the files of `member_names`.
 
     Raises:
-        ValueError: not exactly those files in that order.
+        ValueError: it has not exactly these files in this order.
     """
     files: list[memoryview] = []
     names = member_names(uid, num_views)
@@ -202,41 +202,41 @@ def split_object(content: bytes, uid: str, num_views: int) -> list[memoryview]:
 
 
 def read_elevations(meta: memoryview, num_views: int) -> np.ndarray:
-    """Read an object's elevations from its `meta.json`; ValueError where they are not."""
+    """Read an object's elevations from its `meta.json`; ValueError if they are invalid."""
     try:
-        read = json.loads(bytes(meta))
-        return check_elevations(read["elevations"], num_views)
+        content = json.loads(bytes(meta))
+        return check_elevations(content["elevations"], num_views)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"meta.json: {error}") from error
 
 
 class ShardDataset:
-    """A training set in shards; see `ldm.data.samples.ObjectDataset`."""
+    """Objects in shards, see `ldm.data.samples.ObjectDataset`."""
 
     def __init__(self, location: str) -> None:
         """Read the index of the shards in a folder or below a URL; see `read_index`."""
-        self.store = FileReader(location)
-        index = read_index(self.store)
+        self.reader = FileReader(location)
+        index = read_index(self.reader)
         self.num_views = index.num_views
         self.names = [shard.name for shard in index.shards]
-        self.groups: Sequence[int] = [len(shard.objects) for shard in index.shards]
-        places = [place for shard in index.shards for place in shard.objects]
-        self.uids = np.array([uid.encode() for uid, _, _ in places])
-        self.places = np.array([place[1:] for place in places], dtype=np.int64)
-        self.shard_indices = np.repeat(np.arange(len(self.groups)), self.groups)
+        self.group_sizes: Sequence[int] = [len(shard.objects) for shard in index.shards]
+        objects = [entry for shard in index.shards for entry in shard.objects]
+        self.uids = np.array([uid.encode() for uid, _, _ in objects])
+        self.extents = np.array([entry[1:] for entry in objects], dtype=np.int64)  # offset, size
+        self.shard_indices = np.repeat(np.arange(len(self.group_sizes)), self.group_sizes)
 
     def read(self, index: int, view: int, num_views: int) -> ObjectFiles:
-        """Read an object; see `ldm.data.samples.ObjectDataset`."""
+        """Read the files of an item; see `ldm.data.samples.ObjectDataset`."""
         if num_views != self.num_views:
             raise ValueError(
-                f"{self.store.path(INDEX)}: objects have {self.num_views} views, the model needs "
+                f"{self.reader.path(INDEX)}: objects have {self.num_views} views, the model needs "
                 f"{num_views}"
             )
         uid, name = self.uids[index].decode(), self.names[self.shard_indices[index]]
-        where = self.store.path(name)
-        offset, size = map(int, self.places[index])
+        where = self.reader.path(name)
+        offset, size = map(int, self.extents[index])
         try:
-            content = self.store.read(name, offset, size)
+            content = self.reader.read(name, offset, size)
         except FileNotFoundError as error:
             raise FileNotFoundError(f"object {uid}: {error}") from error
         except OSError as error:
@@ -248,9 +248,9 @@ class ShardDataset:
             elevation = float(read_elevations(files[0], num_views)[view])
         except ValueError as error:
             raise ValueError(f"object {uid}: {where}: {error}") from error
-        named = [
+        located = [
             EncodedFile(f"{where}: {name}", part)
             for name, part in zip(member_names(uid, num_views), files, strict=True)
         ]
-        views, inputs = named[1 : 1 + num_views], named[1 + num_views :]
-        return ObjectFiles(uid, tuple(views), inputs[view], elevation)
+        targets, inputs = located[1 : 1 + num_views], located[1 + num_views :]
+        return ObjectFiles(uid, tuple(targets), inputs[view], elevation)

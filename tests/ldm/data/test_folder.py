@@ -218,7 +218,7 @@ BAD: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         lambda r: (r / "uid_set.pkl").write_bytes(pickle.dumps(["a", "../b"])),
         ["uid_set.pkl", "'../b'"],
     ),
-    "no set": (lambda r: shutil.rmtree(r), ["no such folder of training data"]),
+    "no set": (lambda r: shutil.rmtree(r), ["set: the folder of training data does not exist"]),
 }
 
 
@@ -244,6 +244,19 @@ def test_a_sound_tree_gives_every_object(tmp_path: Path):
     root = make_tree(tmp_path / "set", ["a", "b", "c"])
     loader = make_loader(open_dataset(str(root)), DataConfig(batch_size=1, num_workers=0), 16, 16)
     assert sorted(uid for batch in loader for uid in batch.uids) == ["a", "b", "c"]
+
+
+def test_only_the_files_that_are_needed_are_touched_once_an_object_is_known(tmp_path: Path):
+    dataset = FolderDataset(make_tree(tmp_path, ["a", "b"]))
+    (tmp_path / "input" / "b" / "007.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"object b: .*007\.png is missing.*15 of 16"):
+        dataset.read(1, 3, 16)
+    expected = dataset.read(0, 3, 16)
+    for view in set(range(16)) - {3}:
+        (tmp_path / "input" / "a" / f"{view:03d}.png").unlink()
+    assert dataset.read(0, 3, 16) == expected
+    with pytest.raises(OSError, match=r"object a: .*004\.png: cannot be read"):
+        dataset.read(0, 4, 16)
 
 
 def test_grey_images_with_transparency_are_read():
@@ -273,9 +286,9 @@ def test_a_validation_image_without_an_elevation_is_refused(tmp_path: Path, name
 
 
 def test_a_validation_folder_without_images_is_refused(tmp_path: Path):
-    with pytest.raises(ValueError, match="no PNG"):
+    with pytest.raises(ValueError, match="has no PNG"):
         read_validation_set(tmp_path, 64)
-    with pytest.raises(FileNotFoundError, match="no such folder"):
+    with pytest.raises(FileNotFoundError, match=r"no: .*does not exist"):
         read_validation_set(tmp_path / "no", 64)
 
 

@@ -15,9 +15,10 @@ import torch
 
 from ldm.data.folder import FolderDataset
 from ldm.data.loader import DataConfig, make_loader, open_dataset
-from ldm.data.pack_shards import build_parser, check, main, pack
+from ldm.data.pack_shards import check, pack
 from ldm.data.samples import decode_item
 from ldm.data.shard_dataset import FileReader, ShardDataset, member_names, walk_tar
+from ldm.shards.__main__ import build_parser, main
 from tests.ldm.training.training_tree import elevations, make_tree
 
 UIDS = [f"u{n}" for n in range(7)]
@@ -57,8 +58,8 @@ def test_shards_hold_the_tree_bit_for_bit(tree: Path, shards: Path):
 def test_items_from_shards_are_those_from_the_tree(tree: Path, shards: Path):
     folder, packed = FolderDataset(tree), ShardDataset(str(shards))
     assert packed.uids.tolist() == folder.uids.tolist()
-    assert len(packed.groups) > 2
-    assert sum(packed.groups) == len(UIDS)
+    assert len(packed.group_sizes) > 2
+    assert sum(packed.group_sizes) == len(UIDS)
     for index in range(len(UIDS)):
         for view in range(N):
             one = decode_item(folder.read(index, view, N), view, 16)
@@ -122,7 +123,7 @@ def test_a_server_without_ranges_is_noticed(shards: Path, monkeypatch):
     memory = fsspec.filesystem("memory")
     memory.pipe_file("/whole/file", bytes(1000))
     monkeypatch.setattr(type(memory), "cat_file", lambda *_, **__: bytes(1000))
-    with pytest.raises(OSError, match="sends whole files"):
+    with pytest.raises(OSError, match="memory://whole/file: the server sends"):
         FileReader("memory://whole").read("file", 10, 20)
 
 
@@ -148,7 +149,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "a header": (lambda shard: spoil(shard, 0, b"\xff"), ["object u2", "no tar header at byte 0"]),
     "the end": (
         lambda shard: shard.write_bytes(shard.read_bytes() + b"x" * 10240),
-        ["shard-000001.tar: there is more in it", "its size"],
+        ["shard-000001.tar: has more data", "its size"],
     ),
     "between files": (
         lambda shard: spoil(shard, shard.read_bytes().index(b"}") + 2, b"x"),
@@ -250,9 +251,9 @@ def test_hostile_archives_are_refused_and_nothing_is_written(tmp_path: Path, nam
 
 
 BAD_INDEX: dict[str, tuple[dict[str, object], str]] = {
-    "outside": ({"name": "../s.tar"}, "not the plain name"),
-    "absolute": ({"name": "/etc/passwd"}, "not the plain name"),
-    "line": ({"name": "s.tar\n"}, "not the plain name"),
+    "outside": ({"name": "../s.tar"}, "not a plain name"),
+    "absolute": ({"name": "/etc/passwd"}, "not a plain name"),
+    "line": ({"name": "s.tar\n"}, "not a plain name"),
     "empty": ({"objects": []}, "no objects"),
     "negative": ({"objects": [["u0", -512, 512]]}, "impossible"),
     "odd": ({"objects": [["u0", 0, 513]]}, "impossible"),
@@ -260,7 +261,7 @@ BAD_INDEX: dict[str, tuple[dict[str, object], str]] = {
     "large": ({"objects": [["u0", 0, 2**40]]}, "bytes"),
     "text": ({"objects": [["u0", "0", "512"]]}, "impossible"),
     "beyond": ({"size": 5}, "it has 5"),
-    "twice": ({"objects": [["u0", 0, 512], ["u0", 512, 512]], "size": 4096}, "u0 is there twice"),
+    "twice": ({"objects": [["u0", 0, 512], ["u0", 512, 512]], "size": 4096}, "u0 is listed twice"),
     "no size": ({"size": None}, "not an index of shards"),
     "shape": ({"objects": 7}, "not an index of shards"),
 }
@@ -330,7 +331,7 @@ def test_an_interrupted_pack_goes_on_and_gives_the_same_shards(
     files = {path.name: path.read_bytes() for path in out.glob("[!.]*")}
     assert not list(out.glob(".*.tmp.tar"))
     assert files == {path.name: path.read_bytes() for path in shards.glob("[!.]*")}
-    with pytest.raises(ValueError, match="holds packed shards already"):
+    with pytest.raises(ValueError, match="has shards already"):
         pack(tree, out, LIMIT, N)
 
 
@@ -356,7 +357,7 @@ def test_the_command_packs_and_checks(tree: Path, tmp_path: Path, caplog):
     main(["pack", str(tree), str(out), "--num_views", str(N)])
     assert "wrote 7 objects in 1 shards" in caplog.text
     main(["check", str(out)])
-    assert "all shards are whole" in caplog.text
+    assert f"{out}: all shards are complete" in caplog.text
     assert not list(out.glob("*.part.json"))
     with pytest.raises(SystemExit):
         build_parser().parse_args([])
