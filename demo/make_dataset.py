@@ -43,7 +43,7 @@ from demo.augmentation import vary
 from demo.furniture import FurnitureModel, list_models, load_furniture, why_unsuitable
 from demo.raycast.render_views import render_view_folders
 from demo.raycast.scene_arrays import flatten_scene
-from demo.toys.make_toys import make_toy, true_shape
+from demo.toys.make_toys import ground_truth_mesh, make_toy
 
 if TYPE_CHECKING:
     from trimesh import Scene, Trimesh
@@ -150,7 +150,7 @@ def render_object(obj: DatasetObject, out: Path, size: int, meshes: bool) -> Ren
             return RenderResult(obj.uid, rejected=reason)
         if meshes:
             (out / MESH_FOLDER).mkdir(parents=True, exist_ok=True)
-            shape = true_shape(scene) if obj.furniture is None else scene_mesh(scene)
+            shape = ground_truth_mesh(scene) if obj.furniture is None else scene_mesh(scene)
             with atomic_write(out / MESH_FOLDER / f"{obj.uid}.ply") as path:
                 shape.export(path, file_type="ply")
         folders = [(out / name / obj.uid, views) for name, views in view_sets(size).items()]

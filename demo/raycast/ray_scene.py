@@ -111,6 +111,7 @@ def run_embree(scene: Any, origins: np.ndarray, directions: np.ndarray, **option
     if origins.shape != directions.shape:
         raise ValueError(f"{len(origins)} origins and {len(directions)} directions of rays")
     return scene.run(
-        np.ascontiguousarray(origins, np.float32), np.ascontiguousarray(directions, np.float32),
+        np.ascontiguousarray(origins, np.float32),
+        np.ascontiguousarray(directions, np.float32),
         **options,
-    )  # fmt: skip
+    )

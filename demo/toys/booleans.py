@@ -1,4 +1,4 @@
-"""Boolean operations on solids."""
+"""Boolean operations on solids, by manifold3d."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from manifold3d import Manifold
 
 
-def manifold(solid: Solid) -> Manifold:
-    """The solid as manifold3d's."""
-    kernel = import_optional("manifold3d", "making toys", REQUIREMENTS)
+def to_manifold(solid: Solid) -> Manifold:
+    """Convert a solid to a manifold3d object."""
+    kernel = import_optional("manifold3d", "Toy generation", REQUIREMENTS)
     return kernel.Manifold(
         kernel.Mesh64(
             np.ascontiguousarray(solid.vertices, dtype=np.float64),
@@ -26,29 +26,29 @@ def manifold(solid: Solid) -> Manifold:
 
 
 def from_manifold(shape: Manifold) -> Solid:
-    """What is left of a Boolean operation."""
+    """Convert a manifold3d object to a solid."""
     mesh = shape.to_mesh64()
     return Solid(
         np.asarray(mesh.vert_properties)[:, :3].copy(), np.asarray(mesh.tri_verts).astype(np.int64)
     )
 
 
-def cut(solid: Solid, *tools: Solid) -> Solid:
-    """Take the tools away from the solid."""
-    left = manifold(solid)
+def difference(solid: Solid, *tools: Solid) -> Solid:
+    """Subtract the tools from the solid."""
+    left = to_manifold(solid)
     for tool in tools:
-        left = left - manifold(tool)
+        left = left - to_manifold(tool)
     return from_manifold(left)
 
 
-def common(a: Solid, b: Solid) -> Solid:
-    """What is in both."""
-    return from_manifold(manifold(a) ^ manifold(b))
+def intersection(a: Solid, b: Solid) -> Solid:
+    """Intersect two solids."""
+    return from_manifold(to_manifold(a) ^ to_manifold(b))
 
 
-def join(*solids: Solid) -> Solid:
-    """All of them as one."""
-    kernel = import_optional("manifold3d", "making toys", REQUIREMENTS)
+def union(*solids: Solid) -> Solid:
+    """Unite solids."""
+    kernel = import_optional("manifold3d", "Toy generation", REQUIREMENTS)
     return from_manifold(
-        kernel.Manifold.batch_boolean([manifold(s) for s in solids], kernel.OpType.Add)
+        kernel.Manifold.batch_boolean([to_manifold(s) for s in solids], kernel.OpType.Add)
     )

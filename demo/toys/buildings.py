@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from demo.toys import materials, patterns
-from demo.toys.booleans import cut
+from demo.toys.booleans import difference
 from demo.toys.decals import windows
 from demo.toys.paint import Paint, Wrap
 from demo.toys.palettes import BLACK, WHITE, mixed
@@ -15,33 +15,33 @@ from demo.toys.solids import (
     cylinder,
     ellipsoid,
     lathe,
-    moved,
+    rotated,
     rounded,
-    turned,
+    translated,
 )
-from demo.toys.toy import Toy
+from demo.toys.toy_builder import ToyBuilder
 
 
 def _gable(long: float, wide: float, tall: float) -> Solid:
-    """A roof whose ridge goes along y; its gables face +y and -y, or +x if it is turned."""
+    """Return a roof with its ridge along y; its gables face +y and -y, or +x if rotated."""
     return side_plate([(-wide / 2, 0), (wide / 2, 0), (0, tall)], long, 0.012)
 
 
-def house(toy: Toy) -> None:
+def house(toy: ToyBuilder) -> None:
     """A house with windows, a door, a roof and a chimney."""
     palette = toy.palette
-    w, d, h = toy.between(0.55, 0.9), toy.between(0.5, 0.75), toy.between(0.35, 0.7)
+    w, d, h = toy.uniform(0.55, 0.9), toy.uniform(0.5, 0.75), toy.uniform(0.35, 0.7)
     rows = 1 if h < 0.5 else 2
-    motif = bricks if toy.chance(0.35) else None
-    wall = toy.pick([palette.main, palette.light, palette.second])
-    pane = windows(toy.count(2, 3), rows, WHITE if toy.chance(0.6) else palette.dark)
-    walls = Paint(wall, mixed(wall, WHITE, 0.5), motif, cell=0.13, sticker=pane,
-                  place=(0.5, 0.56, 0.44, 0.36), everywhere=True)  # fmt: skip
+    pattern = bricks if toy.chance(0.35) else None
+    wall = toy.choice([palette.main, palette.light, palette.second])
+    pane = windows(toy.integer(2, 3), rows, WHITE if toy.chance(0.6) else palette.dark)
+    walls = Paint(wall, mixed(wall, WHITE, 0.5), pattern, cell=0.13, decal=pane,
+                  place=(0.5, 0.56, 0.44, 0.36), all_sides=True)  # fmt: skip
     toy.add(box(d, w, h, 0.03), walls, (0, 0, h / 2))
-    colour = toy.pick([(0.7, 0.25, 0.18), palette.accent, palette.dark, (0.35, 0.36, 0.4)])
+    colour = toy.choice([(0.7, 0.25, 0.18), palette.accent, palette.dark, (0.35, 0.36, 0.4)])
     tiles = Paint(colour, mixed(colour, BLACK, 0.35), scales, cell=0.12, roughness=0.9)
-    up, over = toy.between(0.22, 0.45), 0.12
-    kind = toy.count(0, 3)
+    up, over = toy.uniform(0.22, 0.45), 0.12
+    kind = toy.integer(0, 3)
     if kind == 0:
         reach = 0.5 * (w + over) * 2**0.5
         roof = cylinder(reach, up, 0.05 if toy.chance(0.6) else 0.55, 0.0, 4)
@@ -56,31 +56,31 @@ def house(toy: Toy) -> None:
         up = 0.05
     if kind < 3 and toy.chance(0.7):
         toy.add(box(0.1, 0.1, up), Paint((0.6, 0.3, 0.25)), (-d * 0.18, w * 0.22, h + up * 0.7))
-    door, tall = toy.pick([palette.accent, palette.dark, (0.45, 0.28, 0.15)]), min(0.3, h * 0.6)
+    door, tall = toy.choice([palette.accent, palette.dark, (0.45, 0.28, 0.15)]), min(0.3, h * 0.6)
     toy.add(box(0.05, 0.16, tall, 0.2), door, (d / 2, 0, tall / 2))
     toy.add(box(0.16, 0.26, 0.04), (0.6, 0.6, 0.6), (d / 2 + 0.05, 0, 0.02))
     if toy.chance(0.4):
         toy.add(box(d + 0.35, w + 0.35, 0.04, 0.5), (0.4, 0.62, 0.3), (0, 0, -0.015))
 
 
-def castle(toy: Toy) -> None:
+def castle(toy: ToyBuilder) -> None:
     """A castle with corner towers; a lighthouse; or a windmill."""
     palette = toy.palette
-    stone = toy.pick([palette.light, (0.66, 0.64, 0.6), palette.second])
-    kind = toy.count(0, 2)
-    tip = toy.pick([palette.accent, palette.main])
+    stone = toy.choice([palette.light, (0.66, 0.64, 0.6), palette.second])
+    kind = toy.integer(0, 2)
+    tip = toy.choice([palette.accent, palette.main])
     if kind == 0:
         wall = Paint(stone, mixed(stone, BLACK, 0.25), bricks, cell=0.15)
-        size, h = toy.between(0.5, 0.62), toy.between(0.3, 0.42)
+        size, h = toy.uniform(0.5, 0.62), toy.uniform(0.3, 0.42)
         block = box(size, size, h, 0.03)
-        gate = moved(box(0.3, 0.16, h * 0.7), (size / 2, 0, -h * 0.2))
-        toy.add(cut(block, gate), wall, (0, 0, h / 2))
-        tower = h * toy.between(1.3, 1.8)
+        gate = translated(box(0.3, 0.16, h * 0.7), (size / 2, 0, -h * 0.2))
+        toy.add(difference(block, gate), wall, (0, 0, h / 2))
+        tower = h * toy.uniform(1.3, 1.8)
         spots = [(x * size / 2, y * size / 2) for x in (-1, 1) for y in (-1, 1)]
-        r = toy.between(0.1, 0.14)
+        r = toy.uniform(0.1, 0.14)
         toy.add(
             cylinder(r, tower, 1.0, 0.0, 20),
-            Paint(wall.first, wall.second, bricks, "turn", 0.2),
+            Paint(wall.first, wall.second, bricks, "cylinder", 0.2),
             *[(x, y, tower / 2) for x, y in spots],
         )
         toy.add(cylinder(r * 1.3, r * 2.2, 0.02, 0.0, 20), tip, *[(x, y, tower + r * 1.08)
@@ -96,10 +96,16 @@ def castle(toy: Toy) -> None:
             toy.add(tooth, wall.first, *[(x, s * (size / 2 - 0.04), h + 0.04) for x in steps
                                          for s in (-1, 1)])  # fmt: skip
         return
-    h, r = toy.between(0.75, 0.95), toy.between(0.17, 0.24)
-    stripes = Paint(palette.main, palette.light, patterns.levels, "turn", toy.between(0.12, 0.25))
+    h, r = toy.uniform(0.75, 0.95), toy.uniform(0.17, 0.24)
+    stripes = Paint(
+        palette.main,
+        palette.light,
+        patterns.horizontal_stripes,
+        "cylinder",
+        toy.uniform(0.12, 0.25),
+    )
     if kind == 2:
-        stripes = materials.surface(toy, stone, 0.5, "turn")
+        stripes = materials.surface(toy, stone, 0.5, "cylinder")
     toy.add(cylinder(r * 1.2, h, 0.68, 0.02, 28 if kind == 1 else 8), stripes, (0, 0, h / 2))
     toy.add(box(0.06, 0.14, 0.24, 0.2), palette.dark, (r * 1.14, 0, 0.12))
     if kind == 1:
@@ -109,61 +115,67 @@ def castle(toy: Toy) -> None:
         toy.add(cylinder(r * 2, 0.08, 0.9, 0.5, 14), (0.5, 0.5, 0.47), (0, 0, 0.03))
         return
     toy.add(ellipsoid(r * 1.9, r * 1.9, r * 1.5), tip, (0, 0, h))
-    blades, spin = toy.between(0.3, 0.45), toy.between(0, 90)
+    blades, spin = toy.uniform(0.3, 0.45), toy.uniform(0, 90)
     x, z = r * 1.0, h * 0.98
-    toy.add(turned(cylinder(0.05, 0.2, segments=14), 1, 90), palette.dark, (x * 0.9, 0, z))
+    toy.add(rotated(cylinder(0.05, 0.2, segments=14), 1, 90), palette.dark, (x * 0.9, 0, z))
     for k in range(4):
-        blade = moved(box(0.025, 0.12, blades, 0.2), (0, 0.03, blades / 2 + 0.04))
+        blade = translated(box(0.025, 0.12, blades, 0.2), (0, 0.03, blades / 2 + 0.04))
         toy.add(
             blade,
-            Paint(palette.light, palette.dark, patterns.lines, cell=0.12),
+            Paint(palette.light, palette.dark, patterns.tiles, cell=0.12),
             (x + 0.06, 0, z),
             turn=[(0, spin + 90 * k)],
         )
 
 
-def blocks(toy: Toy) -> None:
+def blocks(toy: ToyBuilder) -> None:
     """A tower or a gate of building blocks."""
     palette = toy.palette
     colours = [palette.main, palette.second, palette.accent, palette.light, palette.dark]
 
     def look(wrap: Wrap = "box") -> Paint:
-        return materials.surface(toy, toy.pick(colours), 0.6, wrap)
+        return materials.surface(toy, toy.choice(colours), 0.6, wrap)
 
     z = 0.0
     if toy.chance(0.4):
-        gap, tall = toy.between(0.3, 0.45), toy.between(0.35, 0.55)
+        gap, tall = toy.uniform(0.3, 0.45), toy.uniform(0.35, 0.55)
         pillar = toy.chance(0.5)
         solid = cylinder(0.12, tall, bevel=0.1) if pillar else box(0.24, 0.24, tall, 0.15)
-        toy.add(solid, look("turn" if pillar else "box"), (0, gap, tall / 2), (0, -gap, tall / 2))
+        toy.add(
+            solid, look("cylinder" if pillar else "box"), (0, gap, tall / 2), (0, -gap, tall / 2)
+        )
         toy.add(box(0.28, 2 * gap + 0.3, 0.16, 0.15), look(), (0, 0, tall + 0.075))
         z = tall + 0.15
-    count = toy.count(2, 4) if z == 0 else toy.count(1, 2)
+    count = toy.integer(2, 4) if z == 0 else toy.integer(1, 2)
     for k in range(count):
-        s, t = toy.between(0.24, 0.42) * (1.2 - 0.15 * k), toy.between(0.16, 0.34)
-        x, y = toy.between(-0.05, 0.05), toy.between(-0.06, 0.06)
-        kind, spin = toy.count(0, 3), [(2, toy.between(-30, 30))]
+        s, t = toy.uniform(0.24, 0.42) * (1.2 - 0.15 * k), toy.uniform(0.16, 0.34)
+        x, y = toy.uniform(-0.05, 0.05), toy.uniform(-0.06, 0.06)
+        kind, spin = toy.integer(0, 3), [(2, toy.uniform(-30, 30))]
         if kind == 0:
-            toy.add(cylinder(s / 2, t, bevel=0.1), look("turn"), (x, y, z + t / 2))
+            toy.add(cylinder(s / 2, t, bevel=0.1), look("cylinder"), (x, y, z + t / 2))
         elif kind == 1:
-            mark = Paint(toy.pick(colours[:3]), sticker=materials.mark(toy), everywhere=True,
+            mark = Paint(toy.choice(colours[:3]), decal=materials.random_decal(toy), all_sides=True,
                          place=(0.5, 0.5, 0.36, 0.36))  # fmt: skip
             t = s
             toy.add(box(s, s, s, 0.2), mark, (x, y, z + s / 2), turn=spin)
         else:
             toy.add(
-                box(s, s * toy.between(0.9, 1.6), t, 0.15), look(), (x, y, z + t / 2), turn=spin
+                box(s, s * toy.uniform(0.9, 1.6), t, 0.15), look(), (x, y, z + t / 2), turn=spin
             )
         z += t - 0.004
-    kind = toy.count(0, 3)
+    kind = toy.integer(0, 3)
     if kind == 0:
-        toy.add(cylinder(0.2, 0.32, 0.03, 0.0, toy.pick([4, 28])), look("turn"), (0, 0, z + 0.155))
+        toy.add(
+            cylinder(0.2, 0.32, 0.03, 0.0, toy.choice([4, 28])), look("cylinder"), (0, 0, z + 0.155)
+        )
     elif kind == 1:
         toy.add(_gable(0.3, 0.45, 0.22), look(), (0, 0, z - 0.01), turn=[(2, 90)])
     elif kind == 2:
-        arch = cut(box(0.2, 0.5, 0.25, 0.1), moved(turned(cylinder(0.15, 1, bevel=0.0), 1, 90),
-                                                   (0, 0, -0.125)))  # fmt: skip
+        arch = difference(
+            box(0.2, 0.5, 0.25, 0.1),
+            translated(rotated(cylinder(0.15, 1, bevel=0.0), 1, 90), (0, 0, -0.125)),
+        )
         toy.add(arch, look(), (0, 0, z + 0.12))
     else:
         dome = rounded([(0, -0.02), (0.2, -0.02), (0.2, 0.1), (0.12, 0.22), (0, 0.25)], 0.1, 5)
-        toy.add(lathe(dome), look("turn"), (0, 0, z + 0.015))
+        toy.add(lathe(dome), look("cylinder"), (0, 0, z + 0.015))

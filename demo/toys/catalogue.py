@@ -1,4 +1,4 @@
-"""All kinds of toys."""
+"""The families of toys, with their frequencies."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from demo.toys import (
     vehicles,
     vessels,
 )
-from demo.toys.toy import Toy
+from demo.toys.toy_builder import ToyBuilder
 
-FAMILIES: dict[str, tuple[float, Callable[[Toy], None]]] = {
+FAMILIES: dict[str, tuple[float, Callable[[ToyBuilder], None]]] = {
     "assembly": (8.0, abstract.assembly),
     "carved": (4.0, abstract.carved),
     "superquadrics": (4.0, abstract.superquadrics),
@@ -61,4 +61,6 @@ FAMILIES: dict[str, tuple[float, Callable[[Toy], None]]] = {
     "tool": (2.5, things.tool),
     "gadget": (4.0, things.gadget),
 }
-"""How often each kind of toy comes, and what makes it."""
+"""Family -> relative frequency, and the function that adds its parts to a `ToyBuilder`.
+
+Order and frequencies decide which toy a seed gives: do not change them."""

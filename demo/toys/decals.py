@@ -1,98 +1,98 @@
-"""Pictures for the fronts of toys."""
+"""Decals: images for the fronts of toys, as functions of the position on them."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from demo.toys.paint import Sticker
+from demo.toys.paint import Decal
 from demo.toys.palettes import BLACK, GLASS, RGB, WHITE
 
 
-def _layers(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+def _transparent(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     return np.zeros((*shape, 3)), np.zeros(shape)
 
 
-def _lay(picture: tuple[np.ndarray, np.ndarray], where: np.ndarray, colour: RGB) -> None:
-    picture[0][where] = colour
-    picture[1][where] = 1.0
+def _fill(image: tuple[np.ndarray, np.ndarray], where: np.ndarray, colour: RGB) -> None:
+    image[0][where] = colour
+    image[1][where] = 1.0
 
 
-def face(kind: int, eye: RGB = BLACK, cheek: RGB = (0.95, 0.55, 0.5)) -> Sticker:
-    """Eyes and a mouth; kind 0 smiles, 1 is surprised, 2 is calm; above 2, with cheeks."""
+def face(kind: int, eye: RGB = BLACK, cheek: RGB = (0.95, 0.55, 0.5)) -> Decal:
+    """A face; `kind` modulo 3: 0 smiles, 1 is surprised, 2 is calm; above 2 it has cheeks."""
 
-    def draw(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        out = _layers(x.shape)
+    def decal(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        out = _transparent(x.shape)
         for side in (-1, 1):
-            _lay(out, np.hypot(x - 0.45 * side, y - 0.35) < 0.26, WHITE)
-            _lay(out, np.hypot(x - 0.42 * side, y - 0.33) < 0.17, eye)
+            _fill(out, np.hypot(x - 0.45 * side, y - 0.35) < 0.26, WHITE)
+            _fill(out, np.hypot(x - 0.42 * side, y - 0.33) < 0.17, eye)
             if kind > 2:
-                _lay(out, np.hypot(x - 0.7 * side, (y + 0.2) * 1.3) < 0.2, cheek)
+                _fill(out, np.hypot(x - 0.7 * side, (y + 0.2) * 1.3) < 0.2, cheek)
         radius = np.hypot(x, y + 0.1)
         if kind % 3 == 0:
-            _lay(out, (np.abs(radius - 0.5) < 0.1) & (y < -0.3), BLACK)
+            _fill(out, (np.abs(radius - 0.5) < 0.1) & (y < -0.3), BLACK)
         elif kind % 3 == 1:
-            _lay(out, np.hypot(x, (y + 0.5)) < 0.2, (0.6, 0.12, 0.12))
+            _fill(out, np.hypot(x, (y + 0.5)) < 0.2, (0.6, 0.12, 0.12))
         else:
-            _lay(out, (np.abs(x) < 0.35) & (np.abs(y + 0.5) < 0.08), BLACK)
+            _fill(out, (np.abs(x) < 0.35) & (np.abs(y + 0.5) < 0.08), BLACK)
         return out
 
-    return draw
+    return decal
 
 
-def label(paper: RGB, ink: RGB, kind: int) -> Sticker:
-    """Paper with a mark: 0 a disc, 1 lines of text, 2 a cross, 3 a heart, 4 a sun, else a frame."""
+def label(paper: RGB, ink: RGB, kind: int) -> Decal:
+    """A label; `kind`: 0 a disc, 1 lines of text, 2 a cross, 3 a heart, 4 a sun, else a frame."""
 
-    def draw(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        out = _layers(x.shape)
-        _lay(out, np.full(x.shape, True), paper)
+    def decal(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        out = _transparent(x.shape)
+        _fill(out, np.full(x.shape, True), paper)
         if kind == 0:
-            _lay(out, np.hypot(x, y) < 0.6, ink)
+            _fill(out, np.hypot(x, y) < 0.6, ink)
         elif kind == 1:
             rows = (np.abs(x) < 0.75) & (np.abs((y * 2.2 + 10) % 1 - 0.5) < 0.22)
-            _lay(out, rows & (np.abs(y) < 0.8), ink)
+            _fill(out, rows & (np.abs(y) < 0.8), ink)
         elif kind == 2:
-            _lay(out, ((np.abs(x) < 0.2) | (np.abs(y) < 0.2)) & (np.hypot(x, y) < 0.75), ink)
+            _fill(out, ((np.abs(x) < 0.2) | (np.abs(y) < 0.2)) & (np.hypot(x, y) < 0.75), ink)
         elif kind == 3:
             p, q = 1.5 * x, 1.5 * y + 0.1
-            _lay(out, (p**2 + q**2 - 1) ** 3 - p**2 * q**3 < 0, ink)
+            _fill(out, (p**2 + q**2 - 1) ** 3 - p**2 * q**3 < 0, ink)
         elif kind == 4:
             rays = 0.55 + 0.2 * np.sign(np.cos(8 * np.arctan2(y, x)))
-            _lay(out, np.hypot(x, y) < rays, ink)
+            _fill(out, np.hypot(x, y) < rays, ink)
         else:
-            _lay(out, np.maximum(np.abs(x), np.abs(y)) > 0.8, ink)
+            _fill(out, np.maximum(np.abs(x), np.abs(y)) > 0.8, ink)
         return out
 
-    return draw
+    return decal
 
 
-def windows(columns: int, rows: int, frame: RGB = WHITE, pane: RGB = GLASS) -> Sticker:
-    """Windows with frames in rows; the wall shows between them."""
+def windows(columns: int, rows: int, frame: RGB = WHITE, pane: RGB = GLASS) -> Decal:
+    """Rows of framed windows, transparent between them."""
 
-    def draw(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        out = _layers(x.shape)
+    def decal(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        out = _transparent(x.shape)
         a = np.abs(((x + 1) / 2 * columns) % 1 - 0.5)
         b = np.abs(((y + 1) / 2 * rows) % 1 - 0.5)
-        _lay(out, (a < 0.36) & (b < 0.36), frame)
-        _lay(out, (a < 0.28) & (b < 0.28), pane)
+        _fill(out, (a < 0.36) & (b < 0.36), frame)
+        _fill(out, (a < 0.28) & (b < 0.28), pane)
         return out
 
-    return draw
+    return decal
 
 
-def clock(dial: RGB, hand: RGB, hour: float) -> Sticker:
-    """Dial with marks and two hands."""
+def clock(dial: RGB, hand: RGB, hour: float) -> Decal:
+    """A clock's dial with marks and two hands."""
 
-    def draw(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        out, radius = _layers(x.shape), np.hypot(x, y)
-        _lay(out, radius < 0.98, hand)
-        _lay(out, radius < 0.85, dial)
+    def decal(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        out, radius = _transparent(x.shape), np.hypot(x, y)
+        _fill(out, radius < 0.98, hand)
+        _fill(out, radius < 0.85, dial)
         angle = np.arctan2(x, y) / (2 * np.pi) % 1
         marks = np.abs((angle * 12 + 0.5) % 1 - 0.5) < 0.15
-        _lay(out, marks & (np.abs(radius - 0.7) < 0.1), hand)
+        _fill(out, marks & (np.abs(radius - 0.7) < 0.1), hand)
         for turns, reach in ((hour / 12, 0.45), (hour % 1, 0.62)):
             along = x * np.sin(2 * np.pi * turns) + y * np.cos(2 * np.pi * turns)
             across = x * np.cos(2 * np.pi * turns) - y * np.sin(2 * np.pi * turns)
-            _lay(out, (np.abs(across) < 0.1) & (along > -0.1) & (along < reach), hand)
+            _fill(out, (np.abs(across) < 0.1) & (along > -0.1) & (along < reach), hand)
         return out
 
-    return draw
+    return decal

@@ -3,38 +3,38 @@
 from __future__ import annotations
 
 from demo.toys import materials
-from demo.toys.booleans import cut
+from demo.toys.booleans import difference
 from demo.toys.decals import clock
 from demo.toys.paint import Paint
 from demo.toys.palettes import METAL, WHITE, mixed
-from demo.toys.solids import Solid, ball, box, cylinder, lathe, moved, rounded, tube
-from demo.toys.toy import Toy
+from demo.toys.solids import Solid, box, cylinder, lathe, rounded, sphere, translated, tube
+from demo.toys.toy_builder import ToyBuilder
 
 
-def _leg(toy: Toy, height: float, width: float) -> Solid:
-    """A leg that stands on z = 0: square, round or tapered."""
-    kind = toy.count(0, 2)
+def _leg(toy: ToyBuilder, height: float, width: float) -> Solid:
+    """Return a leg that stands on z = 0: square, round or tapered."""
+    kind = toy.integer(0, 2)
     if kind == 0:
-        return moved(box(width, width, height), (0, 0, height / 2))
+        return translated(box(width, width, height), (0, 0, height / 2))
     taper = 1.0 if kind == 1 else 1.7
-    return moved(cylinder(width / 2, height, taper, 0.1, 14), (0, 0, height / 2))
+    return translated(cylinder(width / 2, height, taper, 0.1, 14), (0, 0, height / 2))
 
 
 def _corners(x: float, y: float, z: float = 0.0) -> list[tuple[float, float, float]]:
     return [(x, y, z), (x, -y, z), (-x, y, z), (-x, -y, z)]
 
 
-def chair(toy: Toy) -> None:
+def chair(toy: ToyBuilder) -> None:
     """A chair with a back of a board, bars or slats, with or without arms."""
-    w, d = toy.between(0.45, 0.6), toy.between(0.42, 0.58)
-    h, up, t = toy.between(0.35, 0.55), toy.between(0.4, 0.75), toy.between(0.05, 0.1)
+    w, d = toy.uniform(0.45, 0.6), toy.uniform(0.42, 0.58)
+    h, up, t = toy.uniform(0.35, 0.55), toy.uniform(0.4, 0.75), toy.uniform(0.05, 0.1)
     frame = materials.material(toy)
     cushion = materials.surface(toy, toy.palette.main, 0.35)
-    leg = toy.between(0.05, 0.09)
+    leg = toy.uniform(0.05, 0.09)
     toy.add(_leg(toy, h + t * 0.4, leg), frame, *_corners(d / 2 - leg / 2, w / 2 - leg / 2))
     toy.add(box(d, w, t, 0.5), cushion if toy.chance(0.6) else frame, (0, 0, h + t / 2))
     back, base = -d / 2 + 0.03, h + t * 0.7
-    kind = toy.count(0, 2)
+    kind = toy.integer(0, 2)
     if kind == 0:
         toy.add(box(0.06, w, up, 0.6), cushion, (back, 0, base + up / 2), turn=[(1, -4)])
     else:
@@ -54,12 +54,12 @@ def chair(toy: Toy) -> None:
             toy.add(box(0.06, 0.06, 0.26), frame, (d / 2 - 0.06, y, h + 0.13))
 
 
-def table(toy: Toy) -> None:
+def table(toy: ToyBuilder) -> None:
     """A round or a square table with four legs, a column, or cheeks."""
-    w, d, h = toy.between(0.7, 1.1), toy.between(0.55, 0.85), toy.between(0.4, 0.75)
-    t, wide = toy.between(0.05, 0.1), toy.between(0.07, 0.12)
+    w, d, h = toy.uniform(0.7, 1.1), toy.uniform(0.55, 0.85), toy.uniform(0.4, 0.75)
+    t, wide = toy.uniform(0.05, 0.1), toy.uniform(0.07, 0.12)
     frame, top = materials.material(toy), materials.material(toy, 0.3)
-    kind = toy.count(0, 3)
+    kind = toy.integer(0, 3)
     if kind == 0:
         r = w / 2
         toy.add(cylinder(r, t, bevel=0.4, segments=36), top, (0, 0, h))
@@ -68,32 +68,33 @@ def table(toy: Toy) -> None:
     else:
         toy.add(box(d, w, t, 0.5), top, (0, 0, h))
         if kind == 1:
-            toy.add(box(d * 0.85, wide * 0.7, h), frame, *[(0, s * w * 0.42, h / 2)
-                                                           for s in (-1, 1)])  # fmt: skip
+            toy.add(
+                box(d * 0.85, wide * 0.7, h), frame, *[(0, s * w * 0.42, h / 2) for s in (-1, 1)]
+            )
             toy.add(box(0.06, w * 0.84, 0.08), frame, (0, 0, h * 0.35))
         else:
             toy.add(_leg(toy, h, wide), frame, *_corners(d / 2 - wide / 2, w / 2 - wide / 2))
             if kind == 2:
                 toy.add(box(d * 0.86, w * 0.88, 0.1), frame, (0, 0, h - t / 2 - 0.04))
     if toy.chance(0.45):  # something stands on it
-        r, x, y = toy.between(0.08, 0.14), toy.between(-0.1, 0.1), toy.between(-0.15, 0.15)
+        r, x, y = toy.uniform(0.08, 0.14), toy.uniform(-0.1, 0.1), toy.uniform(-0.15, 0.15)
         profile = rounded(
             [(0, 0), (r * 0.6, 0), (r, r * 1.2), (r * 0.5, r * 2.4), (0, r * 2.4)], 0.1
         )
-        toy.add(lathe(profile, 20), materials.surface(toy, toy.palette.accent, 0.4, "turn"),
+        toy.add(lathe(profile, 20), materials.surface(toy, toy.palette.accent, 0.4, "cylinder"),
                 (x, y, h + t / 2 - 0.005))  # fmt: skip
 
 
-def stool(toy: Toy) -> None:
+def stool(toy: ToyBuilder) -> None:
     """A round seat on slanting legs."""
-    r, h, count = toy.between(0.26, 0.4), toy.between(0.45, 0.8), toy.count(3, 4)
+    r, h, count = toy.uniform(0.26, 0.4), toy.uniform(0.45, 0.8), toy.integer(3, 4)
     frame = materials.material(toy)
-    thick = toy.between(0.07, 0.18)
-    seat = materials.surface(toy, toy.palette.main, 0.3, "turn")
+    thick = toy.uniform(0.07, 0.18)
+    seat = materials.surface(toy, toy.palette.main, 0.3, "cylinder")
     toy.add(cylinder(r, thick, bevel=0.8, segments=32), seat, (0, 0, h))
-    foot = r * toy.between(0.9, 1.3)
-    leg = tube([(foot, 0, 0), (r * 0.6, 0, h - thick / 3)], toy.between(0.03, 0.05), 12, 1)
-    toy.around(leg, frame, count, 0.0, 0.0, 180 / count)
+    foot = r * toy.uniform(0.9, 1.3)
+    leg = tube([(foot, 0, 0), (r * 0.6, 0, h - thick / 3)], toy.uniform(0.03, 0.05), 12, 1)
+    toy.add_around(leg, frame, count, 0.0, 0.0, 180 / count)
     if toy.chance(0.6):
         reach = (foot + r * 0.6) / 2
         profile = [(reach - 0.02, -0.02), (reach + 0.02, -0.02), (reach + 0.02, 0.02),
@@ -102,17 +103,17 @@ def stool(toy: Toy) -> None:
 
 
 def _hoop(profile: list[tuple[float, float]]) -> Solid:
-    """A flat ring with a rectangular cross section."""
+    """Return a flat ring with a rectangular cross section."""
     (inner, low), (outer, _), (_, high), _ = profile
     tall = high - low
-    return cut(cylinder(outer, tall, bevel=0.0), cylinder(inner, 2 * tall, bevel=0.0))
+    return difference(cylinder(outer, tall, bevel=0.0), cylinder(inner, 2 * tall, bevel=0.0))
 
 
-def shelf(toy: Toy) -> None:
+def shelf(toy: ToyBuilder) -> None:
     """A bookcase with books, or a chest of drawers."""
-    w, d, h = toy.between(0.5, 0.95), toy.between(0.25, 0.42), toy.between(0.6, 1.2)
+    w, d, h = toy.uniform(0.5, 0.95), toy.uniform(0.25, 0.42), toy.uniform(0.6, 1.2)
     case, t = materials.material(toy, 0.7), 0.05
-    rows = toy.count(2, 4)
+    rows = toy.integer(2, 4)
     if toy.chance(0.35):
         toy.add(box(d, w, h, 0.1), case, (0, 0, h / 2 + 0.06))
         toy.add(_leg(toy, 0.1, 0.07), case, *_corners(d / 2 - 0.05, w / 2 - 0.05))
@@ -120,7 +121,7 @@ def shelf(toy: Toy) -> None:
         for k in range(rows):
             z = 0.06 + h * (k + 0.5) / rows
             toy.add(box(0.04, w * 0.9, h / rows * 0.82, 0.3), front, (d / 2, 0, z))
-            toy.add(ball(0.032, 12), toy.palette.accent, (d / 2 + 0.03, -w * 0.2, z),
+            toy.add(sphere(0.032, 12), toy.palette.accent, (d / 2 + 0.03, -w * 0.2, z),
                     (d / 2 + 0.03, w * 0.2, z))  # fmt: skip
         return
     toy.add(box(d, t, h), case, (0, w / 2 - t / 2, h / 2), (0, -w / 2 + t / 2, h / 2))
@@ -131,32 +132,32 @@ def shelf(toy: Toy) -> None:
     room = (h - t) / rows - t
     for k in range(rows):
         y, z = -w / 2 + t + 0.01, t + (h - t) * k / rows
-        end = w / 2 - t - toy.between(0, 0.35 * w)
+        end = w / 2 - t - toy.uniform(0, 0.35 * w)
         while True:
-            wide = toy.between(0.05, 0.12)
+            wide = toy.uniform(0.05, 0.12)
             if y + wide > end:
                 break
-            tall = room * toy.between(0.6, 0.95)
-            toy.add(box(d * 0.75, wide * 0.94, tall, 0.2, 1), toy.pick(colours),
+            tall = room * toy.uniform(0.6, 0.95)
+            toy.add(box(d * 0.75, wide * 0.94, tall, 0.2, 1), toy.choice(colours),
                     (0.0, y + wide / 2, z + tall / 2 - 0.004))  # fmt: skip
             y += wide
 
 
-def sofa(toy: Toy) -> None:
+def sofa(toy: ToyBuilder) -> None:
     """A sofa or an armchair with cushions."""
-    w, d, h = toy.between(0.6, 1.3), toy.between(0.5, 0.65), toy.between(0.2, 0.3)
+    w, d, h = toy.uniform(0.6, 1.3), toy.uniform(0.5, 0.65), toy.uniform(0.2, 0.3)
     cloth = materials.surface(toy, toy.palette.main, 0.5)
-    soft = toy.between(0.3, 0.9)
-    arm, up = toy.between(0.1, 0.2), toy.between(0.3, 0.5)
+    soft = toy.uniform(0.3, 0.9)
+    arm, up = toy.uniform(0.1, 0.2), toy.uniform(0.3, 0.5)
     toy.add(box(d, w, h, 0.3), cloth, (0, 0, h / 2 + 0.07))
     toy.add(box(0.2, w, h + up, soft, 3), cloth, (-d / 2 + 0.05, 0, (h + up) / 2 + 0.07))
-    tall = h + up * toy.between(0.35, 0.7)
+    tall = h + up * toy.uniform(0.35, 0.7)
     toy.add(
         box(d + 0.04, arm, tall, soft, 3),
         cloth,
         *[(0, s * (w + arm - 0.04) / 2, tall / 2 + 0.07) for s in (-1, 1)],
     )
-    count = 1 if w < 0.75 else toy.count(2, 3)
+    count = 1 if w < 0.75 else toy.integer(2, 3)
     cushion = materials.surface(toy, toy.palette.second, 0.5)
     wide = w / count
     for k in range(count):
@@ -164,25 +165,25 @@ def sofa(toy: Toy) -> None:
                 (0.07, (k + 0.5) * wide - w / 2, h + 0.11))  # fmt: skip
     if toy.chance(0.5):
         pillow = materials.surface(toy, toy.palette.accent, 0.3)
-        toy.add(box(0.1, 0.24, 0.24, 1.0, 3), pillow, (-0.05, toy.pick([-1, 1]) * (w / 2 - 0.14),
+        toy.add(box(0.1, 0.24, 0.24, 1.0, 3), pillow, (-0.05, toy.choice([-1, 1]) * (w / 2 - 0.14),
                                                        h + 0.28), turn=[(1, -18)])  # fmt: skip
     toy.add(cylinder(0.04, 0.1, bevel=0.0, segments=12), toy.palette.dark,
             *_corners(d / 2 - 0.06, w / 2 - 0.03, 0.05))  # fmt: skip
 
 
-def bed(toy: Toy) -> None:
+def bed(toy: ToyBuilder) -> None:
     """A bed with its head at the back."""
-    w, d, h = toy.between(0.5, 0.85), toy.between(0.95, 1.15), toy.between(0.16, 0.28)
+    w, d, h = toy.uniform(0.5, 0.85), toy.uniform(0.95, 1.15), toy.uniform(0.16, 0.28)
     frame = materials.material(toy)
     toy.add(box(d, w, 0.1, 0.3), frame, (0, 0, h))
     toy.add(_leg(toy, h, 0.09), frame, *_corners(d / 2 - 0.05, w / 2 - 0.05))
-    up = toy.between(0.3, 0.5)
+    up = toy.uniform(0.3, 0.5)
     toy.add(box(0.07, w + 0.05, h + up, 0.5), frame, (-d / 2 - 0.02, 0, (h + up) / 2))
     if toy.chance(0.5):
         toy.add(box(0.07, w + 0.05, h + 0.22, 0.5), frame, (d / 2 + 0.02, 0, (h + 0.22) / 2))
     toy.add(box(d * 0.97, w * 0.96, 0.14, 0.6, 3), WHITE, (0, 0, h + 0.1))
     cover = materials.surface(toy, toy.palette.main, 0.2)
-    long = d * toy.between(0.5, 0.7)
+    long = d * toy.uniform(0.5, 0.7)
     toy.add(box(long, w * 1.02, 0.16, 0.6, 3), cover, ((d - long) / 2 - 0.005, 0, h + 0.115))
     count = 2 if w > 0.65 else 1
     pillow = toy.palette.light if toy.chance(0.5) else toy.palette.second
@@ -193,52 +194,54 @@ def bed(toy: Toy) -> None:
     )
 
 
-def lamp(toy: Toy) -> None:
+def lamp(toy: ToyBuilder) -> None:
     """A lamp with a shade, for a table or for the floor."""
-    h, r = toy.between(0.5, 1.2), toy.between(0.2, 0.32)
-    metal = Paint(toy.pick([*METAL, toy.palette.dark, toy.palette.second]), roughness=0.4)
-    shade_height = toy.between(0.22, 0.42)
+    h, r = toy.uniform(0.5, 1.2), toy.uniform(0.2, 0.32)
+    metal = Paint(toy.choice([*METAL, toy.palette.dark, toy.palette.second]), roughness=0.4)
+    shade_height = toy.uniform(0.22, 0.42)
     toy.add(cylinder(r * 0.75, 0.07, 0.7, 0.5), metal, (0, 0, 0.035))
     if h < 0.7:
-        b = toy.between(0.11, 0.2)
+        b = toy.uniform(0.11, 0.2)
         foot = rounded(
             [(0, 0), (b * 0.7, 0.03), (b, h * 0.35), (b * 0.35, h * 0.75), (0, h * 0.8)], 0.2
         )
-        toy.add(lathe(foot), materials.surface(toy, toy.palette.main, 0.3, "turn"), (0, 0, 0.03))
+        toy.add(
+            lathe(foot), materials.surface(toy, toy.palette.main, 0.3, "cylinder"), (0, 0, 0.03)
+        )
     rod = h + shade_height * 0.4 - 0.03
     toy.add(cylinder(0.03, rod, 1.0, 0.0, 14), metal, (0, 0, rod / 2))
-    top, wall = r * toy.between(0.4, 1.0), 0.025
+    top, wall = r * toy.uniform(0.4, 1.0), 0.025
     profile = [(0, shade_height - 0.05), (top - wall, shade_height - 0.05), (r - wall, 0), (r, 0),
                (top, shade_height), (0, shade_height)]  # fmt: skip
-    shade = materials.surface(toy, mixed(toy.palette.second, WHITE, 0.3), 0.4, "turn")
+    shade = materials.surface(toy, mixed(toy.palette.second, WHITE, 0.3), 0.4, "cylinder")
     toy.add(lathe(profile, 32), shade, (0, 0, h - shade_height * 0.6))
 
 
-def grandfather_clock(toy: Toy) -> None:
+def grandfather_clock(toy: ToyBuilder) -> None:
     """A clock: tall with a pendulum's case, or a small one with bells."""
     palette = toy.palette
-    dial = clock(palette.light, palette.dark, toy.between(0, 12))
+    dial = clock(palette.light, palette.dark, toy.uniform(0, 12))
     if toy.chance(0.5):
-        case, w = materials.wood(toy), toy.between(0.28, 0.38)
+        case, w = materials.wood(toy), toy.uniform(0.28, 0.38)
         toy.add(box(w * 0.9, w * 1.15, 0.22, 0.2), case, (0, 0, 0.11))
         toy.add(box(w * 0.7, w * 0.85, 0.7, 0.15), case, (0, 0, 0.5))
-        head = Paint(case.first, sticker=dial, place=(0.5, 0.5, 0.42, 0.42))
+        head = Paint(case.first, decal=dial, place=(0.5, 0.5, 0.42, 0.42))
         toy.add(box(w * 0.85, w * 1.1, w * 1.1, 0.2), head, (0, 0, 0.8 + w / 2))
         toy.add(cylinder(w * 0.7, w * 0.85, 0.75, 0.1, 4), case, (0, 0, 0.8 + w * 1.35))
         toy.add(box(0.03, w * 0.5, 0.45, 0.5), palette.light, (w * 0.35, 0, 0.5))
-        toy.add(ball(0.06), METAL[3], (w * 0.4, 0, 0.4))
+        toy.add(sphere(0.06), METAL[3], (w * 0.4, 0, 0.4))
         return
     body = materials.surface(toy, palette.main, 0.6)
     toy.add(cylinder(0.4, 0.26, bevel=0.4, segments=36), body, (0, 0, 0.5), turn=[(1, 90)])
-    glass = Paint(palette.light, sticker=dial, place=(0.5, 0.5, 0.5, 0.5))
+    glass = Paint(palette.light, decal=dial, place=(0.5, 0.5, 0.5, 0.5))
     toy.add(_disc(0.34), glass, (0.13, 0, 0.5))
     for side in (-1, 1):
-        toy.add(ball(0.15), METAL[toy.count(0, 3)], (0, side * 0.24, 0.92))
+        toy.add(sphere(0.15), METAL[toy.integer(0, 3)], (0, side * 0.24, 0.92))
         toy.add(tube([(0, side * 0.22, 0.16), (0, side * 0.36, 0)], 0.05, 12, 1), palette.dark)
     toy.add(box(0.06, 0.08, 0.2, 0.5), palette.dark, (0, 0, 0.95))
 
 
 def _disc(radius: float) -> Solid:
-    """A thin disc that faces +x."""
+    """Return a thin disc that faces +x."""
     disc = cylinder(radius, 0.04, bevel=0.3, segments=32)
     return Solid(disc.vertices[:, [2, 0, 1]], disc.faces)

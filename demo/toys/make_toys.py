@@ -1,4 +1,4 @@
-"""Simple textured 3D objects without end, to train a small model on.
+"""Generate simple textured 3D objects ("toys") from seeds, to train a small model on.
 
     python -m demo.toys --count 100 --first 0 --output output/toys
 
@@ -17,75 +17,75 @@ import numpy as np
 from common.files import atomic_write
 from common.optional import import_optional
 from demo import REQUIREMENTS
-from demo.toys.booleans import from_manifold, manifold
+from demo.toys.booleans import from_manifold, to_manifold
 from demo.toys.catalogue import FAMILIES
 from demo.toys.solids import Solid
-from demo.toys.toy import Toy
+from demo.toys.toy_builder import ToyBuilder
 
 if TYPE_CHECKING:
     from trimesh import Scene, Trimesh
 
 log = logging.getLogger(__name__)
 
-STREAM = 0x70F5
-"""Keeps the random numbers of toys apart from those of anything else with the same seed."""
+SEED_STREAM = 0x70F5
+"""Second seed of the generator: other uses of the same seed get other random numbers."""
 LAST_SEED = 2**63 - 1
 Z_UP_TO_Y_UP = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
 
 
 def make_toy(seed: int, family: str | None = None) -> Scene:
-    """Make a toy.
+    """Generate a toy.
 
     Args:
-        seed: 0 or more; another one gives another toy.
-        family: one of `FAMILIES`; drawn if it is not given.
+        seed: from 0 to `LAST_SEED`.
+        family: one of `FAMILIES`; random if None.
 
     Returns:
-        parts with textures, z up, standing on z = 0 above the origin, front towards +x, where the
-        camera at azimuth 0 is; `metadata["family"]` says what it is. Vertices are doubled along
+        textured parts, z up, standing on z = 0 above the origin, with the front towards +x, where
+        the camera at azimuth 0 is. `metadata["family"]` is its family. Vertices are doubled along
         sharp edges and seams.
 
     Raises:
-        ValueError: the seed is negative, or there is no such family.
+        ValueError: the seed is out of range, or the family is unknown.
         ModuleNotFoundError: manifold3d or trimesh is not installed.
     """
     if not 0 <= seed <= LAST_SEED:
         raise ValueError(f"the seed of a toy must be from 0 to {LAST_SEED}, got {seed}")
     if family is not None and family not in FAMILIES:
-        raise ValueError(f"no family of toys is called {family!r}; there are {', '.join(FAMILIES)}")
-    rng = np.random.Generator(np.random.PCG64([seed, STREAM]))
+        raise ValueError(f"unknown family of toys {family!r}; known: {', '.join(FAMILIES)}")
+    rng = np.random.Generator(np.random.PCG64([seed, SEED_STREAM]))
     weights = np.cumsum([weight for weight, _ in FAMILIES.values()])
-    drawn = int(np.searchsorted(weights, rng.random() * weights[-1], side="right"))
-    name = family if family is not None else list(FAMILIES)[drawn]
-    toy = Toy(rng)
-    FAMILIES[name][1](toy)
-    scene = toy.scene()
+    index = int(np.searchsorted(weights, rng.random() * weights[-1], side="right"))
+    name = family if family is not None else list(FAMILIES)[index]
+    builder = ToyBuilder(rng)
+    FAMILIES[name][1](builder)
+    scene = builder.scene()
     scene.metadata["family"] = name
     return scene
 
 
-def true_shape(scene: Scene) -> Trimesh:
-    """The union of a toy's parts: one closed surface, as volumes are compared with.
+def ground_truth_mesh(scene: Scene) -> Trimesh:
+    """Unite a toy's parts to one closed surface, for volume metrics.
 
     Args:
-        scene: of `make_toy`, in any frame.
+        scene: from `make_toy`, in any frame.
 
     Returns:
-        a mesh in the scene's frame without materials or doubled vertices.
+        a mesh in the scene's frame, without materials or doubled vertices.
 
     Raises:
         ValueError: a part is not closed.
     """
     trimesh, kernel = (
-        import_optional("trimesh", "making toys"),
-        import_optional("manifold3d", "making toys", REQUIREMENTS),
+        import_optional("trimesh", "Toy generation"),
+        import_optional("manifold3d", "Toy generation", REQUIREMENTS),
     )
     parts = []
     for node in scene.graph.nodes_geometry:
         frame, name = scene.graph[node]
         mesh = scene.geometry[name]
         places, same = np.unique(mesh.vertices, axis=0, return_inverse=True)
-        part = manifold(
+        part = to_manifold(
             Solid(places @ frame[:3, :3].T + frame[:3, 3], same.reshape(-1)[mesh.faces])
         )
         if part.status() != kernel.Error.NoError:
@@ -96,13 +96,13 @@ def true_shape(scene: Scene) -> Trimesh:
 
 
 def write_toy(scene: Scene, path: Path) -> None:
-    """Write a toy as a .glb, whose up is y as glTF wants it; readers turn it back.
+    """Write a toy as a .glb file, y up as glTF requires.
 
     Raises:
         OSError: it cannot be written.
     """
-    upright = import_optional("trimesh", "making toys").Scene()
-    for node in scene.graph.nodes_geometry:  # a copy of the scene would lose the parts' normals
+    upright = import_optional("trimesh", "Toy generation").Scene()
+    for node in scene.graph.nodes_geometry:  # Scene.copy would lose the parts' normals
         frame, name = scene.graph[node]
         upright.add_geometry(
             scene.geometry[name], node_name=node, geom_name=name, transform=Z_UP_TO_Y_UP @ frame
@@ -113,22 +113,22 @@ def write_toy(scene: Scene, path: Path) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Build the parser."""
+    """Build the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--count", type=int, required=True, help="of toys, at least 1")
+    add("--count", type=int, required=True, help="number of toys")
     add("--first", type=int, default=0, help="seed of the first toy; the next ones follow")
     add("--family", choices=list(FAMILIES), metavar="NAME",
-        help=f"make only these: {', '.join(FAMILIES)}")  # fmt: skip
+        help=f"only this family: {', '.join(FAMILIES)}")  # fmt: skip
     add("--output", type=Path, required=True, help="folder for toy-<seed>.glb")
     add("--debug", action="store_true", help="show a traceback on failure")
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Make the toys that the command line asks for."""
+    """Write toys as .glb files."""
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.count < 1:
@@ -137,7 +137,7 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"--first must be from 0, and the last seed at most {LAST_SEED}")
     if args.output.exists() and not args.output.is_dir():
         parser.error(f"--output {args.output} is not a folder")
-    import_optional("manifold3d", "making toys", REQUIREMENTS)
+    import_optional("manifold3d", "Toy generation", REQUIREMENTS)
     args.output.mkdir(parents=True, exist_ok=True)
     for seed in range(args.first, args.first + args.count):
         write_toy(make_toy(seed, args.family), args.output / f"toy-{seed}.glb")

@@ -1,4 +1,4 @@
-"""Colours, sRGB in [0, 1], and sets of them that go together."""
+"""Colours and harmonious palettes, sRGB in [0, 1]."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ WHITE: RGB = (0.95, 0.95, 0.93)
 
 @dataclass(frozen=True)
 class Palette:
-    """Colours of one toy that go together.
+    """The colours of one toy.
 
     Attributes:
-        main: of its largest part.
-        second: beside it.
+        main: of the largest part.
+        second: of other large parts.
         accent: of small parts.
-        dark: of feet, lines and the like.
-        light: of labels and the like.
+        dark: of feet, lines etc.
+        light: of labels etc.
     """
 
     main: RGB
@@ -38,7 +38,7 @@ class Palette:
 
 
 def hsv(hue: float, saturation: float, value: float) -> RGB:
-    """Colour of a hue in turns, of any number; the others are held within [0, 1]."""
+    """Convert HSV to RGB; the hue is in turns and wraps, the others are clipped to [0, 1]."""
     red, green, blue = colorsys.hsv_to_rgb(
         hue % 1.0, min(max(saturation, 0.0), 1.0), min(max(value, 0.0), 1.0)
     )
@@ -46,7 +46,7 @@ def hsv(hue: float, saturation: float, value: float) -> RGB:
 
 
 def make_palette(rng: np.random.Generator) -> Palette:
-    """Draw harmonious colours: neighbours, opposites or thirds of the circle, in one style."""
+    """Return a random palette: analogous, complementary or triadic hues, in one style."""
     hue = rng.random()
     step = (0.07, 0.12, 0.33, 0.5, 0.45, 0.0)[int(rng.integers(6))]
     sign = 1 if rng.random() < 0.5 else -1
@@ -71,6 +71,6 @@ def make_palette(rng: np.random.Generator) -> Palette:
 
 
 def mixed(a: RGB, b: RGB, share: float) -> RGB:
-    """Colour between two."""
+    """Interpolate two colours; share 0 gives a, 1 gives b."""
     red, green, blue = (p + (q - p) * share for p, q in zip(a, b, strict=True))
     return red, green, blue

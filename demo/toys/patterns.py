@@ -1,4 +1,4 @@
-"""Patterns of two colours on a lattice."""
+"""Two-colour patterns on a lattice."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Lattice(NamedTuple):
     Attributes:
         a: 0 to n, to the right.
         b: 0 to m, upwards.
-        n: cells in a row; around a column, a pattern meets itself after them.
+        n: cells in a row; the period of patterns around a cylinder.
         m: rows.
     """
 
@@ -24,8 +24,8 @@ class Lattice(NamedTuple):
     m: int
 
 
-Motif = Callable[[Lattice], np.ndarray]
-"""How much of the second colour there is at each point, 0 to 1."""
+Pattern = Callable[[Lattice], np.ndarray]
+"""Lattice -> share of the second colour at each point, 0 to 1."""
 
 
 def checks(at: Lattice) -> np.ndarray:
@@ -33,13 +33,13 @@ def checks(at: Lattice) -> np.ndarray:
     return (np.floor(at.a) + np.floor(at.b)) % 2
 
 
-def uprights(at: Lattice) -> np.ndarray:
-    """Upright stripes."""
+def vertical_stripes(at: Lattice) -> np.ndarray:
+    """Vertical stripes."""
     return np.floor(at.a) % 2
 
 
-def levels(at: Lattice) -> np.ndarray:
-    """Level stripes."""
+def horizontal_stripes(at: Lattice) -> np.ndarray:
+    """Horizontal stripes."""
     return np.floor(at.b) % 2
 
 
@@ -50,12 +50,12 @@ def dots(at: Lattice) -> np.ndarray:
 
 
 def zigzag(at: Lattice) -> np.ndarray:
-    """Level stripes that go up and down."""
+    """Horizontal zigzag stripes."""
     return np.floor(at.b + np.abs(at.a % 2 - 1)) % 2
 
 
-def diagonal(at: Lattice) -> np.ndarray:
-    """Slanting stripes; a spiral around a column."""
+def diagonal_stripes(at: Lattice) -> np.ndarray:
+    """Diagonal stripes; a spiral around a cylinder."""
     return np.floor(at.a + at.b) % 2
 
 
@@ -64,8 +64,8 @@ def diamonds(at: Lattice) -> np.ndarray:
     return (np.floor((at.a + at.b) / 2 + 0.5) + np.floor((at.a - at.b) / 2 + 0.5)) % 2
 
 
-def lines(at: Lattice) -> np.ndarray:
-    """Lattice of thin lines: tiles."""
+def tiles(at: Lattice) -> np.ndarray:
+    """Thin lines between square tiles."""
     return ((at.a % 1 < 0.14) | (at.b % 1 < 0.14)).astype(float)
 
 
@@ -76,18 +76,18 @@ def bricks(at: Lattice) -> np.ndarray:
 
 
 def scales(at: Lattice) -> np.ndarray:
-    """Rows of arcs, each in front of the next: tiles of a roof, scales of a fish."""
+    """Overlapping rows of arcs, like roof tiles or fish scales."""
     shift = at.a + 0.5 * (np.floor(at.b) % 2)
     return (np.hypot(shift % 1 - 0.5, (at.b % 1 - 1) * 0.9) > 0.62).astype(float) + 0.35 * (
         at.b % 1
     )
 
 
-def noise(seed: int, stretch: float = 1.0, hard: bool = False) -> Motif:
-    """Clouds, or blots if hard; stretched to the right."""
+def noise(seed: int, stretch: float = 1.0, hard: bool = False) -> Pattern:
+    """Return value noise of two octaves; thresholded if hard, stretched horizontally."""
     table = np.random.Generator(np.random.PCG64([seed, 77])).random((64, 64))
 
-    def motif(at: Lattice) -> np.ndarray:
+    def pattern(at: Lattice) -> np.ndarray:
         out, period = np.zeros_like(at.a), max(at.n, 1)
         for octave, weight in ((1, 0.65), (2, 0.35)):
             x, y = at.a * octave / stretch, at.b * octave
@@ -101,18 +101,18 @@ def noise(seed: int, stretch: float = 1.0, hard: bool = False) -> Motif:
             out = out + weight * (low * (1 - t) + high * t)
         return (out > 0.52).astype(float) if hard else np.clip(1.6 * out - 0.3, 0, 1)
 
-    return motif
+    return pattern
 
 
 def gradient(at: Lattice) -> np.ndarray:
-    """From the first colour below to the second above."""
+    """Vertical gradient from the first colour to the second."""
     return at.b / at.m
 
 
-def bands(*edges: float) -> Motif:
-    """Bands by height, which change colour at these shares of it."""
+def bands(*edges: float) -> Pattern:
+    """Return horizontal bands that change colour at these shares of the height."""
 
-    def motif(at: Lattice) -> np.ndarray:
+    def pattern(at: Lattice) -> np.ndarray:
         return np.searchsorted(np.array(edges), at.b / at.m).astype(float) % 2
 
-    return motif
+    return pattern

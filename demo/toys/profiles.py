@@ -1,4 +1,4 @@
-"""Flat profiles, such as letters, stars and hearts, and plates cut along them."""
+"""2D profiles, such as letters, stars and hearts, and their extrusion to plates."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from common.optional import import_optional
 from demo import REQUIREMENTS
 from demo.toys.solids import Solid
 
-Outline = list[np.ndarray]
-"""Closed lines (P, 2), counter-clockwise; holes are clockwise."""
+Profile = list[np.ndarray]
+"""Closed polygons (P, 2), counter-clockwise; holes are clockwise."""
 
 STROKES = {
     "A": "002640 1333", "B": "00063645443303 334241301000", "C": "4536160501103041",
@@ -25,38 +25,38 @@ STROKES = {
     "5": "460603334241301001", "6": "36160501103041423303", "7": "064610",
     "8": "13040516364544331302011030414233", "9": "1030414536160504133343",
 }  # fmt: skip
-"""Letters and digits as lines on a lattice: pairs of digits are x, 0 to 4, and y, 0 to 6."""
+"""Strokes of letters and digits: pairs of digits are x, 0 to 4, and y, 0 to 6."""
 
 
-def letter(name: str, width: float) -> Outline:
-    """Outline of a letter or digit of height 1, centred, drawn with a round pen.
+def letter(name: str, width: float) -> Profile:
+    """Return a letter or digit of height 1, centred, written with a round pen.
 
     Args:
         name: one of `STROKES`.
         width: of the pen.
     """
-    kernel = import_optional("manifold3d", "making toys", REQUIREMENTS)
+    kernel = import_optional("manifold3d", "Toy generation", REQUIREMENTS)
     scale = (1 - width) / 6
     pen = kernel.CrossSection.circle(width / 2, 12)
-    drawn = []
+    segments = []
     for stroke in STROKES[name].split():
         points = (np.array([int(digit) for digit in stroke]).reshape(-1, 2) - [2, 3]) * scale
         for a, b in pairwise(points):
             ends = [pen.translate(tuple(a)), pen.translate(tuple(b))]
-            drawn.append(kernel.CrossSection.batch_hull(ends))
-    whole = kernel.CrossSection.batch_boolean(drawn, kernel.OpType.Add)
+            segments.append(kernel.CrossSection.batch_hull(ends))
+    whole = kernel.CrossSection.batch_boolean(segments, kernel.OpType.Add)
     return [np.asarray(line) for line in whole.simplify(0.004).to_polygons()]
 
 
-def star(points: int, inner: float) -> Outline:
-    """Star of radius 1/2; its notches are at `inner` times that."""
+def star(points: int, inner: float) -> Profile:
+    """Return a star of radius 1/2 with an inner radius of `inner` times that."""
     angle = np.pi / 2 + np.arange(2 * points) / points * np.pi
     radius = np.where(np.arange(2 * points) % 2, inner, 1.0) / 2
     return [np.stack([radius * np.cos(angle), radius * np.sin(angle)], -1)]
 
 
-def heart() -> Outline:
-    """Heart of about size 1."""
+def heart() -> Profile:
+    """Return a heart of about size 1."""
     t = -np.linspace(0, 2 * np.pi, 801)
     x = 16 * np.sin(t) ** 3
     y = 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
@@ -66,16 +66,16 @@ def heart() -> Outline:
     return [np.stack([np.interp(at, length, x), np.interp(at, length, y) + 2], -1) / 32]
 
 
-def arrow(shaft: float, head: float) -> Outline:
-    """Arrow upwards, of height 1."""
+def arrow(shaft: float, head: float) -> Profile:
+    """Return an arrow upwards, of height 1."""
     w = shaft / 2
     points = [(-w, -0.5), (w, -0.5), (w, 0.5 - head), (0.45, 0.5 - head), (0, 0.5)]
     points += [(-0.45, 0.5 - head), (-w, 0.5 - head)]
     return [np.array(points)]
 
 
-def cross(width: float) -> Outline:
-    """Plus sign of size 1."""
+def cross(width: float) -> Profile:
+    """Return a plus sign of size 1."""
     w, h = width / 2, 0.5
     corner = [(h, -w), (h, w), (w, w)]
     turns = [np.array([[0, -1], [1, 0]])] * 4
@@ -86,8 +86,8 @@ def cross(width: float) -> Outline:
     return [np.concatenate(out)]
 
 
-def gear(teeth: int, depth: float, hole: float) -> Outline:
-    """Gear of radius 1/2 with a round hole."""
+def gear(teeth: int, depth: float, hole: float) -> Profile:
+    """Return a gear of radius 1/2 with a round hole."""
     angle = np.arange(4 * teeth) / (4 * teeth) * 2 * np.pi
     radius = np.where(np.arange(4 * teeth) % 4 < 2, 0.5, 0.5 - depth)
     turn = -np.arange(24) / 24 * 2 * np.pi
@@ -97,58 +97,60 @@ def gear(teeth: int, depth: float, hole: float) -> Outline:
     ]
 
 
-def crescent(offset: float) -> Outline:
-    """Moon of radius 1/2, open to the right."""
-    kernel = import_optional("manifold3d", "making toys", REQUIREMENTS)
+def crescent(offset: float) -> Profile:
+    """Return a crescent of radius 1/2, open to the right."""
+    kernel = import_optional("manifold3d", "Toy generation", REQUIREMENTS)
     disc = kernel.CrossSection.circle(0.5, 40)
     left = disc - kernel.CrossSection.circle(0.42, 40).translate((offset, 0.06))
     blunt = left.offset(-0.05, kernel.JoinType.Round).offset(0.05, kernel.JoinType.Round, 2.0, 24)
     return [np.asarray(line) for line in blunt.simplify(0.006).to_polygons()]
 
 
-def polygon(points: Sequence[Sequence[float]]) -> Outline:
-    """One closed line, counter-clockwise."""
+def polygon(points: Sequence[Sequence[float]]) -> Profile:
+    """Return a polygon, counter-clockwise, as a profile."""
     return [np.asarray(points, dtype=np.float64)]
 
 
-def plate(outline: Outline, thickness: float, bevel: float = 0.02) -> Solid:
-    """Cut a plate along an outline, and break its edges.
+def plate(profile: Profile, thickness: float, bevel: float = 0.02) -> Solid:
+    """Cut a plate along an profile, and break its edges.
 
     Args:
-        outline: (x, y) of it becomes (y, z), so that the plate faces +x; 0 is its middle plane.
+        profile: (x, y) of it becomes (y, z), so that the plate faces +x; 0 is its middle plane.
         thickness: along x.
-        bevel: as wide as this, a length; small beside everything in the outline.
+        bevel: as wide as this, a length; small beside everything in the profile.
     """
-    kernel = import_optional("manifold3d", "making toys", REQUIREMENTS)
-    inset = [_inset(line, bevel) for line in outline]
+    kernel = import_optional("manifold3d", "Toy generation", REQUIREMENTS)
+    inset = [_inset(line, bevel) for line in profile]
     caps = np.asarray(kernel.triangulate([np.ascontiguousarray(line) for line in inset])).astype(
         int
     )
-    half, count = thickness / 2, sum(map(len, outline))
-    flat, small = np.concatenate(outline), np.concatenate(inset)
+    half, count = thickness / 2, sum(map(len, profile))
+    flat, small = np.concatenate(profile), np.concatenate(inset)
     depths = [(-half, small), (bevel - half, flat), (half - bevel, flat), (half, small)]
     vertices = np.concatenate([np.column_stack([np.full(count, x), yz]) for x, yz in depths])
     faces = [caps[:, ::-1], caps + 3 * count]
     start = 0
-    for line in outline:
+    for line in profile:
         a = start + np.arange(len(line))
         b = start + (np.arange(len(line)) + 1) % len(line)
         for level in range(3):
             low, high = level * count, (level + 1) * count
-            faces += [np.stack([a + low, b + low, b + high], -1),
-                      np.stack([a + low, b + high, a + high], -1)]  # fmt: skip
+            faces += [
+                np.stack([a + low, b + low, b + high], -1),
+                np.stack([a + low, b + high, a + high], -1),
+            ]
         start += len(line)
     return Solid(vertices, np.concatenate(faces))
 
 
 def side_plate(points: list[tuple[float, float]], width: float, bevel: float = 0.03) -> Solid:
-    """A profile (x, z), counter-clockwise seen from the right side (-y), made this wide."""
+    """Extrude a polygon (x, z), counter-clockwise seen from the right (-y), to this width."""
     solid = plate(polygon(points), width, bevel)
     return Solid(solid.vertices[:, [1, 0, 2]] * [1, -1, 1], solid.faces)
 
 
 def _inset(line: np.ndarray, width: float) -> np.ndarray:
-    """Move a closed line to its left, corners along their mitre, at most twice the width."""
+    """Offset a polygon to its left, corners along their mitre by at most twice the width."""
     ahead = np.roll(line, -1, axis=0) - line
     ahead = ahead / np.maximum(np.linalg.norm(ahead, axis=1, keepdims=True), 1e-12)
     left = np.stack([-ahead[:, 1], ahead[:, 0]], -1)

@@ -1,6 +1,6 @@
-"""Closed triangle meshes of simple shapes, each centred on the origin unless it says otherwise.
+"""Closed triangle meshes of simple shapes, centred on the origin if not stated otherwise.
 
-Toys stand on z = 0 and look along +x. All sizes are lengths of whole sides, all radii are radii.
+Toys stand on z = 0 and face +x. Sizes are full lengths.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ class Solid(NamedTuple):
     faces: np.ndarray
 
 
-def moved(solid: Solid, by: Point) -> Solid:
-    """Return the solid elsewhere."""
+def translated(solid: Solid, by: Point) -> Solid:
+    """Return the solid, translated."""
     return Solid(solid.vertices + np.asarray(by), solid.faces)
 
 
-def turned(solid: Solid, axis: int, degrees: float) -> Solid:
-    """Return the solid turned about the x, y or z axis (0, 1, 2), counter-clockwise."""
-    return Solid(solid.vertices @ rotation(axis, degrees).T, solid.faces)
+def rotated(solid: Solid, axis: int, degrees: float) -> Solid:
+    """Return the solid, rotated about the x, y or z axis (0, 1, 2), counter-clockwise."""
+    return Solid(solid.vertices @ rotation_matrix(axis, degrees).T, solid.faces)
 
 
-def rotation(axis: int, degrees: float) -> np.ndarray:
-    """Rotation about the x, y or z axis, (3, 3)."""
+def rotation_matrix(axis: int, degrees: float) -> np.ndarray:
+    """Return the rotation about the x, y or z axis (0, 1, 2), (3, 3)."""
     cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
     a, b = (axis + 1) % 3, (axis + 2) % 3
     matrix = np.eye(3)
@@ -46,15 +46,12 @@ def rotation(axis: int, degrees: float) -> np.ndarray:
 
 
 def scaled(solid: Solid, factors: Point) -> Solid:
-    """Return the solid stretched along the axes; factors are positive."""
+    """Return the solid, scaled along the axes by positive factors."""
     return Solid(solid.vertices * np.asarray(factors), solid.faces)
 
 
-# --- grids of points
-
-
 def _grid_faces(rows: int, columns: int) -> np.ndarray:
-    """Triangles between neighbouring rows of points; the columns are closed to a ring."""
+    """Return the triangles between neighbouring rows of points; rows are closed to rings."""
     row, column = np.mgrid[0 : rows - 1, 0:columns].reshape(2, -1)
     following = (column + 1) % columns
     a, b = row * columns + column, row * columns + following
@@ -62,11 +59,11 @@ def _grid_faces(rows: int, columns: int) -> np.ndarray:
     return np.concatenate([np.stack([a, b, d], -1), np.stack([a, d, c], -1)])
 
 
-def skin(rings: np.ndarray) -> Solid:
-    """Close a stack of rings, whose first and last may be single points repeated.
+def close_rings(rings: np.ndarray) -> Solid:
+    """Connect a stack of rings to a closed solid; the first and the last may be degenerate.
 
     Args:
-        rings: (R, C, 3), counter-clockwise seen from where the stack goes to.
+        rings: (R, C, 3), counter-clockwise seen from the end of the stack.
     """
     count, columns = rings.shape[:2]
     vertices, faces = rings.reshape(-1, 3), _grid_faces(count, columns)
@@ -81,11 +78,11 @@ def skin(rings: np.ndarray) -> Solid:
             np.stack([end + ring, end + following, np.full(columns, last)], -1),
         ]
     )
-    return _welded(np.concatenate([vertices, centres]), faces)
+    return _merge_vertices(np.concatenate([vertices, centres]), faces)
 
 
-def _welded(vertices: np.ndarray, faces: np.ndarray) -> Solid:
-    """Make equal vertices one, and leave out faces without area that this gives."""
+def _merge_vertices(vertices: np.ndarray, faces: np.ndarray) -> Solid:
+    """Merge equal vertices and drop the degenerate faces that result."""
     keys = np.round(vertices, 9) + 0.0
     _, first, same = np.unique(keys, axis=0, return_index=True, return_inverse=True)
     faces = same.reshape(-1)[faces]
@@ -94,12 +91,12 @@ def _welded(vertices: np.ndarray, faces: np.ndarray) -> Solid:
 
 
 def lathe(profile: Sequence[Point] | np.ndarray, segments: int = 28) -> Solid:
-    """Turn a profile about the z axis.
+    """Rotate a profile about the z axis (solid of revolution).
 
     Args:
-        profile: points (radius, z), upwards on the outside; the ends are closed. A cup's goes on
+        profile: points (radius, z), upwards on the outside; the ends are closed. A cup's continues
             downwards on its inside.
-        segments: few of them give a prism or a pyramid, with a flat side in front.
+        segments: below 9, a prism or pyramid with a flat side in front.
     """
     points = np.asarray(profile, dtype=np.float64)
     angle = (np.arange(segments) + (0.5 if segments < 9 else 0.0)) / segments * 2 * np.pi
@@ -107,11 +104,11 @@ def lathe(profile: Sequence[Point] | np.ndarray, segments: int = 28) -> Solid:
     rings = np.empty((len(points), segments, 3))
     rings[..., :2] = points[:, None, :1] * circle
     rings[..., 2] = points[:, 1:]
-    return skin(rings)
+    return close_rings(rings)
 
 
 def rounded(points: Sequence[Point], radius: float, steps: int = 3) -> list[tuple[float, float]]:
-    """Replace the inner corners of an open line of 2D points by arcs of about that radius."""
+    """Round the inner corners of an open 2D polyline with about this radius."""
     line = np.asarray(points, dtype=np.float64)
     out = [line[0]]
     for before, corner, after in zip(line[:-2], line[1:-1], line[2:], strict=True):
@@ -124,28 +121,37 @@ def rounded(points: Sequence[Point], radius: float, steps: int = 3) -> list[tupl
     return [(float(p[0]), float(p[1])) for p in [*out, line[-1]]]
 
 
-def cylinder(radius: float, height: float, top: float = 1.0, bevel: float = 0.12,
-             segments: int = 28) -> Solid:  # fmt: skip
-    """Cylinder about z; `top` times the radius at its top, edges rounded by bevel times radius."""
+def cylinder(
+    radius: float, height: float, top: float = 1.0, bevel: float = 0.12, segments: int = 28
+) -> Solid:
+    """Return a cylinder or cone about z.
+
+    Args:
+        radius: at the bottom.
+        height: along z.
+        top: radius at the top, relative to `radius`.
+        bevel: rounding of the edges, relative to the radius.
+        segments: of the circle.
+    """
     upper = max(radius * top, 1e-3 * radius)
     corners = [(0, -height / 2), (radius, -height / 2), (upper, height / 2), (0, height / 2)]
     size = bevel * min(radius, height / 2)
     return lathe(rounded(corners, size) if bevel > 0 else corners, segments)
 
 
-def ball(radius: float, segments: int = 24) -> Solid:
-    """Sphere."""
+def sphere(radius: float, segments: int = 24) -> Solid:
+    """Return a sphere."""
     angle = np.linspace(-np.pi / 2, np.pi / 2, segments // 2 + 1)
     return lathe(np.stack([radius * np.cos(angle), radius * np.sin(angle)], -1), segments)
 
 
 def ellipsoid(x: float, y: float, z: float, segments: int = 24) -> Solid:
-    """Ellipsoid with these three diameters."""
-    return scaled(ball(0.5, segments), (x, y, z))
+    """Return an ellipsoid with these diameters."""
+    return scaled(sphere(0.5, segments), (x, y, z))
 
 
-def ring(radius: float, thickness: float, segments: int = 32, sides: int = 12) -> Solid:
-    """Torus about z; `thickness` is the tube's radius."""
+def torus(radius: float, thickness: float, segments: int = 32, sides: int = 12) -> Solid:
+    """Return a torus about z; `thickness` is the tube's radius."""
     around = np.arange(segments) / segments * 2 * np.pi
     tube = np.arange(sides) / sides * 2 * np.pi
     u, v = np.meshgrid(around, tube, indexing="ij")
@@ -156,7 +162,7 @@ def ring(radius: float, thickness: float, segments: int = 32, sides: int = 12) -
 
 
 def superquadric(x: float, y: float, z: float, north: float, east: float) -> Solid:
-    """Superellipsoid with these diameters; exponents below 1 are boxy, above 1 pointed."""
+    """Return a superellipsoid with these diameters; exponents below 1 are boxy, above 1 pointed."""
     latitude = np.linspace(-np.pi / 2, np.pi / 2, 25)[:, None]
     longitude = (np.arange(40) / 40 * 2 * np.pi)[None]
 
@@ -169,12 +175,12 @@ def superquadric(x: float, y: float, z: float, north: float, east: float) -> Sol
     points = np.stack(
         [width * power(np.cos(longitude), east), width * power(np.sin(longitude), east), height], -1
     )
-    return skin(points * np.array([x, y, z]) / 2)
+    return close_rings(points * np.array([x, y, z]) / 2)
 
 
 @lru_cache(maxsize=8)
 def _rounded_cube(steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Directions (V, 3) from eight corners (V, 3) of signs to a cube's rounded surface, faces."""
+    """Return unit directions (V, 3), signs of their corner of a cube (V, 3), and faces (F, 3)."""
     ticks = np.concatenate([np.linspace(-1, 0, steps + 1), np.linspace(0, 1, steps + 1)])
     side = np.concatenate([-np.ones(steps + 1), np.ones(steps + 1)])
     last = len(ticks) - 1
@@ -194,30 +200,30 @@ def _rounded_cube(steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     keys = np.array(list(index))
     directions = np.tan(ticks[keys] * np.pi / 4)
     return (
-        directions / np.linalg.norm(directions, axis=1, keepdims=True), side[keys], np.array(faces)
-    )  # fmt: skip
+        directions / np.linalg.norm(directions, axis=1, keepdims=True),
+        side[keys],
+        np.array(faces),
+    )
 
 
 def box(x: float, y: float, z: float, bevel: float = 0.12, steps: int = 2) -> Solid:
-    """Box whose edges are rounded by bevel times half its shortest side."""
+    """Return a box; the radius of its edges is `bevel` times half its shortest side."""
     half = np.array([x, y, z]) / 2
     radius = min(max(bevel, 1e-3), 0.97) * half.min()
     directions, signs, faces = _rounded_cube(steps)
     return Solid(signs * (half - radius) + radius * directions, faces)
 
 
-# --- along lines
-
-
-def tube(points: Sequence[Point], radii: float | Sequence[float], sides: int = 12,
-         smooth: int = 4) -> Solid:  # fmt: skip
-    """Tube with rounded ends along a line, which is smoothed.
+def tube(
+    points: Sequence[Point], radii: float | Sequence[float], sides: int = 12, smooth: int = 4
+) -> Solid:
+    """Return a tube with round ends along a smoothed polyline.
 
     Args:
         points: (P, 3).
         radii: one, or one for each point.
         sides: of the cross section.
-        smooth: pieces into which each stretch of the line is cut; 1 leaves the corners.
+        smooth: subdivisions of each segment; 1 keeps the corners.
     """
     path = np.asarray(points, dtype=np.float64)
     radius = np.broadcast_to(np.asarray(radii, dtype=np.float64), len(path))
@@ -234,17 +240,20 @@ def tube(points: Sequence[Point], radii: float | Sequence[float], sides: int = 1
         other = np.cross(forward, sideways)
         rings.append((centre, size, forward, np.outer(np.cos(turn), sideways)
                       + np.outer(np.sin(turn), other)))  # fmt: skip
-    stack = [rings[0][0] - rings[0][2] * rings[0][1] * np.cos(t) + rings[0][3] * rings[0][1]
-             * np.sin(t) for t in (0.0, 0.5, 1.05)]  # fmt: skip
+    stack = [
+        rings[0][0] - rings[0][2] * rings[0][1] * np.cos(t) + rings[0][3] * rings[0][1] * np.sin(t)
+        for t in (0.0, 0.5, 1.05)
+    ]
     stack += [centre + circle * size for centre, size, _, circle in rings]
     centre, size, forward, circle = rings[-1]
-    stack += [centre + forward * size * np.cos(t) + circle * size * np.sin(t)
-              for t in (1.05, 0.5, 0.0)]  # fmt: skip
-    return skin(np.stack(stack))
+    stack += [
+        centre + forward * size * np.cos(t) + circle * size * np.sin(t) for t in (1.05, 0.5, 0.0)
+    ]
+    return close_rings(np.stack(stack))
 
 
 def _spline(rows: np.ndarray, pieces: int) -> tuple[np.ndarray, np.ndarray]:
-    """Catmull-Rom spline through rows of (x, y, z, radius)."""
+    """Subdivide rows of (x, y, z, radius) by a Catmull-Rom spline."""
     padded = np.concatenate([2 * rows[:1] - rows[1:2], rows, 2 * rows[-1:] - rows[-2:-1]])
     t = (np.arange(pieces) / pieces)[:, None]
     out = []
@@ -255,13 +264,14 @@ def _spline(rows: np.ndarray, pieces: int) -> tuple[np.ndarray, np.ndarray]:
     return line[:, :3], np.maximum(line[:, 3], 1e-3)
 
 
-def loft(stations: Sequence[Point], exponent: float = 1.0, sides: int = 24,
-         smooth: int = 3) -> Solid:  # fmt: skip
-    """Body along the x axis, for hulls, fuselages and animals.
+def loft(
+    stations: Sequence[Point], exponent: float = 1.0, sides: int = 24, smooth: int = 3
+) -> Solid:
+    """Return a solid along the x axis from its cross sections: hulls, fuselages, animals.
 
     Args:
         stations: (x, z, width, height) of the cross sections, x growing.
-        exponent: 1 for ellipses; below, for boxy ones.
+        exponent: 1 for ellipses, less for boxy ones.
         sides: of the cross sections.
         smooth: see `tube`.
     """
@@ -273,4 +283,4 @@ def loft(stations: Sequence[Point], exponent: float = 1.0, sides: int = 24,
     across = np.sign(np.cos(turn)) * np.abs(np.cos(turn)) ** exponent
     upward = np.sign(np.sin(turn)) * np.abs(np.sin(turn)) ** exponent
     x, z, width, height = np.maximum(rows, [-np.inf, -np.inf, 1e-3, 1e-3]).T[..., None]
-    return skin(np.stack([x + 0 * across, width / 2 * across, z + height / 2 * upward], -1))
+    return close_rings(np.stack([x + 0 * across, width / 2 * across, z + height / 2 * upward], -1))

@@ -3,54 +3,54 @@
 from __future__ import annotations
 
 from demo.toys import materials, patterns
-from demo.toys.booleans import cut
+from demo.toys.booleans import difference
 from demo.toys.decals import windows
 from demo.toys.paint import Paint
 from demo.toys.palettes import GLASS, METAL, RUBBER, WHITE
 from demo.toys.profiles import side_plate
 from demo.toys.solids import (
-    ball,
     box,
     cylinder,
     ellipsoid,
     lathe,
     loft,
-    moved,
-    ring,
+    rotated,
     rounded,
-    turned,
+    sphere,
+    torus,
+    translated,
 )
-from demo.toys.toy import Toy
+from demo.toys.toy_builder import ToyBuilder
 
 RED, YELLOW = (0.85, 0.15, 0.12), (0.98, 0.85, 0.4)
 
 
-def _wheels(toy: Toy, places: list[float], radius: float, track: float, wide: float) -> None:
-    """Pairs of wheels with hubs, at these x."""
-    tyre = turned(cylinder(radius, wide, 1.0, 0.3, 24), 0, 90)
-    hub = turned(cylinder(radius * 0.55, wide * 1.15, 1.0, 0.2, 16), 0, 90)
+def _wheels(toy: ToyBuilder, places: list[float], radius: float, track: float, wide: float) -> None:
+    """Add pairs of wheels with hubs at these x."""
+    tyre = rotated(cylinder(radius, wide, 1.0, 0.3, 24), 0, 90)
+    hub = rotated(cylinder(radius * 0.55, wide * 1.15, 1.0, 0.2, 16), 0, 90)
     spots = [(x, side * track / 2, radius) for x in places for side in (-1, 1)]
     toy.add(tyre, RUBBER if toy.chance(0.75) else toy.palette.dark, *spots)
-    axle = turned(cylinder(radius * 0.2, track, bevel=0.0, segments=10), 0, 90)
+    axle = rotated(cylinder(radius * 0.2, track, bevel=0.0, segments=10), 0, 90)
     toy.add(axle, toy.palette.dark, *[(x, 0, radius) for x in places])
-    toy.add(hub, toy.pick([METAL[2], toy.palette.accent, toy.palette.light]), *spots)
+    toy.add(hub, toy.choice([METAL[2], toy.palette.accent, toy.palette.light]), *spots)
 
 
-def _lamps(toy: Toy, x: float, y: float, z: float, radius: float) -> None:
+def _lamps(toy: ToyBuilder, x: float, y: float, z: float, radius: float) -> None:
     lamp = ellipsoid(radius * 1.2, radius * 2, radius * 2, 14)
     toy.add(lamp, YELLOW, (x, y, z), (x, -y, z))
 
 
-def car(toy: Toy) -> None:
-    """A car that drives towards +x: saloon, hatchback, van, pick-up or racer."""
-    long, wide = toy.between(0.95, 1.2), toy.between(0.42, 0.54)
-    r, clear = toy.between(0.1, 0.15), toy.between(0.05, 0.08)
-    kind = toy.count(0, 4)
+def car(toy: ToyBuilder) -> None:
+    """A car that faces +x: saloon, hatchback, van, pick-up or racer."""
+    long, wide = toy.uniform(0.95, 1.2), toy.uniform(0.42, 0.54)
+    r, clear = toy.uniform(0.1, 0.15), toy.uniform(0.05, 0.08)
+    kind = toy.integer(0, 4)
     body = materials.surface(toy, toy.palette.main, 0.65)
-    waist, top = clear + toy.between(0.2, 0.26), toy.between(0.2, 0.3)
+    waist, top = clear + toy.uniform(0.2, 0.26), toy.uniform(0.2, 0.3)
     a = long / 2
-    nose = a * toy.between(0.35, 0.6)
-    slant = toy.between(0.08, 0.18)
+    nose = a * toy.uniform(0.35, 0.6)
+    slant = toy.uniform(0.08, 0.18)
     back = {0: -a * 0.62, 1: -a * 0.93, 2: -a * 0.97, 3: -a * 0.05, 4: -a * 0.4}[kind]
     if kind == 2:
         nose, top = a * 0.8, top + 0.12
@@ -71,93 +71,96 @@ def car(toy: Toy) -> None:
         return
     lower = [(-a, clear), (a, clear), (a, waist - 0.07), (nose, waist), (-a, waist)]
     toy.add(side_plate(rounded([*lower, lower[0]], 0.05, 4)[:-1], wide, 0.04), body)
-    glass = toy.pick([GLASS, (0.2, 0.24, 0.3)])
+    glass = toy.choice([GLASS, (0.2, 0.24, 0.3)])
     cabin = [(back, waist - 0.02), (nose, waist - 0.02), (nose - slant, waist + top),
-             (back + slant * toy.between(0.2, 0.9), waist + top)]  # fmt: skip
+             (back + slant * toy.uniform(0.2, 0.9), waist + top)]  # fmt: skip
     toy.add(side_plate(cabin, wide * 0.86, 0.03), glass)
     roof = toy.palette.second if toy.chance(0.3) else body.first
     low, high = back + slant * 0.7, nose - slant
     toy.add(box(high - low, wide * 0.88, 0.06, 0.6), roof, ((low + high) / 2, 0, waist + top))
     toy.add(box(0.05, wide * 0.9, top), roof, ((low * 0.4 + high * 0.6), 0, waist + top / 2))
     if kind == 3:
-        bed = cut(
-            box(a * 0.9, wide, 0.16, 0.1), moved(box(a * 0.8, wide * 0.85, 0.2), (0, 0, 0.08))
+        bed = difference(
+            box(a * 0.9, wide, 0.16, 0.1), translated(box(a * 0.8, wide * 0.85, 0.2), (0, 0, 0.08))
         )
         toy.add(bed, body.first, (-a * 0.54, 0, waist + 0.06))
     _wheels(toy, [-a * 0.6, a * 0.6], r, wide * 0.93, 0.12)
     _lamps(toy, a - 0.01, wide * 0.32, waist - 0.12, 0.05)
-    toy.add(box(0.04, wide * 0.25, 0.06), RED, *[(-a, s * wide * 0.34, waist - 0.08)
-                                                 for s in (-1, 1)])  # fmt: skip
+    toy.add(
+        box(0.04, wide * 0.25, 0.06), RED, *[(-a, s * wide * 0.34, waist - 0.08) for s in (-1, 1)]
+    )
     toy.add(box(0.05, wide * 1.02, 0.06, 0.5), toy.palette.dark, *[(s * a, 0, clear + 0.04)
                                                                    for s in (-1, 1)])  # fmt: skip
     if toy.chance(0.2):
-        toy.add(box(0.08, wide * 0.5, 0.07, 0.6), toy.pick([RED, (0.15, 0.3, 0.9), YELLOW]),
+        toy.add(box(0.08, wide * 0.5, 0.07, 0.6), toy.choice([RED, (0.15, 0.3, 0.9), YELLOW]),
                 ((low + high) / 2, 0, waist + top + 0.05))  # fmt: skip
 
 
-def truck(toy: Toy) -> None:
+def truck(toy: ToyBuilder) -> None:
     """A lorry with a box, a tank, or a load; or a bus."""
-    long, wide, r = toy.between(1.0, 1.3), toy.between(0.42, 0.5), toy.between(0.1, 0.13)
+    long, wide, r = toy.uniform(1.0, 1.3), toy.uniform(0.42, 0.5), toy.uniform(0.1, 0.13)
     palette, a = toy.palette, long / 2
     cab = materials.surface(toy, palette.main, 0.7)
-    kind = toy.count(0, 3)
+    kind = toy.integer(0, 3)
     if kind == 3:
-        tall = toy.between(0.4, 0.55)
-        pane = windows(toy.count(4, 6), 1, palette.dark)
-        side = Paint(palette.main, palette.second, patterns.bands(0.25), sticker=pane,
-                     place=(0.5, 0.66, 0.46, 0.24), everywhere=True)  # fmt: skip
+        tall = toy.uniform(0.4, 0.55)
+        pane = windows(toy.integer(4, 6), 1, palette.dark)
+        side = Paint(palette.main, palette.second, patterns.bands(0.25), decal=pane,
+                     place=(0.5, 0.66, 0.46, 0.24), all_sides=True)  # fmt: skip
         toy.add(box(long, wide, tall, 0.25), side, (0, 0, r + tall / 2 - 0.02))
         _lamps(toy, a, wide * 0.33, r + 0.08, 0.05)
         _wheels(toy, [-a * 0.62, a * 0.62], r, wide * 0.95, 0.1)
         return
     toy.add(box(long * 0.98, wide * 0.8, 0.08), palette.dark, (0, 0, r + 0.05))
-    front, tall = toy.between(0.26, 0.34), toy.between(0.36, 0.46)
+    front, tall = toy.uniform(0.26, 0.34), toy.uniform(0.36, 0.46)
     toy.add(box(front, wide, tall, 0.2), cab, (a - front / 2, 0, r + 0.06 + tall / 2))
     toy.add(box(0.03, wide * 0.84, tall * 0.4, 0.5), GLASS, (a, 0, r + 0.06 + tall * 0.68))
     toy.add(box(front * 0.5, wide * 1.02, tall * 0.34), GLASS, (a - front / 2, 0, r + tall * 0.78))
     _lamps(toy, a, wide * 0.34, r + 0.14, 0.045)
     load, mid = long - front - 0.05, -(front + 0.03) / 2
     if kind == 0:
-        up = toy.between(0.4, 0.6)
+        up = toy.uniform(0.4, 0.6)
         paint = materials.surface(toy, palette.second, 0.25)
         toy.add(box(load, wide * 1.05, up, 0.08), paint, (mid, 0, r + 0.09 + up / 2))
     elif kind == 1:
-        tank = turned(cylinder(wide * 0.48, load, 1.0, 0.4, 32), 1, 90)
+        tank = rotated(cylinder(wide * 0.48, load, 1.0, 0.4, 32), 1, 90)
         toy.add(tank, materials.surface(toy, palette.second, 0.5), (mid, 0, r + 0.07 + wide * 0.48))
     else:
         tray = box(load, wide * 1.04, 0.22, 0.1)
-        tray = cut(tray, moved(box(load * 0.9, wide * 0.9, 0.22), (0, 0, 0.06)))
+        tray = difference(tray, translated(box(load * 0.9, wide * 0.9, 0.22), (0, 0, 0.06)))
         toy.add(tray, materials.surface(toy, palette.second, 0.6), (mid, 0, r + 0.2))
-        for k in range(toy.count(2, 4)):
-            size = toy.between(0.12, 0.17)
-            solid = ball(size * 0.6, 16) if toy.chance(0.4) else box(size, size * 1.3, size)
+        for k in range(toy.integer(2, 4)):
+            size = toy.uniform(0.12, 0.17)
+            solid = sphere(size * 0.6, 16) if toy.chance(0.4) else box(size, size * 1.3, size)
             x = mid + load * (0.28 * (k % 3) - 0.28)
-            toy.add(solid, toy.pick([palette.accent, palette.light, palette.main]),
-                    (x, toy.between(-0.06, 0.06), r + 0.14 + size / 2))  # fmt: skip
+            toy.add(solid, toy.choice([palette.accent, palette.light, palette.main]),
+                    (x, toy.uniform(-0.06, 0.06), r + 0.14 + size / 2))  # fmt: skip
     _wheels(toy, [-a * 0.72, -a * 0.38, a * 0.66], r, wide * 0.9, 0.11)
 
 
-def train(toy: Toy) -> None:
+def train(toy: ToyBuilder) -> None:
     """A steam locomotive, sometimes with a wagon."""
-    palette, r = toy.palette, toy.between(0.1, 0.14)
-    long, b = toy.between(0.85, 1.05), toy.between(0.15, 0.19)
+    palette, r = toy.palette, toy.uniform(0.1, 0.14)
+    long, b = toy.uniform(0.85, 1.05), toy.uniform(0.15, 0.19)
     a, base = long / 2, r * 1.4
     body = materials.surface(toy, palette.main, 0.7)
     toy.add(box(long, 0.38, 0.09, 0.3), palette.dark, (0, 0, base))
-    boiler = turned(cylinder(b, long * 0.6, 1.0, 0.2, 30), 1, 90)
+    boiler = rotated(cylinder(b, long * 0.6, 1.0, 0.2, 30), 1, 90)
     toy.add(boiler, body, (a - long * 0.32, 0, base + 0.03 + b))
-    rib = turned(ring(b, 0.018, 28, 8), 1, 90)
+    rib = rotated(torus(b, 0.018, 28, 8), 1, 90)
     toy.add(rib, palette.accent, *[(a - long * k, 0, base + 0.03 + b) for k in (0.15, 0.3, 0.45)])
-    tall = toy.between(0.42, 0.52)
+    tall = toy.uniform(0.42, 0.52)
     pane = windows(1, 1, palette.light)
-    cab = Paint(palette.second, sticker=pane, place=(0.5, 0.65, 0.3, 0.22), everywhere=True)
+    cab = Paint(palette.second, decal=pane, place=(0.5, 0.65, 0.3, 0.22), all_sides=True)
     toy.add(box(long * 0.34, 0.38, tall, 0.1), cab, (-a + long * 0.18, 0, base + tall / 2))
     toy.add(box(long * 0.42, 0.46, 0.05, 0.6), palette.main, (-a + long * 0.18, 0, base + tall))
     z = base + 2 * b
-    stack = [(0, 0), (0.05, 0), (0.05, 0.1), (toy.between(0.06, 0.11), 0.2), (0, 0.2)]
+    stack = [(0, 0), (0.05, 0), (0.05, 0.1), (toy.uniform(0.06, 0.11), 0.2), (0, 0.2)]
     toy.add(lathe(stack, 20), palette.dark, (a - 0.13, 0, z))
-    toy.add(ball(0.08, 18), palette.accent, (a - long * 0.38, 0, z + 0.02))
-    toy.add(turned(cylinder(0.05, 0.07, segments=16), 1, 90), YELLOW, (a - 0.01, 0, base + 0.1 + b))
+    toy.add(sphere(0.08, 18), palette.accent, (a - long * 0.38, 0, z + 0.02))
+    toy.add(
+        rotated(cylinder(0.05, 0.07, segments=16), 1, 90), YELLOW, (a - 0.01, 0, base + 0.1 + b)
+    )
     wedge = [(a - 0.05, 0.02), (a + 0.12, 0.02), (a - 0.02, base), (a - 0.05, base)]
     toy.add(side_plate(wedge, 0.34, 0.01), RED if toy.chance(0.5) else palette.accent)
     _wheels(toy, [-a * 0.7, -a * 0.1, a * 0.5], r, 0.4, 0.07)
@@ -169,22 +172,22 @@ def train(toy: Toy) -> None:
         _wheels(toy, [x - 0.15, x + 0.15], r * 0.8, 0.4, 0.07)
 
 
-def boat(toy: Toy) -> None:
+def boat(toy: ToyBuilder) -> None:
     """A sailing boat, a steamer or a tug."""
-    long, wide, deep = toy.between(0.9, 1.1), toy.between(0.34, 0.46), toy.between(0.18, 0.26)
+    long, wide, deep = toy.uniform(0.9, 1.1), toy.uniform(0.34, 0.46), toy.uniform(0.18, 0.26)
     palette, a = toy.palette, long / 2
     rows = [(-a, deep, wide * 0.7, deep * 1.5), (-a * 0.5, deep, wide, deep * 2),
             (a * 0.3, deep, wide * 0.95, deep * 2), (a * 0.75, deep * 1.1, wide * 0.5, deep * 1.7),
             (a, deep * 1.2, 0.02, deep * 0.8)]  # fmt: skip
     hull = loft(rows, 0.8, 28)
-    hull = cut(hull, moved(box(2 * long, 2, 1), (0, 0, deep + 0.5)))
-    stripe = patterns.bands(toy.between(0.3, 0.8))
+    hull = difference(hull, translated(box(2 * long, 2, 1), (0, 0, deep + 0.5)))
+    stripe = patterns.bands(toy.uniform(0.3, 0.8))
     toy.add(hull, Paint(palette.main, palette.second, stripe))
     deck = materials.wood(toy)
     inner = [(x * 0.93, deep, w * 0.86, 0.06) for x, _, w, _ in rows]
     toy.add(loft(inner, 0.8, 28), deck)
     if toy.chance(0.5):
-        mast = toy.between(0.8, 1.05)
+        mast = toy.uniform(0.8, 1.05)
         toy.add(
             cylinder(0.022, mast, bevel=0.0, segments=12), deck, (0.05, 0, deep + mast / 2 - 0.05)
         )
@@ -192,18 +195,20 @@ def boat(toy: Toy) -> None:
         low, high = deep + 0.1, deep + mast - 0.08
         toy.add(side_plate([(-a * 0.85, low), (0.01, low), (0.01, high)], 0.03, 0.008), sail)
         if toy.chance(0.7):
-            toy.add(side_plate([(0.06, low), (a * 0.85, low), (0.06, high * 0.85)], 0.03, 0.008),
-                    materials.surface(toy, palette.accent, 0.5))  # fmt: skip
+            toy.add(
+                side_plate([(0.06, low), (a * 0.85, low), (0.06, high * 0.85)], 0.03, 0.008),
+                materials.surface(toy, palette.accent, 0.5),
+            )
         toy.add(box(0.14, 0.02, 0.08, 0.2), RED, (0.0, 0, deep + mast - 0.07))
         return
-    pane = windows(toy.count(2, 4), 1, palette.dark)
-    house = Paint(WHITE if toy.chance(0.6) else palette.light, sticker=pane,
-                  place=(0.5, 0.55, 0.45, 0.3), everywhere=True)  # fmt: skip
+    pane = windows(toy.integer(2, 4), 1, palette.dark)
+    house = Paint(WHITE if toy.chance(0.6) else palette.light, decal=pane,
+                  place=(0.5, 0.55, 0.45, 0.3), all_sides=True)  # fmt: skip
     z, length, width = deep, long * 0.5, wide * 0.62
-    for _ in range(toy.count(1, 3)):
+    for _ in range(toy.integer(1, 3)):
         toy.add(box(length, width, 0.16, 0.15), house, (-a * 0.12, 0, z + 0.07))
         z, length, width = z + 0.15, length * 0.72, width * 0.85
-    funnel = Paint(palette.accent, palette.dark, patterns.bands(0.7), "turn")
+    funnel = Paint(palette.accent, palette.dark, patterns.bands(0.7), "cylinder")
     spots = [(-a * 0.12, 0, z + 0.1)] if toy.chance(0.5) else [(-a * 0.3, 0, z + 0.1),
                                                                (0.0, 0, z + 0.1)]  # fmt: skip
     toy.add(cylinder(0.07, 0.26, 0.95, 0.1, 20), funnel, *spots)

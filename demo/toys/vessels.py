@@ -1,49 +1,49 @@
-"""What is turned on a lathe: vases, bottles, cups, bells, chess pieces, tops."""
+"""Solids of revolution: vases, bottles, cups, bells, chess pieces, spinning tops."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from demo.toys import materials
-from demo.toys.booleans import cut
+from demo.toys.booleans import difference
 from demo.toys.paint import Paint
 from demo.toys.palettes import METAL
 from demo.toys.solids import (
-    ball,
     box,
     cylinder,
     lathe,
-    moved,
-    ring,
+    rotated,
     rounded,
+    sphere,
+    torus,
+    translated,
     tube,
-    turned,
 )
-from demo.toys.toy import Toy
+from demo.toys.toy_builder import ToyBuilder
 
 
-def _glaze(toy: Toy) -> Paint:
-    """Patterned round about, sometimes with a label in front."""
-    paint = materials.surface(toy, toy.palette.main, 0.25, "turn")
+def _glaze(toy: ToyBuilder) -> Paint:
+    """Return a paint with a pattern, sometimes with a label in front."""
+    paint = materials.surface(toy, toy.palette.main, 0.25, "cylinder")
     if toy.chance(0.3):
-        place = (0.5, toy.between(0.35, 0.6), toy.between(0.4, 0.6), toy.between(0.16, 0.25))
-        return Paint(paint.first, sticker=materials.mark(toy), wrap="turn", place=place)
+        place = (0.5, toy.uniform(0.35, 0.6), toy.uniform(0.4, 0.6), toy.uniform(0.16, 0.25))
+        return Paint(paint.first, decal=materials.random_decal(toy), wrap="cylinder", place=place)
     return paint
 
 
-def vase(toy: Toy) -> None:
-    """A vase of a random smooth profile, open on top, sometimes with two handles."""
-    h = toy.between(0.7, 1.2)
-    count = toy.count(4, 6)
+def vase(toy: ToyBuilder) -> None:
+    """A vase with a random smooth profile, open on top, sometimes with two handles."""
+    h = toy.uniform(0.7, 1.2)
+    count = toy.integer(4, 6)
     z = np.linspace(0, h, count)
-    r = np.array([toy.between(0.1, 0.38) for _ in range(count)])
+    r = np.array([toy.uniform(0.1, 0.38) for _ in range(count)])
     r[0], wall = max(r[0], 0.14), 0.03
     fine = np.linspace(0, h, 26)
-    smooth = np.clip(_through(z, r, fine), 0.06, 0.42)
+    smooth = np.clip(_cosine_interpolation(z, r, fine), 0.06, 0.42)
     outside = list(zip(smooth, fine, strict=True))
     inside = [(max(a - wall, 0.02), b) for a, b in outside[::-1] if b > 0.25 * h]
     profile = [(0, 0), *outside, *inside, (0, inside[-1][1])]
-    toy.add(lathe(profile, toy.pick([32, 32, 32, 6, 8])), _glaze(toy))
+    toy.add(lathe(profile, toy.choice([32, 32, 32, 6, 8])), _glaze(toy))
     if toy.chance(0.25):
         low, high = 9, 20
         for side in (-1, 1):
@@ -53,49 +53,51 @@ def vase(toy: Toy) -> None:
                     (0, side * out, fine[high] - 0.05), (0, side * b, fine[high])]  # fmt: skip
             toy.add(tube(line, 0.028), toy.palette.second)
     if toy.chance(0.3):  # flowers
-        for k in range(toy.count(2, 4)):
-            angle, lean = 2.4 * k, toy.between(0.08, 0.25)
-            tip = (lean * np.cos(angle), lean * np.sin(angle), h + toy.between(0.15, 0.4))
-            toy.add(tube([(0, 0, 0.15 * h), (0.2 * tip[0], 0.2 * tip[1], h), tip], 0.015, 8),
-                    (0.25, 0.5, 0.2))  # fmt: skip
-            toy.add(ball(toy.between(0.07, 0.12), 16), toy.palette.accent, tip)
+        for k in range(toy.integer(2, 4)):
+            angle, lean = 2.4 * k, toy.uniform(0.08, 0.25)
+            tip = (lean * np.cos(angle), lean * np.sin(angle), h + toy.uniform(0.15, 0.4))
+            toy.add(
+                tube([(0, 0, 0.15 * h), (0.2 * tip[0], 0.2 * tip[1], h), tip], 0.015, 8),
+                (0.25, 0.5, 0.2),
+            )
+            toy.add(sphere(toy.uniform(0.07, 0.12), 16), toy.palette.accent, tip)
 
 
-def _through(x: np.ndarray, y: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Smooth curve through points, by cosines between them."""
+def _cosine_interpolation(x: np.ndarray, y: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Interpolate points by cosines."""
     k = np.clip(np.searchsorted(x, at, side="right") - 1, 0, len(x) - 2)
     t = (at - x[k]) / (x[k + 1] - x[k])
     return y[k] + (y[k + 1] - y[k]) * (1 - np.cos(np.pi * t)) / 2
 
 
-def bottle(toy: Toy) -> None:
+def bottle(toy: ToyBuilder) -> None:
     """A bottle or a jar with a cap."""
-    r, body, neck = toy.between(0.16, 0.3), toy.between(0.4, 0.7), toy.between(0.05, 0.3)
-    thin = r * toy.between(0.3, 0.85)
-    slope = toy.between(0.05, 0.3)
+    r, body, neck = toy.uniform(0.16, 0.3), toy.uniform(0.4, 0.7), toy.uniform(0.05, 0.3)
+    thin = r * toy.uniform(0.3, 0.85)
+    slope = toy.uniform(0.05, 0.3)
     corners = [(0, 0), (r, 0), (r, body), (thin, body + slope), (thin, body + slope + neck),
                (0, body + slope + neck)]  # fmt: skip
     top = body + slope + neck
     glaze = _glaze(toy)
-    toy.add(lathe(rounded(corners, toy.between(0.03, 0.12), 5), toy.pick([32, 32, 4, 6])), glaze)
-    cap = materials.surface(toy, toy.palette.accent, 0.7, "turn")
-    tall = toy.between(0.08, 0.16)
+    toy.add(lathe(rounded(corners, toy.uniform(0.03, 0.12), 5), toy.choice([32, 32, 4, 6])), glaze)
+    cap = materials.surface(toy, toy.palette.accent, 0.7, "cylinder")
+    tall = toy.uniform(0.08, 0.16)
     if toy.chance(0.8):
         toy.add(cylinder(thin * 1.12, tall, 1.0, 0.25), cap, (0, 0, top - 0.02 + tall / 2))
     else:
-        toy.add(ball(thin * 1.3), cap, (0, 0, top + thin * 0.6))
-    if glaze.sticker is None and toy.chance(0.5):
+        toy.add(sphere(thin * 1.3), cap, (0, 0, top + thin * 0.6))
+    if glaze.decal is None and toy.chance(0.5):
         low = body * 0.2
         toy.add(cylinder(r * 1.02, body * 0.5, 1.0, 0.0, 32),
-                Paint(toy.palette.light, sticker=materials.mark(toy), wrap="turn",
+                Paint(toy.palette.light, decal=materials.random_decal(toy), wrap="cylinder",
                       place=(0.5, 0.5, 0.5, 0.42)), (0, 0, low + body * 0.25))  # fmt: skip
 
 
-def cup(toy: Toy) -> None:
+def cup(toy: ToyBuilder) -> None:
     """A mug, a teapot, or a jug: a hollow body with a handle at its side."""
-    r, h, wall = toy.between(0.26, 0.36), toy.between(0.45, 0.75), 0.04
-    foot = r * toy.between(0.65, 1.0)
-    kind = toy.count(0, 2)
+    r, h, wall = toy.uniform(0.26, 0.36), toy.uniform(0.45, 0.75), 0.04
+    foot = r * toy.uniform(0.65, 1.0)
+    kind = toy.integer(0, 2)
     glaze = _glaze(toy)
     z = h / 2
     if kind == 2:  # a teapot
@@ -104,7 +106,7 @@ def cup(toy: Toy) -> None:
         profile = [(0, 0), (r * 0.6, 0), (r * 1.05, h * 0.4), (r * 0.6, h), (0, h)]
         toy.add(lathe(rounded(profile, 0.3, 7), 32), glaze)
         toy.add(cylinder(r * 0.5, 0.07, 0.7, 0.5), toy.palette.second, (0, 0, h))
-        toy.add(ball(0.065, 16), toy.palette.accent, (0, 0, h + 0.08))
+        toy.add(sphere(0.065, 16), toy.palette.accent, (0, 0, h + 0.08))
         spout = [(0, r * 0.75, h * 0.35), (0, r * 1.3, h * 0.55), (0, r * 1.65, h * 1.0)]
         toy.add(tube(spout, [0.1, 0.07, 0.05]), glaze.first)
         reach = -r * 0.82
@@ -113,85 +115,87 @@ def cup(toy: Toy) -> None:
         profile = [(0, 0), (foot, 0), (r, h), *inside, (0, wall * 1.5)]
         toy.add(lathe([*rounded(profile[:3], 0.05)[:-1], *profile[2:]], 36), glaze)
         reach = -(foot + r) / 2 + wall / 2
-    out = reach - toy.between(0.16, 0.26)
+    out = reach - toy.uniform(0.16, 0.26)
     line = [(0, reach, z - h * 0.26), (0, out, z - h * 0.2), (0, out, z + h * 0.2),
             (0, reach, z + h * 0.26)]  # fmt: skip
-    toy.add(tube(line, toy.between(0.03, 0.05)), toy.pick([glaze.first, toy.palette.second]))
+    toy.add(tube(line, toy.uniform(0.03, 0.05)), toy.choice([glaze.first, toy.palette.second]))
     if kind != 2 and toy.chance(0.35):
         toy.add(cylinder(r * 1.7, 0.05, 1.15, 0.3, 36), toy.palette.second, (0, 0, -0.015))
 
 
-def bell(toy: Toy) -> None:
+def bell(toy: ToyBuilder) -> None:
     """A hand bell."""
-    r, h = toy.between(0.3, 0.42), toy.between(0.45, 0.65)
+    r, h = toy.uniform(0.3, 0.42), toy.uniform(0.45, 0.65)
     profile = [(0, h * 0.85), (r * 0.35, h * 0.85), (r * 0.6, h * 0.3), (r * 0.93, 0), (r, 0),
                (r * 0.95, h * 0.1), (r * 0.68, h * 0.4), (r * 0.45, h * 0.95), (0, h)]  # fmt: skip
-    shell = Paint(toy.pick([*METAL, toy.palette.main]), toy.palette.second, roughness=0.35)
+    shell = Paint(toy.choice([*METAL, toy.palette.main]), toy.palette.second, roughness=0.35)
     if toy.chance(0.5):
-        shell = materials.surface(toy, shell.first, 0.2, "turn")
+        shell = materials.surface(toy, shell.first, 0.2, "cylinder")
     toy.add(lathe(profile, 36), shell)
     toy.add(cylinder(0.02, h * 0.9, bevel=0.0, segments=10), toy.palette.dark, (0, 0, h * 0.45))
-    toy.add(ball(0.09, 16), toy.palette.dark, (0, 0, 0.06))
-    grip = toy.between(0.25, 0.5)
+    toy.add(sphere(0.09, 16), toy.palette.dark, (0, 0, 0.06))
+    grip = toy.uniform(0.25, 0.5)
     profile = rounded([(0, 0), (0.05, 0), (0.08, grip * 0.6), (0.05, grip), (0, grip)], 0.08)
     toy.add(lathe(profile, 20), materials.wood(toy), (0, 0, h - 0.02))
 
 
-def chess_piece(toy: Toy) -> None:
+def chess_piece(toy: ToyBuilder) -> None:
     """A pawn, a rook, a bishop, a queen or a king."""
-    main = toy.pick([toy.palette.main, toy.palette.dark, toy.palette.light, toy.pick(METAL)])
+    main = toy.choice([toy.palette.main, toy.palette.dark, toy.palette.light, toy.choice(METAL)])
     look = materials.wood(toy) if toy.chance(0.3) else Paint(main, roughness=0.5)
-    b, h, w = toy.between(0.24, 0.32), toy.between(0.45, 0.85), toy.between(0.08, 0.14)
+    b, h, w = toy.uniform(0.24, 0.32), toy.uniform(0.45, 0.85), toy.uniform(0.08, 0.14)
     foot = [(0, 0), (b, 0), (b, 0.08), (b * 0.8, 0.12), (b * 0.8, 0.18), (w * 1.1, 0.26), (w, h),
             (w * 1.8, h + 0.03), (w * 1.8, h + 0.07), (w, h + 0.1), (0, h + 0.1)]  # fmt: skip
     toy.add(lathe(rounded(foot, 0.03), 32), look)
-    top, kind = h + 0.08, toy.count(0, 4)
+    top, kind = h + 0.08, toy.integer(0, 4)
     accent = look if toy.chance(0.5) else Paint(toy.palette.accent)
     if kind == 0:
-        toy.add(ball(w * 1.7), accent, (0, 0, top + w * 1.3))
+        toy.add(sphere(w * 1.7), accent, (0, 0, top + w * 1.3))
     elif kind == 1:
         tower = cylinder(w * 1.8, 0.28, 1.15, 0.1)
-        slots = [turned(box(1.0, w * 0.8, 0.2), 2, k * 60 + 30) for k in range(3)]
+        slots = [rotated(box(1.0, w * 0.8, 0.2), 2, k * 60 + 30) for k in range(3)]
         hollow = cylinder(w * 1.3, 0.3, bevel=0.0)
-        tools = [moved(slot, (0, 0, 0.14)) for slot in slots]
-        toy.add(cut(tower, *tools, moved(hollow, (0, 0, 0.2))), accent, (0, 0, top + 0.13))
+        tools = [translated(slot, (0, 0, 0.14)) for slot in slots]
+        toy.add(
+            difference(tower, *tools, translated(hollow, (0, 0, 0.2))), accent, (0, 0, top + 0.13)
+        )
     elif kind == 2:
         drop = [(0, 0), (w * 0.9, 0), (w * 1.6, w * 1.4), (w * 0.5, w * 3), (0, w * 3.6)]
         toy.add(lathe(rounded(drop, 0.2, 6)), accent, (0, 0, top))
-        toy.add(ball(w * 0.45, 14), accent, (0, 0, top + w * 3.6))
+        toy.add(sphere(w * 0.45, 14), accent, (0, 0, top + w * 3.6))
     else:
         crown = [(0, 0), (w, 0), (w * 1.9, w * 3), (w * 1.4, w * 3.1), (0, w * 2.6)]
         toy.add(lathe(rounded(crown, 0.03)), accent, (0, 0, top))
         if kind == 3:
-            toy.around(ball(w * 0.5, 12), accent, 8, w * 1.6, top + w * 3.1)
-            toy.add(ball(w * 0.7, 14), accent, (0, 0, top + w * 3.1))
+            toy.add_around(sphere(w * 0.5, 12), accent, 8, w * 1.6, top + w * 3.1)
+            toy.add(sphere(w * 0.7, 14), accent, (0, 0, top + w * 3.1))
         else:
             toy.add(box(w * 0.7, w * 0.7, w * 2.8), accent, (0, 0, top + w * 4))
             toy.add(box(w * 0.7, w * 2.2, w * 0.7), accent, (0, 0, top + w * 4.3))
 
 
-def spinning_top(toy: Toy) -> None:
-    """A spinning top, a dumbbell-like turned thing, or a stack of rings on a cone."""
+def spinning_top(toy: ToyBuilder) -> None:
+    """A spinning top, or a stack of rings on a cone."""
     palette = toy.palette
     if toy.chance(0.5):
-        r = toy.between(0.36, 0.48)
-        lower = toy.between(0.25, 0.45)
+        r = toy.uniform(0.36, 0.48)
+        lower = toy.uniform(0.25, 0.45)
         profile = [(0, 0), (0.03, 0), (r, lower), (r, lower + 0.1), (r * 0.3, lower + 0.28),
                    (0, lower + 0.3)]  # fmt: skip
         toy.add(
-            lathe(rounded(profile, 0.08), 36), materials.surface(toy, palette.main, 0.1, "turn")
+            lathe(rounded(profile, 0.08), 36), materials.surface(toy, palette.main, 0.1, "cylinder")
         )
         toy.add(cylinder(0.045, 0.3, 0.8), palette.second, (0, 0, lower + 0.4))
-        toy.add(ball(0.075, 16), palette.accent, (0, 0, lower + 0.56))
+        toy.add(sphere(0.075, 16), palette.accent, (0, 0, lower + 0.56))
         return
     toy.add(cylinder(0.42, 0.08, 1.0, 0.5, 32), materials.wood(toy), (0, 0, 0.04))
-    count, z = toy.count(4, 6), 0.06
+    count, z = toy.integer(4, 6), 0.06
     colours = [palette.main, palette.second, palette.accent, palette.light, palette.dark]
-    first = toy.count(0, 4)
-    thick = toy.between(0.075, 0.1)
+    first = toy.integer(0, 4)
+    thick = toy.uniform(0.075, 0.1)
     for k in range(count):
         radius = 0.3 - 0.17 * k / count
-        toy.add(ring(radius, thick), colours[(first + k) % len(colours)], (0, 0, z + thick))
+        toy.add(torus(radius, thick), colours[(first + k) % len(colours)], (0, 0, z + thick))
         z += thick * 1.7
     toy.add(cylinder(0.12, z, 0.5, 0.1), palette.light, (0, 0, z / 2))
-    toy.add(ball(0.12), palette.accent, (0, 0, z + 0.1))
+    toy.add(sphere(0.12), palette.accent, (0, 0, z + 0.1))

@@ -118,7 +118,7 @@ def failures(folder: Path) -> list[list[str]]:
     return list(csv.reader(io.StringIO((folder / "failures.csv").read_text())))[1:]
 
 
-@pytest.mark.parametrize("function", ["make_toy", "true_shape", "render_view_folders"])
+@pytest.mark.parametrize("function", ["make_toy", "ground_truth_mesh", "render_view_folders"])
 @pytest.mark.parametrize(
     ("error", "row"),
     [
@@ -211,8 +211,10 @@ def test_make_demo_model_trains_only_on_usable_sets(tmp_path: Path, failing: str
         (tmp_path / stamp).touch()
     done = subprocess.run(
         ["make", "demo-model", f"VENV={tmp_path}", f"DEMO={tmp_path}/demo-model"],
-        cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     calls = (tmp_path / "calls").read_text()
     assert (done.returncode == 0) == (not failing), done.stderr
     assert ("train_syncdreamer.py" in calls) == (not failing)
@@ -251,9 +253,9 @@ def test_held_out_shapes_are_written_where_the_views_show_them(tmp_path: Path):
     uid = f"toy-{HELD_OUT_SEED:010d}"
     shape = trimesh.load(tmp_path / "mesh" / f"{uid}.ply")
     size = shape.extents / shape.extents.max()
-    alpha = np.stack([
-        np.asarray(Image.open(tmp_path / "target" / uid / f"{n:03d}.png"))[..., 3] for n in (0, 4)
-    ])  # fmt: skip
+    alpha = np.stack(
+        [np.asarray(Image.open(tmp_path / "target" / uid / f"{n:03d}.png"))[..., 3] for n in (0, 4)]
+    )
     # Seen along x the width is y's, seen along y it is x's.
     widths = (alpha > 127).any(axis=1).sum(axis=1)
     assert (widths[0] > widths[1]) == (size[1] > size[0]) or abs(size[0] - size[1]) < 0.2

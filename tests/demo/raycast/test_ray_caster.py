@@ -46,9 +46,11 @@ def board(image: np.ndarray, mode: str = "OPAQUE") -> trimesh.Trimesh:
     corners = [[0, -0.5, -0.5], [0, 0.5, -0.5], [0, 0.5, 0.5], [0, -0.5, 0.5]]
     mesh = trimesh.Trimesh(corners, [[0, 1, 2], [0, 2, 3]], process=False)
     look = PBRMaterial(
-        baseColorTexture=Image.fromarray(image), metallicFactor=0.0, roughnessFactor=1.0,
+        baseColorTexture=Image.fromarray(image),
+        metallicFactor=0.0,
+        roughnessFactor=1.0,
         alphaMode=mode,
-    )  # fmt: skip
+    )
     mesh.visual = TextureVisuals(uv=[[0, 0], [1, 0], [1, 1], [0, 1]], material=look)
     return mesh
 
@@ -275,9 +277,9 @@ def test_views_are_near_blenders(still_life: Path, tmp_path: Path, camera_type: 
     command = blender_command(BLENDER, [*flags, f"--camera_type={camera_type}", "--threads=2"])
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    real = np.stack([
-        np.asarray(Image.open(tmp_path / "still-life" / f"{i:03d}.png")) for i in range(4)
-    ]).astype(np.float64)  # fmt: skip
+    real = np.stack(
+        [np.asarray(Image.open(tmp_path / "still-life" / f"{i:03d}.png")) for i in range(4)]
+    ).astype(np.float64)
     # an average of 4 x 4 hard pixels has soft edges
     blocks = real.reshape(4, SIZE, 4, SIZE, 4, 4)
     alpha = blocks[..., 3:].mean(axis=(2, 4))

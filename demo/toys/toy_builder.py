@@ -1,4 +1,4 @@
-"""A toy in the making: parts are painted, shaded and put in their places."""
+"""Builds a toy: random numbers, a palette, and textured parts at their places."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from common.optional import import_optional
-from demo.toys.paint import Paint, coordinates, texture
+from demo.toys.paint import Paint, make_texture, texture_coordinates
 from demo.toys.palettes import RGB, Palette, make_palette
-from demo.toys.solids import Point, Solid, rotation
+from demo.toys.solids import Point, Solid, rotation_matrix
 
 if TYPE_CHECKING:
     from trimesh import Scene, Trimesh
@@ -21,12 +21,12 @@ CREASE_DEG = 38.0
 """Edges between faces that meet at more than this are sharp."""
 
 
-class Toy:
-    """Random numbers, colours, and the parts so far.
+class ToyBuilder:
+    """Random numbers, the palette and the parts of one toy.
 
     Attributes:
-        rng: what the toy is drawn from.
-        palette: of the toy.
+        rng: source of all randomness.
+        palette: random colours.
         parts: in world coordinates.
     """
 
@@ -35,20 +35,20 @@ class Toy:
         self.palette: Palette = make_palette(rng)
         self.parts: list[Trimesh] = []
 
-    def between(self, low: float, high: float) -> float:
-        """A random number."""
+    def uniform(self, low: float, high: float) -> float:
+        """Return a uniform random number."""
         return float(low + (high - low) * self.rng.random())
 
-    def count(self, low: int, high: int) -> int:
-        """A random whole number; both limits may come."""
+    def integer(self, low: int, high: int) -> int:
+        """Return a random integer; both limits are included."""
         return int(self.rng.integers(low, high + 1))
 
     def chance(self, probability: float) -> bool:
-        """True as often as this."""
+        """Return True with this probability."""
         return bool(self.rng.random() < probability)
 
-    def pick(self, choices: Sequence[Choice]) -> Choice:
-        """One of them."""
+    def choice(self, choices: Sequence[Choice]) -> Choice:
+        """Return one of the choices."""
         return choices[int(self.rng.integers(len(choices)))]
 
     def add(
@@ -58,38 +58,47 @@ class Toy:
         *places: Point,
         turn: Sequence[tuple[int, float]] = (),
     ) -> None:
-        """Paint a solid and put it, or copies of it, into the scene.
+        """Add a solid, or copies of it at several places.
 
         Args:
-            solid: as its paint sees it: +x is its front, z its axis.
+            solid: in the frame of its paint: +x is its front, z its axis.
             paint: or a plain colour.
-            places: where its origin goes; the origin if none is given.
-            turn: (axis, degrees) one after another, before it is moved.
+            places: of the solid's origin; by default (0, 0, 0).
+            turn: rotations (axis, degrees), in this order, before the translation.
         """
-        part = painted(solid, paint if isinstance(paint, Paint) else Paint(paint))
+        part = textured_mesh(solid, paint if isinstance(paint, Paint) else Paint(paint))
         frame = np.eye(4)
         for axis, degrees in turn:
-            frame[:3, :3] = rotation(axis, degrees) @ frame[:3, :3]
+            frame[:3, :3] = rotation_matrix(axis, degrees) @ frame[:3, :3]
         for place in places or ((0.0, 0.0, 0.0),):
             frame[:3, 3] = place
             copy = part.copy(include_cache=True) if len(places) > 1 else part
-            self.parts.append(_placed(copy, frame))
+            self.parts.append(_transformed(copy, frame))
 
-    def around(self, solid: Solid, paint: Paint | RGB, count: int, radius: float, height: float,
+    def add_around(self, solid: Solid, paint: Paint | RGB, count: int, radius: float, height: float,
                start: float = 0.0) -> None:  # fmt: skip
-        """Put copies on a circle, each with its front turned outwards; start is in degrees."""
-        part = painted(solid, paint if isinstance(paint, Paint) else Paint(paint))
+        """Add copies on a circle about z, facing outwards.
+
+        Args:
+            solid: see `add`.
+            paint: see `add`.
+            count: of copies.
+            radius: of the circle.
+            height: of the circle.
+            start: azimuth of the first copy in degrees.
+        """
+        part = textured_mesh(solid, paint if isinstance(paint, Paint) else Paint(paint))
         for k in range(count):
             degrees = start + 360 * k / count
             frame = np.eye(4)
-            frame[:3, :3] = rotation(2, degrees)
+            frame[:3, :3] = rotation_matrix(2, degrees)
             angle = np.deg2rad(degrees)
             frame[:3, 3] = radius * np.cos(angle), radius * np.sin(angle), height
-            self.parts.append(_placed(part.copy(include_cache=True), frame))
+            self.parts.append(_transformed(part.copy(include_cache=True), frame))
 
     def scene(self) -> Scene:
-        """All parts, standing on z = 0 above the origin."""
-        trimesh = import_optional("trimesh", "making toys")
+        """Return all parts as a scene, standing on z = 0 above the origin."""
+        trimesh = import_optional("trimesh", "Toy generation")
         bounds = np.array([part.bounds for part in self.parts])
         low, high = bounds[:, 0].min(axis=0), bounds[:, 1].max(axis=0)
         shift = np.append(-(low + high)[:2] / 2, -low[2])
@@ -98,33 +107,33 @@ class Toy:
             frame = np.eye(4)
             frame[:3, 3] = shift
             name = f"part-{number:03d}"
-            scene.add_geometry(_placed(part, frame), node_name=name, geom_name=name)
+            scene.add_geometry(_transformed(part, frame), node_name=name, geom_name=name)
         return scene
 
 
-def _placed(part: Trimesh, frame: np.ndarray) -> Trimesh:
-    """Move a part; its normals are turned, not computed anew, which would show its seams."""
+def _transformed(part: Trimesh, frame: np.ndarray) -> Trimesh:
+    """Transform a part in place; recomputed normals would show its seams, so they are rotated."""
     normals = part.vertex_normals @ frame[:3, :3].T
     part.vertices = part.vertices @ frame[:3, :3].T + frame[:3, 3]
     part.vertex_normals = normals  # type: ignore[method-assign]
     return part
 
 
-def painted(solid: Solid, paint: Paint) -> Trimesh:
-    """Make a part with smooth and sharp edges and a textured material.
+def textured_mesh(solid: Solid, paint: Paint) -> Trimesh:
+    """Return a solid as a textured mesh with smooth and sharp edges.
 
-    Its vertices are doubled along sharp edges and seams, at equal places: the surface is closed
-    where those count as one.
+    Vertices are doubled along sharp edges and seams: the surface is closed once equal positions are
+    merged.
     """
-    trimesh = import_optional("trimesh", "making toys")
-    material = import_optional("trimesh.visual.material", "making toys").PBRMaterial
-    image = import_optional("PIL.Image", "making toys").fromarray(
-        texture(paint, np.ptp(solid.vertices, axis=0))
+    trimesh = import_optional("trimesh", "Toy generation")
+    material = import_optional("trimesh.visual.material", "Toy generation").PBRMaterial
+    image = import_optional("PIL.Image", "Toy generation").fromarray(
+        make_texture(paint, np.ptp(solid.vertices, axis=0))
     )
     corners = solid.vertices[solid.faces]
     cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     flat = cross / np.maximum(np.linalg.norm(cross, axis=1, keepdims=True), 1e-30)
-    uv = coordinates(paint, corners, flat).reshape(-1, 2)
+    uv = texture_coordinates(paint, corners, flat).reshape(-1, 2)
     normals = _corner_normals(solid, cross, flat)
     keys = np.column_stack(
         [solid.faces.reshape(-1), np.round(normals * 512), np.round(uv * 8192)]
@@ -145,18 +154,18 @@ def painted(solid: Solid, paint: Paint) -> Trimesh:
 
 
 def _as_bytes(rows: np.ndarray) -> np.ndarray:
-    """Rows as single values, which `unique` sorts faster."""
+    """View rows as single values, which `unique` sorts faster."""
     rows = np.ascontiguousarray(rows.astype(">i4"))
     return rows.view(np.dtype((np.void, rows.shape[1] * 4))).reshape(-1)
 
 
 def _corner_normals(solid: Solid, cross: np.ndarray, flat: np.ndarray) -> np.ndarray:
-    """Normals at the corners of the faces, averaged over faces that meet at less than the crease.
+    """Return corner normals, averaged over faces that meet at less than the crease angle.
 
     Args:
         solid: F faces.
-        cross: normals of the faces as long as twice their areas, (F, 3).
-        flat: of length 1, (F, 3).
+        cross: face normals with a length of twice the area, (F, 3).
+        flat: unit face normals, (F, 3).
 
     Returns:
         (3 F, 3).
