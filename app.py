@@ -119,8 +119,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     if importlib.util.find_spec("gradio") is None:
         raise ImportError("the web page needs Gradio: pip install -r requirements/app.txt")
+    from pipeline.config import read_config
     from pipeline.sample_store import collect_inputs
-    from pipeline.settings import read_settings
     from webapp.server import Limits, serve
     from webapp.service import ELEVATIONS
 
@@ -129,11 +129,11 @@ def main(argv: list[str] | None = None) -> None:
         raise ValueError(
             f"--elevation must be auto or from {lowest:g} to {highest:g}, got {args.elevation:g}"
         )
-    settings, drawer = read_settings(args)
+    settings, view_generator = read_config(args)
     examples = [source.path for source in collect_inputs([args.examples], [0.0], Path())]
     with open_socket(args.host, args.port) as bound:  # before loading the weights, which is slow
-        drawer.model()
-        serve(drawer, settings, examples, Limits(args.max_queue, args.max_upload_mb), bound)
+        view_generator.model()
+        serve(view_generator, settings, examples, Limits(args.max_queue, args.max_upload_mb), bound)
 
 
 if __name__ == "__main__":

@@ -84,11 +84,11 @@ def main(argv: list[str] | None = None) -> None:
     """Make the 3D models that the command line asks for."""
     args = parse(argv)
     from pipeline.batch import images_to_3d
+    from pipeline.config import Context, read_config
     from pipeline.paths import FAILURES
-    from pipeline.settings import Tools, read_settings
 
-    settings, drawer = read_settings(args)
-    failed = images_to_3d(args.input, args.output, settings, Tools(drawer), args.debug)
+    settings, view_generator = read_config(args)
+    failed = images_to_3d(args.input, args.output, settings, Context(view_generator), args.debug)
     if failed:
         pictures = "1 picture" if len(failed) == 1 else f"{len(failed)} pictures"
         raise ValueError(f"{pictures} failed: see {args.output / FAILURES}")

@@ -50,7 +50,7 @@ class Step:
 
 
 @dataclass
-class Workplace:
+class RunDirectory:
     """The folder of one picture's results.
 
     Attributes:
@@ -105,7 +105,7 @@ class Workplace:
                         path.unlink()
             yield
 
-    def refuse_other_input(self, name: str, path: Path) -> None:
+    def check_same_input(self, name: str, path: Path) -> None:
         """Raise FileExistsError where a step was done for an input of another name and content."""
         former = self.read(name)
         inputs = former.get("inputs") if former else None
@@ -166,22 +166,22 @@ class Workplace:
         )
         return facts
 
-    def was_begun(self, step: Step) -> bool:
+    def has_marker(self, step: Step) -> bool:
         """Whether a step of these inputs and settings was begun before.
 
         For steps that can go on with what they left when they were killed.
         """
         try:
-            was = json.loads(self._begun(step).read_text(encoding="utf-8"))
+            was = json.loads(self._marker(step).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             return False
         return bool(was == self._key(step)) and not self.overwrite
 
-    def begin(self, step: Step) -> None:
+    def mark_started(self, step: Step) -> None:
         """Write down that a step is begun; nothing of another beginning may be left by then."""
-        self._write(self._begun(step), self._key(step))
+        self._write(self._marker(step), self._key(step))
 
-    def _begun(self, step: Step) -> Path:
+    def _marker(self, step: Step) -> Path:
         return self.record(f"{step.name}.begun")
 
     def _key(self, step: Step) -> dict[str, Any]:

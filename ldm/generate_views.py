@@ -29,23 +29,23 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class DrawingStep:
-    """A denoising step that is done.
+class StepInfo:
+    """A finished denoising step.
 
     Attributes:
         number: of the step, from 1.
-        of: how many there are.
-        look: decode what is seen so far, the prediction of the clean views: uint8 strip,
-            (H, N H, 3). It takes a fraction of a second to seconds, so call it where it is needed.
+        total: number of steps.
+        preview: decodes the current prediction of the clean views to a uint8 strip, (H, N H, 3).
+            This takes a fraction of a second to seconds.
     """
 
     number: int
-    of: int
-    look: Callable[[], np.ndarray]
+    total: int
+    preview: Callable[[], np.ndarray]
 
 
-Watch = Callable[[DrawingStep], None]
-"""Told of every step, in the thread that draws; what it raises ends the drawing."""
+StepCallback = Callable[[StepInfo], None]
+"""Called after every denoising step, in the sampling thread; its exceptions end the sampling."""
 
 
 def check_dtype(dtype: str, device: torch.device) -> None:
@@ -97,9 +97,9 @@ def generate_strip(
     seed: int,
     sampler: SamplerConfig,
     batch_view_num: int,
-    watch: Watch | None = None,
+    on_step: StepCallback | None = None,
 ) -> np.ndarray:
-    """Draw one sample of the views of an object.
+    """Generate one sample: a strip of the views of an object.
 
     The noise is drawn on the CPU from the sample's own generator, so a sample is the same
     whatever other samples are made with it, and devices differ only by rounding.
@@ -111,7 +111,7 @@ def generate_strip(
         seed: of this sample's noise.
         sampler: settings of the reverse process.
         batch_view_num: views denoised at once.
-        watch: told of every step; does not change the result.
+        on_step: called after every step; does not change the result.
 
     Returns:
         uint8 strip, (H, N H, 3).
@@ -125,9 +125,9 @@ def generate_strip(
     def draw_noise(shape: tuple[int, ...]) -> torch.Tensor:
         return torch.randn(shape, generator=generator).to(device)
 
-    def told(number: int, predicted: torch.Tensor) -> None:
-        assert watch is not None
-        watch(DrawingStep(number, sampler.steps, lambda: _strip(decode(predicted))))
+    def after_step(number: int, predicted: torch.Tensor) -> None:
+        assert on_step is not None
+        on_step(StepInfo(number, sampler.steps, lambda: _strip(decode(predicted))))
 
     def decode(latents: torch.Tensor) -> torch.Tensor:
         return model.decode(latents, batch_view_num)
@@ -139,7 +139,7 @@ def generate_strip(
         draw_noise,
         batch_view_num,
         progress=lambda steps: tqdm(steps, "denoising", disable=None, leave=False),
-        watch=None if watch is None else told,
+        watch=None if on_step is None else after_step,
     )
     images = decode(latents)
     if not images.isfinite().all():

@@ -29,7 +29,7 @@ from common.devices import pick_device
 from common.files import atomic_write
 from ldm.checkpoint.load import DTYPES
 from ldm.config import GenerateConfig, SamplerConfig
-from ldm.generate_views import Watch
+from ldm.generate_views import StepCallback
 from multiview.cameras import Cameras, orbit_cameras
 from multiview.images import (
     CropSize,
@@ -46,7 +46,7 @@ from multiview.segmentation import Backend, open_segmenter
 from pipeline.cli_args import LIMITS, choose_model
 from pipeline.selection.elevation import Draft
 from pipeline.selection.elevation_drafts import draft_sampler, find_elevation
-from pipeline.view_generator import ModelDrawer
+from pipeline.view_generator import SyncDreamerGenerator
 from renderer.config import Preset, load_renderer_config
 from renderer.reconstruction import ReconstructionOptions, reconstruct
 
@@ -100,12 +100,12 @@ class SyncDreamerPipeline:
     """A model that is loaded, and what brings a picture into the form that it wants.
 
     Args:
-        drawer: of views.
+        view_generator: of views.
         config: sizes of the model, and how it is best sampled.
     """
 
-    def __init__(self, drawer: ModelDrawer, config: GenerateConfig) -> None:
-        self.drawer = drawer
+    def __init__(self, view_generator: SyncDreamerGenerator, config: GenerateConfig) -> None:
+        self.view_generator = view_generator
         self.config = config
 
     @classmethod
@@ -144,9 +144,11 @@ class SyncDreamerPipeline:
         )
         choose_model(chosen)
         sizes = load_config(GenerateConfig, chosen.cfg, overrides)
-        drawer = ModelDrawer(sizes.model, chosen.ckpt, pick_device(device), dtype, batch_view_num)
-        drawer.model()
-        return cls(drawer, sizes)
+        view_generator = SyncDreamerGenerator(
+            sizes.model, chosen.ckpt, pick_device(device), dtype, batch_view_num
+        )
+        view_generator.model()
+        return cls(view_generator, sizes)
 
     def generate(
         self,
@@ -160,7 +162,7 @@ class SyncDreamerPipeline:
         steps: int | None = None,
         guidance_scale: float | None = None,
         eta: float | None = None,
-        watch: Watch | None = None,
+        on_step: StepCallback | None = None,
     ) -> MultiviewImages:
         """Draw the views of the object in a picture.
 
@@ -177,8 +179,8 @@ class SyncDreamerPipeline:
             steps: denoising steps; like the next two, by default what the configuration says.
             guidance_scale: 1 is none.
             eta: randomness of the sampler, 0 to 1.
-            watch: told of every denoising step, of the drafts too; it can look at the views so far
-                (`ldm.generate_views.DrawingStep`), and what it raises ends the drawing.
+            on_step: called with a `ldm.generate_views.StepInfo` after every denoising step, also
+                of the drafts; its exceptions end the sampling.
 
         Raises:
             FileNotFoundError, ValueError: the picture, its mask or a setting is not what it
@@ -201,7 +203,9 @@ class SyncDreamerPipeline:
         pixels = self._framed(cut, crop_size)
 
         def draw(elevation_deg: float, sampler: SamplerConfig) -> np.ndarray:
-            return strip_to_views(self.drawer.draw(pixels, elevation_deg, seed, sampler, watch))
+            return strip_to_views(
+                self.view_generator.generate(pixels, elevation_deg, seed, sampler, on_step)
+            )
 
         degrees = (
             _estimated(cut, lambda at: draw(at, draft_sampler(sampler)))
@@ -223,7 +227,7 @@ class SyncDreamerPipeline:
             image = with_mask(image, mask)
         if backend is not None and not has_mask(image):
             image = remove_background(
-                image, open_segmenter(backend, str(self.drawer.device)), backend
+                image, open_segmenter(backend, str(self.view_generator.device)), backend
             )
         return image
 
@@ -233,7 +237,7 @@ class SyncDreamerPipeline:
         if opaque and (crop_size == "auto" or image.mode == "RGB") and crop_size != -1:
             raise ValueError(NO_OBJECT)
         chosen = auto_crop_size(image) if crop_size == "auto" else crop_size
-        return composite_white(crop_and_pad(image, chosen, self.drawer.size))
+        return composite_white(crop_and_pad(image, chosen, self.view_generator.size))
 
 
 def as_image(picture: Picture) -> Image.Image:

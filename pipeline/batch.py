@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.files import atomic_write
-from pipeline.image_to_3d import Settings, Tools, image_to_3d
+from pipeline.config import Context, PipelineConfig
+from pipeline.image_to_3d import image_to_3d
 from pipeline.paths import FAILURES
 from pipeline.sample_store import collect_inputs
 from pipeline.view_generator import ModelError
@@ -17,7 +18,11 @@ log = logging.getLogger(__name__)
 
 
 def images_to_3d(
-    paths: Sequence[Path], output: Path, settings: Settings, tools: Tools, debug: bool = False
+    paths: Sequence[Path],
+    output: Path,
+    config: PipelineConfig,
+    context: Context,
+    debug: bool = False,
 ) -> list[Path]:
     """Make a mesh of each picture.
 
@@ -25,8 +30,8 @@ def images_to_3d(
         paths: pictures and folders of them.
         output: folder of the results; with several pictures, of one folder each, and of
             failures.csv where any failed.
-        settings: of all.
-        tools: of all.
+        config: of all.
+        context: of all.
         debug: show tracebacks of failures.
 
     Returns:
@@ -40,7 +45,7 @@ def images_to_3d(
     """
     sources = collect_inputs(paths, [0.0], output)
     if len(sources) == 1 and sources[0].folder == output:
-        image_to_3d(sources[0].path, output, settings, tools)
+        image_to_3d(sources[0].path, output, config, context)
         return []
     if output.exists() and not output.is_dir():
         raise NotADirectoryError(f"{output}: is a file, expected a folder for the results")
@@ -51,7 +56,7 @@ def images_to_3d(
     for number, source in enumerate(sources, start=1):
         log.info("picture %d of %d: %s", number, len(sources), source.path)
         try:
-            image_to_3d(source.path, source.folder, settings, tools)
+            image_to_3d(source.path, source.folder, config, context)
         except ModelError:
             raise
         except Exception as error:

@@ -20,11 +20,11 @@ from pipeline.paths import CURVE, ELEVATION
 from pipeline.sample_store import (
     Sample,
     Source,
+    check_conflicts,
+    check_replaceable,
     collect_inputs,
     plan_samples,
     prepare_output,
-    refuse_conflicts,
-    refuse_to_replace,
     write_sample,
 )
 from pipeline.selection.elevation import ElevationConfig
@@ -35,7 +35,7 @@ from pipeline.selection.elevation_drafts import (
     write_estimate,
 )
 from pipeline.selection.ranking import SCORES, SampleScore, order, score_sample, write_scores
-from pipeline.view_generator import Drawer, ModelDrawer
+from pipeline.view_generator import SyncDreamerGenerator, ViewGenerator
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def generate(
         paths: image files and folders of them.
         elevations: degrees or "auto", one for all images or one for each.
         options: see there.
-        keep: see `choose_samples`; None does not compare the samples.
+        keep: see `rank_and_prune`; None does not compare the samples.
 
     Returns:
         the strips that there are, in order.
@@ -70,11 +70,11 @@ def generate(
     model = None
     degrees = [each for each in elevations if each != "auto"]
     if len(degrees) < len(elevations):
-        drawer = ModelDrawer(
+        view_generator = SyncDreamerGenerator(
             config, options.checkpoint, options.device, options.dtype, options.batch_view_num
         )
-        degrees = estimate_elevations(paths, elevations, options, drawer)
-        model = drawer.loaded
+        degrees = estimate_elevations(paths, elevations, options, view_generator)
+        model = view_generator.loaded
     removed: dict[Path, SampleScore] = {}
 
     def was_removed(sample: Sample) -> bool:
@@ -87,14 +87,14 @@ def generate(
     strips = generation.generate(config, paths, degrees, options, model, was_removed)
     if keep is None:
         return strips
-    return choose_samples(collect_inputs(paths, degrees, options.output), strips, keep, removed)
+    return rank_and_prune(collect_inputs(paths, degrees, options.output), strips, keep, removed)
 
 
 def estimate_elevations(
     paths: Sequence[Path],
     elevations: Sequence[Elevation],
     options: GenerateOptions,
-    drawer: Drawer,
+    view_generator: ViewGenerator,
 ) -> list[float]:
     """Put an estimate where an elevation is "auto".
 
@@ -105,7 +105,7 @@ def estimate_elevations(
         paths: image files and folders of them, see `collect_inputs`.
         elevations: degrees or "auto", one for all images or one for each.
         options: of the samples; drafts have fewer steps.
-        drawer: of the drafts.
+        view_generator: of the drafts.
 
     Returns:
         degrees, as many as there are images.
@@ -113,30 +113,32 @@ def estimate_elevations(
     Raises:
         FileNotFoundError, ValueError: naming the image.
         FileExistsError, OSError: drafts or samples cannot be written where they should be.
-        pipeline.view_generator.ModelError, MemoryError: see `Drawer`.
+        pipeline.view_generator.ModelError, MemoryError: see `ViewGenerator`.
     """
     numbers = [float("nan") if given == "auto" else given for given in elevations]
     sources = collect_inputs(paths, numbers, options.output)
     drafts = {
-        source: _plan_drafts(source, options, drawer)
+        source: _plan_drafts(source, options, view_generator)
         for source in sources
         if np.isnan(source.elevation_deg)
     }
     for source, planned in drafts.items():
-        _refuse_to_replace(source, planned.values(), options)
+        _check_replaceable(source, planned.values(), options)
     return [
-        _estimate(source, drafts[source], options, drawer)
+        _estimate(source, drafts[source], options, view_generator)
         if source in drafts
         else source.elevation_deg
         for source in sources
     ]
 
 
-def _plan_drafts(source: Source, options: GenerateOptions, drawer: Drawer) -> dict[float, Sample]:
+def _plan_drafts(
+    source: Source, options: GenerateOptions, view_generator: ViewGenerator
+) -> dict[float, Sample]:
     """The drafts of an input by the elevations that they assume, degrees."""
     settings = {
         "crop_size": resolve_crop_size(source.path, options.crop_size),
-        **drawer.settings(draft_sampler(options.sampler)),
+        **view_generator.settings(draft_sampler(options.sampler)),
     }
     drafts = {}
     for assumed in ElevationConfig().drafts_at:
@@ -147,19 +149,19 @@ def _plan_drafts(source: Source, options: GenerateOptions, drawer: Drawer) -> di
     return drafts
 
 
-def _refuse_to_replace(
+def _check_replaceable(
     source: Source, drafts: Collection[Sample], options: GenerateOptions
 ) -> None:
     """Raise FileExistsError, before anything is drawn, where files of others would be replaced."""
     samples = plan_samples([source], {}, options.sample_num, options.seed)
-    refuse_conflicts([*drafts, *samples])
+    check_conflicts([*drafts, *samples])
     of_estimate = [source.folder / name for name in (ELEVATION, CURVE)]
     if source.path.resolve() in [path.resolve() for path in of_estimate]:
         raise FileExistsError(f"{source.path}: is an input; choose another --output")
     if options.overwrite:
         return
     for sample in [*drafts, *(sample for sample in samples if not sample.is_recorded())]:
-        refuse_to_replace(sample)
+        check_replaceable(sample)
     foreign = [path for path in of_estimate if path.exists()]
     if foreign and not any(draft.is_recorded() for draft in drafts):
         raise FileExistsError(
@@ -169,10 +171,13 @@ def _refuse_to_replace(
 
 
 def _estimate(
-    source: Source, drafts: Mapping[float, Sample], options: GenerateOptions, drawer: Drawer
+    source: Source,
+    drafts: Mapping[float, Sample],
+    options: GenerateOptions,
+    view_generator: ViewGenerator,
 ) -> float:
     """Estimate the elevation of one input in degrees; draw the drafts that are not there."""
-    sampler, size = draft_sampler(options.sampler), drawer.size
+    sampler, size = draft_sampler(options.sampler), view_generator.size
     strip_bytes = NUM_VIEWS * size * size * 3
 
     def draft(assumed: float) -> np.ndarray:
@@ -180,7 +185,7 @@ def _estimate(
         sample = drafts[assumed]
         if options.overwrite or not sample.is_done():
             pixels = prepare_image(source.path, sample.settings["crop_size"], size)
-            write_sample(sample, drawer.draw(pixels, assumed, sample.seed, sampler))
+            write_sample(sample, view_generator.generate(pixels, assumed, sample.seed, sampler))
         return read_views(sample.path, NUM_VIEWS)
 
     todo = [each for each in drafts.values() if options.overwrite or not each.is_done()]
@@ -220,7 +225,7 @@ def removed_score(sample: Sample, sample_num: int) -> SampleScore | None:
         return None
 
 
-def choose_samples(
+def rank_and_prune(
     sources: Sequence[Source],
     strips: Sequence[Path],
     keep: Keep,

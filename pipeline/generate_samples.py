@@ -25,11 +25,11 @@ from multiview.images import (
 from pipeline.sample_store import (
     Sample,
     Source,
+    check_conflicts,
+    check_replaceable,
     collect_inputs,
     plan_samples,
     prepare_output,
-    refuse_conflicts,
-    refuse_to_replace,
     write_extras,
     write_sample,
 )
@@ -111,11 +111,11 @@ def generate(
             [source], {"crop_size": crop_size, **settings}, options.sample_num, options.seed
         )
     ]
-    refuse_conflicts(samples)
+    check_conflicts(samples)
     samples = [sample for sample in samples if sample.path.exists() or not skip(sample)]
     if not options.overwrite:
         for sample in samples:
-            refuse_to_replace(sample)
+            check_replaceable(sample)
     kept = [] if options.overwrite else [sample for sample in samples if sample.is_done()]
     todo = [sample for sample in samples if sample not in kept]
     copies = 1 + options.save_views + options.preview
@@ -158,7 +158,7 @@ def _generate(
             model, features, elevation, seed, options.sampler, options.batch_view_num
         )
         if not options.overwrite:
-            refuse_to_replace(sample)  # another process may have written there meanwhile
+            check_replaceable(sample)  # another process may have written there meanwhile
         write_sample(sample, strip)
         write_extras(sample, options.save_views, options.preview)
         log.info("wrote %s", sample.path)

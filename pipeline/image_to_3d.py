@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from common.files import atomic_write
-from common.records import Facts, Step, Workplace
+from common.records import Facts, RunDirectory, Step
 from ldm.config import SamplerConfig
 from multiview.images import (
     auto_crop_size,
@@ -33,6 +33,7 @@ from multiview.images import (
 from multiview.matting import WHOLE_IMAGE, has_mask, mask_area, remove_background, save_rgba
 from multiview.segmentation import open_segmenter
 from multiview.views import NUM_VIEWS, read_views
+from pipeline.config import Context, PipelineConfig
 from pipeline.paths import (
     BEST,
     CURVE,
@@ -54,7 +55,6 @@ from pipeline.selection.elevation_drafts import (
     write_estimate,
 )
 from pipeline.selection.ranking import SCORES, Weights, order, score_sample, write_scores
-from pipeline.settings import Settings, Tools
 from pipeline.view_generator import ModelError
 from renderer.output_dir import CHECKPOINT
 from renderer.reconstruction import ReconstructionOptions, reconstruct
@@ -66,14 +66,16 @@ class StepError(Exception):
     """A step failed; the message says of which picture, which step, and why."""
 
 
-def image_to_3d(image: Path, folder: Path, settings: Settings, tools: Tools) -> Workplace:
+def image_to_3d(
+    image: Path, folder: Path, config: PipelineConfig, context: Context
+) -> RunDirectory:
     """Make a mesh of the object in a picture; steps that were done before are kept.
 
     Args:
         image: the picture.
         folder: of all results, made if it is not there.
-        settings: what to do.
-        tools: of all pictures.
+        config: what to do.
+        context: of all pictures.
 
     Returns:
         which steps there were, and which of them were done now.
@@ -88,11 +90,11 @@ def image_to_3d(image: Path, folder: Path, settings: Settings, tools: Tools) -> 
     read_image(image)  # before anything is written
     if image.resolve().is_relative_to(folder.resolve()):
         raise FileExistsError(f"{image}: is in the folder of the results; choose another --output")
-    place = Workplace(folder, settings.overwrite, summary=REPORT)
-    run = Run(image, place, settings, tools)
-    with place.open():
-        place.refuse_other_input("segment", image)
-        with _named(image, place):
+    directory = RunDirectory(folder, config.overwrite, summary=REPORT)
+    run = Run(image, directory, config, context)
+    with directory.open():
+        directory.check_same_input("segment", image)
+        with _named(image, directory):
             run.segment()
             run.frame()
             elevation = run.find_elevation()
@@ -102,11 +104,11 @@ def image_to_3d(image: Path, folder: Path, settings: Settings, tools: Tools) -> 
             run.export()
             run.report(samples)
     log.info("%s: %s", image, folder / REPORT)
-    return place
+    return directory
 
 
 @contextmanager
-def _named(image: Path, place: Workplace) -> Iterator[None]:
+def _named(image: Path, directory: RunDirectory) -> Iterator[None]:
     """Say of every failure which picture and which step it was."""
     try:
         yield
@@ -114,7 +116,7 @@ def _named(image: Path, place: Workplace) -> Iterator[None]:
         raise
     except Exception as error:
         reason = str(error) or type(error).__name__
-        raise StepError(f"{image}: {place.current or 'folder'}: {reason}") from error
+        raise StepError(f"{image}: {directory.current or 'folder'}: {reason}") from error
 
 
 @dataclass
@@ -122,65 +124,65 @@ class Run:
     """The steps of one picture."""
 
     image: Path
-    place: Workplace
-    settings: Settings
-    tools: Tools
+    directory: RunDirectory
+    config: PipelineConfig
+    context: Context
 
     @property
     def folder(self) -> Path:
         """Of all results."""
-        return self.place.folder
+        return self.directory.folder
 
     def segment(self) -> None:
         """object.png: the picture with its object's mask as alpha."""
         result = self.folder / OBJECT
         image = read_image(self.image)
         given = has_mask(image)
-        backend = None if given else self.settings.backend
+        backend = None if given else self.config.backend
 
         def work() -> Facts:
             found = image
             if backend is not None:
-                if self.tools.segmenter is None:
-                    self.tools.segmenter = open_segmenter(backend, str(self.settings.device))
-                found = remove_background(image, self.tools.segmenter, backend)
+                if self.context.segmenter is None:
+                    self.context.segmenter = open_segmenter(backend, str(self.config.device))
+                found = remove_background(image, self.context.segmenter, backend)
             if mask_area(found) > WHOLE_IMAGE:
                 log.warning("%s: the mask covers the whole picture", self.image)
             save_rgba(result, found)
             return {"mask": "given" if given else "found", "covered": round(mask_area(found), 4),
                     "width": image.width, "height": image.height}  # fmt: skip
 
-        self.place.do(Step("segment", {"backend": backend}, [self.image], [result]), work)
+        self.directory.do(Step("segment", {"backend": backend}, [self.image], [result]), work)
 
     def frame(self) -> None:
         """framed.png: the object brought into the picture as the model wants it."""
         source, result = self.folder / OBJECT, self.folder / FRAMED
-        size = self.tools.drawer.size
+        size = self.context.view_generator.size
 
         def work() -> Facts:
-            image, crop_size = read_image(source), self.settings.crop_size
+            image, crop_size = read_image(source), self.config.crop_size
             chosen = auto_crop_size(image) if crop_size == "auto" else crop_size
             with atomic_write(result) as temporary:
                 crop_and_pad(image, chosen, size).save(temporary)
             return {"crop_size": chosen}
 
-        settings = {"crop_size": self.settings.crop_size, "size": size}
-        self.place.do(Step("frame", settings, [source], [result]), work)
+        settings = {"crop_size": self.config.crop_size, "size": size}
+        self.directory.do(Step("frame", settings, [source], [result]), work)
 
     def find_elevation(self) -> float:
         """elevation.json, elevation.png: from how high the picture was taken, degrees."""
         framed, result, curve = (self.folder / name for name in (FRAMED, ELEVATION, CURVE))
-        asked = self.settings.elevation
+        asked = self.config.elevation
         if asked != "auto":
             for path in (result, curve):  # the drafts stay, for another try
                 path.unlink(missing_ok=True)
-            self.place.do(Step("elevation", {"elevation": asked}, [], []), lambda: None)
+            self.directory.do(Step("elevation", {"elevation": asked}, [], []), lambda: None)
             return asked
-        sought = self.settings.elevations
-        sampler = draft_sampler(self.settings.sampler, self.settings.draft_steps)
+        sought = self.config.elevations
+        sampler = draft_sampler(self.config.sampler, self.config.draft_steps)
         drafts = {degrees: draft_path(self.folder, degrees) for degrees in sought.drafts_at}
         for degrees, path in drafts.items():
-            self._draw(f"draft-{path.stem}", path, degrees, self.settings.seed, sampler)
+            self._draw(f"draft-{path.stem}", path, degrees, self.config.seed, sampler)
 
         def work() -> Facts:
             picture = np.asarray(read_image(framed))
@@ -196,39 +198,43 @@ class Run:
             [framed, *drafts.values()],
             [result, curve],
         )
-        facts = self.place.do(step, work)
+        facts = self.directory.do(step, work)
         log.info("elevation: %(elevation_deg)s +- %(uncertainty_deg)s degrees", facts)
         return float(facts["elevation_deg"])
 
     def generate(self, elevation_deg: float) -> list[Path]:
         """samples/<k>.png: strips of 16 views."""
         samples = [
-            self.folder / SAMPLES / f"{k}.png" for k in range(self.settings.sample_num)
+            self.folder / SAMPLES / f"{k}.png" for k in range(self.config.sample_num)
         ]  # fmt: skip
-        for record in self.place.records("sample-*"):
+        for record in self.directory.records("sample-*"):
             path = self.folder / SAMPLES / f"{record.stem.removeprefix('sample-')}.png"
             if path not in samples:  # no longer asked for
                 path.unlink(missing_ok=True)
                 record.unlink()
         for k, path in enumerate(samples):
-            seed = self.settings.seed + k
-            self._draw(f"sample-{k}", path, elevation_deg, seed, self.settings.sampler)
+            seed = self.config.seed + k
+            self._draw(f"sample-{k}", path, elevation_deg, seed, self.config.sampler)
         return samples
 
     def _draw(
         self, name: str, path: Path, elevation_deg: float, seed: int, sampler: SamplerConfig
     ) -> None:
-        framed, drawer = self.folder / FRAMED, self.tools.drawer
+        framed, view_generator = self.folder / FRAMED, self.context.view_generator
 
         def work() -> None:
             path.parent.mkdir(exist_ok=True)
-            pixels = prepare_image(framed, -1, drawer.size)
-            strip = drawer.draw(pixels, elevation_deg, seed, sampler)
+            pixels = prepare_image(framed, -1, view_generator.size)
+            strip = view_generator.generate(pixels, elevation_deg, seed, sampler)
             with atomic_write(path) as temporary:
                 Image.fromarray(strip).save(temporary)
 
-        settings = {"elevation_deg": elevation_deg, "seed": seed, **drawer.settings(sampler)}
-        self.place.do(Step(name, settings, [framed], [path]), work)
+        settings = {
+            "elevation_deg": elevation_deg,
+            "seed": seed,
+            **view_generator.settings(sampler),
+        }
+        self.directory.do(Step(name, settings, [framed], [path]), work)
 
     def rank(self, samples: list[Path], elevation_deg: float) -> None:
         """scores.json, best.png, best.gif: the samples in order, and the best of them, turning."""
@@ -254,42 +260,42 @@ class Run:
 
         settings = {"elevation_deg": elevation_deg, **asdict(Weights())}
         step = Step("rank", settings, [framed, *samples], [scores_file, best, turning])
-        facts = self.place.do(step, work)
+        facts = self.directory.do(step, work)
         log.info("best sample: %(best)s, score %(score)s", facts)
 
     def reconstruct(self) -> None:
         """reconstruction/: what train_renderer.py writes."""
         strip, folder = self.folder / BEST, self.folder / RECONSTRUCTION
         settings = {
-            "preset": self.settings.preset,
-            "seed": self.settings.seed,
-            **self.settings.renderer.settings(),
+            "preset": self.config.preset,
+            "seed": self.config.seed,
+            **self.config.renderer.settings(),
         }
         results = [*(folder / name for name in EXPORTED), self.folder / METRICS]
         step = Step("reconstruct", settings, [strip], results)
 
         def work() -> Facts:
             checkpoint = folder / CHECKPOINT
-            if not self.place.was_begun(step):
+            if not self.directory.has_marker(step):
                 checkpoint.unlink(missing_ok=True)
-                self.place.begin(step)
+                self.directory.mark_started(step)
             resume = checkpoint.is_file()
             options = ReconstructionOptions(
-                self.settings.seed,
-                self.settings.device,
-                self.settings.preset,
+                self.config.seed,
+                self.config.device,
+                self.config.preset,
                 resume=resume,
                 overwrite=not resume,
                 export_when_stopped=False,
-                on_progress=self.tools.report,
+                on_progress=self.context.on_progress,
             )
-            outcome = reconstruct(strip, folder, self.settings.renderer, options)
+            outcome = reconstruct(strip, folder, self.config.renderer, options)
             if outcome.stopped_by is not None:
                 log.warning("the same command goes on with it")
                 sys.exit(128 + outcome.stopped_by)
             return outcome.metrics
 
-        self.place.do(step, work)
+        self.directory.do(step, work)
 
     def export(self) -> None:
         """mesh.glb, mesh.ply, rendering.mp4, where one looks for them."""
@@ -301,18 +307,18 @@ class Run:
                 with atomic_write(result) as temporary:
                     shutil.copyfile(source, temporary)
 
-        self.place.do(Step("export", {}, sources, results), work)
+        self.directory.do(Step("export", {}, sources, results), work)
 
     def report(self, samples: list[Path]) -> None:
         """report.html: all of it on one page."""
         result = self.folder / REPORT
-        names = list(self.place.names)
-        inputs = [self.image, *(self.place.record(name) for name in names)]
+        names = list(self.directory.names)
+        inputs = [self.image, *(self.directory.record(name) for name in names)]
 
         def work() -> None:
             records: dict[str, dict[str, Any]] = {
-                name: record for name in names if (record := self.place.read(name))
+                name: record for name in names if (record := self.directory.read(name))
             }
             write_page(result, self.image, self.folder, records, samples)
 
-        self.place.do(Step("report", {"samples": len(samples)}, inputs, [result]), work)
+        self.directory.do(Step("report", {"samples": len(samples)}, inputs, [result]), work)

@@ -9,7 +9,7 @@ from pipeline.selection.elevation_drafts import UNCERTAIN
 from renderer.reconstruction import POOR_IOU
 
 
-def doubts(
+def quality_warnings(
     records: dict[str, dict[str, Any]], rows: list[dict[str, Any]], metrics: dict[str, Any]
 ) -> list[str]:
     """Sentences on what may be wrong with the results.

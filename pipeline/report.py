@@ -14,7 +14,7 @@ from common.files import atomic_write
 from multiview.images import read_image
 from pipeline.html import as_text, embed, embed_image, figure
 from pipeline.paths import CURVE, EXPORTED, FRAMED, METRICS, OBJECT, RECONSTRUCTION
-from pipeline.quality_warnings import doubts
+from pipeline.quality_warnings import quality_warnings
 from pipeline.selection.ranking import SCORES
 
 LARGEST_VIDEO = 20 * 2**20
@@ -47,8 +47,8 @@ figure { margin: 0; } figcaption { color: #555; font-size: .9rem; max-width: 480
 article { margin: 1rem 0; } article header { margin-bottom: .3rem; }
 .tag { background: #1d6f42; color: #fff; border-radius: 4px; padding: 0 .5rem; font-size: .85rem;
   margin: 0 .5rem; }
-.doubts { border-left: 4px solid #c98a00; background: #fff8e6; padding: .5rem 1rem; margin: 1rem 0;
-  list-style: none; }
+.warnings { border-left: 4px solid #c98a00; background: #fff8e6; padding: .5rem 1rem;
+  margin: 1rem 0; list-style: none; }
 .error { color: #a3243b; } p { margin: .4rem 0; } summary { cursor: pointer; }
 .bar { background: #dbe8f6; height: .8rem; min-width: 1px; }
 """
@@ -102,7 +102,7 @@ def write_page(
 <title>{name}: from a picture to a mesh</title><style>{_STYLE}</style></head><body>
 <h1>{name}</h1>
 <p class="lead">From a picture to a mesh: {_summary(records, rows, metrics)}</p>
-{_doubts(records, rows, metrics)}
+{_warnings(records, rows, metrics)}
 {_result(image, folder)}
 <h2>The picture</h2>
 {_pictures(folder, records)}
@@ -121,11 +121,13 @@ def write_page(
         temporary.write_text(page, encoding="utf-8")
 
 
-def _doubts(
+def _warnings(
     records: dict[str, dict[str, Any]], rows: list[dict[str, Any]], metrics: dict[str, Any]
 ) -> str:
-    items = "".join(f"<li>{html.escape(each)}</li>" for each in doubts(records, rows, metrics))
-    return f'<ul class="doubts">{items}</ul>' if items else ""
+    items = "".join(
+        f"<li>{html.escape(each)}</li>" for each in quality_warnings(records, rows, metrics)
+    )
+    return f'<ul class="warnings">{items}</ul>' if items else ""
 
 
 def _summary(

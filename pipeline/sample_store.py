@@ -211,7 +211,7 @@ def plan_samples(
     return samples
 
 
-def refuse_to_replace(sample: Sample) -> None:
+def check_replaceable(sample: Sample) -> None:
     """Raise FileExistsError where a result, or a file of its name, was made in another way."""
     if sample.path.exists() and not sample.is_done():
         raise FileExistsError(
@@ -227,7 +227,7 @@ def refuse_to_replace(sample: Sample) -> None:
         )
 
 
-def refuse_conflicts(samples: Sequence[Sample]) -> None:
+def check_conflicts(samples: Sequence[Sample]) -> None:
     """Raise FileExistsError where a result would take the place of an input or of a folder."""
     inputs = {sample.source.path.resolve() for sample in samples}
     for sample in samples:

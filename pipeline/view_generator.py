@@ -11,7 +11,13 @@ import torch
 from einops import rearrange
 
 from ldm.config import SamplerConfig, SyncDreamerConfig
-from ldm.generate_views import Watch, check_dtype, generate_strip, open_model, sampling_settings
+from ldm.generate_views import (
+    StepCallback,
+    check_dtype,
+    generate_strip,
+    open_model,
+    sampling_settings,
+)
 from ldm.model import ImageFeatures, SyncDreamer
 
 
@@ -19,7 +25,7 @@ class ModelError(Exception):
     """The model cannot be loaded: no picture can be worked on."""
 
 
-class Drawer(Protocol):
+class ViewGenerator(Protocol):
     """What draws strips of views."""
 
     @property
@@ -29,22 +35,22 @@ class Drawer(Protocol):
     def settings(self, sampler: SamplerConfig) -> dict[str, Any]:
         """All that a strip depends on, beside the input, its elevation and the seed."""
 
-    def draw(
+    def generate(
         self,
         pixels: np.ndarray,
         elevation_deg: float,
         seed: int,
         sampler: SamplerConfig,
-        watch: Watch | None = None,
+        on_step: StepCallback | None = None,
     ) -> np.ndarray:
         """Draw the views of an input that `prepare_image` made, uint8 (size, 16 size, 3).
 
-        What `watch` raises ends it.
+        Exceptions of `on_step` end it.
         """
 
 
 @dataclass
-class ModelDrawer:
+class SyncDreamerGenerator:
     """Draws with SyncDreamer.
 
     Attributes:
@@ -79,13 +85,13 @@ class ModelDrawer:
         """All that a strip depends on, beside the input, its elevation and the seed."""
         return {**self._identity, **vars(sampler)}
 
-    def draw(
+    def generate(
         self,
         pixels: np.ndarray,
         elevation_deg: float,
         seed: int,
         sampler: SamplerConfig,
-        watch: Watch | None = None,
+        on_step: StepCallback | None = None,
     ) -> np.ndarray:
         """Draw the views of an input that `prepare_image` made, uint8 (size, 16 size, 3).
 
@@ -97,7 +103,7 @@ class ModelDrawer:
         try:
             features = self._encoded(model, pixels)
             return generate_strip(
-                model, features, elevation_deg, seed, sampler, self.batch_view_num, watch
+                model, features, elevation_deg, seed, sampler, self.batch_view_num, on_step
             )
         except torch.OutOfMemoryError as error:
             raise MemoryError(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from pipeline.image_to_3d import Settings
+from pipeline.config import PipelineConfig
 from webapp import html
 from webapp.service import ELEVATIONS
 
@@ -45,7 +45,7 @@ class Layout:
             if the page has a mesh from the start.
     """
 
-    def __init__(self, settings: Settings, examples: list[Path], placeholder: Path) -> None:
+    def __init__(self, settings: PipelineConfig, examples: list[Path], placeholder: Path) -> None:
         gr.HTML(html.HEADER)
         with gr.Row(equal_height=False):
             with gr.Column(scale=4, min_width=320):
@@ -98,7 +98,7 @@ class Layout:
                 self.undo = gr.Button("Undo", size="sm", elem_id="undo", min_width=80)
                 self.reset = gr.Button("Reset", size="sm", elem_id="reset", min_width=80)
 
-    def _build_settings(self, settings: Settings) -> None:
+    def _build_settings(self, settings: PipelineConfig) -> None:
         automatic = settings.elevation == "auto"
         most = settings.sample_num
         with gr.Accordion("More settings", open=False):

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from common.records import Workplace
+from common.records import RunDirectory
 from ldm.config import SamplerConfig
-from ldm.generate_views import DrawingStep, Watch
-from pipeline.image_to_3d import Settings
+from ldm.generate_views import StepCallback, StepInfo
+from pipeline.config import PipelineConfig
 from pipeline.selection.elevation_drafts import draft_sampler
-from pipeline.view_generator import Drawer
+from pipeline.view_generator import ViewGenerator
 from webapp.job import Progress, ProgressCallback
 
 MAX_PREVIEW_FRACTION = 0.25
@@ -26,16 +26,24 @@ class ProgressGenerator:
     """View generator that publishes the progress of every denoising step, with previews.
 
     Args:
-        drawer: does the work.
+        view_generator: does the work.
         settings: number of samples and steps.
-        place: names the current step of the pipeline.
+        directory: names the current step of the pipeline.
         on_progress: called at every denoising step.
     """
 
     def __init__(
-        self, drawer: Drawer, settings: Settings, place: Workplace, on_progress: ProgressCallback
+        self,
+        view_generator: ViewGenerator,
+        settings: PipelineConfig,
+        directory: RunDirectory,
+        on_progress: ProgressCallback,
     ) -> None:
-        self.drawer, self.place, self.on_progress = drawer, place, on_progress
+        self.view_generator, self.directory, self.on_progress = (
+            view_generator,
+            directory,
+            on_progress,
+        )
         drafts_at = settings.elevations.drafts_at if settings.elevation == "auto" else ()
         self._drafts = [f"draft-{degrees:+.1f}" for degrees in drafts_at]
         self._samples = [f"sample-{k}" for k in range(settings.sample_num)]
@@ -49,39 +57,39 @@ class ProgressGenerator:
     @property
     def size(self) -> int:
         """Side of a view, pixels."""
-        return self.drawer.size
+        return self.view_generator.size
 
     def settings(self, sampler: SamplerConfig) -> dict[str, Any]:
-        """All settings that a strip depends on, see `Drawer`."""
-        return self.drawer.settings(sampler)
+        """All settings that a strip depends on, see `ViewGenerator`."""
+        return self.view_generator.settings(sampler)
 
-    def draw(
+    def generate(
         self,
         pixels: np.ndarray,
         elevation_deg: float,
         seed: int,
         sampler: SamplerConfig,
-        watch: Watch | None = None,
+        on_step: StepCallback | None = None,
     ) -> np.ndarray:
-        """Generate the views, see `Drawer`."""
-        name = self.place.current
+        """Generate the views, see `ViewGenerator`."""
+        name = self.directory.current
         start, preview_seconds = time.monotonic(), 0.0
 
-        def on_step(step: DrawingStep) -> None:
+        def after_step(step: StepInfo) -> None:
             nonlocal preview_seconds
-            if watch is not None:
-                watch(step)
+            if on_step is not None:
+                on_step(step)
             before = time.monotonic()
             affordable = preview_seconds <= MAX_PREVIEW_FRACTION * (before - start)
-            strip = step.look() if step.number == step.of or affordable else None
+            strip = step.preview() if step.number == step.total or affordable else None
             preview_seconds += time.monotonic() - before
             message, title = self._describe(name, step)
-            fraction = self._fraction(name, step.number / step.of)
+            fraction = self._fraction(name, step.number / step.total)
             self.on_progress(Progress(VIEWS_DONE * fraction, message, strip, title))
 
         fraction = self._fraction(name, 0.0)
         self.on_progress(Progress(VIEWS_DONE * fraction, "Encoding the image"))
-        return self.drawer.draw(pixels, elevation_deg, seed, sampler, on_step)
+        return self.view_generator.generate(pixels, elevation_deg, seed, sampler, after_step)
 
     def _fraction(self, name: str, completed: float) -> float:
         """Completed fraction of all strips, given that of the current strip."""
@@ -89,9 +97,9 @@ class ProgressGenerator:
         before = sum(self._steps[other] for other in names[: names.index(name)])
         return (before + completed * self._steps[name]) / sum(self._steps.values())
 
-    def _describe(self, name: str, step: DrawingStep) -> tuple[str, str]:
+    def _describe(self, name: str, step: StepInfo) -> tuple[str, str]:
         """Message and title of a step's progress."""
-        count = f"step {step.number} of {step.of}"
+        count = f"step {step.number} of {step.total}"
         if name in self._drafts:
             draft = f"draft {self._drafts.index(name) + 1} of {len(self._drafts)}"
             return f"Estimating the elevation: {draft}, {count}", "Draft of the views"

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.image_to_3d import Settings
-from pipeline.view_generator import Drawer
+from pipeline.config import PipelineConfig
+from pipeline.view_generator import ViewGenerator
 from webapp.middleware import SecurityMiddleware
 from webapp.service import Service
 from webapp.sessions import SessionStore, cleanup_thread, server_folder
@@ -50,12 +50,12 @@ def is_not_cancellation(record: logging.LogRecord) -> bool:
 
 @contextmanager
 def open_server(
-    drawer: Drawer, settings: Settings, examples: list[Path], limits: Limits
+    view_generator: ViewGenerator, settings: PipelineConfig, examples: list[Path], limits: Limits
 ) -> Iterator[tuple[uvicorn.Server, SessionStore]]:
     """Set up a server, ready to run; all session files are removed at the end.
 
     Args:
-        drawer: of views.
+        view_generator: of views.
         settings: settings that visitors do not choose.
         examples: example images.
         limits: limits of the server.
@@ -83,7 +83,7 @@ def open_server(
         stack.enter_context(cleanup_thread(sessions))
         placeholder = root / "placeholder.glb"
         placeholder.write_bytes(trimesh.creation.box().export(file_type="glb"))
-        service = Service(drawer, settings)
+        service = Service(view_generator, settings)
         ui = UI(service, sessions, examples, placeholder, limits.max_queue)
         app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
         app = gr.mount_gradio_app(
@@ -136,14 +136,14 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def serve(
-    drawer: Drawer,
-    settings: Settings,
+    view_generator: ViewGenerator,
+    settings: PipelineConfig,
     examples: list[Path],
     limits: Limits,
     bound: socket.socket,
 ) -> None:
     """Serve the page until Ctrl-C or SIGTERM, see `open_server`."""
-    with open_server(drawer, settings, examples, limits) as (server, _):
+    with open_server(view_generator, settings, examples, limits) as (server, _):
         host, port = bound.getsockname()[:2]
         log.info("serving at http://%s:%d (Ctrl-C to stop)", host, port)
         server.run(sockets=[bound])

@@ -13,14 +13,15 @@ import numpy as np
 from PIL import Image
 
 from common.files import atomic_write
-from common.records import Workplace
+from common.records import RunDirectory
 from multiview.images import read_image
 from multiview.matting import save_rgba
 from multiview.segmentation import SegmentationUnavailableError, Segmenter, open_segmenter
-from pipeline.image_to_3d import Run, Settings, Tools
+from pipeline.config import Context, PipelineConfig
+from pipeline.image_to_3d import Run
 from pipeline.paths import BEST, EXPORTED, RECONSTRUCTION, SAMPLES
 from pipeline.selection.ranking import SCORES
-from pipeline.view_generator import Drawer
+from pipeline.view_generator import ViewGenerator
 from renderer.output_dir import CHECKPOINT
 from webapp.errors import UserError
 from webapp.job import Progress, ProgressCallback
@@ -98,12 +99,12 @@ class Service:
     """Runs the pipeline for all sessions.
 
     Args:
-        drawer: of views.
+        view_generator: of views.
         settings: settings that visitors do not choose; `sample_num` limits their number of samples.
     """
 
-    def __init__(self, drawer: Drawer, settings: Settings) -> None:
-        self.drawer, self.settings = drawer, settings
+    def __init__(self, view_generator: ViewGenerator, settings: PipelineConfig) -> None:
+        self.view_generator, self.settings = view_generator, settings
         self.notice = ""
         """Message for visitors whose image has no mask."""
         self._segment = self._open_segmenter()
@@ -167,7 +168,7 @@ class Service:
         folder.mkdir(exist_ok=True)
         save_rgba(session.folder / "object.png", image)
         run = self._run(session, folder, request, on_progress)
-        with run.place.open():
+        with run.directory.open():
             on_progress(Progress(0.0, "Preparing the image"))
             try:
                 run.segment()
@@ -213,7 +214,7 @@ class Service:
         """
         folder = session.folder / f"mesh-{sample.number}"
         run = self._run(session, folder, request, on_progress)
-        with run.place.open():
+        with run.directory.open():
             on_progress(Progress(VIEWS_DONE, "Building the mesh", sample.strip(), sample.title))
             _copy(sample.path, folder / BEST)
             try:
@@ -250,10 +251,10 @@ class Service:
             seed=request.seed,
             overwrite=False,
         )
-        place = Workplace(folder)
-        drawer = ProgressGenerator(self.drawer, settings, place, on_progress)
-        tools = Tools(drawer, self._segment, reconstruction_progress(on_progress))
-        return Run(session.folder / "object.png", place, settings, tools)
+        directory = RunDirectory(folder)
+        view_generator = ProgressGenerator(self.view_generator, settings, directory, on_progress)
+        context = Context(view_generator, self._segment, reconstruction_progress(on_progress))
+        return Run(session.folder / "object.png", directory, settings, context)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -1,9 +1,9 @@
-"""Estimate from which elevation a picture of an object was taken, given views of the object.
+"""Elevation estimation: compare an input image with renders of a hull of its views.
 
-The views are drafts that a model makes for an assumed elevation, or any others. A coarse coloured
-hull of them is looked at from azimuth 0 and many elevations, and the look that is most like the
-picture tells. The pictures may be framed differently: objects are brought to the same area and the
-same place first.
+The views are drafts that the model generates for an assumed elevation, or any others. A coarse
+textured hull of them is rendered from azimuth 0 and many elevations; the render most similar to the
+input gives the elevation. Both images are first normalised to the same object area and centre, so
+they may be framed differently.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch import Tensor
 
 from multiview.cameras import orbit_cameras, orbit_pose
 from multiview.visual_hull import close_underside
-from pipeline.selection.hull_renderer import QuickHull, carve, quick_views
-from pipeline.selection.similarity import agreement, aligned, input_picture
+from pipeline.selection.hull_renderer import TexturedHull, downsample_views, silhouette_distances
+from pipeline.selection.similarity import centre_input, measure_similarity, normalise_scale
 
 Draft = Callable[[float], np.ndarray]
 """Assumed elevation of the input in degrees -> views on white, the first at the input's azimuth,
@@ -28,26 +28,25 @@ uint8 or float in [0, 1], (N, H, H, 3)."""
 DISTANCE = 1.5
 """From the cameras to the origin, in world units."""
 PSNR_WEIGHT = 0.05
-"""What a dB of colour counts beside an overlap of silhouettes from 0 to 1."""
-FALL = 0.04
-"""How far below its peak a score is still as good. On 180 inputs of 60 toys, with true views in
-place of drafts, 73 % of the elevations were within the range and 94 % within twice the range; the
-median error was 1.2 degrees, 90 % were below 4.1, and the largest was 15."""
+"""Weight of one dB of PSNR relative to a silhouette IoU in [0, 1]."""
+PEAK_DROP = 0.04
+"""Scores this close to the maximum define the uncertainty range; with true views in place of drafts
+73 % of the true elevations lie inside it (docs/results.md)."""
 
 
 @dataclass(frozen=True)
 class ElevationConfig:
-    """How an elevation is sought.
+    """Search range and resolution of the elevation estimate.
 
     Attributes:
         lowest: degrees, the first candidate.
         highest: degrees, the last candidate at most.
         step: degrees between candidates.
-        drafts_at: degrees, rising; for which elevations drafts are made. Between two of them the
-            scores of both are mixed, beyond them the nearest counts.
+        drafts_at: assumed elevations of the drafts, degrees, increasing. Scores of candidates
+            between two of them are interpolated; outside, the nearest draft is used.
         views_elevation: degrees above the horizon of the drafts' cameras.
-        size: pixels a side at which pictures are compared.
-        resolution: of the hull, points a side.
+        size: pixels a side at which images are compared.
+        resolution: of the hull's lattice, points a side.
     """
 
     lowest: float = -10.0
@@ -69,21 +68,21 @@ class ElevationConfig:
             raise ValueError(f"drafts_at must rise, got {self.drafts_at}")
 
     def candidates(self) -> np.ndarray:
-        """Elevations that are tried, degrees, (E,)."""
+        """The tried elevations, degrees, (E,)."""
         return np.arange(self.lowest, self.highest + 1e-6, self.step)
 
 
 @dataclass(frozen=True)
 class ElevationEstimate:
-    """Where a picture was taken from.
+    """Estimated camera elevation of an input image.
 
     Attributes:
         elevation_deg: the estimate.
-        uncertainty_deg: half the width of the score's peak, see `FALL`. Drafts of a model add
-            errors of their own, which it does not tell.
-        candidates_deg: what was tried, (E,).
-        scores: of the candidates, silhouettes and colours together, (E,).
-        silhouettes: overlap of the outlines, in [0, 1], (E,).
+        uncertainty_deg: half the width of the score's peak, see `PEAK_DROP`. Errors of generated
+            drafts are not included.
+        candidates_deg: tried elevations, (E,).
+        scores: of the candidates, silhouettes and colours combined, (E,).
+        silhouettes: soft IoU of the silhouettes, in [0, 1], (E,).
         psnrs: of the colours, dB, (E,).
     """
 
@@ -102,68 +101,77 @@ def estimate_elevation(
 
     Args:
         image: RGBA, or RGB on white, uint8 or float in [0, 1], (H, W, 4) or (H, W, 3).
-        draft: makes views; called once for each of `config.drafts_at`.
-        config: what is tried.
+        draft: returns views; called once for each of `config.drafts_at`.
+        config: search settings.
 
     Raises:
         ValueError: no object in the image or in a view, or views of no common shape.
     """
     config = config or ElevationConfig()
-    seen = input_picture(image, config.size)
+    seen = centre_input(image, config.size)
     curves = np.stack(
-        [_curves(seen, fit_hull(draft(assumed), config), config) for assumed in config.drafts_at]
+        [
+            _score_curves(seen, fit_hull(draft(assumed), config), config)
+            for assumed in config.drafts_at
+        ]
     )
     candidates = config.candidates()
     silhouettes, psnrs = (
-        _mixed(curves[:, :, kind], np.array(config.drafts_at), candidates) for kind in (0, 1)
+        _interpolate_curves(curves[:, :, kind], np.array(config.drafts_at), candidates)
+        for kind in (0, 1)
     )
     scores = silhouettes + PSNR_WEIGHT * psnrs
     return ElevationEstimate(
-        _peak(candidates, scores), _half_width(candidates, scores),
+        _parabola_peak(candidates, scores), _peak_half_width(candidates, scores),
         candidates, scores, silhouettes, psnrs,
     )  # fmt: skip
 
 
-def fit_hull(images: np.ndarray, config: ElevationConfig) -> QuickHull:
-    """Fit a coarse coloured hull to views, its underside closed.
+def fit_hull(images: np.ndarray, config: ElevationConfig) -> TexturedHull:
+    """Fit a coarse textured hull with a closed underside to views.
 
     Args:
         images: see `Draft`.
         config: sizes, and the elevation of the views.
 
     Raises:
-        ValueError: no object in a view, or nothing that all views have in common.
+        ValueError: no object in a view, or no volume common to all views.
     """
     cameras = orbit_cameras(len(images), config.views_elevation, DISTANCE, images.shape[1])
-    views = quick_views(images, cameras, config.size)
-    hull = carve(views, config.resolution).amax(dim=0)
+    views = downsample_views(images, cameras, config.size)
+    hull = silhouette_distances(views, config.resolution).amax(dim=0)
     if not (hull < 0).any():
         raise ValueError("the views have no volume in common: no shape has these silhouettes")
-    return QuickHull(views, torch.from_numpy(close_underside(hull.numpy(), views.cameras)))
+    return TexturedHull(views, torch.from_numpy(close_underside(hull.numpy(), views.cameras)))
 
 
-def look_from(hull: QuickHull, elevation_deg: float) -> tuple[Tensor, Tensor]:
-    """Alpha (S, S) and colours (3, S, S) of a hull, seen from azimuth 0 and aligned."""
+def render_hull(hull: TexturedHull, elevation_deg: float) -> tuple[Tensor, Tensor]:
+    """Render a hull from azimuth 0, scale normalised: alpha (S, S) and colours (3, S, S)."""
     pose = orbit_pose(float(np.deg2rad(elevation_deg)), 0.0, DISTANCE)
-    picture = hull.picture(hull.views.cameras.intrinsics[0], pose, hull.views.size)
-    return aligned(picture.alpha, picture.colours, hull.views.size)
+    view = hull.render(hull.views.cameras.intrinsics[0], pose, hull.views.size)
+    return normalise_scale(view.alpha, view.colours, hull.views.size)
 
 
-def _curves(seen: tuple[Tensor, Tensor], hull: QuickHull, config: ElevationConfig) -> np.ndarray:
-    """Overlap and PSNR for all candidates, (E, 2)."""
-    target = aligned(*seen, hull.views.size)
+def _score_curves(
+    seen: tuple[Tensor, Tensor], hull: TexturedHull, config: ElevationConfig
+) -> np.ndarray:
+    """Silhouette IoU and PSNR of all candidates, (E, 2)."""
+    target = normalise_scale(*seen, hull.views.size)
     found = [
-        agreement(*target, *look_from(hull, float(elevation))) for elevation in config.candidates()
+        measure_similarity(*target, *render_hull(hull, float(elevation)))
+        for elevation in config.candidates()
     ]
     return np.array([[each.silhouette, each.psnr] for each in found])
 
 
-def _mixed(curves: np.ndarray, drafts_at: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """Score each candidate by the drafts that were made for elevations next to it.
+def _interpolate_curves(
+    curves: np.ndarray, drafts_at: np.ndarray, candidates: np.ndarray
+) -> np.ndarray:
+    """Interpolate scores linearly between the drafts nearest to each candidate.
 
     Args:
-        curves: of every draft at all candidates, (K, E).
-        drafts_at: elevations of the drafts, rising, (K,).
+        curves: scores of every draft at all candidates, (K, E).
+        drafts_at: elevations of the drafts, increasing, (K,).
         candidates: (E,).
 
     Returns:
@@ -177,8 +185,8 @@ def _mixed(curves: np.ndarray, drafts_at: np.ndarray, candidates: np.ndarray) ->
     return mixed
 
 
-def _peak(places: np.ndarray, values: np.ndarray) -> float:
-    """Where the parabola through the largest of E values and those beside it is highest."""
+def _parabola_peak(places: np.ndarray, values: np.ndarray) -> float:
+    """Vertex of the parabola through the largest of E values and its two neighbours."""
     at = int(values.argmax())
     if not 0 < at < len(values) - 1:
         return float(places[at])
@@ -188,37 +196,34 @@ def _peak(places: np.ndarray, values: np.ndarray) -> float:
     return float(places[at] + shift * (places[1] - places[0]))
 
 
-def _half_width(places: np.ndarray, values: np.ndarray) -> float:
-    """Half of the range in which E values, linear between the places, are within `FALL` of the top.
+def _peak_half_width(places: np.ndarray, values: np.ndarray) -> float:
+    """Half the range of places whose interpolated value is within `PEAK_DROP` of the maximum.
 
-    Other peaks that are as high are in the range: then it is wide.
+    Other peaks of nearly the same height widen the range.
     """
     fine = np.linspace(places[0], places[-1], 20 * len(places))
     between = np.interp(fine, places, values)
-    good = fine[between >= values.max() - FALL]
+    good = fine[between >= values.max() - PEAK_DROP]
     return float(max(np.ptp(good) / 2, fine[1] - fine[0]))
 
 
 def plot_scores(estimate: ElevationEstimate, width: int = 480, height: int = 240) -> Image.Image:
-    """Draw the scores over the elevations, the estimate and its uncertainty.
+    """Plot the scores over the elevations, with the estimate and its uncertainty, as RGB image.
 
     Args:
-        estimate: what to draw.
-        width: pixels of the picture.
-        height: pixels of the picture.
-
-    Returns:
-        RGB image.
+        estimate: what to plot.
+        width: pixels.
+        height: pixels.
     """
-    picture = Image.new("RGB", (width, height), "white")
-    draw = ImageDraw.Draw(picture)
+    plot = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(plot)
     left, right, top, bottom = 48, width - 16, 24, height - 32
     places, scores = estimate.candidates_deg, estimate.scores
     low, high = float(scores.min()), float(scores.max())
 
     def across(elevation: float) -> float:
-        share = (elevation - places[0]) / max(np.ptp(places), 1e-9)
-        return float(left + np.clip(share, 0, 1) * (right - left))
+        fraction = (elevation - places[0]) / max(np.ptp(places), 1e-9)
+        return float(left + np.clip(fraction, 0, 1) * (right - left))
 
     def down(score: float) -> float:
         return bottom - (score - low) / max(high - low, 1e-9) * (bottom - top)
@@ -235,4 +240,4 @@ def plot_scores(estimate: ElevationEstimate, width: int = 480, height: int = 240
     draw.text((4, down(high) - 5), f"{high:.3f}", fill="black")
     draw.text((4, down(low) - 5), f"{low:.3f}", fill="black")
     draw.text((left, 6), f"{middle:.1f} +- {spread:.1f} degrees", fill="black")
-    return picture
+    return plot

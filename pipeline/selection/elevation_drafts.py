@@ -1,4 +1,4 @@
-"""Drafts of the views: quick ones, from which an input's elevation is estimated."""
+"""Drafts: quick samples of the views, from which an input's elevation is estimated."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ log = logging.getLogger(__name__)
 DRAFT_STEPS = 8
 """Denoising steps of a draft."""
 UNCERTAIN = 10.0
-"""Degrees: an uncertainty above this is worth a warning."""
+"""Degrees; a larger uncertainty causes a warning."""
 
 
 def draft_sampler(sampler: SamplerConfig, steps: int = DRAFT_STEPS) -> SamplerConfig:
-    """How drafts are drawn: in few steps, not more than a sample's, and with no noise between."""
+    """Sampler settings of drafts: at most `steps` steps, and eta 0."""
     return replace(sampler, steps=min(steps, sampler.steps), eta=0.0)
 
 
 def draft_path(folder: Path, assumed_deg: float) -> Path:
-    """The strip that is drawn for an assumed elevation, in the folder of one input's results."""
+    """Path of the draft strip for an assumed elevation, in the folder of one input's results."""
     return folder / DRAFTS / f"{assumed_deg:+.1f}.png"
 
 

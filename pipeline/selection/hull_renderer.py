@@ -1,11 +1,11 @@
-"""A coarse coloured visual hull of an object's views, and pictures of it: in tenths of a second.
+"""Render a coarse visual hull of an object, textured by its views, in tenths of a second.
 
-No training: the hull of the masks on a lattice, and for every pixel of a new picture the colours of
-the views that look from nearly the same side and see the place. It is not good enough to be looked
-at, but to tell whether views fit together, or from where a picture was taken.
+No training: the visual hull of the masks on a lattice, ray cast, and coloured from the nearest
+views that see each point. Good enough to measure whether views are consistent, or the elevation of
+an image; not meant for display.
 
-Shape letters: N views, S pixels a side, V lattice points a side, P points, D samples a line of
-sight. Pixels are counted from the image's edge: the middle of the first one is at 0.5.
+Shape letters: N views, S pixels a side, V lattice points a side, P points, D samples a ray. Pixel
+coordinates start at the image's edge: the centre of the first pixel is at 0.5.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from multiview.visual_hull import (
     silhouette_distance,
 )
 
-SAMPLES = 56
-"""Along a line of sight through the lattice."""
-OCCLUDED = 0.05
-"""World units: a place that is deeper than what a view shows there by more is hidden from it."""
-SAME_SIDE = 20.0
-"""How fast a view's weight falls with the angle between its line of sight and the picture's: the
-logarithm of its weight is this times the cosine minus one, so -1.2 at 20 degrees."""
-SOURCES = 5
-"""Views that a picture is painted by: those that look from nearest to its side."""
-SLOPE = 1e-6
-"""Lines of sight are not more parallel than this to the lattice's sides, nor begin nearer."""
-HIDDEN = 1e-5
-"""Weight of views to which a place is hidden, for places that no view sees."""
+SAMPLES_PER_RAY = 56
+"""Along a ray through the lattice."""
+OCCLUSION_MARGIN = 0.05
+"""World units: points deeper than a view's depth map by more are hidden from that view."""
+ANGLE_FALLOFF = 20.0
+"""Falloff k of a view's blending weight exp(k (cos a - 1)), a the angle between its ray and the
+rendered ray: the exponent is -1.2 at 20 degrees."""
+NUM_SOURCE_VIEWS = 5
+"""Number of views, those with the nearest viewing directions, that colour a rendered view."""
+MIN_SLOPE = 1e-6
+"""Smallest ray direction component and nearest depth; avoids division by zero."""
+HIDDEN_WEIGHT = 1e-5
+"""Visibility weight of views that do not see a point; colours points that no view sees."""
 
 
 @dataclass(frozen=True)
-class QuickViews:
-    """Views made small, with their masks.
+class LowResViews:
+    """Downsampled views with masks and cameras.
 
     Attributes:
         colours: on white, in [0, 1], (N, 3, S, S) float32.
-        masks: how much of each pixel is the object, in [0, 1], (N, S, S) float32.
+        masks: soft, in [0, 1], (N, S, S) float32.
         cameras: N, for S x S images.
     """
 
@@ -62,11 +62,11 @@ class QuickViews:
 
     @property
     def size(self) -> int:
-        """S."""
+        """Pixels a side (S)."""
         return self.masks.shape[-1]
 
-    def subset(self, numbers: Sequence[int]) -> QuickViews:
-        """Some of the views."""
+    def subset(self, numbers: Sequence[int]) -> LowResViews:
+        """Select views by their numbers."""
         index = list(numbers)
         cameras = Cameras(
             self.cameras.intrinsics[index],
@@ -74,15 +74,15 @@ class QuickViews:
             self.cameras.azimuths[index],
             self.cameras.elevations[index],
         )
-        return QuickViews(self.colours[index], self.masks[index], cameras)
+        return LowResViews(self.colours[index], self.masks[index], cameras)
 
 
 @dataclass(frozen=True)
-class Picture:
-    """The hull as a camera sees it.
+class RenderedView:
+    """The hull rendered for one camera.
 
     Attributes:
-        alpha: in [0, 1], soft at the outline, (S, S).
+        alpha: in [0, 1], soft at the silhouette, (S, S).
         depth: camera-z of the surface, infinite where there is none, (S, S).
         colours: on white, in [0, 1], (3, S, S).
     """
@@ -93,33 +93,33 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class QuickHull:
-    """A shape and the views that it is painted with.
+class TexturedHull:
+    """A visual hull as signed distances, textured by views.
 
     Attributes:
         views: N.
         field: signed distance, world units, (V, V, V).
     """
 
-    views: QuickViews
+    views: LowResViews
     field: Tensor
 
     @cached_property
     def _depths(self) -> dict[int, Tensor]:
-        """What each view sees of the shape, filled as it is needed."""
+        """Depth maps of the hull by view number, filled lazily."""
         return {}
 
     def depth(self, k: int) -> Tensor:
-        """Camera-z of the shape as view k sees it, (S, S)."""
+        """Depth map (camera-z) of the hull in view k, (S, S)."""
         if k not in self._depths:
             cameras = self.views.cameras
-            self._depths[k] = look(
+            self._depths[k] = raycast_sdf(
                 self.field, cameras.intrinsics[k], cameras.world_to_camera[k], self.views.size
             )[1]
         return self._depths[k]
 
-    def picture(self, intrinsics: np.ndarray, pose: np.ndarray, size: int) -> Picture:
-        """Show it to a camera, painted by the views that look from nearly the same side.
+    def render(self, intrinsics: np.ndarray, pose: np.ndarray, size: int) -> RenderedView:
+        """Render the hull for a camera, coloured by the views with the nearest directions.
 
         Args:
             intrinsics: (3, 3), for `size` x `size` images.
@@ -127,16 +127,16 @@ class QuickHull:
             size: pixels a side.
         """
         facing = self.views.cameras.world_to_camera[:, 2, :3] @ pose[2, :3]
-        near = [int(k) for k in np.argsort(-facing, kind="stable")[:SOURCES]]
-        alpha, depth = look(self.field, intrinsics, pose, size)
+        near = [int(k) for k in np.argsort(-facing, kind="stable")[:NUM_SOURCE_VIEWS]]
+        alpha, depth = raycast_sdf(self.field, intrinsics, pose, size)
         sources = self.views.subset(near)
-        return paint(alpha, depth, intrinsics, pose, sources, [self.depth(k) for k in near])
+        return blend_views(alpha, depth, intrinsics, pose, sources, [self.depth(k) for k in near])
 
 
-def quick_views(
+def downsample_views(
     images: np.ndarray, cameras: Cameras, size: int, masks: np.ndarray | None = None
-) -> QuickViews:
-    """Make views small and find the object in them.
+) -> LowResViews:
+    """Downsample views and find the object in them.
 
     Args:
         images: on white, uint8 or float in [0, 1], (N, H, H, 3).
@@ -165,13 +165,13 @@ def quick_views(
     empty = [str(k) for k, mask in enumerate(alpha) if not (mask >= 0.5).any()]
     if empty:
         raise ValueError(f"there is no object in the views {', '.join(empty)}")
-    return QuickViews(colours, alpha, cameras)
+    return LowResViews(colours, alpha, cameras)
 
 
-def carve(views: QuickViews, resolution: int) -> Tensor:
-    """How far lattice points are outside of each view's silhouette.
+def silhouette_distances(views: LowResViews, resolution: int) -> Tensor:
+    """Signed distance of lattice points to each view's silhouette cone.
 
-    The hull of some of the views is where the largest of their distances is negative.
+    The visual hull of a subset of the views is where the maximum of their distances is negative.
 
     Args:
         views: N.
@@ -188,7 +188,7 @@ def carve(views: QuickViews, resolution: int) -> Tensor:
         column, row, depth = (float(a) * x + float(b) * y + (float(c) * z + float(d))
                               for a, b, c, d in matrices[k])  # fmt: skip
         places = torch.stack([column / depth, row / depth], dim=-1) * (2 / views.size) - 1
-        outline = torch.from_numpy(_outline(mask.numpy()))
+        outline = torch.from_numpy(_soft_distance(mask.numpy()))
         found = F.grid_sample(
             outline[None, None], places.reshape(1, resolution, -1, 2), padding_mode="border",
             align_corners=False,
@@ -198,8 +198,8 @@ def carve(views: QuickViews, resolution: int) -> Tensor:
     return distances
 
 
-def _outline(mask: np.ndarray) -> np.ndarray:
-    """Signed distance to a soft mask's outline, pixels, (S, S): within a pixel it follows alpha."""
+def _soft_distance(mask: np.ndarray) -> np.ndarray:
+    """Signed distance to a soft mask's outline, pixels, (S, S); subpixel from alpha."""
     solid = mask >= 0.5
     if solid.all():
         return np.full(mask.shape, -float(len(mask)), np.float32)
@@ -208,10 +208,10 @@ def _outline(mask: np.ndarray) -> np.ndarray:
     return np.where(near, 0.5 - mask, distance).astype(np.float32)
 
 
-def look(
+def raycast_sdf(
     field: Tensor, intrinsics: np.ndarray, pose: np.ndarray, size: int
 ) -> tuple[Tensor, Tensor]:
-    """Outline and depth of a lattice's shape as a camera sees it.
+    """Ray cast the zero level of a signed distance lattice for a camera.
 
     Args:
         field: signed distance, world units, (V, V, V).
@@ -227,19 +227,19 @@ def look(
     right = (middle - centre) / focal
     rotation = torch.from_numpy(pose[:, :3]).float()
     origin = -rotation.T @ torch.from_numpy(pose[:, 3]).float()
-    sights = torch.stack(
+    rays = torch.stack(
         [right.expand(size, size), right[:, None].expand(size, size), torch.ones(size, size)], -1
     )
-    directions = (sights @ rotation).reshape(-1, 3)
+    directions = (rays @ rotation).reshape(-1, 3)
     alpha, depth = torch.zeros(size * size), torch.full((size * size,), torch.inf)
-    crossing = _crossing(field, origin, directions)
+    crossing = _rays_through_box(field, origin, directions)
     if crossing is None:
         return alpha.reshape(size, size), depth.reshape(size, size)
     chosen, nearest, farthest = crossing
-    depths = torch.linspace(nearest, farthest, SAMPLES)
+    depths = torch.linspace(nearest, farthest, SAMPLES_PER_RAY)
 
     points = origin + depths[:, None, None] * directions[chosen]  # (D, P, 3)
-    values = _sample(field, points)
+    values = _sample_field(field, points)
     lowest = values.min(dim=0)
     pixel = depths[lowest.indices] / focal
     alpha[chosen] = (0.5 - lowest.values / pixel).clamp(0, 1)
@@ -256,27 +256,27 @@ def look(
     return alpha.reshape(size, size), depth.reshape(size, size)
 
 
-def _crossing(
+def _rays_through_box(
     field: Tensor, origin: Tensor, directions: Tensor
 ) -> tuple[Tensor, float, float] | None:
-    """Which lines of sight cross the shape's box, and between which depths.
+    """Intersect rays with the bounding box of the shape.
 
     Args:
         field: signed distance, (V, V, V).
         origin: of the camera, (3,).
-        directions: of all lines of sight, at depth 1, (P, 3).
+        directions: of the rays, scaled to depth 1, (P, 3).
 
     Returns:
-        their numbers, the nearest and the farthest depth; None where there are none.
+        indices of the rays that hit it, the nearest and the farthest depth; None without a hit.
     """
     inside = (field < 2 * 2 * HALF_SIDE / len(field)).nonzero()
     if not len(inside):
         return None
     centres = torch.from_numpy(cell_centres(len(field))).float()
-    slope = torch.where(directions.abs() > SLOPE, directions, SLOPE)
+    slope = torch.where(directions.abs() > MIN_SLOPE, directions, MIN_SLOPE)
     first = (centres[inside.amin(dim=0)] - origin) / slope
     second = (centres[inside.amax(dim=0)] - origin) / slope
-    enter = torch.minimum(first, second).amax(dim=1).clamp_min(SLOPE)
+    enter = torch.minimum(first, second).amax(dim=1).clamp_min(MIN_SLOPE)
     leave = torch.maximum(first, second).amin(dim=1)
     chosen = (enter < leave).nonzero()[:, 0]
     if not len(chosen):
@@ -284,59 +284,59 @@ def _crossing(
     return chosen, float(enter[chosen].min()), float(leave[chosen].max())
 
 
-def _sample(field: Tensor, points: Tensor) -> Tensor:
-    """Values of a lattice (V, V, V) at points (D, P, 3), beyond it those of its border."""
+def _sample_field(field: Tensor, points: Tensor) -> Tensor:
+    """Trilinear samples of a lattice (V, V, V) at points (D, P, 3), border values outside."""
     places = points.flip(-1) / HALF_SIDE  # grid_sample takes z, y, x of a field indexed x, y, z
     return F.grid_sample(
         field[None, None], places[None, None], padding_mode="border", align_corners=False
     )[0, 0, 0]
 
 
-def paint(
+def blend_views(
     alpha: Tensor,
     depth: Tensor,
     intrinsics: np.ndarray,
     pose: np.ndarray,
-    views: QuickViews,
+    views: LowResViews,
     depths: Sequence[Tensor],
-) -> Picture:
-    """Give a picture of the hull the colours of views.
+) -> RenderedView:
+    """Colour a depth map of the hull by blending views.
 
     Args:
-        alpha: of the picture, see `look`, (S, S).
-        depth: of the picture, see `look`, (S, S).
-        intrinsics: of the picture's camera, (3, 3).
-        pose: of the picture's camera, (3, 4).
-        views: whose colours are taken.
-        depths: of the hull as each of these views sees it, (S', S') each.
+        alpha: of the rendered view, see `raycast_sdf`, (S, S).
+        depth: of the rendered view, see `raycast_sdf`, (S, S).
+        intrinsics: of the rendered view's camera, (3, 3).
+        pose: of the rendered view's camera, (3, 4).
+        views: source views.
+        depths: depth maps of the hull in these views, (S', S') each.
     """
     size = len(alpha)
     colours = torch.ones(3, size, size)
     rows, columns = torch.isfinite(depth).nonzero(as_tuple=True)
     if not len(rows):
-        return Picture(alpha, depth, colours)
+        return RenderedView(alpha, depth, colours)
     focal, centre = float(intrinsics[0, 0]), float(intrinsics[0, 2])
     z = depth[rows, columns]
     x = (columns + PIXEL_CENTRE - centre) / focal * z
     y = (rows + PIXEL_CENTRE - centre) / focal * z
     rotation, shift = torch.from_numpy(pose[:, :3]).float(), torch.from_numpy(pose[:, 3]).float()
     points = (torch.stack([x, y, z], dim=-1) - shift) @ rotation
-    sight = F.normalize(points + rotation.T @ shift, dim=-1)
+    ray = F.normalize(points + rotation.T @ shift, dim=-1)
 
     total, weights = torch.zeros(len(points), 3), torch.zeros(len(points))
     for k, hull_depth in enumerate(depths):
-        colour, weight = _seen_by(views, k, points, sight, hull_depth)
+        colour, weight = _sample_view(views, k, points, ray, hull_depth)
         total += colour * weight[:, None]
         weights += weight
-    painted = total / weights.clamp_min(1e-12)[:, None]
-    colours[:, rows, columns] = painted.T * alpha[rows, columns] + 1 - alpha[rows, columns]
-    return Picture(alpha, depth, colours)
+    blended = total / weights.clamp_min(1e-12)[:, None]
+    colours[:, rows, columns] = blended.T * alpha[rows, columns] + 1 - alpha[rows, columns]
+    return RenderedView(alpha, depth, colours)
 
 
-def _seen_by(
-    views: QuickViews, k: int, points: Tensor, sight: Tensor, hull_depth: Tensor
+def _sample_view(
+    views: LowResViews, k: int, points: Tensor, ray: Tensor, hull_depth: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Colours (P, 3) that view k shows at points (P, 3), and how much they are worth, (P,)."""
+    """Colours (P, 3) of view k at points (P, 3), and their blending weights, (P,)."""
     pose = torch.from_numpy(views.cameras.world_to_camera[k]).float()
     matrix = torch.from_numpy(views.cameras.intrinsics[k]).float()
     in_camera = points @ pose[:, :3].T + pose[:, 3]
@@ -347,8 +347,8 @@ def _seen_by(
     found = F.grid_sample(layers[None], normalised, padding_mode="border", align_corners=False)
     colour, alpha = found[0, :3, 0].T, found[0, 3, 0]
     column, row = places.long().clamp(0, views.size - 1).unbind(dim=-1)
-    visible = in_camera[:, 2] < hull_depth[row, column] + OCCLUDED
+    visible = in_camera[:, 2] < hull_depth[row, column] + OCCLUSION_MARGIN
     own = F.normalize(in_camera, dim=-1) @ pose[:, :3]
-    side = (SAME_SIDE * ((own * sight).sum(dim=-1) - 1)).exp()
-    weight = side * alpha.square() * torch.where(visible, 1.0, HIDDEN)
+    angular = (ANGLE_FALLOFF * ((own * ray).sum(dim=-1) - 1)).exp()
+    weight = angular * alpha.square() * torch.where(visible, 1.0, HIDDEN_WEIGHT)
     return colour, weight + 1e-12

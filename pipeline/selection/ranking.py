@@ -1,12 +1,11 @@
-"""Order samples of one input by how well their views fit together, and to the input.
+"""Rank samples of one input by the consistency of their views with each other and with the input.
 
     python -m evaluation.ranking output/locomotive/*.png --input testset/locomotive.png \
         --elevation 20
 
-prints the samples, the best one first, and writes scores.json beside the first. No true views are
-needed and no network: the views of an object show one shape with one painting, so some of them
-tell what the others must look like. A coarse coloured hull (`selection.hull_renderer`) is enough to
-ask them, in half a second a sample.
+prints the samples, best first, and writes scores.json beside the first. It needs no ground truth
+and no network: consistent views show one shape with one texture, so some of them predict the
+others. A coarse textured hull (`selection.hull_renderer`) predicts them in half a second a sample.
 """
 
 from __future__ import annotations
@@ -27,13 +26,19 @@ from multiview.cameras import orbit_cameras, orbit_pose
 from multiview.images import read_image
 from multiview.views import NUM_VIEWS, read_views
 from multiview.visual_hull import close_underside
-from pipeline.selection.hull_renderer import QuickHull, QuickViews, carve, look, quick_views
+from pipeline.selection.hull_renderer import (
+    LowResViews,
+    TexturedHull,
+    downsample_views,
+    raycast_sdf,
+    silhouette_distances,
+)
 from pipeline.selection.similarity import (
     BEST_PSNR,
-    Agreement,
-    agreement,
-    aligned,
-    input_picture,
+    Similarity,
+    centre_input,
+    measure_similarity,
+    normalise_scale,
     soft_iou,
 )
 
@@ -50,17 +55,10 @@ SCORES = "scores.json"
 
 @dataclass(frozen=True)
 class Weights:
-    """How much each part counts in a sample's score; what was not measured is left out.
+    """Weights of the parts of a sample's score, summing to 1; unmeasured parts are left out.
 
-    The patterns count most: of 14 ways to spoil views, tried on 30 toys, each lowered them in
-    nearly all cases, and no other part did: silhouettes do not see a blurred view, nor one of other
-    colours, and colours hardly a noisy one. With these weights the true views of 30 further toys
-    came before the spoiled ones in 99 % of 420 cases, with and without the input; what was missed
-    were flipped views of nearly symmetric objects, and slight blur of all views. Of four samples of
-    the small model (32 held-out toys), the one with the best score is the nearest to the true views
-    in 53 % of the cases where samples differ (8 steps, temperature 1: 0.2 dB above their mean; 0.5
-    at best), and no better than any where they hardly do (2 steps, temperature 0.3: 0.1 dB at
-    best). The sum is 1.
+    Patterns weigh most because every tried kind of damage lowers them. True views rank above
+    damaged ones in 99 % of 420 cases (docs/results.md).
 
     Attributes:
         leave_one_out: of `SampleScore.leave_one_out`.
@@ -83,21 +81,21 @@ class Weights:
 
 @dataclass(frozen=True)
 class SampleScore:
-    """How well the views of a sample fit together, and to the input.
+    """Consistency of a sample's views with each other and with the input.
 
     Attributes:
-        leave_one_out: overlap of each mask with the hull of all others, mean over the views,
+        leave_one_out: soft IoU of each mask with the hull of all other views, mean over the views,
             in [0, 1].
-        worst_view: number of the view that the others' pattern fits worst; perhaps a bad one.
-        halves_volume: overlap of the volumes that the even and the odd views tell, in [0, 1].
-        halves_pattern: how alike each view's pattern is to what the other half shows there, mean
-            over the views, in [-1, 1].
-        halves_psnr: the same of the colours, dB, at most 40.
-        input_silhouette: overlap of the input's outline with the hull's, in [0, 1].
-        input_pattern: the same of the patterns, in [-1, 1].
-        input_psnr: the same of the colours, dB, at most 40.
-        score: weighted mean; compare it only between samples of one input.
-        problem: why nothing was measured; the score is then 0.
+        worst_view: number of the view with the lowest pattern similarity to the others.
+        halves_volume: IoU of the visual hulls of the even and of the odd views, in [0, 1].
+        halves_pattern: pattern similarity (`Similarity.pattern`) of each view to the render of the
+            other half's hull, mean over the views, in [-1, 1].
+        halves_psnr: the same for colours, dB, at most 40.
+        input_silhouette: soft IoU of the input's silhouette with the hull's, in [0, 1].
+        input_pattern: pattern similarity of the input and the hull's render, in [-1, 1].
+        input_psnr: the same for colours, dB, at most 40.
+        score: weighted mean; comparable only between samples of one input.
+        problem: why nothing could be measured (the score is then 0), else empty.
     """
 
     leave_one_out: float = 0.0
@@ -118,14 +116,14 @@ def score_sample(
     elevation_deg: float | None = None,
     weights: Weights | None = None,
 ) -> SampleScore:
-    """Measure one sample.
+    """Score one sample.
 
     Args:
         images: views on white at elevation 30, equal azimuth steps from the input's on, uint8 or
             float in [0, 1], (N, S, S, 3), N even and at least 6.
         image: the input: RGBA, or RGB on white, uint8 or float in [0, 1], (H, W, 4) or (H, W, 3);
-            its size in the picture and its place do not matter.
-        elevation_deg: of the input; both or none of the two.
+            its size and place in the image do not matter.
+        elevation_deg: of the input; give both `image` and this, or neither.
         weights: of the parts.
 
     Returns:
@@ -140,15 +138,15 @@ def score_sample(
     if len(images) < 6 or len(images) % 2:
         raise ValueError(f"expected an even number of views, at least 6, got {len(images)}")
     cameras = orbit_cameras(len(images), VIEWS_ELEVATION, DISTANCE, images.shape[1])
-    shown = None if image is None else input_picture(image, SIZE)
+    shown = None if image is None else centre_input(image, SIZE)
     try:
-        views = quick_views(images, cameras, min(SIZE, images.shape[1]))
+        views = downsample_views(images, cameras, min(SIZE, images.shape[1]))
     except ValueError as error:
         if images.shape != (len(images), images.shape[1], images.shape[1], 3):
             raise
         return SampleScore(problem=str(error))
-    distances = carve(views, RESOLUTION)
-    volume, halves = _halves(views, distances)
+    distances = silhouette_distances(views, RESOLUTION)
+    volume, halves = _compare_halves(views, distances)
     measured: dict[str, float | None] = {
         "leave_one_out": _leave_one_out(views, distances),
         "halves_volume": volume,
@@ -156,62 +154,63 @@ def score_sample(
         "halves_psnr": float(np.mean([half.psnr for half in halves])),
     }
     if shown is not None and elevation_deg is not None:
-        seen = _from_input(views, distances, shown, elevation_deg)
+        seen = _compare_with_input(views, distances, shown, elevation_deg)
         measured |= {
             "input_silhouette": seen.silhouette,
             "input_pattern": seen.pattern,
             "input_psnr": seen.psnr,
         }
     worst = int(np.argmin([half.pattern for half in halves]))
-    score = _combined(measured, weights or Weights())
+    score = _weighted_mean(measured, weights or Weights())
     return SampleScore(**measured, worst_view=worst, score=score)  # type: ignore[arg-type]
 
 
-def _leave_one_out(views: QuickViews, distances: Tensor) -> float:
-    """Mean overlap of each view's mask with the hull of all others, see `carve`."""
+def _leave_one_out(views: LowResViews, distances: Tensor) -> float:
+    """Mean soft IoU of each mask with the hull of all other views, see `silhouette_distances`."""
     largest = distances.topk(2, dim=0)
     overlaps = []
     for k, mask in enumerate(views.masks):
         without = torch.where(largest.indices[0] == k, largest.values[1], largest.values[0])
         intrinsics, pose = views.cameras.intrinsics[k], views.cameras.world_to_camera[k]
-        overlaps.append(soft_iou(look(without, intrinsics, pose, views.size)[0], mask))
+        overlaps.append(soft_iou(raycast_sdf(without, intrinsics, pose, views.size)[0], mask))
     return float(np.mean(overlaps))
 
 
-def _halves(views: QuickViews, distances: Tensor) -> tuple[float, list[Agreement]]:
-    """Compare even and odd views.
+def _compare_halves(views: LowResViews, distances: Tensor) -> tuple[float, list[Similarity]]:
+    """Compare the even views with the odd ones.
 
     Returns:
-        overlap of their hulls' volumes, and how well each view agrees with the other half, (N).
+        IoU of their hulls, and the similarity of each view to the render of the other half, (N).
     """
     numbers = range(len(views))
     fields = [distances[first::2].amax(dim=0) for first in (0, 1)]
-    hulls = [QuickHull(views.subset(numbers[first::2]), fields[first]) for first in (0, 1)]
+    hulls = [TexturedHull(views.subset(numbers[first::2]), fields[first]) for first in (0, 1)]
     volume = soft_iou(*[(field < 0).float() for field in fields])
     found = []
     for k in numbers:
         intrinsics, pose = views.cameras.intrinsics[k], views.cameras.world_to_camera[k]
-        told = hulls[1 - k % 2].picture(intrinsics, pose, views.size)
-        found.append(agreement(told.alpha, told.colours, views.masks[k], views.colours[k]))
+        rendered = hulls[1 - k % 2].render(intrinsics, pose, views.size)
+        found.append(
+            measure_similarity(rendered.alpha, rendered.colours, views.masks[k], views.colours[k])
+        )
     return volume, found
 
 
-def _from_input(
-    views: QuickViews, distances: Tensor, shown: tuple[Tensor, Tensor], elevation_deg: float
-) -> Agreement:
-    """Compare the input with what the views tell about its camera.
-
-    It is at azimuth 0, so that mainly view 0 is turned to its elevation.
-    """
+def _compare_with_input(
+    views: LowResViews, distances: Tensor, shown: tuple[Tensor, Tensor], elevation_deg: float
+) -> Similarity:
+    """Compare the input with the hull rendered for the input's camera, which is at azimuth 0."""
     closed = close_underside(distances.amax(dim=0).numpy(), views.cameras)
-    hull = QuickHull(views, torch.from_numpy(closed))
+    hull = TexturedHull(views, torch.from_numpy(closed))
     pose = orbit_pose(float(np.deg2rad(elevation_deg)), 0.0, DISTANCE)
-    told = hull.picture(views.cameras.intrinsics[0], pose, views.size)
-    return agreement(*aligned(told.alpha, told.colours, SIZE), *aligned(*shown, SIZE))
+    rendered = hull.render(views.cameras.intrinsics[0], pose, views.size)
+    return measure_similarity(
+        *normalise_scale(rendered.alpha, rendered.colours, SIZE), *normalise_scale(*shown, SIZE)
+    )
 
 
-def _combined(measured: dict[str, float | None], weights: Weights) -> float:
-    """Weighted mean of what was measured."""
+def _weighted_mean(measured: dict[str, float | None], weights: Weights) -> float:
+    """Weighted mean of the measured parts."""
     total = sum_of_weights = 0.0
     for name, weight in asdict(weights).items():
         value = measured.get(name)
@@ -222,14 +221,14 @@ def _combined(measured: dict[str, float | None], weights: Weights) -> float:
 
 
 def order(scores: Sequence[SampleScore]) -> list[int]:
-    """Numbers of the samples, the best one first; equal ones as they came."""
+    """Numbers of the samples, best first; a stable sort."""
     return sorted(range(len(scores)), key=lambda k: -scores[k].score)
 
 
 def write_scores(path: Path, names: Sequence[str], scores: Sequence[SampleScore]) -> None:
-    """Write the scores of samples, the best one first, as JSON; whole or not at all.
+    """Write the scores of samples as JSON, best first, atomically.
 
-    A list of objects: name, rank from 1, and the attributes of `SampleScore`.
+    The file holds a list of objects: name, rank from 1, and the attributes of `SampleScore`.
 
     Raises:
         OSError: the file cannot be written.
@@ -243,7 +242,7 @@ def write_scores(path: Path, names: Sequence[str], scores: Sequence[SampleScore]
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Build the parser."""
+    """Build the parser of `python -m evaluation.ranking`."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -258,7 +257,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Order the samples that the command line names."""
+    """Run `python -m evaluation.ranking`."""
     parser = build_parser()
     args = parser.parse_args(argv)
     if (args.input is None) != (args.elevation is None):

@@ -1,4 +1,4 @@
-"""How well two small pictures of an object on white agree: outline, colours and pattern.
+"""Similarity of two small images of an object on white: silhouette, colours and pattern.
 
 Shape letters: S pixels a side.
 """
@@ -16,27 +16,27 @@ from multiview.segmentation import segment_white
 
 WINDOW = 5
 """Pixels a side of the windows in which patterns are compared."""
-FLAT = 1.5e-3
-"""Variance of colours, of all channels together, below which a window has no pattern."""
+FLAT_VARIANCE = 1.5e-3
+"""Colour variance (summed over channels) of a patternless window; stabilises the division."""
 BEST_PSNR = 40.0
-"""dB: small pictures of the same thing do not agree better."""
-FAINT = 0.05
-"""Pixels that show more of an object than this are compared."""
+"""dB; the upper limit of a PSNR."""
+MIN_ALPHA = 0.05
+"""Pixels with more alpha than this in either image are compared."""
 FRAME_SIDE = 2.2
-"""Side of an aligned picture, in square roots of the object's area: four to one just fits."""
-INPUT_SIDE = 0.8
-"""Share of the picture that the longer side of an input's object takes."""
+"""Side of a scale-normalised image over the square root of the object's area; 4:1 objects fit."""
+INPUT_OBJECT_SHARE = 0.8
+"""Length of the object's longer side over the image's side in a centred input."""
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """How well two pictures agree.
+class Similarity:
+    """Similarity of two images of an object.
 
     Attributes:
-        silhouette: intersection over union of the soft outlines, in [0, 1].
+        silhouette: soft intersection over union of the silhouettes, in [0, 1].
         psnr: of the colours where either shows an object, dB, at most `BEST_PSNR`.
-        pattern: structural similarity of the colours without their means (Wang et al. 2004, without
-            the luminance term), in [-1, 1]: blurred, displaced and noisy patterns are not alike.
+        pattern: structural similarity without the luminance term (Wang et al. 2004), in [-1, 1];
+            low for blurred, shifted and noisy patterns.
     """
 
     silhouette: float
@@ -44,8 +44,10 @@ class Agreement:
     pattern: float
 
 
-def agreement(alpha: Tensor, colours: Tensor, other_alpha: Tensor, other: Tensor) -> Agreement:
-    """Compare two pictures.
+def measure_similarity(
+    alpha: Tensor, colours: Tensor, other_alpha: Tensor, other: Tensor
+) -> Similarity:
+    """Compare two images.
 
     Args:
         alpha: of the first, (S, S).
@@ -53,13 +55,13 @@ def agreement(alpha: Tensor, colours: Tensor, other_alpha: Tensor, other: Tensor
         other_alpha: of the second, (S, S).
         other: colours of the second, (3, S, S).
     """
-    shown = torch.maximum(alpha, other_alpha) > FAINT
+    shown = torch.maximum(alpha, other_alpha) > MIN_ALPHA
     if not shown.any():
-        return Agreement(1.0, BEST_PSNR, 1.0)
+        return Similarity(1.0, BEST_PSNR, 1.0)
     error = float((colours - other).square().mean(dim=0)[shown].mean())
     psnr = min(BEST_PSNR, -10 * float(np.log10(max(error, 1e-12))))
-    pattern = float(_similarity(colours, other)[shown].mean())
-    return Agreement(soft_iou(alpha, other_alpha), psnr, pattern)
+    pattern = float(_structural_similarity(colours, other)[shown].mean())
+    return Similarity(soft_iou(alpha, other_alpha), psnr, pattern)
 
 
 def soft_iou(first: Tensor, second: Tensor) -> float:
@@ -68,13 +70,13 @@ def soft_iou(first: Tensor, second: Tensor) -> float:
     return float(torch.minimum(first, second).sum()) / union if union > 0 else 1.0
 
 
-def _similarity(first: Tensor, second: Tensor) -> Tensor:
+def _structural_similarity(first: Tensor, second: Tensor) -> Tensor:
     """Structural similarity without luminance around each pixel of (3, S, S) pictures, (S, S)."""
     mean, other_mean = _window_mean(first), _window_mean(second)
     variance = _window_mean(first.square()) - mean.square()
     other_variance = _window_mean(second.square()) - other_mean.square()
     covariance = _window_mean(first * second) - mean * other_mean
-    flat = 2 * FLAT
+    flat = 2 * FLAT_VARIANCE
     return (2 * covariance.sum(dim=0) + flat) / ((variance + other_variance).sum(dim=0) + flat)
 
 
@@ -82,10 +84,10 @@ def _window_mean(values: Tensor) -> Tensor:
     return F.avg_pool2d(values[None], WINDOW, 1, WINDOW // 2, count_include_pad=False)[0]
 
 
-def aligned(alpha: Tensor, colours: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Bring an object's centroid to the middle of a picture and its area to a given size.
+def normalise_scale(alpha: Tensor, colours: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Centre an object by its centroid and scale the image by its area.
 
-    The area and not the box: a box is moved by the thinnest part, which a coarse hull may lack.
+    Area and centroid are robust to thin parts, which a coarse hull may lack; a box is not.
 
     Args:
         alpha: (S, S), not all 0.
@@ -93,7 +95,7 @@ def aligned(alpha: Tensor, colours: Tensor, size: int) -> tuple[Tensor, Tensor]:
         size: pixels a side of the result.
 
     Returns:
-        alpha (size, size) and colours (3, size, size); white beyond the picture.
+        alpha (size, size) and colours (3, size, size); white outside the image.
     """
     middle = torch.arange(len(alpha)) + 0.5
     area = alpha.sum().clamp_min(1e-3)
@@ -102,14 +104,14 @@ def aligned(alpha: Tensor, colours: Tensor, size: int) -> tuple[Tensor, Tensor]:
     places = torch.stack(
         [(column + offsets).expand(size, size), (row + offsets)[:, None].expand(size, size)], dim=-1
     )
-    layers = torch.cat([colours - 1, alpha[None]])  # what is beyond the picture is 0
+    layers = torch.cat([colours - 1, alpha[None]])  # grid_sample pads with 0: white
     normalised = (places / len(alpha) * 2 - 1)[None]
     found = F.grid_sample(layers[None], normalised, align_corners=False)[0]
     return found[3], found[:3] + 1
 
 
-def input_picture(image: np.ndarray, size: int) -> tuple[Tensor, Tensor]:
-    """Make an input image small, with its object in the middle.
+def centre_input(image: np.ndarray, size: int) -> tuple[Tensor, Tensor]:
+    """Crop an input image to its object with a margin, and resize it.
 
     Args:
         image: uint8 or float in [0, 1], RGBA with the object's mask as alpha, or RGB on white,
@@ -134,7 +136,7 @@ def input_picture(image: np.ndarray, size: int) -> tuple[Tensor, Tensor]:
     if not len(rows):
         raise ValueError("there is no object in the input image")
     box = [(places.min() + places.max() + 1) // 2 for places in (rows, columns)]
-    side = round(max(np.ptp(rows) + 1, np.ptp(columns) + 1) / INPUT_SIDE)
+    side = round(max(np.ptp(rows) + 1, np.ptp(columns) + 1) / INPUT_OBJECT_SHARE)
     layers = np.concatenate([colours - 1, alpha[..., None]], axis=2)
     padded = np.pad(layers, ((side, side), (side, side), (0, 0)))
     top, left = (middle + side - side // 2 for middle in box)

@@ -10,12 +10,12 @@ from PIL import Image
 
 from ldm.config import SamplerConfig
 from multiview.images import views_to_strip
-from pipeline.image_to_3d import Settings, Tools
+from pipeline.image_to_3d import Context, PipelineConfig
 from pipeline.selection.elevation import ElevationConfig
 from tests.renderer.small_runs import SIZE, TINY, ellipsoid
 
 
-class ToyDrawer:
+class FakeGenerator:
     """Draws an ellipsoid, spoiled by noise that depends on all it is told; counts what it draws."""
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class ToyDrawer:
     def settings(self, sampler: SamplerConfig) -> dict[str, object]:
         return {"weights": "toy", **vars(sampler)}
 
-    def draw(
+    def generate(
         self, pixels: np.ndarray, elevation_deg: float, seed: int, sampler: SamplerConfig
     ) -> np.ndarray:
         self.drawn.append((elevation_deg, seed))
@@ -40,18 +40,18 @@ class ToyDrawer:
 
 
 @pytest.fixture
-def drawer() -> ToyDrawer:
-    return ToyDrawer()
+def view_generator() -> FakeGenerator:
+    return FakeGenerator()
 
 
 @pytest.fixture
-def tools(drawer: ToyDrawer) -> Tools:
-    return Tools(drawer)
+def context(view_generator: FakeGenerator) -> Context:
+    return Context(view_generator)
 
 
 @pytest.fixture(scope="session")
-def settings() -> Settings:
-    return Settings(
+def config() -> PipelineConfig:
+    return PipelineConfig(
         backend="white",
         crop_size="auto",
         elevation="auto",
@@ -84,5 +84,5 @@ def one_thread_and_short_videos(monkeypatch: pytest.MonkeyPatch):
     torch.set_num_threads(threads)
 
 
-def changed(settings: Settings, **changes: object) -> Settings:
-    return replace(settings, **changes)  # type: ignore[arg-type]
+def changed(config: PipelineConfig, **changes: object) -> PipelineConfig:
+    return replace(config, **changes)  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import generate as script
-from ldm.generate_views import DrawingStep
+from ldm.generate_views import StepInfo
 from ldm.model import SyncDreamer
 from multiview.cameras import orbit_cameras
 from multiview.images import auto_crop_size, prepare_image, read_image, strip_to_views
@@ -195,11 +195,11 @@ def test_every_step_is_told_and_can_be_looked_at(pipeline, toy):
     told: list[tuple[int, int]] = []
     looks: list[np.ndarray] = []
 
-    def watch(step: DrawingStep) -> None:
-        told.append((step.number, step.of))
-        looks.append(step.look())
+    def on_step(step: StepInfo) -> None:
+        told.append((step.number, step.total))
+        looks.append(step.preview())
 
-    views = pipeline.generate(toy, elevation=20, steps=2, watch=watch)
+    views = pipeline.generate(toy, elevation=20, steps=2, on_step=on_step)
     assert told == [(1, 2), (2, 2)]
     assert looks[1].shape == (64, 16 * 64, 3)
     assert (looks[0] != looks[1]).any()

@@ -51,27 +51,27 @@ def test_a_draft_takes_few_steps_and_never_more_than_a_sample(of_a_sample, of_a_
 
 
 def test_an_estimate_takes_the_place_of_auto_and_of_nothing_else(
-    photo, drawer, estimates, tmp_path
+    photo, view_generator, estimates, tmp_path
 ):
     other = tmp_path / "other.png"
     other.write_bytes(photo.read_bytes())
     several = options(tmp_path / "several")
-    found = choice.estimate_elevations([photo, other], [5.0, "auto"], several, drawer)
+    found = choice.estimate_elevations([photo, other], [5.0, "auto"], several, view_generator)
     assert found == [5.0, 17.3]
-    assert drawer.drawn == [(30.0, 7)]
+    assert view_generator.drawn == [(30.0, 7)]
     single = options(tmp_path / "single")
-    assert choice.estimate_elevations([photo], ["auto"], single, drawer) == [17.3]
+    assert choice.estimate_elevations([photo], ["auto"], single, view_generator) == [17.3]
     left = {path.name for path in (tmp_path / "single").rglob("*")}
     assert left == {"drafts", "+30.0.png", "+30.0.json", "elevation.json", "elevation.png"}
     assert {path.name for path in (tmp_path / "several").iterdir()} == {"other"}
 
 
-def test_drafts_are_kept_until_something_changes(photo, drawer, estimates, tmp_path):
+def test_drafts_are_kept_until_something_changes(photo, view_generator, estimates, tmp_path):
     def drawn(**changes: object) -> int:
-        before = len(drawer.drawn)
+        before = len(view_generator.drawn)
         given = options(tmp_path / "out", **changes)
-        assert choice.estimate_elevations([photo], ["auto"], given, drawer) == [17.3]
-        return len(drawer.drawn) - before
+        assert choice.estimate_elevations([photo], ["auto"], given, view_generator) == [17.3]
+        return len(view_generator.drawn) - before
 
     assert [drawn(), drawn(), drawn(overwrite=True), drawn()] == [1, 0, 1, 0]
     more_steps = SamplerConfig(steps=70, eta=0.5)  # drafts have their own
@@ -88,18 +88,20 @@ def test_drafts_are_kept_until_something_changes(photo, drawer, estimates, tmp_p
 
 @pytest.mark.parametrize("name", ["0.png", "elevation.png", "drafts/+30.0.png"])
 def test_files_of_others_are_found_before_any_draft_is_drawn(
-    photo, drawer, estimates, tmp_path, name
+    photo, view_generator, estimates, tmp_path, name
 ):
     path = tmp_path / "out" / name
     path.parent.mkdir(parents=True)
     path.write_bytes(b"mine")
     with pytest.raises(FileExistsError, match=re.escape(str(path))):
-        choice.estimate_elevations([photo], ["auto"], options(tmp_path / "out"), drawer)
-    assert (drawer.drawn, path.read_bytes()) == ([], b"mine")
+        choice.estimate_elevations([photo], ["auto"], options(tmp_path / "out"), view_generator)
+    assert (view_generator.drawn, path.read_bytes()) == ([], b"mine")
     image = tmp_path / "elevation.png"
     image.write_bytes(photo.read_bytes())
     with pytest.raises(FileExistsError, match="is an input"):
-        choice.estimate_elevations([image], ["auto"], options(tmp_path, overwrite=True), drawer)
+        choice.estimate_elevations(
+            [image], ["auto"], options(tmp_path, overwrite=True), view_generator
+        )
 
 
 def test_samples_are_drawn_for_the_estimate_with_the_model_of_the_drafts(

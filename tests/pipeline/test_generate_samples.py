@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from ldm.config import SamplerConfig
-from ldm.generate_views import DrawingStep, generate_strip
+from ldm.generate_views import StepInfo, generate_strip
 from multiview.images import resolve_crop_size
 from pipeline import generate_samples as generation
 from pipeline.generate_samples import GenerateOptions, generate
@@ -387,10 +387,10 @@ def test_a_watcher_can_look_at_every_step_and_the_strip_stays_the_same(small_mod
     sampler = SamplerConfig(steps=3)
     looks = []
 
-    def watch(step: DrawingStep) -> None:
-        looks.append((step.number, step.of, step.look()))
+    def on_step(step: StepInfo) -> None:
+        looks.append((step.number, step.total, step.preview()))
 
-    watched = generate_strip(small_model, features, 20.0, 1, sampler, 4, watch)
+    watched = generate_strip(small_model, features, 20.0, 1, sampler, 4, on_step)
     np.testing.assert_array_equal(
         watched, generate_strip(small_model, features, 20.0, 1, sampler, 4)
     )

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 import image_to_3d as script
-from common.records import Step, Workplace, checksum
+from common.records import RunDirectory, Step, checksum
 from ldm.config import SamplerConfig
 from multiview.segmentation import segment_white
 from pipeline import image_to_3d as module
@@ -28,7 +28,7 @@ from pipeline.selection.elevation import ElevationConfig
 from pipeline.view_generator import ModelError
 from renderer import trainer as training
 from renderer.reconstruction import ReconstructionResult
-from tests.pipeline.conftest import ToyDrawer, changed
+from tests.pipeline.conftest import FakeGenerator, changed
 
 STEPS = [
     "segment", "frame", "draft-+0.0", "draft-+30.0", "elevation",
@@ -72,7 +72,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 
 def test_a_photo_becomes_a_mesh_and_a_kill_while_it_is_trained_does_no_harm(
-    photo, settings, tools, drawer, tmp_path, monkeypatch
+    photo, config, context, view_generator, tmp_path, monkeypatch
 ):
     advance = training.Training.advance
 
@@ -82,25 +82,25 @@ def test_a_photo_becomes_a_mesh_and_a_kill_while_it_is_trained_does_no_harm(
         return advance(self)
 
     whole, folder = tmp_path / "whole", tmp_path / "out"
-    assert image_to_3d(photo, whole, settings, tools).done == STEPS
-    drawn = len(drawer.drawn)
-    frequent = changed(settings, renderer=changed(settings.renderer, save_every=1e-9))
+    assert image_to_3d(photo, whole, config, context).done == STEPS
+    drawn = len(view_generator.drawn)
+    frequent = changed(config, renderer=changed(config.renderer, save_every=1e-9))
     monkeypatch.setattr(training.Training, "advance", killed_after_the_third)
     with pytest.raises(Killed):
-        image_to_3d(photo, folder, frequent, tools)
+        image_to_3d(photo, folder, frequent, context)
     monkeypatch.setattr(training.Training, "advance", advance)
     steps = []
     monkeypatch.setattr(
         training.Training, "advance", lambda self: steps.append(self.step) or advance(self)
     )
-    assert image_to_3d(photo, folder, settings, tools).done == STEPS[-3:]
+    assert image_to_3d(photo, folder, config, context).done == STEPS[-3:]
     assert steps == [3, 4, 5]
-    assert len(drawer.drawn) == 2 * drawn
+    assert len(view_generator.drawn) == 2 * drawn
     assert checksums(folder) == checksums(whole)
     for name in EXPORTED:
         assert checksum(folder / name) == checksum(folder / "reconstruction" / name)
 
-    assert image_to_3d(photo, folder, settings, tools).done == []
+    assert image_to_3d(photo, folder, config, context).done == []
     page = (folder / "report.html").read_text()
     check_page(page)
     assert page.count("data:video/mp4;base64,") == 1
@@ -110,7 +110,7 @@ def test_a_photo_becomes_a_mesh_and_a_kill_while_it_is_trained_does_no_harm(
 @pytest.mark.skipif(os.name == "nt", reason="Windows has other signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_training_ends_a_batch_and_is_no_failure_of_the_picture(
-    number, photo, settings, tools, tmp_path, monkeypatch
+    number, photo, config, context, tmp_path, monkeypatch
 ):
     advance = training.Training.advance
 
@@ -118,14 +118,14 @@ def test_a_signal_while_training_ends_a_batch_and_is_no_failure_of_the_picture(
         os.kill(os.getpid(), number)
         return advance(self)
 
-    given, output = changed(settings, elevation=20.0, sample_num=1), tmp_path / "out"
+    given, output = changed(config, elevation=20.0, sample_num=1), tmp_path / "out"
     other = tmp_path / "other.png"
     other.write_bytes(photo.read_bytes())
     with monkeypatch.context() as patch:
         patch.setattr(module, "score_sample", lambda *_: module_score())
         patch.setattr(training.Training, "advance", interrupted)
         with pytest.raises(SystemExit) as end:
-            images_to_3d([photo, other], output, given, tools)
+            images_to_3d([photo, other], output, given, context)
     assert end.value.code == 128 + number
     assert [path.name for path in output.iterdir()] == ["photo"]  # no second one, no failures.csv
     left = {path.name for path in (output / "photo" / "reconstruction").iterdir()}
@@ -176,24 +176,24 @@ class Interruptions:
 
 
 def test_a_run_killed_at_any_file_goes_on_to_what_an_uninterrupted_one_gives(
-    photo, settings, tools, tmp_path, monkeypatch, stand_in
+    photo, config, context, tmp_path, monkeypatch, stand_in
 ):
-    fast = changed(settings, sample_num=1)
+    fast = changed(config, sample_num=1)
     monkeypatch.setattr(module, "score_sample", lambda *_: module_score())
     monkeypatch.setattr("pipeline.selection.elevation_drafts.estimate_elevation", quick_estimate)
     interruptions = Interruptions(monkeypatch)
-    image_to_3d(photo, tmp_path / "whole", fast, tools)
+    image_to_3d(photo, tmp_path / "whole", fast, context)
     expected, places = checksums(tmp_path / "whole"), interruptions.count
     assert places >= 20
     for at in range(places):
         folder = tmp_path / str(at)
         interruptions.count, interruptions.at, interruptions.before = 0, at, at % 2 == 0
         with pytest.raises(Killed):
-            image_to_3d(photo, folder, fast, tools)
+            image_to_3d(photo, folder, fast, context)
         interruptions.at = -1
-        place = image_to_3d(photo, folder, fast, tools)
+        directory = image_to_3d(photo, folder, fast, context)
         assert checksums(folder) == expected, at
-        assert len(place.done) < len(place.names) or at == 0
+        assert len(directory.done) < len(directory.names) or at == 0
 
 
 def module_score():
@@ -227,16 +227,16 @@ def quick_estimate(image, draft, config: ElevationConfig):
     ],
 )
 def test_a_changed_setting_redoes_what_depends_on_it(
-    changes, redone, photo, settings, tools, tmp_path, monkeypatch, stand_in
+    changes, redone, photo, config, context, tmp_path, monkeypatch, stand_in
 ):
     monkeypatch.setattr(module, "score_sample", lambda *_: module_score())
     monkeypatch.setattr(module, "open_segmenter", lambda *_: segment_white)
     monkeypatch.setattr("pipeline.selection.elevation_drafts.estimate_elevation", quick_estimate)
-    image_to_3d(photo, tmp_path / "out", settings, tools)
-    place = image_to_3d(photo, tmp_path / "out", changed(settings, **changes), tools)
-    assert place.done == redone
-    asked = changed(settings, **changes)
-    image_to_3d(photo, tmp_path / "whole", asked, tools)
+    image_to_3d(photo, tmp_path / "out", config, context)
+    directory = image_to_3d(photo, tmp_path / "out", changed(config, **changes), context)
+    assert directory.done == redone
+    asked = changed(config, **changes)
+    image_to_3d(photo, tmp_path / "whole", asked, context)
     kept = {name: sha for name, sha in checksums(tmp_path / "out").items() if "draft" not in name}
     others = checksums(tmp_path / "whole")
     assert kept == {name: sha for name, sha in others.items() if "draft" not in name}
@@ -244,20 +244,20 @@ def test_a_changed_setting_redoes_what_depends_on_it(
         assert "12 degrees, as given" in (tmp_path / "out" / "report.html").read_text()
 
 
-def test_a_damaged_result_is_made_again(photo, settings, tools, tmp_path, monkeypatch, stand_in):
+def test_a_damaged_result_is_made_again(photo, config, context, tmp_path, monkeypatch, stand_in):
     monkeypatch.setattr(module, "score_sample", lambda *_: module_score())
     monkeypatch.setattr("pipeline.selection.elevation_drafts.estimate_elevation", quick_estimate)
     folder = tmp_path / "out"
-    image_to_3d(photo, folder, settings, tools)
+    image_to_3d(photo, folder, config, context)
     expected = checksums(folder)
     (folder / "samples" / "1.png").write_bytes(b"cut off")
     (folder / "steps" / "frame.json").write_text("{")
-    assert image_to_3d(photo, folder, settings, tools).done[:2] == ["frame", "sample-1"]
+    assert image_to_3d(photo, folder, config, context).done[:2] == ["frame", "sample-1"]
     assert checksums(folder) == expected
 
 
 def test_a_picture_with_alpha_keeps_its_mask_and_needs_no_segmenter(
-    photo, settings, tools, tmp_path, monkeypatch, stand_in
+    photo, config, context, tmp_path, monkeypatch, stand_in
 ):
     monkeypatch.setattr(module, "open_segmenter", None)
     pixels = np.asarray(Image.open(photo).convert("RGBA")).copy()
@@ -265,16 +265,16 @@ def test_a_picture_with_alpha_keeps_its_mask_and_needs_no_segmenter(
     pixels[20:70, 30:60, 3] = 255
     image = tmp_path / "cut.png"
     Image.fromarray(pixels).save(image)
-    given = changed(settings, elevation=20.0, sample_num=1)
-    place = image_to_3d(image, tmp_path / "out", given, tools)
-    record = place.read("segment")
+    given = changed(config, elevation=20.0, sample_num=1)
+    directory = image_to_3d(image, tmp_path / "out", given, context)
+    record = directory.read("segment")
     assert record is not None
     assert record["facts"]["mask"] == "given"
     np.testing.assert_array_equal(Image.open(tmp_path / "out" / "object.png"), pixels)
 
 
 def test_one_bad_picture_of_a_batch_is_reported_and_the_others_are_done(
-    photo, settings, tools, tmp_path, monkeypatch, stand_in, caplog
+    photo, config, context, tmp_path, monkeypatch, stand_in, caplog
 ):
     monkeypatch.setattr(module, "score_sample", lambda *_: module_score())
     folder = tmp_path / "pictures"
@@ -283,9 +283,9 @@ def test_one_bad_picture_of_a_batch_is_reported_and_the_others_are_done(
         (folder / f"{name}.png").write_bytes(photo.read_bytes())
     (folder / "b.png").write_bytes(photo.read_bytes()[:300])
     Image.new("RGB", (64, 64), "white").save(folder / "c.png")
-    given = changed(settings, elevation=20.0, sample_num=1)
+    given = changed(config, elevation=20.0, sample_num=1)
     output = tmp_path / "out"
-    assert images_to_3d([folder], output, given, tools) == [folder / "b.png", folder / "c.png"]
+    assert images_to_3d([folder], output, given, context) == [folder / "b.png", folder / "c.png"]
     assert (output / "a" / "mesh.glb").exists()
     assert (output / "d" / "report.html").exists()
     with (output / "failures.csv").open(newline="") as file:
@@ -299,62 +299,62 @@ def test_one_bad_picture_of_a_batch_is_reported_and_the_others_are_done(
 
     for name in ("b", "c"):
         (folder / f"{name}.png").unlink()
-    assert images_to_3d([folder], output, given, tools) == []
+    assert images_to_3d([folder], output, given, context) == []
     assert not (output / "failures.csv").exists()
 
 
-def test_a_model_that_cannot_be_loaded_ends_a_batch(photo, settings, tools, tmp_path, monkeypatch):
+def test_a_model_that_cannot_be_loaded_ends_a_batch(photo, config, context, tmp_path, monkeypatch):
     def draw(*_):
         raise ModelError("no such weights")
 
-    monkeypatch.setattr(ToyDrawer, "draw", draw)
+    monkeypatch.setattr(FakeGenerator, "draw", draw)
     (tmp_path / "b.png").write_bytes(photo.read_bytes())
     with pytest.raises(ModelError, match="no such weights"):
-        images_to_3d([tmp_path], tmp_path / "out", settings, tools)
+        images_to_3d([tmp_path], tmp_path / "out", config, context)
 
 
-def test_a_failure_names_the_picture_and_the_step(photo, settings, tools, tmp_path):
+def test_a_failure_names_the_picture_and_the_step(photo, config, context, tmp_path):
     def no_object(image, draft, config):
         raise ValueError("there is no object in view 3")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.selection.elevation_drafts.estimate_elevation", no_object)
         with pytest.raises(StepError, match=r"photo.png: elevation: .*view 3\); give it with --el"):
-            image_to_3d(photo, tmp_path / "out", settings, tools)
+            image_to_3d(photo, tmp_path / "out", config, context)
 
 
-def test_files_of_others_are_not_replaced(photo, settings, tools, tmp_path, stand_in):
+def test_files_of_others_are_not_replaced(photo, config, context, tmp_path, stand_in):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mesh.glb").write_text("mine")
     with pytest.raises(FileExistsError, match="not results of this command"):
-        image_to_3d(photo, tmp_path / "out", settings, tools)
+        image_to_3d(photo, tmp_path / "out", config, context)
     with pytest.raises(FileExistsError, match="in the folder of the results"):
-        image_to_3d(photo, tmp_path, changed(settings, overwrite=True), tools)
+        image_to_3d(photo, tmp_path, changed(config, overwrite=True), context)
     assert (tmp_path / "out" / "mesh.glb").read_text() == "mine"
 
 
-def test_results_of_another_picture_are_not_replaced(photo, settings, tools, tmp_path, stand_in):
-    given = changed(settings, elevation=20.0, sample_num=1)
+def test_results_of_another_picture_are_not_replaced(photo, config, context, tmp_path, stand_in):
+    given = changed(config, elevation=20.0, sample_num=1)
     folder, other = tmp_path / "out", tmp_path / "other.png"
-    assert "segment" in image_to_3d(photo, folder, given, tools).done
+    assert "segment" in image_to_3d(photo, folder, given, context).done
     renamed = tmp_path / "renamed.png"
     renamed.write_bytes(photo.read_bytes())
-    assert image_to_3d(renamed, folder, given, tools).done == ["segment", "report"]
+    assert image_to_3d(renamed, folder, given, context).done == ["segment", "report"]
     Image.open(photo).rotate(90).save(other)
     before = checksums(folder)
     with pytest.raises(FileExistsError, match=r"of another picture \(renamed.png\)"):
-        image_to_3d(other, folder, given, tools)
+        image_to_3d(other, folder, given, context)
     assert checksums(folder) == before
     Image.open(photo).rotate(90).save(renamed)  # of the same name: it was edited
-    assert "sample-0" in image_to_3d(renamed, folder, given, tools).done
-    assert image_to_3d(photo, folder, changed(given, overwrite=True), tools).done
+    assert "sample-0" in image_to_3d(renamed, folder, given, context).done
+    assert image_to_3d(photo, folder, changed(given, overwrite=True), context).done
 
 
 def test_a_report_never_tells_of_results_that_are_no_longer_there(
-    photo, settings, tools, tmp_path, monkeypatch, stand_in
+    photo, config, context, tmp_path, monkeypatch, stand_in
 ):
-    given, folder = changed(settings, elevation=20.0, sample_num=1), tmp_path / "out"
-    image_to_3d(photo, folder, given, tools)
+    given, folder = changed(config, elevation=20.0, sample_num=1), tmp_path / "out"
+    image_to_3d(photo, folder, given, context)
     assert (folder / "report.html").exists()
 
     def fail(*_):
@@ -362,12 +362,12 @@ def test_a_report_never_tells_of_results_that_are_no_longer_there(
 
     monkeypatch.setattr(module, "reconstruct", fail)
     with pytest.raises(StepError):
-        image_to_3d(photo, folder, changed(given, preset="best"), tools)
+        image_to_3d(photo, folder, changed(given, preset="best"), context)
     assert not (folder / "report.html").exists()
 
 
 def test_names_that_are_no_text_or_look_like_tags_do_no_harm(
-    photo, settings, tools, tmp_path, stand_in, caplog
+    photo, config, context, tmp_path, stand_in, caplog
 ):
     folder = tmp_path / "pictures"
     folder.mkdir()
@@ -375,8 +375,8 @@ def test_names_that_are_no_text_or_look_like_tags_do_no_harm(
     for name in (tag.encode(), b"\xff"):
         (folder / os.fsdecode(name + b".png")).write_bytes(photo.read_bytes())
     (folder / os.fsdecode(b"\xfe.png")).write_text("no picture")
-    given, output = changed(settings, elevation=20.0, sample_num=1), tmp_path / "out"
-    assert len(images_to_3d([folder], output, given, tools)) == 1
+    given, output = changed(config, elevation=20.0, sample_num=1), tmp_path / "out"
+    assert len(images_to_3d([folder], output, given, context)) == 1
     with (output / "failures.csv").open(newline="", encoding="utf-8") as file:
         (failed,) = csv.DictReader(file)
     assert failed["input"].endswith("\\udcfe.png")
@@ -386,47 +386,47 @@ def test_names_that_are_no_text_or_look_like_tags_do_no_harm(
     assert "&lt;img src=x" in page
 
 
-def test_a_batch_says_at_once_what_is_wrong_with_its_folder(photo, settings, tools, tmp_path):
+def test_a_batch_says_at_once_what_is_wrong_with_its_folder(photo, config, context, tmp_path):
     other = tmp_path / "failures.csv.png"
     for path in (other, tmp_path / "b.png"):
         path.write_bytes(photo.read_bytes())
     file = tmp_path / "file"
     file.write_text("mine")
     with pytest.raises(NotADirectoryError, match="is a file"):
-        images_to_3d([photo, tmp_path / "b.png"], file, settings, tools)
+        images_to_3d([photo, tmp_path / "b.png"], file, config, context)
     with pytest.raises(ValueError, match=r"cannot be called failures\.csv"):
-        images_to_3d([photo, other], tmp_path / "out", settings, tools)
+        images_to_3d([photo, other], tmp_path / "out", config, context)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_that_takes_no_files_is_named(photo, settings, tools, tmp_path, monkeypatch):
+def test_a_folder_that_takes_no_files_is_named(photo, config, context, tmp_path, monkeypatch):
     def full(**_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("common.records.tempfile.TemporaryFile", full)
     with pytest.raises(OSError, match=r"out: cannot be written to \(No space left on device\)"):
-        image_to_3d(photo, tmp_path / "out", settings, tools)
+        image_to_3d(photo, tmp_path / "out", config, context)
 
 
-def test_a_picture_that_is_all_transparent_is_said_to_be(photo, settings, tools, tmp_path):
+def test_a_picture_that_is_all_transparent_is_said_to_be(photo, config, context, tmp_path):
     picture = Image.open(photo).convert("RGBA")
     picture.putalpha(100)
     picture.save(photo)
     with pytest.raises(StepError, match="segment: its alpha leaves nothing to be seen"):
-        image_to_3d(photo, tmp_path / "out", settings, tools)
+        image_to_3d(photo, tmp_path / "out", config, context)
 
 
 def test_a_reconstruction_of_other_settings_is_not_gone_on_with(tmp_path):
-    place, source = Workplace(tmp_path / "out"), tmp_path / "x"
+    directory, source = RunDirectory(tmp_path / "out"), tmp_path / "x"
     source.write_text("x")
-    with place.open():
+    with directory.open():
         first, other = (Step("s", {"a": a}, [source], []) for a in (1, 2))
-        assert not place.was_begun(first)
-        place.begin(first)
-        assert place.was_begun(first)
-        assert not place.was_begun(other)
+        assert not directory.has_marker(first)
+        directory.mark_started(first)
+        assert directory.has_marker(first)
+        assert not directory.has_marker(other)
         source.write_text("y")
-        assert not place.was_begun(first)
+        assert not directory.has_marker(first)
 
 
 def test_the_flags_come_to_the_settings(monkeypatch, tmp_path):

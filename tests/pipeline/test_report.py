@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.quality_warnings import doubts
+from pipeline.quality_warnings import quality_warnings
 from pipeline.report import two_rows
 
 
@@ -23,9 +23,9 @@ GOOD = ({"problem": ""}, {"mask_iou": 0.9, "replaced_masks": []})
 
 
 def test_good_results_are_not_doubted():
-    assert doubts(found(), [GOOD[0]], GOOD[1]) == []
+    assert quality_warnings(found(), [GOOD[0]], GOOD[1]) == []
     given = {**found(), "elevation": {"facts": {}}}
-    assert doubts(given, [GOOD[0]], {"mask_iou": None}) == []
+    assert quality_warnings(given, [GOOD[0]], {"mask_iou": None}) == []
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_good_results_are_not_doubted():
     ],
 )
 def test_what_may_be_wrong_is_said(records, row, metrics, said):
-    (doubt,) = doubts(records, [row], metrics)
+    (doubt,) = quality_warnings(records, [row], metrics)
     assert re.search(said, doubt)
 
 

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from ldm.config import SamplerConfig
-from ldm.generate_views import DrawingStep, Watch
+from ldm.generate_views import StepCallback, StepInfo
 from multiview.images import views_to_strip
-from pipeline.image_to_3d import Settings
+from pipeline.config import PipelineConfig
 from pipeline.selection.elevation import ElevationConfig
 from tests.conftest import ROOT
 from tests.renderer.small_runs import SIZE, TINY, ellipsoid
@@ -24,7 +24,7 @@ from tests.renderer.small_runs import SIZE, TINY, ellipsoid
 EXAMPLES = [ROOT / "testset" / "car.png", ROOT / "testset" / "cup.png"]
 
 
-class SlowDrawer:
+class SlowGenerator:
     """Generates an ellipsoid with noise that depends on the seed; slow steps on request."""
 
     size = SIZE
@@ -39,13 +39,13 @@ class SlowDrawer:
     def settings(self, sampler: SamplerConfig) -> dict[str, Any]:
         return {"weights": "toy", **vars(sampler)}
 
-    def draw(
+    def generate(
         self,
         pixels: np.ndarray,
         elevation_deg: float,
         seed: int,
         sampler: SamplerConfig,
-        watch: Watch | None = None,
+        on_step: StepCallback | None = None,
     ) -> np.ndarray:
         with self._lock:
             self.running += 1
@@ -62,17 +62,17 @@ class SlowDrawer:
             for number in range(1, sampler.steps + 1):
                 time.sleep(self.seconds)
                 self.steps.append(time.monotonic())
-                if watch is not None:
+                if on_step is not None:
                     share = number / sampler.steps
-                    watch(DrawingStep(number, sampler.steps, lambda share=share: strip(share)))
+                    on_step(StepInfo(number, sampler.steps, lambda share=share: strip(share)))
             return strip(1.0)
         finally:
             with self._lock:
                 self.running -= 1
 
 
-def small_settings(**changes: Any) -> Settings:
-    settings = Settings(
+def small_settings(**changes: Any) -> PipelineConfig:
+    settings = PipelineConfig(
         backend="white",
         crop_size="auto",
         elevation=20.0,
@@ -93,7 +93,7 @@ class ServedPage:
     """A page that is being served."""
 
     address: str
-    drawer: SlowDrawer
+    view_generator: SlowGenerator
     sessions: Any
     server: Any
 
@@ -105,11 +105,14 @@ def serve_page(
     """Serve the page from another thread."""
     from webapp.server import Limits, listen, open_server
 
-    drawer = SlowDrawer(seconds)
+    view_generator = SlowGenerator(seconds)
     limits = Limits(max_queue, max_upload_mb)
     with (
         listen("127.0.0.1", 0) as opened,
-        open_server(drawer, small_settings(**changes), EXAMPLES, limits) as (server, sessions),
+        open_server(view_generator, small_settings(**changes), EXAMPLES, limits) as (
+            server,
+            sessions,
+        ),
     ):
         thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]}, daemon=True)
         thread.start()
@@ -120,7 +123,7 @@ def serve_page(
             time.sleep(0.05)
         try:
             yield ServedPage(
-                f"http://127.0.0.1:{opened.getsockname()[1]}/", drawer, sessions, server
+                f"http://127.0.0.1:{opened.getsockname()[1]}/", view_generator, sessions, server
             )
         finally:
             server.should_exit = True

@@ -173,13 +173,13 @@ def test_an_upload_becomes_views_that_sharpen_and_a_mesh_that_is_displayed(chrom
         own = (page.address, "data:", "blob:")
         assert [address for address in addresses if not address.startswith(own)] == []
 
-        steps = len(page.drawer.steps)
+        steps = len(page.view_generator.steps)
         worst = visitor.all("#pick input")[1]
         chromium.execute_script("arguments[0].click()", worst)
         visitor.click("#rebuild")
         visitor.wait(lambda: "Done." not in visitor.one("#status").text)
         visitor.expect_text("Done.")
-        assert len(page.drawer.steps) == steps  # no views are generated again
+        assert len(page.view_generator.steps) == steps  # no views are generated again
 
 
 def test_a_click_on_the_image_erases_and_undo_restores(chromium, tab):
@@ -227,8 +227,8 @@ def test_a_double_click_starts_one_job(chromium, tab):
         time.sleep(0.3)
         ActionChains(chromium).double_click(button).perform()
         visitor.expect_text("Done.")
-        assert page.drawer.max_running == 1
-        assert len(page.drawer.steps) == 8  # 2 samples of 4 steps
+        assert page.view_generator.max_running == 1
+        assert len(page.view_generator.steps) == 8  # 2 samples of 4 steps
 
 
 @pytest.mark.parametrize("way", ["close", "stop"])
@@ -244,10 +244,10 @@ def test_closing_the_tab_or_the_stop_button_stops_the_job(chromium, tab, way):
         else:
             visitor.click("#stop")
             visitor.expect_text("Stopped.")
-        while page.drawer.running:
+        while page.view_generator.running:
             assert time.monotonic() - began < 10
             time.sleep(0.05)
-        assert len(page.drawer.steps) < 8
+        assert len(page.view_generator.steps) < 8
         if way == "stop":
             visitor.click("#go")
             visitor.expect_text("Done.")
@@ -271,7 +271,7 @@ def test_two_tabs_of_one_browser_are_both_served(chromium, tab):
         for visitor, handle in tabs:
             chromium.switch_to.window(handle)
             visitor.expect_text("Done.", 400)
-        assert page.drawer.max_running == 1
+        assert page.view_generator.max_running == 1
 
 
 @pytest.mark.parametrize("width", [1280, 390])

@@ -119,7 +119,7 @@ def test_files_that_are_no_images_are_refused_with_a_clear_message(
         assert str(page.sessions.root) not in text
         assert "Traceback" not in text
         assert "Upload an image first" in as_text(visitor.generate())
-        assert page.drawer.steps == []
+        assert page.view_generator.steps == []
 
 
 def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path):
@@ -153,9 +153,9 @@ def test_closing_a_page_stops_its_job_at_the_next_step_and_the_next_visitor_is_s
                 if "step 2 of 4" in as_text([message]):
                     break
             closed = time.monotonic()
-        wait_until(lambda: page.drawer.running == 0)
-        assert page.drawer.steps[-1] - closed < 3
-        assert len(page.drawer.steps) < 12
+        wait_until(lambda: page.view_generator.running == 0)
+        assert page.view_generator.steps[-1] - closed < 3
+        assert len(page.view_generator.steps) < 12
         with PageClient(page.address) as second:
             second.open_image(TOY)
             assert "Done." in as_text(second.generate())
@@ -180,7 +180,7 @@ def test_ten_visitors_at_once_are_all_served_one_at_a_time(quick_meshes):
             thread.join(280)
         assert len(ended) == 10
         assert all("Done." in text for text in ended)
-        assert page.drawer.max_running == 1
+        assert page.view_generator.max_running == 1
         assert max(waited) >= 5  # the place in the queue is shown
 
 
@@ -191,7 +191,7 @@ def test_visitors_beyond_the_queue_are_refused(quick_meshes):
         for other in others:
             other.open_image(TOY)
         first.join("go", "click", [False, 20, 1, 1]).raise_for_status()
-        wait_until(lambda: page.drawer.running == 1)
+        wait_until(lambda: page.view_generator.running == 1)
         answers = [other.join("go", "click", [False, 20, 1, 1]) for other in others]
         assert [answer.status_code for answer in answers] == [200, 503, 503]
         assert "full" in answers[1].text
@@ -203,8 +203,8 @@ def test_a_second_click_does_not_start_a_second_job(quick_meshes):
         for _ in range(2):
             visitor.join("go", "click", [False, 20, 1, 1]).raise_for_status()
         assert "Done." in as_text(list(visitor.messages()))
-        assert page.drawer.max_running == 1
-        assert len(page.drawer.steps) == 4  # the second click reused the views
+        assert page.view_generator.max_running == 1
+        assert len(page.view_generator.steps) == 4  # the second click reused the views
 
 
 def test_visitors_can_only_fetch_files_of_the_page_and_their_own(quick_meshes):

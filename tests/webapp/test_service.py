@@ -10,7 +10,7 @@ from PIL import Image
 import app
 from multiview.segmentation import SegmentationUnavailableError
 from tests.conftest import ROOT
-from tests.webapp.serve import SlowDrawer, small_settings
+from tests.webapp.serve import SlowGenerator, small_settings
 from webapp import html
 from webapp.errors import UserError
 from webapp.job import Progress, Stopped
@@ -24,7 +24,7 @@ TOY = ROOT / "testset" / "locomotive.png"
 
 @pytest.fixture
 def service() -> Service:
-    return Service(SlowDrawer(), small_settings())
+    return Service(SlowGenerator(), small_settings())
 
 
 @pytest.fixture
@@ -55,11 +55,11 @@ def test_samples_are_ranked_and_unchanged_ones_are_reused(service, session):
     strips = [progress.strip for progress in progresses if progress.strip is not None]
     assert len(strips) >= 6
     assert all(strip.shape == (32, 512, 3) for strip in strips)
-    steps = len(service.drawer.steps)
+    steps = len(service.view_generator.steps)
     service.generate_views(session, image, GenerationRequest(20.0, 2, 1), progresses.append)
-    assert len(service.drawer.steps) == steps
+    assert len(service.view_generator.steps) == steps
     service.generate_views(session, image, GenerationRequest(20.0, 2, 9), progresses.append)
-    assert len(service.drawer.steps) == steps + 8
+    assert len(service.view_generator.steps) == steps + 8
 
 
 def test_each_sample_keeps_its_mesh_when_others_are_built(service, session, quick_meshes):
@@ -104,9 +104,9 @@ def test_a_stop_ends_the_generation_within_a_step_and_complete_samples_are_kept(
 
     with pytest.raises(Stopped):
         service.generate_views(session, image, GenerationRequest(20.0, 3, 1), stop)
-    assert len(service.drawer.steps) == 6
+    assert len(service.view_generator.steps) == 6
     service.generate_views(session, image, GenerationRequest(20.0, 3, 1), lambda progress: None)
-    assert len(service.drawer.steps) == 6 + 8
+    assert len(service.view_generator.steps) == 6 + 8
 
 
 def test_visitors_are_warned_if_there_is_no_segmentation_network(monkeypatch, session, tmp_path):
@@ -116,7 +116,7 @@ def test_visitors_are_warned_if_there_is_no_segmentation_network(monkeypatch, se
         return open_segmenter(backend, device)
 
     monkeypatch.setattr("webapp.service.open_segmenter", missing)
-    service = Service(SlowDrawer(), small_settings(backend="auto"))
+    service = Service(SlowGenerator(), small_settings(backend="auto"))
     photo = tmp_path / "photo.png"
     Image.open(TOY).convert("RGB").save(photo)
     assert service.open_image(session, photo).notice == NO_NETWORK

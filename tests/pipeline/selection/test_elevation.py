@@ -63,36 +63,38 @@ def test_a_draft_is_made_for_each_elevation_and_equal_ones_give_what_one_gives(m
     def curves(seen, hull, config):
         return np.stack([np.cos(np.deg2rad(config.candidates() - 17)), np.zeros(21)], axis=1)
 
-    monkeypatch.setattr(elevation, "_curves", curves)
+    monkeypatch.setattr(elevation, "_score_curves", curves)
     monkeypatch.setattr(elevation, "fit_hull", lambda images, config: None)
     image = np.full((9, 9, 4), 255, np.uint8)
     estimate = estimate_elevation(image, made.append)
     assert made == [-10, 0, 10, 20, 30, 40]
     assert estimate.elevation_deg == pytest.approx(17.0, abs=0.05)
     np.testing.assert_allclose(estimate.scores, curves(None, None, ElevationConfig())[:, 0])
-    within = np.rad2deg(np.arccos(1 - elevation.FALL))
+    within = np.rad2deg(np.arccos(1 - elevation.PEAK_DROP))
     assert estimate.uncertainty_deg == pytest.approx(within, rel=0.05)
 
 
 def test_scores_between_two_drafts_are_mixed_and_beyond_them_the_nearest_counts():
     curves = np.array([[1.0, 1.0, 1.0, 1.0], [3.0, 3.0, 3.0, 3.0]])
-    mixed = elevation._mixed(curves, np.array([0.0, 10.0]), np.array([-5.0, 2.5, 10.0, 20.0]))
+    mixed = elevation._interpolate_curves(
+        curves, np.array([0.0, 10.0]), np.array([-5.0, 2.5, 10.0, 20.0])
+    )
     np.testing.assert_allclose(mixed, [1.0, 1.5, 3.0, 3.0])
 
 
 def test_the_peak_is_that_of_a_parabola_and_at_the_ends_the_end():
     places = np.arange(0.0, 10.0, 2.0)
-    assert elevation._peak(places, -((places - 4.7) ** 2)) == pytest.approx(4.7)
-    assert elevation._peak(places, -places) == 0.0
-    assert elevation._peak(places, np.zeros(5)) == 0.0
+    assert elevation._parabola_peak(places, -((places - 4.7) ** 2)) == pytest.approx(4.7)
+    assert elevation._parabola_peak(places, -places) == 0.0
+    assert elevation._parabola_peak(places, np.zeros(5)) == 0.0
 
 
 def test_two_peaks_that_are_as_high_make_the_estimate_uncertain():
     places = np.arange(-10.0, 40.1, 2.5)
     one = np.exp(-(((places - 20) / 5) ** 2))
     two = one + np.exp(-(((places + 2.5) / 5) ** 2))
-    assert elevation._half_width(places, one) < 2
-    assert elevation._half_width(places, two) > 10
+    assert elevation._peak_half_width(places, one) < 2
+    assert elevation._peak_half_width(places, two) > 10
 
 
 def test_the_curve_is_drawn():

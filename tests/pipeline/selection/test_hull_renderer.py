@@ -6,7 +6,12 @@ import torch
 
 from multiview.cameras import orbit_cameras, orbit_pose
 from multiview.visual_hull import cell_centres
-from pipeline.selection.hull_renderer import QuickHull, carve, look, quick_views
+from pipeline.selection.hull_renderer import (
+    TexturedHull,
+    downsample_views,
+    raycast_sdf,
+    silhouette_distances,
+)
 from pipeline.selection.similarity import soft_iou
 
 SIZE, RADIUS = 64, 0.35
@@ -32,9 +37,9 @@ VIEWS = np.stack([
 ])  # fmt: skip
 
 
-def hull(resolution: int = 48) -> QuickHull:
-    views = quick_views(VIEWS, CAMERAS, SIZE)
-    return QuickHull(views, carve(views, resolution).amax(dim=0))
+def hull(resolution: int = 48) -> TexturedHull:
+    views = downsample_views(VIEWS, CAMERAS, SIZE)
+    return TexturedHull(views, silhouette_distances(views, resolution).amax(dim=0))
 
 
 def test_the_field_of_a_ball_is_the_distance_to_it_where_it_is_seen():
@@ -51,7 +56,7 @@ def test_a_camera_that_was_not_used_sees_the_ball_at_its_place_in_its_colours():
     intrinsics = CAMERAS.intrinsics[0]
     for azimuth in (0.2, 1.7, 3.0):
         pose = orbit_pose(np.deg2rad(20.0), azimuth, 1.5)
-        seen = shape.picture(intrinsics, pose, SIZE)
+        seen = shape.render(intrinsics, pose, SIZE)
         mask, view = ball(intrinsics, pose)
         assert soft_iou(seen.alpha, torch.from_numpy(mask).float()) > 0.93
         assert float(seen.depth[32, 32]) == pytest.approx(1.5 - RADIUS, abs=0.02)
@@ -62,7 +67,7 @@ def test_a_camera_that_was_not_used_sees_the_ball_at_its_place_in_its_colours():
 def test_a_field_without_inside_and_one_beside_the_picture_show_nothing():
     pose = CAMERAS.world_to_camera[0]
     for field in (torch.ones(20, 20, 20), torch.full((20, 20, 20), 0.05)):
-        alpha, depth = look(field, CAMERAS.intrinsics[0], pose, 32)
+        alpha, depth = raycast_sdf(field, CAMERAS.intrinsics[0], pose, 32)
         assert not alpha.any()
         assert torch.isinf(depth).all()
 
@@ -70,18 +75,18 @@ def test_a_field_without_inside_and_one_beside_the_picture_show_nothing():
 def test_large_views_are_made_small_and_masks_can_be_given():
     large = VIEWS.repeat(2, axis=1).repeat(2, axis=2)
     cameras = orbit_cameras(16, image_size=2 * SIZE)
-    views = quick_views((large * 255).round().astype(np.uint8), cameras, SIZE)
+    views = downsample_views((large * 255).round().astype(np.uint8), cameras, SIZE)
     assert views.size == SIZE
     np.testing.assert_allclose(views.cameras.intrinsics, CAMERAS.intrinsics)
     np.testing.assert_allclose(views.colours.movedim(1, -1).numpy(), VIEWS, atol=0.01)
-    given = quick_views(VIEWS, CAMERAS, SIZE, np.ones((16, SIZE, SIZE), np.float32))
+    given = downsample_views(VIEWS, CAMERAS, SIZE, np.ones((16, SIZE, SIZE), np.float32))
     assert given.masks.min() == 1
 
 
 def test_views_that_do_not_fit_are_named():
     with pytest.raises(ValueError, match="15, 64, 64, 3"):
-        quick_views(VIEWS[:15], CAMERAS, SIZE)
+        downsample_views(VIEWS[:15], CAMERAS, SIZE)
     empty = VIEWS.copy()
     empty[[2, 5]] = 1.0
     with pytest.raises(ValueError, match="no object in the views 2, 5"):
-        quick_views(empty, CAMERAS, SIZE)
+        downsample_views(empty, CAMERAS, SIZE)

@@ -5,7 +5,13 @@ import pytest
 import torch
 from scipy import ndimage
 
-from pipeline.selection.similarity import BEST_PSNR, agreement, aligned, input_picture, soft_iou
+from pipeline.selection.similarity import (
+    BEST_PSNR,
+    centre_input,
+    measure_similarity,
+    normalise_scale,
+    soft_iou,
+)
 
 
 def picture(size: int = 64, centre=(30.0, 34.0), radius: float = 14.0, wave: float = 6.0):
@@ -20,14 +26,19 @@ def picture(size: int = 64, centre=(30.0, 34.0), radius: float = 14.0, wave: flo
 
 def test_a_picture_agrees_with_itself():
     alpha, colours = picture()
-    same = agreement(alpha, colours, alpha, colours)
+    same = measure_similarity(alpha, colours, alpha, colours)
     assert (same.silhouette, same.psnr) == (1.0, BEST_PSNR)
     assert same.pattern == pytest.approx(1.0)
 
 
 def test_two_empty_pictures_agree():
     empty = torch.zeros(20, 20)
-    assert agreement(empty, empty.expand(3, -1, -1), empty, empty.expand(3, -1, -1)).silhouette == 1
+    assert (
+        measure_similarity(
+            empty, empty.expand(3, -1, -1), empty, empty.expand(3, -1, -1)
+        ).silhouette
+        == 1
+    )
 
 
 def test_half_of_a_mask_has_an_overlap_of_a_half():
@@ -43,13 +54,13 @@ def test_the_pattern_falls_where_views_are_blurred_noisy_or_displaced():
     noisy = colours + torch.randn(colours.shape, generator=torch.Generator().manual_seed(0)) * 0.1
     displaced = colours.roll(3, dims=2)
     for spoiled in (blurred, noisy, displaced):
-        assert agreement(alpha, colours, alpha, spoiled).pattern < 0.9
+        assert measure_similarity(alpha, colours, alpha, spoiled).pattern < 0.9
 
 
 def test_alignment_takes_size_and_place_away():
-    alpha, colours = aligned(*picture(), 48)
-    other, other_colours = aligned(*picture(96, (55.0, 40.0), 21.0, 9.0), 48)
-    same = agreement(alpha, colours, other, other_colours)
+    alpha, colours = normalise_scale(*picture(), 48)
+    other, other_colours = normalise_scale(*picture(96, (55.0, 40.0), 21.0, 9.0), 48)
+    same = measure_similarity(alpha, colours, other, other_colours)
     assert same.silhouette > 0.97
     assert same.psnr > 25
 
@@ -64,18 +75,18 @@ def test_inputs_with_alpha_and_on_white_are_taken_alike():
         (solid * 255).round().astype(np.uint8),
         np.pad(rgb, ((0, 0), (70, 9), (0, 0)), constant_values=1),
     ):
-        found, painted = input_picture(image, 64)
+        found, painted = centre_input(image, 64)
         assert found.shape == (64, 64)
         assert painted.shape == (3, 64, 64)
         assert float(found.sum()) == pytest.approx(np.pi * (0.4 * 64) ** 2, rel=0.06)
         expected = picture(64, (32.0, 32.0), 25.6, 9 * 1.28)
-        same = agreement(found, painted, *expected)
+        same = measure_similarity(found, painted, *expected)
         assert same.silhouette > 0.95
         assert same.psnr > 20
 
 
 def test_an_input_without_object_is_named():
     with pytest.raises(ValueError, match="no object in the input"):
-        input_picture(np.zeros((9, 9, 4), np.uint8), 64)
+        centre_input(np.zeros((9, 9, 4), np.uint8), 64)
     with pytest.raises(ValueError, match=r"\(9, 9\)"):
-        input_picture(np.zeros((9, 9), np.uint8), 64)
+        centre_input(np.zeros((9, 9), np.uint8), 64)

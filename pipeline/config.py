@@ -16,12 +16,12 @@ from multiview.images import CropSize
 from multiview.segmentation import Backend, Segmenter
 from pipeline.cli_args import given_sampler
 from pipeline.selection.elevation import ElevationConfig
-from pipeline.view_generator import Drawer, ModelDrawer
+from pipeline.view_generator import SyncDreamerGenerator, ViewGenerator
 from renderer.config import Preset, RendererConfig, load_renderer_config
 
 
 @dataclass(frozen=True)
-class Settings:
+class PipelineConfig:
     """What `image_to_3d.py` was asked for.
 
     Attributes:
@@ -54,18 +54,18 @@ class Settings:
 
 
 @dataclass
-class Tools:
+class Context:
     """What is opened once for all pictures.
 
     Attributes:
-        drawer: of views.
+        view_generator: of views.
         segmenter: opened when the first picture without a mask comes.
         report: told of the reconstruction, see `renderer.reconstruction.ReconstructionOptions`.
     """
 
-    drawer: Drawer
+    view_generator: ViewGenerator
     segmenter: Segmenter | None = None
-    report: Callable[[str, float], None] | None = None
+    on_progress: Callable[[str, float], None] | None = None
 
 
 def split_overrides(
@@ -97,7 +97,7 @@ def split_overrides(
     return chosen
 
 
-def read_settings(args: argparse.Namespace) -> tuple[Settings, ModelDrawer]:
+def read_config(args: argparse.Namespace) -> tuple[PipelineConfig, SyncDreamerGenerator]:
     """Read the configurations that the flags of `image_to_3d.py` or `app.py` name.
 
     Args:
@@ -113,7 +113,7 @@ def read_settings(args: argparse.Namespace) -> tuple[Settings, ModelDrawer]:
     of_model, of_base = split_overrides(args.set, *keys)
     device = pick_device(args.device)
     config = load_config(GenerateConfig, args.cfg, of_model)
-    settings = Settings(
+    pipeline = PipelineConfig(
         backend=args.backend,
         crop_size=args.crop_size,
         elevation=args.elevation,
@@ -126,4 +126,6 @@ def read_settings(args: argparse.Namespace) -> tuple[Settings, ModelDrawer]:
         device=device,
         overwrite=getattr(args, "overwrite", False),
     )
-    return settings, ModelDrawer(config.model, args.ckpt, device, args.dtype, args.batch_view_num)
+    return pipeline, SyncDreamerGenerator(
+        config.model, args.ckpt, device, args.dtype, args.batch_view_num
+    )
