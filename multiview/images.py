@@ -123,10 +123,9 @@ def _to_rgb_or_rgba(image: Image.Image) -> Image.Image:
         if see_through is None:
             return Image.fromarray(np.stack([grey] * 3, axis=-1))
         return Image.fromarray(np.stack([grey, grey, grey, alpha], axis=-1))
-    if image.mode in ("RGBA", "RGB"):
-        return image
-    has_alpha = image.mode in ("LA", "La", "PA", "RGBa") or "transparency" in image.info
-    return image.convert("RGBA" if has_alpha else "RGB")
+    has_alpha = "A" in image.getbands() or "transparency" in image.info
+    mode = "RGBA" if has_alpha or image.mode == "RGBa" else "RGB"
+    return image if image.mode == mode else image.convert(mode)
 
 
 def crop_and_pad(image: Image.Image, crop_size: int, size: int) -> Image.Image:
@@ -165,7 +164,7 @@ def crop_and_pad(image: Image.Image, crop_size: int, size: int) -> Image.Image:
                 f"the image of {image.width} x {image.height} pixels is too large to be padded to "
                 f"a square; make it smaller or cut it"
             )
-        square = Image.new(image.mode, (side, side))
+        square = Image.new(image.mode, (side, side), "white" if image.mode == "RGB" else 0)
         square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
         return square.resize((size, size), Image.Resampling.BICUBIC)
 

@@ -83,6 +83,42 @@ def test_without_a_crop_size_the_whole_picture_is_padded_to_a_square():
     assert tuple(framed[128, 128]) == (10, 20, 30, 255)
 
 
+@pytest.mark.parametrize("size", [(60, 30), (30, 60)])
+@pytest.mark.parametrize(
+    ("mode", "suffix"),
+    [
+        ("1", "png"), ("L", "png"), ("P", "png"), ("RGB", "png"), ("LA", "png"), ("RGBA", "png"),
+        ("I;16", "png"), ("RGB", "jpg"), ("CMYK", "jpg"), ("F", "tif"), ("I", "tif"),
+    ],
+)  # fmt: skip
+def test_whatever_the_kind_of_image_the_padding_is_white(tmp_path: Path, mode, suffix, size):
+    path = tmp_path / f"image.{suffix}"
+    dark = Image.new("RGB", size)
+    (dark.convert("L").convert(mode) if mode[0] in "IF" else dark.convert(mode)).save(path)
+    pixels = prepare_image(path, -1, 60)
+    pixels = pixels if size == (60, 30) else pixels.transpose(1, 0, 2)
+    np.testing.assert_array_equal(pixels[[0, 10, 50, 59]], 1.0)
+    assert (pixels[20:40] < -0.5).all()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "LA", "I;16"])
+def test_what_is_transparent_is_white_for_the_model(tmp_path: Path, mode: str):
+    path = tmp_path / "image.png"
+    image = Image.new("RGBA", (60, 30), (0, 0, 0, 0))
+    image.paste((200, 200, 200, 255), (20, 10, 40, 20))
+    if mode in ("RGBA", "LA"):
+        image.convert(mode).save(path)
+    elif mode == "I;16":
+        levels = np.asarray(image.convert("L"), np.uint16)
+        Image.fromarray(levels * 257).save(path, transparency=0)
+    else:
+        image = image.convert("RGB").convert(mode)
+        image.save(path, transparency=(0, 0, 0) if mode == "RGB" else image.getpixel((0, 0)))
+    pixels = prepare_image(path, -1, 60)
+    np.testing.assert_array_equal(pixels[[0, 18, 30, 45], [0, 10, 55, 30]], 1.0)
+    assert (pixels[27:33, 23:37] < 0.7).all()
+
+
 def test_half_transparent_pixels_are_mixed_with_white():
     image = Image.new("RGBA", (2, 2), (0, 0, 0, 128))
     np.testing.assert_allclose(composite_white(image), 1 - 2 * 128 / 255, atol=1e-6)
