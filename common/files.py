@@ -1,6 +1,6 @@
 """Write files atomically, lock them, and check their names and the free disk space.
 
-Standard library only, so that Blender's own Python can import this file.
+Imports the standard library only, so that Blender's own Python can import this file.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,17 +28,21 @@ def check_file_name(name: str) -> None:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; it takes the place of `path` on success only.
+    """Yield a temporary path beside `path`, which replaces `path` on success only.
+
+    The file gets the usual permissions (0o666 less the umask), whatever the writing library sets.
 
     Raises:
-        OSError: naming `path`, for whatever goes wrong with the disk meanwhile.
+        OSError: naming `path`, for any error of the file system meanwhile.
     """
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
+        temporary.unlink(missing_ok=True)
+        temporary.touch(0o666)  # less the umask, which cannot be read without changing it
+        permissions = temporary.stat().st_mode
+        temporary.unlink()
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # some libraries make files that only the owner can read
+        temporary.chmod(permissions)
         temporary.replace(path)
     except OSError as error:
         raise OSError(f"{path}: cannot be written ({error.strerror or error})") from error
@@ -50,33 +53,28 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def file_lock(path: Path, wait: bool = True, patience: float = 0.0) -> Iterator[None]:
-    """Hold the lock of a file or folder, where the system has locks (not on Windows).
+    """Hold the exclusive lock of a file or folder.
 
     Args:
-        path: what is locked, in a folder that exists; a file `.<name>.lock` beside it is left.
-        wait: for another process that holds it.
-        patience: seconds to wait where `wait` is false.
+        path: what is locked, in a folder that exists; the lock is the file `.<name>.lock` beside
+            it, which may be left behind.
+        wait: wait without limit while another process holds the lock.
+        patience: seconds to wait if not `wait`.
 
     Raises:
-        OSError: another process holds it, and `wait` is false.
+        OSError: another process holds the lock, and `wait` is false.
     """
+    from filelock import FileLock, Timeout  # Blender's Python has no such package
+
+    lock = FileLock(path.absolute().with_name(f".{path.name}.lock"))
     try:
-        import fcntl
-    except ImportError:
+        lock.acquire(timeout=-1 if wait else patience, poll_interval=0.1)
+    except Timeout as error:
+        raise OSError(f"{path}: another process is writing there; wait for its end") from error
+    try:
         yield
-        return
-    with path.absolute().parent.joinpath(f".{path.name}.lock").open("w") as lock:
-        deadline = time.monotonic() + patience
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-                break
-            except BlockingIOError as error:
-                if time.monotonic() >= deadline:
-                    message = f"{path}: another process is writing there; wait for its end"
-                    raise OSError(message) from error
-            time.sleep(0.1)
-        yield
+    finally:
+        lock.release()
 
 
 def check_free_space(folder: Path, needed: int) -> None:

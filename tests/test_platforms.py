@@ -79,7 +79,6 @@ def test_files_are_utf_8_where_the_system_writes_something_else(tmp_path: Path):
 ONLY_UNIX = {"fcntl", "grp", "pty", "pwd", "resource", "termios"}
 ONLY_UNIX_IN_OS = {"fork", "getuid", "killpg", "setpgid", "setsid", "sched_getaffinity", "mkfifo"}
 GUARDED = {
-    ("common/files.py", "fcntl"): "except ImportError",
     ("common/devices.py", "resource"): "except ImportError",
     ("ldm/data/loader.py", "setpgid"): 'if hasattr(os, "setpgid")',
     ("blender/process.py", "killpg"): 'if os.name == "nt"',

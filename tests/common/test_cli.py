@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import threading
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,8 +9,6 @@ import pytest
 
 from common.cli import run_script
 from common.config import check_positive, load_config
-from common.devices import peak_memory, pick_device
-from common.files import atomic_write, check_file_name, check_free_space, file_lock
 
 
 @dataclass(frozen=True)
@@ -90,54 +86,6 @@ def test_no_field_is_exempt_by_its_name():
         check_positive(Sizes(skip_levels=(0, -1)), from_zero=["skip_levels"])
 
 
-@pytest.mark.parametrize(
-    "name", ["", " ", ".", "..", "a/b", "a\\b", "c:", "a ", "x.", "con", "LPT1.txt"]
-)
-def test_what_is_no_plain_name_on_every_system_is_refused(name: str):
-    with pytest.raises(ValueError, match=r"empty|not a path|on every system"):
-        check_file_name(name)
-
-
-@pytest.mark.parametrize("name", ["a", "a b", ".a", "a.b", "ä", "contra", "com10"])
-def test_plain_names_are_taken(name: str):
-    check_file_name(name)
-
-
-def test_a_device_that_is_not_there_is_an_error_not_a_fallback():
-    assert pick_device("cpu").type == "cpu"
-    assert pick_device("auto").type in ("cpu", "cuda", "mps")
-    for name in ("cuda:99", "nonsense", "meta"):
-        with pytest.raises(ValueError, match=name):
-            pick_device(name)
-
-
-def test_a_failed_write_leaves_what_was_there(tmp_path: Path):
-    path = write(tmp_path / "a.txt", "old")
-
-    def fail_half_way() -> None:
-        with atomic_write(path) as temporary:
-            temporary.write_text("half")
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        fail_half_way()
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-    with atomic_write(path) as temporary:
-        temporary.write_text("new")
-    assert path.read_text() == "new"
-
-
-def test_too_little_space_is_an_error(tmp_path: Path):
-    check_free_space(tmp_path, 1)
-    with pytest.raises(OSError, match="not enough disk space"):
-        check_free_space(tmp_path, 2**60)
-
-
-def test_the_peak_memory_is_reported():
-    assert "GiB" in peak_memory(pick_device("cpu"))
-
-
 def test_failures_exit_1_with_one_line_and_a_traceback_only_on_request(monkeypatch, caplog):
     def main(argv):
         raise ValueError("a.png: is\nbroken")
@@ -167,23 +115,3 @@ def test_an_interrupt_exits_130(monkeypatch):
     with pytest.raises(SystemExit) as caught:
         run_script(main)
     assert caught.value.code == 130
-
-
-def test_a_lock_is_waited_for_as_long_as_there_is_patience(tmp_path: Path):
-    def hold() -> None:
-        with file_lock(tmp_path / "work"):
-            held.set()
-            time.sleep(0.5)
-
-    held = threading.Event()
-    thread = threading.Thread(target=hold)
-    thread.start()
-    held.wait()
-    with (
-        pytest.raises(OSError, match="another process"),
-        file_lock(tmp_path / "work", wait=False),
-    ):
-        pass
-    with file_lock(tmp_path / "work", wait=False, patience=60):
-        pass
-    thread.join()

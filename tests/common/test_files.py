@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from common.files import atomic_write, check_file_name, check_free_space, file_lock
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", ".", "..", "a/b", "a\\b", "c:", "a ", "x.", "con", "LPT1.txt"]
+)
+def test_what_is_no_plain_name_on_every_system_is_refused(name: str):
+    with pytest.raises(ValueError, match=r"empty|not a path|on every system"):
+        check_file_name(name)
+
+
+@pytest.mark.parametrize("name", ["a", "a b", ".a", "a.b", "ä", "contra", "com10"])
+def test_plain_names_are_taken(name: str):
+    check_file_name(name)
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path: Path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def fail_half_way() -> None:
+        with atomic_write(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+    with atomic_write(path) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "new"
+
+
+@pytest.fixture
+def umask() -> Iterator[int]:
+    """A umask that keeps files from other users."""
+    former = os.umask(0o027)
+    yield 0o027
+    os.umask(former)
+
+
+needs_permissions = pytest.mark.skipif(os.name == "nt", reason="Windows has no file permissions")
+
+
+@needs_permissions
+@pytest.mark.parametrize("by_library", [None, 0o600, 0o666])
+def test_written_files_have_the_usual_permissions(tmp_path: Path, umask: int, by_library):
+    path = tmp_path / "a.txt"
+    with atomic_write(path) as temporary:
+        assert not temporary.exists()
+        temporary.write_text("new")
+        if by_library is not None:
+            temporary.chmod(by_library)
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_writing_never_changes_the_umask_which_all_threads_share(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("the umask is changed"))
+    with atomic_write(tmp_path / "a.txt") as temporary:
+        temporary.write_text("new")
+
+
+def test_what_a_killed_process_of_the_same_number_left_is_not_taken_over(tmp_path: Path):
+    left = tmp_path / f".a.{os.getpid()}.tmp.txt"
+    left.write_text("half")
+    left.chmod(0o600)
+    with atomic_write(tmp_path / "a.txt") as temporary:
+        assert temporary == left
+        temporary.open("a").close()
+    assert (tmp_path / "a.txt").read_text() == ""
+
+
+def test_what_cannot_be_written_is_named(tmp_path: Path):
+    path = tmp_path / "missing" / "a.txt"
+    with pytest.raises(OSError, match=r"missing.a\.txt"), atomic_write(path):
+        pass
+
+
+def test_too_little_space_is_an_error(tmp_path: Path):
+    check_free_space(tmp_path, 1)
+    with pytest.raises(OSError, match="not enough disk space"):
+        check_free_space(tmp_path, 2**60)
+
+
+LOCK_AND_WAIT = """
+import sys
+from pathlib import Path
+from common.files import file_lock
+with file_lock(Path(sys.argv[1])):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_another_process_that_holds_the_lock_is_waited_for_only_with_patience(tmp_path: Path):
+    path = tmp_path / "work"
+    with subprocess.Popen(
+        [sys.executable, "-c", LOCK_AND_WAIT, str(path)],
+        cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as other:  # fmt: skip
+        assert other.stdout is not None
+        assert other.stdout.readline() == "locked\n"
+        start = time.monotonic()
+        for patience in (0.0, 0.2):
+            with (
+                pytest.raises(OSError, match="work: another process"),
+                file_lock(path, wait=False, patience=patience),
+            ):
+                pytest.fail("the lock was taken twice")
+        assert 0.2 <= time.monotonic() - start < 30
+        other.communicate()
+    with file_lock(path, wait=False):
+        pass
+    assert {item.name for item in tmp_path.iterdir()} <= {".work.lock"}
+
+
+def test_another_thread_is_kept_out_too(tmp_path: Path):
+    def hold() -> None:
+        with file_lock(tmp_path / "work"):
+            held.set()
+            time.sleep(0.5)
+
+    held = threading.Event()
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    with (
+        pytest.raises(OSError, match="another process"),
+        file_lock(tmp_path / "work", wait=False),
+    ):
+        pass
+    with file_lock(tmp_path / "work", wait=False, patience=60):
+        pass
+    thread.join()
+    with file_lock(tmp_path / "work"):
+        pass
+
+
+def test_files_are_written_without_any_installed_package(tmp_path: Path):
+    """As in Blender's own Python, which has neither torch nor filelock."""
+    code = (
+        "import sys; from pathlib import Path; from common.files import atomic_write\n"
+        "with atomic_write(Path(sys.argv[1])) as temporary: temporary.write_text('x')\n"
+    )
+    path = tmp_path / "a.txt"
+    isolated = {"cwd": ROOT, "env": {**os.environ, "PYTHONPATH": str(ROOT)}, "check": True}
+    subprocess.run([sys.executable, "-S", "-c", code, str(path)], **isolated)
+    assert path.read_text() == "x"
