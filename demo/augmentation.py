@@ -1,4 +1,4 @@
-"""Other versions of a real object: turned, stretched and re-coloured."""
+"""Augmentation of real objects: rotated, stretched and recoloured variants."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class VariationLimits:
-    """How far versions go from the original.
+class AugmentationLimits:
+    """Ranges of the random changes.
 
     Attributes:
-        stretch: each axis by a factor of up to this, or of down to its inverse.
-        hue: of all colours together, turns to either side.
-        part_hue: of each material or texture by itself, turns to either side.
-        saturation: factor of up to this, or of down to its inverse.
-        value: factor of up to this, or of down to its inverse.
+        stretch: of each axis, a factor between this and its inverse.
+        hue: of all colours together, in turns to either side.
+        part_hue: of each part in addition, in turns to either side.
+        saturation: a factor between this and its inverse.
+        value: a factor between this and its inverse.
     """
 
     stretch: float = 1.3
@@ -40,41 +40,43 @@ class VariationLimits:
                 raise ValueError(f"{name} must be from 0 to 0.5, got {getattr(self, name)}")
 
 
-def vary(scene: Scene, name: str, seed: int = 0, limits: VariationLimits | None = None) -> Scene:
-    """Make another version of an object: turned about z, stretched, re-coloured.
+def augment(
+    scene: Scene, name: str, seed: int = 0, limits: AugmentationLimits | None = None
+) -> Scene:
+    """Return a random variant of an object: rotated about z, stretched and recoloured.
 
     Args:
-        scene: z up; it stays as it is.
-        name: of the version; with the seed it determines what comes out.
-        seed: of all versions.
-        limits: how far it goes.
+        scene: z up; not changed.
+        name: of the variant; with the seed, it determines the random numbers.
+        seed: common to all variants.
+        limits: ranges of the changes.
 
     Returns:
-        with meshes of their own; textures that are not changed are shared.
+        a scene with copies of the meshes.
     """
-    limits = limits or VariationLimits()
+    limits = limits or AugmentationLimits()
     digest = hashlib.sha256(f"variation/{seed}/{name}".encode()).digest()
     generator = np.random.default_rng(int.from_bytes(digest, "big"))
     angle = generator.uniform(0, 2 * np.pi)
     cos, sin = np.cos(angle), np.sin(angle)
-    turn = np.array([[cos, -sin, 0, 0], [sin, cos, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    rotation = np.array([[cos, -sin, 0, 0], [sin, cos, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
     stretch = np.diag([*_factors(generator, limits.stretch, 3), 1.0])
     hue = generator.uniform(-limits.hue, limits.hue)
     saturation = _factors(generator, limits.saturation, 1)[0]
     value = _factors(generator, limits.value, 1)[0]
-    varied = type(scene)()
-    changed: dict[int, Any] = {}
+    variant = type(scene)()
+    recoloured: dict[int, Any] = {}
     for node in sorted(scene.graph.nodes_geometry):
         transform, geometry = scene.graph[node]
         mesh = scene.geometry[geometry].copy(include_cache=True)  # with the normals of its file
-        own_hue = hue + generator.uniform(-limits.part_hue, limits.part_hue)
-        _recolour(mesh.visual, own_hue, saturation, value, changed)
-        varied.add_geometry(mesh, node_name=node, transform=turn @ stretch @ transform)
-    return varied
+        part_hue = hue + generator.uniform(-limits.part_hue, limits.part_hue)
+        _recolour(mesh.visual, part_hue, saturation, value, recoloured)
+        variant.add_geometry(mesh, node_name=node, transform=rotation @ stretch @ transform)
+    return variant
 
 
-def _factors(generator: np.random.Generator, most: float, count: int) -> np.ndarray:
-    return most ** generator.uniform(-1, 1, count)
+def _factors(generator: np.random.Generator, limit: float, count: int) -> np.ndarray:
+    return limit ** generator.uniform(-1, 1, count)
 
 
 def _recolour(
@@ -82,9 +84,9 @@ def _recolour(
     hue: float,
     saturation: float,
     value: float,
-    changed: dict[int, Any],
+    recoloured: dict[int, Any],
 ) -> None:
-    """Change the colours of a part; textures that several parts have change once."""
+    """Recolour a part in place; textures that parts share are recoloured once."""
 
     def shift(rgba: np.ndarray) -> np.ndarray:
         return shift_colours(rgba, hue, saturation, value)
@@ -96,14 +98,14 @@ def _recolour(
     if visual.kind != "texture":
         return
     material = visual.material = visual.material.copy()
-    picture = "baseColorTexture" if hasattr(material, "baseColorTexture") else "image"
-    image = getattr(material, picture, None)
+    attribute = "baseColorTexture" if hasattr(material, "baseColorTexture") else "image"
+    image = getattr(material, attribute, None)
     if image is not None:
         key = hash(image.tobytes())
-        if key not in changed:
+        if key not in recoloured:
             mode = "RGBA" if "A" in image.getbands() or "transparency" in image.info else "RGB"
-            changed[key] = Image.fromarray(shift(np.asarray(image.convert(mode))))
-        setattr(material, picture, changed[key])
+            recoloured[key] = Image.fromarray(shift(np.asarray(image.convert(mode))))
+        setattr(material, attribute, recoloured[key])
         return
     factor = "baseColorFactor" if hasattr(material, "baseColorFactor") else "diffuse"
     colour = getattr(material, factor, None)
@@ -121,7 +123,7 @@ def shift_colours(colours: np.ndarray, hue: float, saturation: float, value: flo
         value: factor.
 
     Returns:
-        bytes of the same shape; alpha stays.
+        bytes of the same shape; alpha is kept.
     """
     rgb = colours[..., :3].astype(np.float32) / np.float32(255)
     brightest, darkest = rgb.max(axis=-1), rgb.min(axis=-1)

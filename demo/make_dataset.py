@@ -39,8 +39,9 @@ from common.cli import run_script
 from common.files import atomic_write, file_lock
 from common.optional import import_optional
 from demo import REQUIREMENTS
-from demo.augmentation import vary
-from demo.furniture import FurnitureModel, list_models, load_furniture, why_unsuitable
+from demo.augmentation import augment
+from demo.furniture import load_furniture, rejection_reason
+from demo.furniture_archive import FurnitureModel, list_models
 from demo.raycast.render_views import render_view_folders
 from demo.raycast.scene_arrays import flatten_scene
 from demo.toys.make_toys import ground_truth_mesh, make_toy
@@ -85,7 +86,7 @@ class DatasetObject:
         if self.furniture is None:
             return make_toy(self.seed)
         scene = load_furniture(self.furniture)
-        return vary(scene, self.uid) if self.seed else scene
+        return augment(scene, self.uid) if self.seed else scene
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def render_object(obj: DatasetObject, out: Path, size: int, meshes: bool) -> Ren
     """
     try:
         scene = obj.scene()
-        reason = why_unsuitable(scene) if obj.furniture is not None else ""
+        reason = rejection_reason(scene) if obj.furniture is not None else ""
         if reason:
             return RenderResult(obj.uid, rejected=reason)
         if meshes:

@@ -9,13 +9,13 @@ from PIL import Image
 from trimesh.visual import TextureVisuals
 from trimesh.visual.material import PBRMaterial
 
-from demo.augmentation import VariationLimits, shift_colours, vary
+from demo.augmentation import AugmentationLimits, augment, shift_colours
 
 
 def scene() -> trimesh.Scene:
-    picture = Image.new("RGBA", (4, 4), (200, 40, 40, 128))
+    image = Image.new("RGBA", (4, 4), (200, 40, 40, 128))
     textured = trimesh.creation.box((1, 2, 3))
-    look = PBRMaterial(baseColorTexture=picture, metallicFactor=0.0, alphaMode="BLEND")
+    look = PBRMaterial(baseColorTexture=image, metallicFactor=0.0, alphaMode="BLEND")
     textured.visual = TextureVisuals(uv=np.zeros((len(textured.vertices), 2)), material=look)
     plain = trimesh.creation.icosphere(2)
     plain.visual = TextureVisuals(material=PBRMaterial(baseColorFactor=[10, 200, 30, 255]))
@@ -43,39 +43,39 @@ def test_colours_shift_as_pythons_own_conversion_does():
         np.testing.assert_allclose(after, np.array(expected) * 255, atol=1)
 
 
-def test_alpha_stays_and_no_shift_is_no_change():
+def test_alpha_is_kept_and_no_shift_is_no_change():
     colours = np.random.default_rng(1).integers(0, 256, (5, 5, 4), dtype=np.uint8)
     np.testing.assert_array_equal(shift_colours(colours, 0, 1, 1), colours)
     np.testing.assert_array_equal(shift_colours(colours, 0.4, 2, 2)[..., 3], colours[..., 3])
 
 
-def test_the_name_and_the_seed_determine_a_version():
+def test_the_name_and_the_seed_determine_a_variant():
     one, same, other, reseeded = (
-        vary(scene(), *arguments) for arguments in (("a",), ("a",), ("b",), ("a", 1))
+        augment(scene(), *arguments) for arguments in (("a",), ("a",), ("b",), ("a", 1))
     )
     np.testing.assert_array_equal(corners(one), corners(same))
-    for version in (other, reseeded):
-        assert np.abs(corners(one) - corners(version)).max() > 0.01
+    for variant in (other, reseeded):
+        assert np.abs(corners(one) - corners(variant)).max() > 0.01
 
 
-def test_a_version_stays_within_its_limits_and_upright():
-    still = VariationLimits(stretch=1, hue=0, part_hue=0, saturation=1, value=1)
-    turned = vary(scene(), "x", limits=still)
+def test_a_variant_is_within_its_limits_and_upright():
+    still = AugmentationLimits(stretch=1, hue=0, part_hue=0, saturation=1, value=1)
+    turned = augment(scene(), "x", limits=still)
     original = scene()
     np.testing.assert_allclose(corners(turned)[:, 2], corners(original)[:, 2], atol=1e-9)
     np.testing.assert_allclose(
         np.linalg.norm(corners(turned), axis=1),
         np.linalg.norm(corners(original), axis=1),
     )
-    heights = [vary(original, str(k)).extents[2] / original.extents[2] for k in range(20)]
+    heights = [augment(original, str(k)).extents[2] / original.extents[2] for k in range(20)]
     assert 1 / 1.3 - 1e-9 <= min(heights) < 0.95
     assert 1.05 < max(heights) <= 1.3 + 1e-9
 
 
 def test_the_original_is_not_changed_and_everything_is_recoloured():
     original = scene()
-    varied = vary(original, "y")
-    before, after = list(original.geometry.values()), list(varied.geometry.values())
+    variant = augment(original, "y")
+    before, after = list(original.geometry.values()), list(variant.geometry.values())
     assert before[0].visual.material.baseColorTexture.getpixel((0, 0)) == (200, 40, 40, 128)
     pixel = after[0].visual.material.baseColorTexture.getpixel((0, 0))
     assert pixel[:3] != (200, 40, 40)
@@ -89,6 +89,6 @@ def test_the_original_is_not_changed_and_everything_is_recoloured():
 
 def test_limits_are_checked():
     with pytest.raises(ValueError, match="stretch"):
-        VariationLimits(stretch=0.5)
+        AugmentationLimits(stretch=0.5)
     with pytest.raises(ValueError, match="hue"):
-        VariationLimits(hue=0.7)
+        AugmentationLimits(hue=0.7)

@@ -14,15 +14,9 @@ import pytest
 import trimesh
 from PIL import Image
 
-from demo import furniture
-from demo.furniture import (
-    CATALOGUE,
-    FurnitureModel,
-    list_models,
-    load_furniture,
-    main,
-    why_unsuitable,
-)
+from demo import furniture, furniture_archive
+from demo.furniture import load_furniture, main, rejection_reason
+from demo.furniture_archive import CATALOGUE, FurnitureModel, list_models
 from demo.raycast.textures import srgb_to_linear
 
 CATALOGUE_TEXT = """# of a test
@@ -109,13 +103,13 @@ def model_of(archive: Path, member: str) -> FurnitureModel:
     return next(model for model in list_models(archive.parent) if model.member.endswith(member))
 
 
-def looks_of(lamp: trimesh.Scene) -> dict[str, Any]:
-    """Materials by name, which old versions of trimesh forget: the boxes' order says it."""
+def materials_of(lamp: trimesh.Scene) -> dict[str, Any]:
+    """Materials by name, which old versions of trimesh lose: found by the order of the boxes."""
     parts = sorted(lamp.geometry.values(), key=lambda mesh: mesh.vertices[:, 0].min())
     return {name: mesh.visual.material for name, mesh in zip(LAMP, parts, strict=True)}
 
 
-def test_models_are_listed_with_whom_to_credit(archive: Path):
+def test_models_are_listed_with_their_authors(archive: Path):
     models = list_models(archive.parent.parent)
     lamp = models[0]
     assert [model.name for model in models] == ["Lamp at 5€", "Thief", "Broken", "Plate"]
@@ -129,27 +123,27 @@ def test_models_are_listed_with_whom_to_credit(archive: Path):
 def test_a_model_has_its_colours_and_stands_upright(archive: Path):
     scene = load_furniture(model_of(archive, "lamp/lamp.obj"))
     np.testing.assert_allclose(scene.extents, [11, 1, 2], atol=1e-6)
-    looks = looks_of(scene)
-    assert looks["wood"].baseColorTexture.getpixel((0, 0)) == (200, 100, 50)
-    assert looks["wood"].alphaMode == "OPAQUE"
-    glass = np.asarray(looks["glass"].baseColorFactor) / 255
+    materials = materials_of(scene)
+    assert materials["wood"].baseColorTexture.getpixel((0, 0)) == (200, 100, 50)
+    assert materials["wood"].alphaMode == "OPAQUE"
+    glass = np.asarray(materials["glass"].baseColorFactor) / 255
     np.testing.assert_allclose(glass, [*srgb_to_linear(np.array([0.2, 0.4, 0.6])), 0.5], atol=0.004)
-    assert looks["glass"].alphaMode == "BLEND"
-    assert all(look.metallicFactor == 0 for look in looks.values())
+    assert materials["glass"].alphaMode == "BLEND"
+    assert all(material.metallicFactor == 0 for material in materials.values())
 
 
-def test_textures_that_are_missing_torn_or_outside_are_reported_and_left_out(
+def test_textures_that_are_missing_torn_or_outside_are_logged_and_left_out(
     archive: Path, caplog: pytest.LogCaptureFixture
 ):
     scene = load_furniture(model_of(archive, "lamp/lamp.obj"))
-    looks = looks_of(scene)
+    materials = materials_of(scene)
     for name, channel in (("stolen", 0), ("gone", 1), ("torn", 2), ("cut", 2)):
-        assert looks[name].baseColorTexture is None
-        assert looks[name].baseColorFactor[channel] == 255
+        assert materials[name].baseColorTexture is None
+        assert materials[name].baseColorFactor[channel] == 255
     assert "secret.png" in caplog.text
     assert "gone.png" in caplog.text
     assert "torn.png (damaged" in caplog.text
-    assert "a texture cannot be read" in caplog.text
+    assert caplog.text.count("texture cannot be read") == 1
 
 
 def test_no_member_name_leads_out_of_an_archive(archive: Path):
@@ -174,8 +168,8 @@ def test_broken_models_and_archives_do_not_stop_the_rest(
 
 def test_a_member_that_grows_too_large_is_refused(archive: Path, monkeypatch: pytest.MonkeyPatch):
     lamp = model_of(archive, "lamp/lamp.obj")
-    monkeypatch.setattr(furniture, "LARGEST_MEMBER", 500)
-    with pytest.raises(ValueError, match="more than 500"):
+    monkeypatch.setattr(furniture_archive, "MAX_MEMBER_BYTES", 500)
+    with pytest.raises(ValueError, match="500"):
         load_furniture(lamp)
 
 
@@ -189,17 +183,17 @@ def test_an_archive_that_lies_about_sizes_takes_no_more_memory(archive: Path):
     tracemalloc.start()
     try:
         with zipfile.ZipFile(archive) as file, pytest.raises(ValueError, match="damaged"):
-            furniture._read(file, "a.obj")
+            furniture_archive.read_member(file, "a.obj")
         assert tracemalloc.get_traced_memory()[1] < size / 8
     finally:
         tracemalloc.stop()
 
 
-def test_what_unpacks_without_limits_is_refused(archive: Path):
+def test_other_compression_methods_are_refused(archive: Path):
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_BZIP2) as file:
         file.writestr("a.obj", bytes(1000))
-    with zipfile.ZipFile(archive) as file, pytest.raises(ValueError, match="than by deflate"):
-        furniture._read(file, "a.obj")
+    with zipfile.ZipFile(archive) as file, pytest.raises(ValueError, match=r"a\.obj.* 12"):
+        furniture_archive.read_member(file, "a.obj")
 
 
 def test_a_catalogue_with_any_byte_damaged_does_not_stop_the_list(tmp_path: Path):
@@ -214,51 +208,51 @@ def test_a_catalogue_with_any_byte_damaged_does_not_stop_the_list(tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["gone.png", "gone.mtl"])
-def test_pictures_that_would_start_other_programs_are_not_decoded(
+def test_images_whose_decoder_starts_other_programs_are_refused(
     archive: Path, caplog: pytest.LogCaptureFixture, name: str
 ):
     postscript = io.BytesIO()
     Image.new("RGB", (8, 4)).save(postscript, "EPS")
     with zipfile.ZipFile(archive, "a") as file:
-        file.writestr("test/eps.obj", obj(["drawn"]).replace("look.mtl", "eps.mtl"))
-        file.writestr("test/eps.mtl", f"newmtl drawn\nKd 1 0 0\nmap_Kd {name}\n")
+        file.writestr("test/eps.obj", obj(["photo"]).replace("look.mtl", "eps.mtl"))
+        file.writestr("test/eps.mtl", f"newmtl photo\nKd 1 0 0\nmap_Kd {name}\n")
         file.writestr(f"test/{name}", postscript.getvalue())
     model = replace(model_of(archive, "lamp/lamp.obj"), member="test/eps.obj")
     (part,) = load_furniture(model).geometry.values()
     assert part.visual.material.baseColorTexture is None
-    assert "of the format EPS" in caplog.text
+    assert "EPS" in caplog.text
 
 
 def test_names_outside_the_first_plane_are_read_and_halves_of_them_written(tmp_path: Path):
-    assert furniture._unescape(r"\ud83e\ude91 \u20ac") == "\U0001fa91 €"
-    assert furniture._unescape(r"half \ud83e").encode() == "half \ufffd".encode()
+    assert furniture_archive._unescape(r"\ud83e\ude91 \u20ac") == "\U0001fa91 €"
+    assert furniture_archive._unescape(r"half \ud83e").encode() == "half \ufffd".encode()
 
 
-def test_what_is_flat_grey_or_huge_is_left_out(archive: Path, monkeypatch: pytest.MonkeyPatch):
+def test_flat_grey_and_huge_models_are_rejected(archive: Path, monkeypatch: pytest.MonkeyPatch):
     plate = load_furniture(model_of(archive, "plate.obj"))
-    assert why_unsuitable(plate) == "flat"
-    # turned by its catalogue: thin along y, which is up in the file
+    assert rejection_reason(plate) == "flat"
+    # rotated by its catalogue: thin along y, which is up in the file
     assert plate.extents.argmin() == 1
     lamp = load_furniture(model_of(archive, "lamp/lamp.obj"))
-    assert why_unsuitable(lamp) == ""
+    assert rejection_reason(lamp) == ""
     for mesh in lamp.geometry.values():
         mesh.visual.material.baseColorTexture = None
         mesh.visual.material.baseColorFactor = [9, 9, 9, 255]
-    assert why_unsuitable(lamp) == "1 colours"
-    monkeypatch.setattr(furniture, "MOST_FACES", 10)
-    assert why_unsuitable(lamp) == "72 faces"
+    assert rejection_reason(lamp) == "1 colours"
+    monkeypatch.setattr(furniture, "MAX_FACES", 10)
+    assert rejection_reason(lamp) == "72 faces"
 
 
 @pytest.mark.parametrize("credits", ["", "missing/credits.csv"])
-def test_a_table_that_cannot_be_written_is_refused_before_models_are_read(
+def test_an_unwritable_table_is_refused_before_models_are_read(
     archive: Path, tmp_path: Path, credits: str, capsys: pytest.CaptureFixture[str]
 ):
     with pytest.raises(SystemExit) as end:
         main([f"--furniture={tmp_path}", f"--credits={tmp_path / credits}"])
     assert end.value.code == 2
-    assert "a folder that is there" in capsys.readouterr().err
+    assert "--credits" in capsys.readouterr().err
 
 
 def test_a_folder_without_archives_is_refused(tmp_path: Path):
-    with pytest.raises(FileNotFoundError, match=r"no \.sh3f archive"):
+    with pytest.raises(FileNotFoundError, match=r"\.sh3f"):
         list_models(tmp_path)
