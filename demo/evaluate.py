@@ -1,16 +1,15 @@
-"""How good a small model's views and meshes are, on objects that it was not trained on.
+"""Evaluate a small model's views and meshes on held-out objects.
 
     python -m demo.evaluate --ckpt ckpt/syncdreamer-demo.safetensors \
         --data output/demo-model/held-out --train output/demo-model/train \
         --output output/demo-model/evaluation
 
-prints, for toys and for real objects, the mean PSNR of the 16 views beside what must be beaten: the
-input repeated in all views, the mean of the training images, a white image; and the same model
-with its spatial volume switched off. With --meshes the views are reconstructed too, and the volume
-IoU with the true shapes is printed, beside what the same reconstruction makes of the true views: a
-shape of open or doubled surfaces has hardly a volume to compare with. With --elevations the inputs'
-elevations are estimated from drafts, and how far off they are is printed. Every number is in
-scores.json.
+prints, for toys and for real objects, the mean PSNR of the 16 views beside baselines (the input
+repeated in all views, the mean training image, white) and beside the same model with its spatial
+volume switched off. --meshes reconstructs the views too, and prints the volume IoU with the true
+shapes beside the IoU of a reconstruction from the true views, an upper bound: open or doubled
+surfaces hardly enclose a volume. --elevations estimates the inputs' elevations from drafts and
+prints the errors. All numbers are in scores.json.
 """
 
 from __future__ import annotations
@@ -39,32 +38,32 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 KINDS = {"toy": "generated", "": "real"}
-"""First part of an object's name -> what it is; the first that fits counts."""
-MEAN_OF = 500
-"""Training objects whose images are averaged."""
-DEGREES_A_VIEW = 22.5
+"""Prefix of an object's name -> its kind; the first prefix that matches counts."""
+NUM_MEAN_OBJECTS = 500
+"""Training objects that the mean image is computed from."""
+DEGREES_PER_VIEW = 22.5
 MESH = "mesh.ply"
 TRUE_VIEWS = "-true"
-"""What is added to an object's name for what is made of its true views."""
-BOUND = "iou of true views"
-OFF = "elevation off by, degrees"
+"""Suffix of an object's name for the strip of its true views and their reconstruction."""
+IOU_OF_TRUE_VIEWS = "iou of true views"
+ELEVATION_ERROR = "elevation off by, degrees"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Build the parser."""
+    """Build the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--cfg", type=Path, default=Path("configs/demo.yaml"), help="sizes of the model")
-    add("--ckpt", type=Path, required=True, help="the weights")
-    add("--data", type=Path, required=True, help="held-out objects, of demo.make_dataset")
+    add("--cfg", type=Path, default=Path("configs/demo.yaml"), help="configuration of the model")
+    add("--ckpt", type=Path, required=True, help="weights")
+    add("--data", type=Path, required=True, help="held-out set by demo.make_dataset")
     add("--train", type=Path, required=True, help="training set, for the mean image")
     add("--output", type=Path, required=True, help="folder of strips, meshes and scores.json")
-    add("--real", type=int, default=16, help="real objects that are evaluated")
+    add("--real", type=int, default=16, help="number of real objects to evaluate")
     add("--set", action="append", default=[], metavar="KEY=VALUE",
         help="override the --cfg file, e.g. sampler.steps=20")  # fmt: skip
-    add("--seed", type=int, default=6033, help="of the noise")
+    add("--seed", type=int, default=6033, help="seed of the noise")
     add("--meshes", action="store_true", help="reconstruct and compare meshes too (slow)")
     add("--elevations", action="store_true", help="estimate the inputs' elevations too (slow)")
     add("--debug", action="store_true", help="show a traceback on failure")
@@ -72,14 +71,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def input_view(uid: str, num_views: int) -> int:
-    """Which of an object's views is the input."""
+    """Return the index of an object's input view."""
     from ldm.data.samples import pick_input_view
 
     return pick_input_view(0, 0, uid, num_views)
 
 
-def items(source: ObjectDataset, num_views: int, size: int) -> Iterator[TrainingItem]:
-    """Read the objects, each as seen from its input view."""
+def read_items(source: ObjectDataset, num_views: int, size: int) -> Iterator[TrainingItem]:
+    """Yield the objects of a set, each with its input view."""
     from ldm.data.samples import decode_item
 
     for index, name in enumerate(source.uids):
@@ -88,7 +87,7 @@ def items(source: ObjectDataset, num_views: int, size: int) -> Iterator[Training
 
 
 def mean_image(folder: Path, num_views: int, size: int) -> np.ndarray:
-    """Mean of training images, RGB in [0, 1], (H, W, 3)."""
+    """Return the mean of training images, RGB in [0, 1], (H, W, 3)."""
     import itertools
 
     import numpy as np
@@ -98,31 +97,39 @@ def mean_image(folder: Path, num_views: int, size: int) -> np.ndarray:
     source = open_dataset(str(folder))
     means = [
         item.target_images.float().mean(dim=0).numpy() / 255
-        for item in itertools.islice(items(source, num_views, size), MEAN_OF)
+        for item in itertools.islice(read_items(source, num_views, size), NUM_MEAN_OBJECTS)
     ]
     return np.mean(means, axis=0).transpose(1, 2, 0)
 
 
 @contextmanager
 def volume_off(model: SyncDreamer) -> Iterator[None]:
-    """Let every frustum volume be zeros meanwhile."""
+    """Replace all frustum volumes by zeros within the context."""
     network = model.spatial_volume
-    look = network.view_frustums
-    network.view_frustums = lambda *a: [0 * f for f in look(*a)]  # type: ignore[method-assign]
+    view_frustums = network.view_frustums
+    network.view_frustums = lambda *a: [0 * f for f in view_frustums(*a)]  # type: ignore[method-assign]
     try:
         yield
     finally:
         del network.view_frustums
 
 
-def make_strip(
+def generate_item_strip(
     model: SyncDreamer,
     item: TrainingItem,
     sampler: SamplerConfig,
     seed: int,
     elevation_deg: float | None = None,
 ) -> np.ndarray:
-    """Generate the views of an item's input, uint8 (H, N H, 3); its own elevation by default."""
+    """Generate views from an item's input, uint8 (H, N H, 3).
+
+    Args:
+        model: in evaluation mode.
+        item: the object.
+        sampler: settings of the sampler.
+        seed: of the noise.
+        elevation_deg: of the input; the true one if None.
+    """
     import torch
 
     from ldm.data.samples import to_model_range
@@ -138,40 +145,42 @@ def make_strip(
 def elevation_error(
     model: SyncDreamer, item: TrainingItem, sampler: SamplerConfig, seed: int
 ) -> float:
-    """Degrees between an input's elevation and what `--elevation auto` takes it for."""
+    """Return the error of the estimated elevation of an item's input, in degrees."""
     from multiview.images import strip_to_views
     from pipeline.selection.elevation import estimate_elevation
     from pipeline.selection.elevation_drafts import draft_sampler
 
     def draft(assumed_deg: float) -> np.ndarray:
-        return strip_to_views(make_strip(model, item, draft_sampler(sampler), seed, assumed_deg))
+        return strip_to_views(
+            generate_item_strip(model, item, draft_sampler(sampler), seed, assumed_deg)
+        )
 
     found = estimate_elevation(item.input_image.numpy().transpose(1, 2, 0), draft)
     return abs(found.elevation_deg - math.degrees(item.input_elevation))
 
 
-def keep_strip(strip: np.ndarray, path: Path, mesh: Path) -> None:
-    """Write a strip; a mesh that was made of another one is removed."""
+def write_strip(strip: np.ndarray, path: Path, mesh: Path) -> None:
+    """Write a strip; if it replaces a different one, remove the mesh of that one."""
     import numpy as np
     from PIL import Image
 
     if path.exists():
-        with Image.open(path) as former:
-            if np.array_equal(np.asarray(former), strip):
+        with Image.open(path) as previous:
+            if np.array_equal(np.asarray(previous), strip):
                 return
     mesh.unlink(missing_ok=True)
     with atomic_write(path) as temporary:
         Image.fromarray(strip).save(temporary)
 
 
-def score(
+def score_views(
     model: SyncDreamer,
     item: TrainingItem,
     mean: np.ndarray,
     sampler: SamplerConfig,
     args: argparse.Namespace,
 ) -> dict[str, Any]:
-    """Generate an object's views, and compare them and the baselines with the true ones."""
+    """Generate an object's views; return PSNRs of them and of the baselines."""
     import numpy as np
     from PIL import Image
 
@@ -179,39 +188,39 @@ def score(
     from multiview.images import strip_to_views, views_to_strip
 
     true = item.target_images.numpy().transpose(0, 2, 3, 1) / 255
-    seen = item.input_image.numpy().transpose(1, 2, 0) / 255
+    input_image = item.input_image.numpy().transpose(1, 2, 0) / 255
 
-    def value(views: np.ndarray) -> float:
+    def mean_psnr(views: np.ndarray) -> float:
         return float(psnr(true, np.broadcast_to(views, true.shape)).mean())
 
-    strip = make_strip(model, item, sampler, args.seed)
+    strip = generate_item_strip(model, item, sampler, args.seed)
     with volume_off(model):
-        without = make_strip(model, item, sampler, args.seed)
+        without = generate_item_strip(model, item, sampler, args.seed)
     folder = args.output / "strips"
     folder.mkdir(parents=True, exist_ok=True)
-    keep_strip(strip, folder / f"{item.uid}.png", args.output / "meshes" / item.uid / MESH)
+    write_strip(strip, folder / f"{item.uid}.png", args.output / "meshes" / item.uid / MESH)
     truth = views_to_strip(item.target_images.numpy().transpose(0, 2, 3, 1))
     both = np.concatenate([truth, strip, without], axis=0)
     Image.fromarray(both).save(folder / f"{item.uid}-compared.png")
-    of_truth = item.uid + TRUE_VIEWS
-    keep_strip(truth, folder / f"{of_truth}.png", args.output / "meshes" / of_truth / MESH)
+    true_name = item.uid + TRUE_VIEWS
+    write_strip(truth, folder / f"{true_name}.png", args.output / "meshes" / true_name / MESH)
     return {
         "uid": item.uid,
-        "psnr": value(strip_to_views(strip) / 255),
-        "volume off": value(strip_to_views(without) / 255),
-        "input repeated": value(seen),
-        "mean image": value(mean),
-        "white": value(np.ones(3)),
+        "psnr": mean_psnr(strip_to_views(strip) / 255),
+        "volume off": mean_psnr(strip_to_views(without) / 255),
+        "input repeated": mean_psnr(input_image),
+        "mean image": mean_psnr(mean),
+        "white": mean_psnr(np.ones(3)),
     }
 
 
 def mesh_iou(item: TrainingItem, args: argparse.Namespace, strip: str) -> float:
-    """Reconstruct views; volume IoU with the true shape, 0 where there is no mesh.
+    """Reconstruct views; return the volume IoU with the true shape, 0 if there is no mesh.
 
     Args:
         item: the object.
-        args: of the command line.
-        strip: name of the views' file, without its suffix.
+        args: the command line.
+        strip: file name of the views, without its suffix.
     """
     import torch
 
@@ -231,42 +240,48 @@ def mesh_iou(item: TrainingItem, args: argparse.Namespace, strip: str) -> float:
         except ValueError as error:
             log.warning("%s: %s", strip, error)
             return 0.0
-        if outcome.stopped_by is not None:  # what a signal ended early is no result
+        if outcome.stopped_by is not None:  # an interrupted reconstruction is not a result
             mesh.unlink()
             sys.exit(128 + outcome.stopped_by)
     view = input_view(item.uid, len(item.target_images))
-    true = to_render_frame(read_mesh(args.data / "mesh" / f"{item.uid}.ply"), DEGREES_A_VIEW * view)
+    true = to_render_frame(
+        read_mesh(args.data / "mesh" / f"{item.uid}.ply"), DEGREES_PER_VIEW * view
+    )
     return volume_iou(read_mesh(mesh), true)
 
 
 def summarise(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """Yield the lines of a table: means; medians of the IoU and of the elevations' errors."""
+    """Yield lines for printing: mean PSNRs, medians of the IoUs and of the elevation errors."""
     import numpy as np
 
     for kind in KINDS.values():
-        own = [row for row in rows if row["kind"] == kind]
-        if not own:
+        selected = [row for row in rows if row["kind"] == kind]
+        if not selected:
             continue
-        columns = [name for name in own[0] if name not in ("uid", "kind", "iou", BOUND, OFF)]
-        means = [f"{name} {np.mean([row[name] for row in own]):.2f}" for name in columns]
-        yield f"{len(own)} {kind} objects, mean dB: {', '.join(means)}"
-        if "iou" in own[0]:
-            values = [row["iou"] for row in own]
-            bound = np.median([row[BOUND] for row in own])
+        columns = [
+            name
+            for name in selected[0]
+            if name not in ("uid", "kind", "iou", IOU_OF_TRUE_VIEWS, ELEVATION_ERROR)
+        ]
+        means = [f"{name} {np.mean([row[name] for row in selected]):.2f}" for name in columns]
+        yield f"{len(selected)} {kind} objects, mean dB: {', '.join(means)}"
+        if "iou" in selected[0]:
+            values = [row["iou"] for row in selected]
+            bound = np.median([row[IOU_OF_TRUE_VIEWS] for row in selected])
             yield (
                 f"  volume IoU: median {np.median(values):.3f}, mean {np.mean(values):.3f}; "
                 f"of the true views: median {bound:.3f}"
             )
-        if OFF in own[0]:
-            off = np.array([row[OFF] for row in own])
+        if ELEVATION_ERROR in selected[0]:
+            errors = np.array([row[ELEVATION_ERROR] for row in selected])
             yield (
-                f"  estimated elevation: off by {np.median(off):.1f} degrees (median), "
-                f"by less than 10 in {(off < 10).sum()} of {len(off)}"
+                f"  estimated elevation: off by {np.median(errors):.1f} degrees (median), "
+                f"by less than 10 in {(errors < 10).sum()} of {len(errors)}"
             )
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Evaluate as the command line asks for."""
+    """Evaluate the model; write scores.json and print a summary."""
     args = build_parser().parse_args(argv)
     import torch
     from tqdm import tqdm
@@ -282,18 +297,18 @@ def main(argv: list[str] | None = None) -> None:
     mean = mean_image(args.train, num_views, size)
     rows: list[dict[str, Any]] = []
     source = open_dataset(str(args.data))
-    left = {"real": args.real}
-    for item in tqdm(items(source, num_views, size), total=len(source.uids), disable=None):
+    remaining = {"real": args.real}
+    for item in tqdm(read_items(source, num_views, size), total=len(source.uids), disable=None):
         kind = next(text for prefix, text in KINDS.items() if item.uid.startswith(prefix))
-        left[kind] = left.get(kind, len(source.uids)) - 1
-        if left[kind] < 0:
+        remaining[kind] = remaining.get(kind, len(source.uids)) - 1
+        if remaining[kind] < 0:
             continue
-        row = {**score(model, item, mean, settings.sampler, args), "kind": kind}
+        row = {**score_views(model, item, mean, settings.sampler, args), "kind": kind}
         if args.meshes:
             row["iou"] = mesh_iou(item, args, item.uid)
-            row[BOUND] = mesh_iou(item, args, item.uid + TRUE_VIEWS)
+            row[IOU_OF_TRUE_VIEWS] = mesh_iou(item, args, item.uid + TRUE_VIEWS)
         if args.elevations:
-            row[OFF] = elevation_error(model, item, settings.sampler, args.seed)
+            row[ELEVATION_ERROR] = elevation_error(model, item, settings.sampler, args.seed)
         rows.append(row)
     with atomic_write(args.output / "scores.json") as path:
         path.write_text(json.dumps(rows, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""The model that comes with the project, from a picture to a mesh: what `make demo` runs."""
+"""The bundled small model from an image to a mesh, as `make demo` runs it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from multiview.views import read_views
 from tests.conftest import ROOT
 
 CHECKPOINT = ROOT / "ckpt" / "syncdreamer-demo.safetensors"
-MOST_BYTES = 40_000_000
+MAX_BYTES = 40_000_000
 
 
 def test_the_file_is_small_and_fits_the_configuration():
-    assert CHECKPOINT.stat().st_size <= MOST_BYTES
+    assert CHECKPOINT.stat().st_size <= MAX_BYTES
     config = load_config(GenerateConfig, ROOT / "configs" / "demo.yaml").model
     found = compare_state_dict(read_state_dict(CHECKPOINT), empty_model(config))
     assert not found.missing
@@ -34,8 +34,8 @@ def test_the_file_is_small_and_fits_the_configuration():
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What comes of the bundled cactus, with two samples in place of four and a short training."""
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Output folder for the bundled cactus, with two samples and a short reconstruction."""
     folder = tmp_path_factory.mktemp("demo") / "cactus"
     image_to_3d.main([
         str(ROOT / "testset" / "cactus.png"), "-o", str(folder), "--preset", "fast",
@@ -46,47 +46,47 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def widths(views: np.ndarray) -> list[int]:
-    """Columns of each view in which there is something."""
+    """Number of columns that the object covers, of each view."""
     return [int((view.min(axis=-1) < 0.9).any(axis=0).sum()) for view in views]
 
 
-def test_the_views_show_the_cactus_in_its_colour_and_turning(made: Path):
-    views = read_views(made / "best.png")
+def test_the_views_show_the_cactus_in_its_colour_and_turning(output: Path):
+    views = read_views(output / "best.png")
     assert views.shape == (16, 64, 64, 3)
     with Image.open(ROOT / "testset" / "cactus.png") as image:
         small = np.asarray(image.convert("RGBA").resize((64, 64), Image.Resampling.BOX)) / 255
-    own = small[..., 3] > 0.5
-    colour = small[own][:, :3].mean(axis=0)
+    inside_input = small[..., 3] > 0.5
+    colour = small[inside_input][:, :3].mean(axis=0)
     for view in views:
         inside = view.min(axis=-1) < 0.9
-        assert 0.5 * own.sum() < inside.sum() < 1.5 * own.sum()
+        assert 0.5 * inside_input.sum() < inside.sum() < 1.5 * inside_input.sum()
         assert np.abs(view[inside].mean(axis=0) - colour).max() < 0.2
     front, right, back, left = widths(views[::4])
     assert min(front, back) > 1.2 * max(right, left)  # its arms are at its sides
 
 
-def test_its_two_samples_differ_a_little(made: Path):
-    first, second = (read_views(made / "samples" / f"{k}.png") for k in range(2))
+def test_its_two_samples_differ_a_little(output: Path):
+    first, second = (read_views(output / "samples" / f"{k}.png") for k in range(2))
     assert 0 < np.abs(first - second).mean() < 0.05
 
 
-def test_the_views_become_a_closed_mesh_and_a_film(made: Path):
-    mesh = trimesh.load(made / "mesh.ply")
+def test_the_views_become_a_closed_mesh_and_a_video(output: Path):
+    mesh = trimesh.load(output / "mesh.ply")
     assert mesh.is_watertight
     deep, across, high = mesh.extents
     assert 0.6 < high < 1.3
     assert 0.2 < deep < 0.95 * across < across < high
     for name in ("mesh.glb", "rendering.mp4", "report.html", "best.gif"):
-        assert (made / name).stat().st_size > 10_000
+        assert (output / name).stat().st_size > 10_000
 
 
 def test_without_its_volume_the_model_does_not_turn_the_cactus():
-    """What makes the views differ, and fit together, is the volume that they share."""
+    """The shared spatial volume is what makes the views differ and agree."""
     config = load_config(GenerateConfig, ROOT / "configs" / "demo.yaml")
     model = load_model(config.model, CHECKPOINT, torch.device("cpu"), torch.float32)
-    picture = torch.from_numpy(prepare_image(ROOT / "testset" / "cactus.png", -1, 64))
+    image = torch.from_numpy(prepare_image(ROOT / "testset" / "cactus.png", -1, 64))
     with torch.inference_mode():
-        features = model.encode_image(picture.permute(2, 0, 1)[None])
+        features = model.encode_image(image.permute(2, 0, 1)[None])
     with volume_off(model):
         strip = generate_strip(model, features, 0.0, 0, config.sampler, 16)
     front, right, _, left = widths(strip_to_views(strip)[::4] / 255)

@@ -1,4 +1,4 @@
-"""`demo.evaluate`: what it measures, and which meshes it takes for its own."""
+"""`demo.evaluate`: its scores, and which meshes it reuses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from common.config import load_config
-from demo.evaluate import keep_strip, main, mesh_iou
+from demo.evaluate import main, mesh_iou, write_strip
 from ldm.config import GenerateConfig
 from renderer.reconstruction import ReconstructionResult
 from tests.conftest import ROOT, seeded_model
@@ -32,11 +32,11 @@ def test_views_baselines_and_the_model_without_its_volume_are_scored(tmp_path: P
         ("bed-1", "real"),
         ("toy-1", "generated"),
     ]
-    said = capsys.readouterr().out
-    assert "1 generated objects" in said
-    assert said.count("estimated elevation") == 2
+    printed = capsys.readouterr().out
+    assert "1 generated objects" in printed
+    assert printed.count("estimated elevation") == 2
     for row in rows:
-        assert f"white {row['white']:.2f}" in said
+        assert f"white {row['white']:.2f}" in printed
         assert row["mean image"] > max(row["white"], row["input repeated"])  # of random pixels
         assert row["psnr"] != row["volume off"]
         assert 0 <= row["elevation off by, degrees"] <= 50
@@ -49,18 +49,18 @@ def test_views_baselines_and_the_model_without_its_volume_are_scored(tmp_path: P
         assert white == pytest.approx(row["white"], abs=1e-6)
 
 
-def test_a_mesh_of_other_views_is_not_taken_for_one_of_these(tmp_path: Path):
+def test_a_mesh_of_other_views_is_not_reused(tmp_path: Path):
     strip, mesh = np.zeros((4, 64, 3), np.uint8), tmp_path / "mesh.ply"
-    keep_strip(strip, tmp_path / "strip.png", mesh)
+    write_strip(strip, tmp_path / "strip.png", mesh)
     mesh.touch()
-    keep_strip(strip, tmp_path / "strip.png", mesh)
+    write_strip(strip, tmp_path / "strip.png", mesh)
     assert mesh.exists()
-    keep_strip(strip + 1, tmp_path / "strip.png", mesh)
+    write_strip(strip + 1, tmp_path / "strip.png", mesh)
     assert not mesh.exists()
     assert np.asarray(Image.open(tmp_path / "strip.png")).max() == 1
 
 
-def test_a_reconstruction_that_a_signal_ended_ends_the_benchmark_and_is_no_result(
+def test_an_interrupted_reconstruction_ends_the_evaluation_and_is_not_a_result(
     tmp_path: Path, monkeypatch
 ):
     mesh = tmp_path / "meshes" / "toy-1" / "mesh.ply"
