@@ -17,12 +17,6 @@ from common.config import check_positive
 from multiview.projection import project
 from multiview.visual_hull import close_underside, silhouette_distance, visual_hull
 from renderer.methods.base import ParameterGroup, RenderedRays, SDFGrid, StepResult, Views, all_rays
-from renderer.methods.hash_grid import (
-    SPHERICAL_HARMONICS,
-    HashGrid,
-    HashGridConfig,
-    spherical_harmonics,
-)
 from renderer.methods.neus import soft_l1
 from renderer.methods.occupancy import (
     OccupancyConfig,
@@ -33,6 +27,7 @@ from renderer.methods.occupancy import (
     render_visibility,
     render_weights,
 )
+from renderer.methods.radiance_field import FieldConfig, RadianceField
 from renderer.rays import OBJECT_HALF_SIZE, PIXEL_CENTRE_OFFSET
 
 _OPAQUE = 7.0
@@ -45,36 +40,6 @@ _HULL_SLACK = 0.0125
 """World units, a cell of the hull: the density may be outside of it by so much."""
 _RAYS_AT_ONCE = 1 << 15
 _POINTS_AT_ONCE = 1 << 18
-
-
-@dataclass(frozen=True)
-class FieldConfig:
-    """The networks; the defaults are the published ones.
-
-    Attributes:
-        grid: encoding of points.
-        width: of all hidden layers.
-        density_depth: hidden layers of the density's network.
-        color_depth: hidden layers of the colour's network.
-        features: from the density's network for the colour's.
-        density_scale: the density is this times softplus(network + blob).
-        blob: added to the network in the centre; falls to 0 at `blob_radius`, and on.
-        blob_radius: world units.
-    """
-
-    grid: HashGridConfig = field(default_factory=HashGridConfig)
-    width: int = 64
-    density_depth: int = 1
-    color_depth: int = 2
-    features: int = 15
-    density_scale: float = 10.0
-    blob: float = 10.0
-    blob_radius: float = 0.25
-
-    def __post_init__(self) -> None:
-        check_positive(self)
-        if self.density_scale <= 0 or self.blob_radius <= 0:
-            raise ValueError("density_scale and blob_radius must be positive")
 
 
 @dataclass(frozen=True)
@@ -143,62 +108,6 @@ class NeRFConfig:
                 raise ValueError(f"nerf.{name} must be in [0, 1], got {getattr(self, name)}")
         if self.mesh_resolution < 2:
             raise ValueError(f"nerf.mesh_resolution must be at least 2, got {self.mesh_resolution}")
-
-
-def _network(inputs: int, width: int, depth: int, outputs: int) -> nn.Sequential:
-    """Linear layers with ReLU between them."""
-    layers: list[nn.Module] = []
-    for _ in range(depth):
-        layers += [nn.Linear(inputs, width), nn.ReLU(inplace=True)]
-        inputs = width
-    return nn.Sequential(*layers, nn.Linear(inputs, outputs))
-
-
-class RadianceField(nn.Module):
-    """Density and colour of points (Instant-NGP Sec. 5.4)."""
-
-    def __init__(self, config: FieldConfig, half: bool = False) -> None:
-        super().__init__()
-        self.config = config
-        self.half_on_cuda = half
-        self.encoding = HashGrid(config.grid)
-        self.density_network = _network(
-            config.grid.outputs, config.width, config.density_depth, 1 + config.features
-        )
-        self.color_network = _network(
-            SPHERICAL_HARMONICS + config.features, config.width, config.color_depth, 3
-        )
-
-    def _autocast(self, device: torch.device) -> torch.autocast:
-        """Half precision where it is asked for; bfloat16, whose gradients need no scaling."""
-        enabled = self.half_on_cuda and device.type == "cuda"
-        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
-
-    def geometry(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Look at points (P, 3) of the object's cube.
-
-        Returns:
-            logits of the density (P,) and features for the colour (P, F).
-        """
-        encoded = self.encoding((points + OBJECT_HALF_SIZE) / (2 * OBJECT_HALF_SIZE))
-        with self._autocast(points.device):
-            out = self.density_network(encoded).float()
-        radii = points.norm(dim=-1) / self.config.blob_radius
-        return out[:, 0] + self.config.blob * (1 - radii), out[:, 1:]
-
-    def to_density(self, logits: Tensor) -> Tensor:
-        """Density, a world unit, of its logits."""
-        return self.config.density_scale * F.softplus(logits)
-
-    def density(self, points: Tensor) -> Tensor:
-        """Density, a world unit, of points (P, 3)."""
-        return self.to_density(self.geometry(points)[0])
-
-    def color(self, features: Tensor, directions: Tensor) -> Tensor:
-        """Colours in [0, 1], (P, 3), of points seen along unit directions (P, 3)."""
-        inputs = torch.cat([spherical_harmonics(directions), features], dim=-1)
-        with self._autocast(features.device):
-            return torch.sigmoid(self.color_network(inputs).float())
 
 
 class NeRF(nn.Module):

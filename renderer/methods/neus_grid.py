@@ -34,6 +34,7 @@ from renderer.methods.initial_shape import estimate_initial_shape
 from renderer.methods.neus import soft_l1
 from renderer.methods.occupancy import OccupancyConfig, OccupancyGrid
 from renderer.methods.stereo import StereoConfig
+from renderer.methods.voxel_grid import grid_normals, regularization_losses, sample_trilinear
 from renderer.rays import PIXEL_CENTRE_OFFSET, points_on_rays
 from renderer.texture import sample_vertex_colors
 from renderer.volume_rendering import (
@@ -228,7 +229,7 @@ class GridNeuS(nn.Module):
         terms = {
             "color": soft_l1(rendered.color, rays.colors, 1e-3),
             "mask": self._mask_loss(distances, rays, interval, inv_s),
-            **self._shape_losses(distances),
+            **regularization_losses(distances),
         }
         loss = (
             config.color * terms["color"]
@@ -269,7 +270,7 @@ class GridNeuS(nn.Module):
             shifts: in [0, 1), (R,), of the samples; None for the middle.
         """
         samples = self.occupancy.march(origins, directions)
-        values = _sample(distances, samples.points(origins, directions))[0]
+        values = sample_trilinear(distances, samples.points(origins, directions))[0]
         width = int(samples.ranks.max()) + 1 if len(samples) else 1
         found = origins.new_full((len(origins), width), _NOT_SEEN)
         depths = origins.new_full((len(origins), width), 1.5)
@@ -300,16 +301,16 @@ class GridNeuS(nn.Module):
         """Render a interval of R rays (NeuS Eq. 11 and 13); what a hit ray has left is opaque."""
         ends = points_on_rays(origins, directions, interval.depths)  # (R, S + 1, 3)
         shape = ends.shape[:2]
-        sdf = _sample(distances, ends.reshape(-1, 3))[0].reshape(shape)
+        sdf = sample_trilinear(distances, ends.reshape(-1, 3))[0].reshape(shape)
         middle, change = 0.5 * (sdf[:, 1:] + sdf[:, :-1]), sdf.diff(dim=1).clamp_max(0.0)
         alpha = sdf_to_alpha(middle, change, torch.ones_like(change), inv_s)
         last = torch.where(interval.hit, torch.ones_like(alpha[:, -1]), alpha[:, -1])
         weights = weights_from_alpha(torch.cat([alpha[:, :-1], last[:, None]], dim=1))
         middles = (0.5 * (ends[:, 1:] + ends[:, :-1])).reshape(-1, 3)
-        colors = torch.sigmoid(_sample(self.colors, middles)).T.reshape(*weights.shape, 3)
+        colors = torch.sigmoid(sample_trilinear(self.colors, middles)).T.reshape(*weights.shape, 3)
         normal = torch.zeros_like(origins)
         if normals:
-            normal = accumulate(weights, _normals(distances, middles).reshape(colors.shape))
+            normal = accumulate(weights, grid_normals(distances, middles).reshape(colors.shape))
         return RenderedRays(composite_on_white(weights, colors), weights.sum(dim=1), normal)
 
     def _mask_loss(
@@ -323,28 +324,8 @@ class GridNeuS(nn.Module):
         if rays.masks is None:
             return distances.new_zeros(())
         points = points_on_rays(rays.origins, rays.directions, interval.deepest[:, None])[:, 0]
-        opacity = torch.sigmoid(-_sample(distances, points)[0] * inv_s)
+        opacity = torch.sigmoid(-sample_trilinear(distances, points)[0] * inv_s)
         return F.mse_loss(opacity, rays.masks)
-
-    def _shape_losses(self, distances: Tensor) -> dict[str, Tensor]:
-        """Means over the cells near the surface: eikonal and Laplacian."""
-        inner = distances[:, :, 1:-1, 1:-1, 1:-1]
-        near = (inner.detach().abs() < 3).float()
-        count = near.sum().clamp_min(1)
-        ahead: list[Tensor] = []
-        behind: list[Tensor] = []
-        for axis in (2, 3, 4):
-            other = [slice(None), slice(None), *[slice(1, -1)] * 3]
-            for side, out in ((slice(2, None), ahead), (slice(None, -2), behind)):
-                other[axis] = side
-                out.append(distances[tuple(other)])
-        slopes = [(a - b) / 2 for a, b in zip(ahead, behind, strict=True)]
-        length = torch.stack(slopes).square().sum(dim=0).add(1e-6).sqrt()
-        laplacian = sum(ahead) + sum(behind) - 6 * inner
-        return {
-            "eikonal": ((length - 1).square() * near).sum() / count,
-            "smoothness": (laplacian.square() * near).sum() / count,
-        }
 
     @torch.no_grad()
     def render(self, origins: Tensor, directions: Tensor) -> RenderedRays:
@@ -365,31 +346,6 @@ class GridNeuS(nn.Module):
         """Return the signed distances, world units."""
         sdf: np.ndarray = (self.distances()[0, 0] * self.cell).cpu().numpy()
         return SDFGrid(sdf, float(cell_centres(len(sdf))[0]), self.cell)
-
-
-def _sample(grid: Tensor, points: Tensor) -> Tensor:
-    """Trilinear values of a grid over the object's cube, by the outermost cells beyond it.
-
-    Args:
-        grid: indexed x, y, z, (1, C, V, V, V).
-        points: (P, 3).
-
-    Returns:
-        (C, P).
-    """
-    places = (points / HALF_SIDE).flip(-1)[None, :, None, None]
-    values = F.grid_sample(grid, places, padding_mode="border", align_corners=False)
-    return values.reshape(grid.shape[1], -1)
-
-
-def _normals(distances: Tensor, points: Tensor) -> Tensor:
-    """Unit normals by central differences over two cells, (P, 3)."""
-    step = 2 * HALF_SIDE / distances.shape[-1]
-    slopes = [
-        _sample(distances, points + offset)[0] - _sample(distances, points - offset)[0]
-        for offset in torch.eye(3, device=points.device) * step
-    ]
-    return F.normalize(torch.stack(slopes, dim=-1), dim=-1)
 
 
 def _threshold_white(images: np.ndarray) -> np.ndarray:

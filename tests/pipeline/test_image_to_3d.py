@@ -74,24 +74,24 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 def test_a_photo_becomes_a_mesh_and_a_kill_while_it_is_trained_does_no_harm(
     photo, config, context, view_generator, tmp_path, monkeypatch
 ):
-    advance = training.Training.advance
+    train_step = training.Training.train_step
 
     def killed_after_the_third(self):
         if self.step == 3:
             raise Killed
-        return advance(self)
+        return train_step(self)
 
     whole, folder = tmp_path / "whole", tmp_path / "out"
     assert image_to_3d(photo, whole, config, context).done == STEPS
     drawn = len(view_generator.drawn)
     frequent = changed(config, renderer=changed(config.renderer, save_every=1e-9))
-    monkeypatch.setattr(training.Training, "advance", killed_after_the_third)
+    monkeypatch.setattr(training.Training, "train_step", killed_after_the_third)
     with pytest.raises(Killed):
         image_to_3d(photo, folder, frequent, context)
-    monkeypatch.setattr(training.Training, "advance", advance)
+    monkeypatch.setattr(training.Training, "train_step", train_step)
     steps = []
     monkeypatch.setattr(
-        training.Training, "advance", lambda self: steps.append(self.step) or advance(self)
+        training.Training, "train_step", lambda self: steps.append(self.step) or train_step(self)
     )
     assert image_to_3d(photo, folder, config, context).done == STEPS[-3:]
     assert steps == [3, 4, 5]
@@ -112,18 +112,18 @@ def test_a_photo_becomes_a_mesh_and_a_kill_while_it_is_trained_does_no_harm(
 def test_a_signal_while_training_ends_a_batch_and_is_no_failure_of_the_picture(
     number, photo, config, context, tmp_path, monkeypatch
 ):
-    advance = training.Training.advance
+    train_step = training.Training.train_step
 
     def interrupted(self):
         os.kill(os.getpid(), number)
-        return advance(self)
+        return train_step(self)
 
     given, output = changed(config, elevation=20.0, sample_num=1), tmp_path / "out"
     other = tmp_path / "other.png"
     other.write_bytes(photo.read_bytes())
     with monkeypatch.context() as patch:
         patch.setattr(module, "score_sample", lambda *_: module_score())
-        patch.setattr(training.Training, "advance", interrupted)
+        patch.setattr(training.Training, "train_step", interrupted)
         with pytest.raises(SystemExit) as end:
             images_to_3d([photo, other], output, given, context)
     assert end.value.code == 128 + number

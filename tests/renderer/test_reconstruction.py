@@ -30,8 +30,9 @@ from renderer.checkpoint import (
 )
 from renderer.config import RendererConfig
 from renderer.methods.hash_grid import HashGridConfig
-from renderer.methods.nerf import FieldConfig, NeRFConfig
+from renderer.methods.nerf import NeRFConfig
 from renderer.methods.occupancy import OccupancyConfig
+from renderer.methods.radiance_field import FieldConfig
 from renderer.output_dir import check_folder, clear, clear_temporary, own_files
 from renderer.reconstruction import (
     NoMeshError,

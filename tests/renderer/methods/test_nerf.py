@@ -11,8 +11,9 @@ from torch.testing import assert_close
 from multiview.cameras import orbit_cameras
 from renderer.methods.base import Views, all_rays
 from renderer.methods.hash_grid import HashGridConfig
-from renderer.methods.nerf import FieldConfig, NeRF, NeRFConfig
+from renderer.methods.nerf import NeRF, NeRFConfig
 from renderer.methods.occupancy import OccupancyConfig
+from renderer.methods.radiance_field import FieldConfig
 
 CPU = torch.device("cpu")
 RADIUS = 0.35
