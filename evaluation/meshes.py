@@ -1,4 +1,4 @@
-"""Meshes as they are evaluated: reading, checking, and the frame of the true ones."""
+"""Reading, validation and normalisation of the meshes to be evaluated."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LARGEST_COORDINATE = 1e4
-"""Objects are of size 1; beyond this, single-precision numbers mean nothing."""
+"""Objects have size 1; single precision is too coarse for coordinates beyond this."""
 OBJECT_BOX = np.array([0.71, 0.71, 0.6])
-"""Objects live inside |x|, |y|, |z| <= 0.6: their longest side is 1, and there is some room. One
-that was turned about z reaches at most to the square root of 1/2."""
+"""Bounds of |x|, |y| and |z|. Objects have a longest side of 1, with some tolerance; rotated about
+z they extend to at most sqrt(1/2)."""
 SMALLEST_SIDE = 0.5
-"""Meshes whose longest side is below this are hardly in the frame of the protocol."""
+"""Longest side below which a mesh is probably in another frame."""
 
 GSO_ROTATIONS_DEG: dict[str, float] = {
     "sofa": -90.0,
@@ -36,18 +36,18 @@ GSO_ROTATIONS_DEG: dict[str, float] = {
     **dict.fromkeys(("school_bus2", "shoe", "train", "turtle"), 225.0),
     "sorter": 112.5,
 }  # fmt: skip
-"""Degrees about z by which objects of the paper's set were turned before they were rendered."""
+"""Rotation about z in degrees with which the paper's objects were rendered."""
 
 
 def read_mesh(path: Path) -> Trimesh:
-    """Read a triangle mesh, as it is in the file, without materials; polygons become triangles.
+    """Read a mesh without materials or processing; polygons become triangles.
 
     Args:
         path: .ply or .obj.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: another format, not readable, cut off, without faces, or with invalid numbers.
+        ValueError: another format, unreadable, truncated, without faces, or with invalid numbers.
         ModuleNotFoundError: trimesh is not installed.
     """
     trimesh = import_optional("trimesh", "reading meshes")
@@ -58,7 +58,7 @@ def read_mesh(path: Path) -> Trimesh:
     try:
         if path.suffix.lower() == ".ply":
             content = path.read_bytes()
-            # from a stream, so that nothing beside the file is opened
+            # from a stream, so that no other file is opened
             mesh = trimesh.load(io.BytesIO(content), file_type="ply", force="mesh", process=False)
             _check_complete(content, mesh)
         else:
@@ -72,7 +72,7 @@ def read_mesh(path: Path) -> Trimesh:
 
 
 def _check_complete(content: bytes, mesh: Trimesh) -> None:
-    """Compare a mesh with what the header of its PLY file announces: text may simply end."""
+    """Check that a mesh has all elements that the header of its PLY file announces."""
     header = content[: content.index(b"end_header")]
     announced = {
         name.decode(): int(number)
@@ -83,15 +83,15 @@ def _check_complete(content: bytes, mesh: Trimesh) -> None:
     for name, found in (("vertex", len(mesh.vertices)), ("face", len(mesh.faces))):
         if found < announced.get(name, 0):
             raise ValueError(
-                f"cut off: {announced[name]} elements of the kind {name} are announced, {found} "
-                "are there"
+                f"truncated: the header announces {announced[name]} elements of type {name}, "
+                f"the file has {found}"
             )
 
 
 def _read_obj(text: str) -> tuple[np.ndarray, np.ndarray]:
     """Read the vertices (V, 3) and, as triangles, the faces (F, 3) of a Wavefront OBJ.
 
-    trimesh takes relative indices to count from the end of the file rather than from the line.
+    trimesh counts relative indices from the end of the file instead of from their line.
     """
     vertices: list[list[float]] = []
     faces: list[list[int]] = []
@@ -103,7 +103,7 @@ def _read_obj(text: str) -> tuple[np.ndarray, np.ndarray]:
             corners = [int(value.split("/")[0]) for value in values]
             corners = [c - 1 if c > 0 else len(vertices) + c for c in corners]
             if 0 in [int(value.split("/")[0]) for value in values] or min(corners, default=0) < 0:
-                raise ValueError(f"line {number} names a vertex that there is not: {line.strip()}")
+                raise ValueError(f"line {number} refers to a missing vertex: {line.strip()}")
             faces += [[corners[0], *pair] for pair in pairwise(corners[1:])]
     return np.array(vertices).reshape(-1, 3), np.array(faces, dtype=np.int64).reshape(-1, 3)
 
@@ -117,7 +117,7 @@ def _check_readable(path: Path, mesh: Trimesh) -> None:
         )
     if faces.min() < 0 or faces.max() >= len(mesh.vertices):
         raise ValueError(
-            f"{path}: faces name vertex {int(faces.max())}, there are {len(mesh.vertices)}"
+            f"{path}: faces refer to vertex {int(faces.max())} of {len(mesh.vertices)}"
         )
     largest = np.abs(mesh.vertices[faces]).max()
     if not largest < LARGEST_COORDINATE:
@@ -126,40 +126,46 @@ def _check_readable(path: Path, mesh: Trimesh) -> None:
         raise ValueError(f"{path}: all faces of the mesh have area 0")
 
 
-def warn_of_frame(path: Path, mesh: Trimesh) -> None:
-    """Warn of a predicted mesh that is probably not in the frame of the views.
+def warn_if_not_normalised(path: Path, mesh: Trimesh) -> None:
+    """Log a warning if a predicted mesh is probably not in the frame of the views.
 
     Args:
-        path: for the message.
-        mesh: as it is in the file.
+        path: file of the mesh, for the message.
+        mesh: as read from the file.
     """
     low, high = mesh.bounds
-    reach, longest = np.abs([low, high]).max(axis=0), float((high - low).max())
-    if (reach > OBJECT_BOX).any():
+    extent, longest = np.abs([low, high]).max(axis=0), float((high - low).max())
+    if (extent > OBJECT_BOX).any():
         log.warning(
-            "%s reaches to %s, outside |x|, |y| <= %g, |z| <= %g: probably it is in another frame "
+            "%s extends to %s, outside |x|, |y| <= %g, |z| <= %g: probably it is in another frame "
             "(expected: z up, centred, longest side 1)",
-            path, ", ".join(f"{x:.3g}" for x in reach), *OBJECT_BOX[1:],
-        )  # fmt: skip
+            path,
+            ", ".join(f"{x:.3g}" for x in extent),
+            *OBJECT_BOX[1:],
+        )
     elif longest < SMALLEST_SIDE:
         log.warning(
             "%s is small: its longest side is %.3g; probably it is in another frame (expected: "
-            "z up, centred, longest side 1)", path, longest,
-        )  # fmt: skip
+            "z up, centred, longest side 1)",
+            path,
+            longest,
+        )
 
 
-def warn_of_holes(path: Path, mesh: Trimesh) -> None:
-    """Warn of a mesh that is not a closed manifold: what is inside of it is not well defined."""
+def warn_if_not_watertight(path: Path, mesh: Trimesh) -> None:
+    """Log a warning if a mesh is not a closed manifold, whose inside is not well defined."""
     open_edges = count_open_edges(mesh)
     if open_edges:
         log.warning(
             "%s is not a closed manifold surface: %d edges do not belong to two faces; its inside, "
-            "and with it the IoU, is not well defined", path, open_edges,
-        )  # fmt: skip
+            "and with it the IoU, is not well defined",
+            path,
+            open_edges,
+        )
 
 
 def count_open_edges(mesh: Trimesh) -> int:
-    """Count the edges that do not belong to exactly two faces, equal vertices taken as one."""
+    """Count the edges that do not belong to exactly two faces, after merging equal vertices."""
     _, same = np.unique(mesh.vertices, axis=0, return_inverse=True)
     corners = same.reshape(-1)[mesh.faces]  # (F, 3)
     edges = np.sort(corners[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
@@ -169,26 +175,26 @@ def count_open_edges(mesh: Trimesh) -> int:
 
 
 def gso_rotation(name: str) -> float:
-    """Degrees by which an object of the paper's set was turned before rendering; 0 if not listed.
+    """Rotation in degrees with which an object of the paper's set was rendered; 0 if not listed.
 
     Args:
-        name: the object's, e.g. "chicken".
+        name: name of the object, e.g. "chicken".
     """
     return GSO_ROTATIONS_DEG.get(name, 0.0)
 
 
 def to_render_frame(mesh: Trimesh, rotation_deg: float) -> Trimesh:
-    """Bring an object's own mesh to the frame in which its views were rendered.
+    """Transform a mesh to the frame in which its views were rendered.
 
-    Scaled so that the longest side of its bounding box is 1, the box centred on the origin,
-    then rotated about z by minus `rotation_deg`.
+    The mesh is scaled to a longest side of 1, its bounding box centred on the origin, and then
+    rotated about z by minus `rotation_deg`.
 
     Args:
-        mesh: as the object's authors made it, z up.
+        mesh: in its original frame, z up.
         rotation_deg: see `gso_rotation`.
 
     Returns:
-        another mesh.
+        a transformed copy.
     """
     low, high = mesh.bounds
     scale = 1.0 / (high - low).max()

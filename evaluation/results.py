@@ -1,8 +1,7 @@
-"""Rows of results: what is printed, and the log files to which rows are appended."""
+"""Scores of an object as a table row: printed, or appended to a .csv or .json log."""
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import json
@@ -19,19 +18,19 @@ NOT_MEASURED = "n/a"
 
 @dataclass(frozen=True)
 class Result:
-    """The numbers of one object; None is what was not measured.
+    """The scores of one object; None where a metric was not measured.
 
     Attributes:
         name: of the object or the run.
-        psnr: mean over the views, dB; infinite where a view is equal to the true one.
+        psnr: mean over the views, dB; infinite where a view equals the true one.
         ssim: mean over the views.
         ssim_form: "cropped" (the paper's) or "current", see `image_metrics.ssim`.
         lpips: mean over the views, VGG net.
         chamfer: distance between visible surfaces, in units of the object's longest side.
         iou: volume intersection over union.
-        points: number of points that COLMAP reconstructs; a mean of several may be broken.
+        points: number of points that COLMAP reconstructs; may be fractional in a mean.
         points_form: "dense" (the paper's) or "sparse".
-        per_view: metric -> its value for each view; only JSON logs keep it.
+        per_view: metric -> value of each view; kept in JSON logs only.
     """
 
     name: str
@@ -47,85 +46,54 @@ class Result:
 
 
 COLUMNS = tuple(entry.name for entry in fields(Result) if entry.name != "per_view")
-"""Columns of CSV logs, the same for every command, so that all may share one file."""
+"""Columns of CSV logs, equal for all commands, so that they can share a file."""
 
 
-def as_text(value: float | str | None) -> str:
-    """Format a value as the tables show it: floats with 5 decimals, infinity as `inf`."""
+def format_value(value: float | str | None) -> str:
+    """Format a value for a table: floats with 5 decimals, infinity as `inf`, None as `n/a`."""
     if value is None:
         return NOT_MEASURED
-    return f"{value:.5f}" if isinstance(value, float) else one_line(str(value))
+    return f"{value:.5f}" if isinstance(value, float) else escape_unprintable(str(value))
 
 
-def one_line(text: str) -> str:
-    """Escape what would break a line or a file of UTF-8, as folders may be called anything."""
+def escape_unprintable(text: str) -> str:
+    """Escape unprintable characters (line breaks, invalid UTF-8), which file names may contain."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def table_row(*values: float | str | None) -> str:
-    """One line for stdout, separated by tabs."""
-    return "\t".join(map(as_text, values))
-
-
-def angle(text: str) -> float:
-    """Read an angle in degrees, for argparse.
-
-    Raises:
-        argparse.ArgumentTypeError: it is not a finite number.
-    """
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not an angle in degrees")
-    return value
-
-
-def row_name(text: str) -> str:
-    """Check the name of a row, for argparse: not empty, printable, in one line.
-
-    Raises:
-        argparse.ArgumentTypeError: it is not.
-    """
-    if not text.strip() or not text.isprintable():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a name in one line")
-    return text
-
-
-def add_log_flag(parser: argparse.ArgumentParser) -> None:
-    """Add --log, which every evaluation command has."""
-    parser.add_argument("--log", type=Path, help="append the result to this .csv or .json file too")
+    """Join values to a line of a tab-separated table."""
+    return "\t".join(map(format_value, values))
 
 
 def check_log(path: Path | None) -> None:
-    """Find out before the work whether `append` will be able to add to a log.
+    """Check, before a long computation, that `append_result` can append to a log.
 
     Raises:
-        ValueError, OSError: see `append`.
+        ValueError, OSError: see `append_result`.
     """
     if path is None:
         return
     read_log(path)
     folder = path.resolve().parent
     if not folder.is_dir():
-        raise FileNotFoundError(f"{path}: there is no folder {folder}")
+        raise FileNotFoundError(f"{path}: the folder {folder} does not exist")
     if not os.access(folder, os.W_OK):
-        raise PermissionError(f"{path}: the folder {folder} cannot be written to")
+        raise PermissionError(f"{path}: the folder {folder} is not writable")
 
 
-def append(path: Path, result: Result) -> None:
-    """Append a row to a log; whatever happens, the file is whole, with or without the row.
+def append_result(path: Path, result: Result) -> None:
+    """Append a result to a log, atomically.
 
     Args:
-        path: `.csv` (one line a result, `COLUMNS`) or `.json` (a list of objects).
-        result: the row.
+        path: `.csv` (a line for each result, `COLUMNS`) or `.json` (a list of objects).
+        result: the new row.
 
     Raises:
-        ValueError: another suffix, or the file holds something else; it is left as it is.
+        ValueError: another suffix, or the file is not such a log; it is not changed.
         OSError: the file cannot be written.
     """
-    path = path.resolve()  # a link stays one
+    path = path.resolve()  # replaces the target of a link, not the link
     with file_lock(path):
         rows = [*read_log(path), _as_record(result, per_view=path.suffix == ".json")]
         text = _to_csv(rows) if path.suffix == ".csv" else json.dumps(rows, indent=1) + "\n"
@@ -134,28 +102,26 @@ def append(path: Path, result: Result) -> None:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Read the rows of a log, see `append`; no rows where there is no file.
+    """Read the rows of a log, see `append_result`; a missing file has none.
 
     Raises:
-        ValueError: another suffix, or the file holds something else.
+        ValueError: another suffix, or the file is not such a log.
     """
     if path.suffix not in (".csv", ".json"):
         raise ValueError(f"{path}: a log is a .csv or a .json file")
     if path.exists() and not path.is_file():
-        raise ValueError(f"{path}: a log is a file, this is none")
+        raise ValueError(f"{path}: a log must be a file")
     if not path.exists() or not path.stat().st_size:
         return []
     try:
         text = path.read_text(encoding="utf-8")
         return _read_csv(text) if path.suffix == ".csv" else _read_json(text)
     except (ValueError, RecursionError, csv.Error) as error:
-        raise ValueError(
-            f"{path}: is not a log of this project ({error}); choose another file for --log"
-        ) from error
+        raise ValueError(f"{path}: is not a log of this project ({error})") from error
 
 
 def to_json(value: Any) -> Any:
-    """Replace floats that JSON cannot say (inf, nan) by their names, in lists and dicts too."""
+    """Replace floats that JSON lacks (inf, nan) by their names, also in lists and dicts."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
@@ -166,7 +132,7 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(value: Any) -> Any:
-    """Put the floats back that `to_json` replaced by their names."""
+    """Restore the floats that `to_json` replaced by their names."""
     if value in ("inf", "-inf", "nan"):
         return float(value)
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Scores of the predicted views of an object against the true ones."""
+"""PSNR, SSIM and LPIPS of the predicted views of an object."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.image_metrics import SsimForm, better_order, psnr, ssim
+from evaluation.image_metrics import SsimForm, detect_view_order, psnr, ssim
 from evaluation.lpips import Lpips
 from evaluation.results import Result
 from multiview.views import read_views
@@ -31,7 +31,7 @@ class ViewScores:
     lpips: np.ndarray | None
 
     def result(self, name: str, form: SsimForm) -> Result:
-        """The row of an object: the means over its views, and the values of each."""
+        """Average the scores over the views into the result of an object."""
         scores = {"psnr": self.psnr, "ssim": self.ssim, "lpips": self.lpips}
         return Result(
             name,
@@ -44,20 +44,24 @@ class ViewScores:
 
 
 def read_pair(true: Path, predicted: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read the true and the predicted views of an object, see `read_views`.
+    """Read the ground truth and the predicted views of an object.
+
+    Args:
+        true: folder or strip of the ground truth views, see `read_views`.
+        predicted: folder or strip of the predicted views.
 
     Returns:
         two float32 RGB arrays in [0, 1], (N, S, S, 3) each.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_views`, or they differ in size.
+        FileNotFoundError, ValueError: see `read_views`, or the views differ in size.
     """
     true_views, predicted_views = read_views(true), read_views(predicted)
     size, predicted_size = true_views.shape[1], predicted_views.shape[1]
     if size != predicted_size:
         raise ValueError(
-            f"{predicted}: views of {predicted_size} x {predicted_size} pixels, but those of "
-            f"{true} have {size} x {size}; scale one of them (scores depend on the size)"
+            f"{predicted}: views of {predicted_size} x {predicted_size} pixels, but {true} has "
+            f"views of {size} x {size}; resize one of them (scores depend on the size)"
         )
     return true_views, predicted_views
 
@@ -65,17 +69,17 @@ def read_pair(true: Path, predicted: Path) -> tuple[np.ndarray, np.ndarray]:
 def score_views(
     true: np.ndarray, predicted: np.ndarray, form: SsimForm, lpips: Lpips | None
 ) -> ViewScores:
-    """Score predicted views; warn where they seem to be in another order.
+    """Score predicted views; log a warning if they seem to be in another order.
 
     Args:
         true: RGB in [0, 1], (N, S, S, 3).
         predicted: the same.
-        form: of the SSIM.
-        lpips: None leaves it out.
+        form: form of the SSIM.
+        lpips: the LPIPS metric; None skips it.
     """
-    doubt = better_order(true, predicted)
-    if doubt:
-        log.warning("%s", doubt)
+    other_order = detect_view_order(true, predicted)
+    if other_order:
+        log.warning("%s", other_order)
     return ViewScores(
         psnr(true, predicted),
         ssim(true, predicted, form),

@@ -1,4 +1,4 @@
-"""Where the files of the objects of a benchmark are."""
+"""Folders of true and predicted objects: finding the files of each object."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from multiview.images import view_names
 
 @dataclass(frozen=True)
 class ObjectFiles:
-    """What there is of an object; None where there is nothing.
+    """The files of one object; None for those that do not exist.
 
     Attributes:
         name: of the object.
-        true: its true views (and depth maps).
-        predicted: its predicted views, a folder or a strip.
-        mesh: the predicted mesh.
-        true_mesh: the object's own mesh.
-        video: of the predicted mesh turning.
+        true: folder of the true views and depth maps.
+        predicted: predicted views, a folder or a strip.
+        mesh: predicted mesh.
+        true_mesh: true mesh.
+        video: turntable video of the predicted mesh.
     """
 
     name: str
@@ -30,18 +30,18 @@ class ObjectFiles:
     video: Path | None
 
 
-class Finder:
-    """Finds objects' files in the layouts of the published example and of our own commands.
+class BenchmarkDataset:
+    """Objects in folders with the layout of the published example or of this project's commands.
 
-    With `<name>` the object's, views are looked for in `<name>`, `<name>-gt` or `<name>-pr`, and
-    `<name>/<name>-gt` or `-pr`; predictions also as strips `<name>/0.png` and `<name>.png`;
-    predicted meshes as `mesh.ply` in any of these folders, `<name>.ply` or `<name>-pr.ply`; true
-    meshes as `model.obj` or `meshes/model.obj` in them or in `<name>-mesh`.
+    Views are in `<name>`, `<name>-gt` or `<name>-pr`, or `<name>/<name>-gt` or `-pr`; predictions
+    may also be strips `<name>/0.png` or `<name>.png`. Predicted meshes are `mesh.ply` in any of
+    these folders, `<name>.ply` or `<name>-pr.ply`; true meshes are `model.obj` or
+    `meshes/model.obj` in any of them or in `<name>-mesh`.
 
     Args:
         true: folder of the true objects.
-        predicted: folder of the predicted ones.
-        meshes: folder of their meshes, if it is another.
+        predicted: folder of the predicted objects.
+        meshes: folder of the predicted meshes, if different.
 
     Raises:
         FileNotFoundError: a folder does not exist.
@@ -50,14 +50,14 @@ class Finder:
     def __init__(self, true: Path, predicted: Path, meshes: Path | None) -> None:
         for folder in (true, predicted, *([meshes] if meshes else [])):
             if not folder.is_dir():
-                raise FileNotFoundError(f"{folder}: no such folder of objects")
+                raise FileNotFoundError(f"{folder}: no such folder (of objects)")
         self.true, self.predicted, self.meshes = true, predicted, meshes or predicted
 
     def names(self) -> list[str]:
-        """All objects of which there are true or predicted views, by name."""
+        """Sorted names of all objects with true or predicted views."""
         found = {*_names_in(self.true, "-gt", "-pr"), *_names_in(self.predicted, "-pr", "-gt")}
         found |= {path.parent.name for path in self.predicted.glob("*/0.png")}
-        # any other picture may lie there too, so that a strip counts only where there is an object
+        # other images may be in the folder: strips count only for objects with true views
         flat = {path.stem for path in self.predicted.glob("*.png")}
         return sorted(found | {name for name in flat if self.find(name).true})
 
@@ -70,7 +70,7 @@ class Finder:
         folders = _folders(self.meshes, name, "-pr")
         flat = [self.meshes / f"{name}.ply", self.meshes / f"{name}-pr.ply"]
         mesh = _first([*(folder / "mesh.ply" for folder in folders), *flat], Path.is_file)
-        own = [
+        true_folders = [
             folder for suffix in ("-mesh", "-gt") for folder in _folders(self.true, name, suffix)
         ]
         return ObjectFiles(
@@ -79,7 +79,11 @@ class Finder:
             predicted=predicted,
             mesh=mesh,
             true_mesh=_first(
-                [path for f in own for path in (f / "model.obj", f / "meshes" / "model.obj")],
+                [
+                    path
+                    for f in true_folders
+                    for path in (f / "model.obj", f / "meshes" / "model.obj")
+                ],
                 Path.is_file,
             ),
             video=_first([folder / "rendering.mp4" for folder in folders], Path.is_file),
@@ -87,8 +91,8 @@ class Finder:
 
 
 def _folders(root: Path, name: str, suffix: str) -> list[Path]:
-    marked = f"{name}{suffix}"
-    return [root / marked, root / name / marked, root / name]
+    suffixed = f"{name}{suffix}"
+    return [root / suffixed, root / name / suffixed, root / name]
 
 
 def _first(paths: list[Path], fits: Callable[[Path], bool]) -> Path | None:
@@ -96,7 +100,7 @@ def _first(paths: list[Path], fits: Callable[[Path], bool]) -> Path | None:
 
 
 def _has_views(folder: Path) -> bool:
-    """Whether any view is there: incomplete sets are found, and reported when they are read."""
+    """Whether a folder has any view; incomplete sets are reported when they are read."""
     return any((folder / name).is_file() for name in view_names())
 
 

@@ -1,4 +1,4 @@
-"""One object of a benchmark: all its scores, and the record of them."""
+"""Evaluation of one object of a benchmark, and the cached record of its scores."""
 
 from __future__ import annotations
 
@@ -17,36 +17,39 @@ import torch
 
 from common.files import atomic_write
 from evaluation.benchmark.dataset import ObjectFiles
-from evaluation.benchmark.error_maps import STRIPS, strips_in, write_strips
-from evaluation.colmap import MANIFEST, OWN_NAMES, Form, count_points, project_folder
-from evaluation.colmap_engines import open_engine
+from evaluation.benchmark.error_maps import STRIPS, find_strips, write_strips
+from evaluation.colmap.engine import open_engine
+from evaluation.colmap.points import PointsForm, count_points
+from evaluation.colmap.project_folder import MANIFEST, PROJECT_FILES, project_folder
 from evaluation.depth import depth_names
 from evaluation.image_metrics import SsimForm
 from evaluation.lpips import Lpips
 from evaluation.mesh_metrics import evaluate_mesh
 from evaluation.meshes import gso_rotation
-from evaluation.results import Result, from_json, one_line, to_json
+from evaluation.results import Result, escape_unprintable, from_json, to_json
 from evaluation.view_metrics import read_pair, score_views
 from multiview.images import view_names
 from multiview.views import NUM_VIEWS, read_views
 
 log = logging.getLogger(__name__)
 
-PROTOCOL = 1
-"""Raised when scores change; records of another number are made anew."""
+PROTOCOL_VERSION = 1
+"""Increased when scores change; records of another version are not reused."""
 RECORD, COLMAP = "record.json", "colmap"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How all objects are evaluated; found out once, so that all are evaluated alike.
+    """Settings of the evaluation, the same for all objects.
+
+    The representation of this class is hashed into the keys of saved records.
 
     Attributes:
         ssim: form of the SSIM.
-        lpips_weights: file of the LPIPS trunk; None leaves LPIPS out.
-        colmap: COLMAP's program; None is pycolmap.
-        engine: its name and version.
-        points: which points are counted; None leaves COLMAP out.
+        lpips_weights: file of the LPIPS trunk; None skips LPIPS.
+        colmap: COLMAP program; None is pycolmap.
+        engine: name and version of COLMAP.
+        points: form of the points that are counted; None skips COLMAP.
         device: for LPIPS and depth maps.
     """
 
@@ -54,21 +57,21 @@ class Settings:
     lpips_weights: Path | None
     colmap: str | None
     engine: str
-    points: Form | None
+    points: PointsForm | None
     device: str
 
 
 @dataclass
-class Record:
-    """What came of an object.
+class ObjectRecord:
+    """Scores, errors and warnings of an object, saved as `RECORD` in its folder.
 
     Attributes:
-        key: of all that the scores depend on.
+        key: hash of the inputs and settings, see `record_key`.
         result: the scores.
-        errors: part ("views", "mesh", "colmap") -> why it failed.
-        warnings: what was said meanwhile.
-        seconds: part -> how long it took.
-        traces: part -> the traceback of its failure.
+        errors: part ("views", "mesh", "colmap") -> reason of its failure.
+        warnings: messages of all warnings.
+        seconds: part -> duration.
+        traces: part -> traceback of its failure.
     """
 
     key: str
@@ -79,55 +82,55 @@ class Record:
     traces: dict[str, str] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
-        """Write `RECORD` into the object's folder."""
+        """Write the record into the folder of the object."""
         with atomic_write(folder / RECORD) as temporary:
             temporary.write_text(json.dumps(to_json(asdict(self)), indent=1), encoding="utf-8")
 
-    def is_whole(self, folder: Path) -> bool:
-        """Whether nothing failed and all pictures are there."""
+    def is_complete(self, folder: Path) -> bool:
+        """Whether no part failed and all strips exist."""
         scored = self.result.psnr is not None
-        return not self.errors and (not scored or strips_in(folder) is not None)
+        return not self.errors and (not scored or find_strips(folder) is not None)
 
     @staticmethod
     def remove(folder: Path) -> None:
-        """Remove `RECORD` and the pictures, if they are there."""
+        """Remove the record and the strips, if they exist."""
         for name in (RECORD, *(f"{strip}.jpg" for strip in STRIPS)):
             (folder / name).unlink(missing_ok=True)
 
     @staticmethod
-    def load(folder: Path) -> Record | None:
-        """Read `RECORD`; None where there is none, or one that cannot be used."""
+    def load(folder: Path) -> ObjectRecord | None:
+        """Read the record of a folder; None if it does not exist or is damaged."""
         try:
             record = from_json(json.loads((folder / RECORD).read_text(encoding="utf-8")))
             result = Result(**record["result"])
-            mean_result([result])  # which only numbers allow
-            return Record(**{**record, "result": result})
+            mean_result([result])  # fails unless all scores are numbers
+            return ObjectRecord(**{**record, "result": result})
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
 
 
-def check_own(folder: Path) -> None:
-    """Make sure that an object's folder in a report holds nothing but what a former run made.
+def check_folder(folder: Path) -> None:
+    """Check that the folder of an object in a report has only files of previous runs.
 
     Raises:
-        FileExistsError: it does; nothing is touched.
+        FileExistsError: it has other files.
     """
     project = folder / COLMAP
     found = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     foreign = found - {RECORD, COLMAP, *(f"{strip}.jpg" for strip in STRIPS)}
     if project.is_dir():
-        inside = {path.name for path in project.iterdir()} - {MANIFEST, *OWN_NAMES}
+        inside = {path.name for path in project.iterdir()} - {MANIFEST, *PROJECT_FILES}
         foreign |= {f"{COLMAP}/{name}" for name in inside}
     if foreign:
         raise FileExistsError(
-            f"{folder}: holds files that no former run made, such as {one_line(min(foreign))}; "
-            "choose another folder for --out"
+            f"{folder}: has files that no previous run wrote, such as "
+            f"{escape_unprintable(min(foreign))}"
         )
 
 
-def key_of(files: ObjectFiles, settings: Settings) -> str:
-    """Fingerprint of all that an object's record depends on: settings and contents of files."""
-    digest = hashlib.sha256(repr((PROTOCOL, files.name, settings)).encode())
+def record_key(files: ObjectFiles, settings: Settings) -> str:
+    """Hash of what the record of an object depends on: the settings and the contents of files."""
+    digest = hashlib.sha256(repr((PROTOCOL_VERSION, files.name, settings)).encode())
     for role, paths in _inputs(files).items():
         for path in paths:
             if path is not None and path.is_file():
@@ -146,49 +149,50 @@ def _inputs(files: ObjectFiles) -> dict[str, list[Path | None]]:
     return inputs
 
 
-def evaluate_object(files: ObjectFiles, settings: Settings, folder: Path, key: str) -> Record:
-    """Evaluate an object; what fails is noted and does not stop the rest.
+def evaluate_object(files: ObjectFiles, settings: Settings, folder: Path, key: str) -> ObjectRecord:
+    """Evaluate an object; errors of one part are recorded and do not stop the others.
 
     Args:
-        files: where everything is.
-        settings: how.
-        folder: of this object in the report; the record and the pictures go there.
-        key: see `key_of`.
+        files: files of the object.
+        settings: settings of the evaluation.
+        folder: folder of the object in the report, for the record and the strips.
+        key: see `record_key`.
     """
-    record = Record(key, Result(files.name))
-    notes = _Notes(record.warnings)
-    logging.getLogger().addHandler(notes)
+    record = ObjectRecord(key, Result(files.name))
+    collector = WarningCollector(record.warnings)
+    logging.getLogger().addHandler(collector)
     try:
         for part, evaluate in (("views", _views), ("mesh", _mesh), ("colmap", _colmap)):
             start = time.perf_counter()
             try:
                 record.result = replace(record.result, **evaluate(files, settings, folder))
-            except Exception as error:  # noqa: BLE001 - one part's trouble is not that of the others
+            except Exception as error:  # noqa: BLE001 - recorded, other parts continue
                 record.errors[part] = " ".join(str(error).split()) or type(error).__name__
                 record.traces[part] = traceback.format_exc()
             record.seconds[part] = round(time.perf_counter() - start, 2)
     finally:
-        logging.getLogger().removeHandler(notes)
+        logging.getLogger().removeHandler(collector)
     record.save(folder)
     return record
 
 
-class _Notes(logging.Handler):
-    """Keeps what is warned about."""
+class WarningCollector(logging.Handler):
+    """Log handler that appends the messages of warnings and errors to a list."""
 
-    def __init__(self, kept: list[str]) -> None:
+    def __init__(self, messages: list[str]) -> None:
         super().__init__(logging.WARNING)
-        self.kept = kept
+        self.messages = messages
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.kept.append(record.getMessage())
+        """Append the message of a log record."""
+        self.messages.append(record.getMessage())
 
 
 def _views(files: ObjectFiles, settings: Settings, folder: Path) -> dict[str, Any]:
     if files.true is None:
-        raise FileNotFoundError(f"there are no true views of {files.name} (000.png, ...)")
+        raise FileNotFoundError(f"no true views of {files.name} found (000.png, ...)")
     if files.predicted is None:
-        raise FileNotFoundError(f"there are no predicted views of {files.name} (000.png, ...)")
+        raise FileNotFoundError(f"no predicted views of {files.name} found (000.png, ...)")
     if files.true == files.predicted:
         log.warning("the predicted views are the true ones: %s", files.true)
     true, predicted = read_pair(files.true, files.predicted)
@@ -204,9 +208,9 @@ def _mesh(files: ObjectFiles, settings: Settings, _: Path) -> dict[str, Any]:
     if files.mesh is None:
         return {}
     if files.true_mesh is None:
-        raise FileNotFoundError(f"there is a mesh of {files.name}, but no true one (model.obj)")
+        raise FileNotFoundError(f"{files.name} has a predicted mesh, but no true mesh (model.obj)")
     if files.true is None:
-        raise FileNotFoundError(f"there is no folder of true views or depth maps of {files.name}")
+        raise FileNotFoundError(f"no folder of true views or depth maps of {files.name} found")
     scores = evaluate_mesh(
         files.mesh,
         files.true_mesh,
@@ -229,10 +233,10 @@ def _colmap(files: ObjectFiles, settings: Settings, folder: Path) -> dict[str, A
 
 
 def mean_result(results: list[Result]) -> Result:
-    """The mean of every score over the objects that have it.
+    """Average each metric over the objects that have it.
 
     Args:
-        results: of the objects; the forms of SSIM and points are taken to be the same for all.
+        results: of the objects; assumes the same forms of SSIM and points for all.
     """
     means: dict[str, Any] = {}
     for metric in ("psnr", "ssim", "lpips", "chamfer", "iou", "points"):

@@ -1,4 +1,4 @@
-"""The page of a report: all numbers and pictures in one HTML file that needs nothing else."""
+"""The HTML page of a report: tables, scores and strips in one self-contained file."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.benchmark.dataset import ObjectFiles
-from evaluation.benchmark.error_maps import FULL_SCALE, STRIPS, strips_in
-from evaluation.benchmark.evaluate import Record
-from evaluation.benchmark.tables import METRICS, Table, cell, count_of, objects_text
+from evaluation.benchmark.error_maps import FULL_SCALE, STRIPS, find_strips
+from evaluation.benchmark.evaluate import ObjectRecord
+from evaluation.benchmark.tables import METRICS, Table, format_count, format_score, num_measured
 
-LARGEST_VIDEO = 20 * 2**20
-"""Bytes; larger videos are left out of the page."""
+MAX_VIDEO_BYTES = 20 * 2**20
+"""Larger videos are not embedded."""
 
 
 @dataclass(frozen=True)
-class Entry:
-    """An object of the report."""
+class ReportRow:
+    """An object of the report: its files, its record and its folder in the report."""
 
     files: ObjectFiles
-    record: Record
+    record: ObjectRecord
     folder: Path
 
 
@@ -70,33 +70,33 @@ by.onchange = () => {
 """
 
 
-def make_page(name: str, tables: list[Table], notes: list[str], entries: list[Entry]) -> str:
-    """Write the report as one HTML page that needs nothing else.
+def make_html(name: str, tables: list[Table], notes: list[str], rows: list[ReportRow]) -> str:
+    """Make the HTML page of a report, with embedded images and videos.
 
     Args:
-        name: of this run.
+        name: name of this run.
         tables: see `make_tables`.
         notes: see `make_notes`.
-        entries: the objects.
+        rows: the objects.
     """
-    ordered, tags = best_and_worst_first(entries)
-    cards = "\n".join(_card(entry, tags.get(entry.files.name, "")) for entry in ordered)
+    ordered, tags = best_and_worst_first(rows)
+    cards = "\n".join(_card(row, tags.get(row.files.name, "")) for row in ordered)
     orders = "".join(
         f'<option value="{metric} {sign if more else -sign}">{title}, {end} first</option>'
         for metric, title, more, _ in METRICS
         for sign, end in ((1, "best"), (-1, "worst"))
-        if count_of([entry.record.result for entry in entries], metric)
+        if num_measured([row.record.result for row in rows], metric)
     )
     notes_html = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{html.escape(name)}: evaluation</title><style>{_STYLE}</style></head><body>
-<h1>{html.escape(name)}: evaluation of {objects_text(len(entries))}</h1>
+<h1>{html.escape(name)}: evaluation of {format_count(len(rows))}</h1>
 <div class="tables">{"".join(map(_table_html, tables))}</div>
 <ul class="notes">{notes_html}</ul>
-<p>Rows of each object: ground truth, prediction, and where they differ: white is equal, dark a mean
-difference of {FULL_SCALE:.0%} or more. Below each view: its PSNR.
+<p>For each object: ground truth, prediction and error map (white: equal; dark: a mean difference of
+{FULL_SCALE:.0%} or more). Below each view: its PSNR.
 <label>Order: <select id="by"><option value="">best and worst first</option>
 <option value="name 1">name</option>{orders}</select></label></p>
 <main id="objects">
@@ -105,28 +105,28 @@ difference of {FULL_SCALE:.0%} or more. Below each view: its PSNR.
 """
 
 
-def best_and_worst_first(entries: list[Entry]) -> tuple[list[Entry], dict[str, str]]:
-    """Order objects: the best, the worst, then the rest from good to bad; failures at the end.
+def best_and_worst_first(rows: list[ReportRow]) -> tuple[list[ReportRow], dict[str, str]]:
+    """Order objects: the best, the worst, then the others from good to bad, failures last.
 
-    By PSNR, where there is one, else by Chamfer distance.
+    The order is by PSNR if any object has it, else by Chamfer distance.
 
     Returns:
-        the order, and the names of the best and the worst one with these words.
+        the ordered rows, and the tags "best" and "worst" by object name.
     """
-    by_psnr = any(entry.record.result.psnr is not None for entry in entries)
+    by_psnr = any(row.record.result.psnr is not None for row in rows)
 
-    def score(entry: Entry) -> float | None:
-        result = entry.record.result
+    def score(row: ReportRow) -> float | None:
+        result = row.record.result
         if by_psnr:
             return result.psnr
         return None if result.chamfer is None else -result.chamfer
 
     scored = sorted(
-        ((value, entry) for entry in entries if (value := score(entry)) is not None),
+        ((value, row) for row in rows if (value := score(row)) is not None),
         key=lambda pair: (-pair[0], pair[1].files.name),
     )
-    ranked = [entry for _, entry in scored]
-    rest = [entry for entry in entries if score(entry) is None]
+    ranked = [row for _, row in scored]
+    rest = [row for row in rows if score(row) is None]
     if len(ranked) < 2 or scored[0][0] == scored[-1][0]:
         return ranked + rest, {}
     order = [ranked[0], ranked[-1], *ranked[1:-1], *rest]
@@ -135,56 +135,56 @@ def best_and_worst_first(entries: list[Entry]) -> tuple[list[Entry], dict[str, s
 
 def _table_html(table: Table) -> str:
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in table.header)
-    rows = "".join(
+    body = "".join(
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
         for row in table.rows
     )
-    return f"<table><caption>{html.escape(table.caption)}</caption><tr>{head}</tr>{rows}</table>"
+    return f"<table><caption>{html.escape(table.caption)}</caption><tr>{head}</tr>{body}</table>"
 
 
-def _card(entry: Entry, tag: str) -> str:
-    record, name = entry.record, html.escape(entry.files.name)
+def _card(row: ReportRow, tag: str) -> str:
+    record, name = row.record, html.escape(row.files.name)
     numbers, data = [], [f'data-name="{name}"']
     for metric, title, _, digits in METRICS:
         value = getattr(record.result, metric)
         data.append(f'data-{metric}="{"" if value is None else value}"')
         if value is not None:
             form = f" ({record.result.points_form})" if metric == "points" else ""
-            numbers.append(f"<span>{title}{form} {cell(value, digits)}</span>")
+            numbers.append(f"<span>{title}{form} {format_score(value, digits)}</span>")
     label = f'<b class="tag {tag}">{tag}</b>' if tag else ""
-    said = [
+    messages = [
         f'<p class="error">{html.escape(f"{part}: {message}")}</p>'
         for part, message in record.errors.items()
     ]
-    said += [f'<p class="warning">{html.escape(message)}</p>' for message in record.warnings]
+    messages += [f'<p class="warning">{html.escape(message)}</p>' for message in record.warnings]
     return (
         f"<article {' '.join(data)}><header><h2>{name}</h2>{label}{''.join(numbers)}</header>"
-        f"{''.join(said)}{_strips(entry)}{_video(entry.files)}</article>"
+        f"{''.join(messages)}{_strips(row)}{_video(row.files)}</article>"
     )
 
 
-def _strips(entry: Entry) -> str:
-    pictures = strips_in(entry.folder)
-    if pictures is None or entry.record.result.psnr is None:
+def _strips(row: ReportRow) -> str:
+    paths = find_strips(row.folder)
+    if paths is None or row.record.result.psnr is None:
         return ""
-    rows = "".join(
+    strips = "".join(
         f'<div><b>{STRIPS[name]}</b><img alt="{STRIPS[name]}" src="{_embed(path, "image/jpeg")}">'
         f"</div>"
-        for name, path in pictures.items()
+        for name, path in paths.items()
     )
-    per_view = entry.record.result.per_view.get("psnr", [])
+    per_view = row.record.result.per_view.get("psnr", [])
     values = "".join(
         f"<span>{f'{value:.1f} dB' if math.isfinite(value) else 'equal'}</span>"
         for value in per_view
     )
-    return f'<div class="strips">{rows}<div class="values">{values}</div></div>'
+    return f'<div class="strips">{strips}<div class="values">{values}</div></div>'
 
 
 def _video(files: ObjectFiles) -> str:
     if files.video is None:
         return ""
-    if files.video.stat().st_size > LARGEST_VIDEO:
-        return f"<p>{html.escape(files.video.name)} is too large for this page.</p>"
+    if files.video.stat().st_size > MAX_VIDEO_BYTES:
+        return f"<p>{html.escape(files.video.name)} is too large to be embedded.</p>"
     source = _embed(files.video, "video/mp4")
     return f'<video src="{source}" autoplay loop muted controls></video>'
 

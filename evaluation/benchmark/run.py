@@ -1,11 +1,11 @@
-"""Evaluate folders of predicted objects and write the paper's tables and a page of pictures.
+"""Evaluate folders of predicted objects; write the paper's tables and an HTML report.
 
     python -m evaluation.benchmark --pr eval_examples --gt eval_examples --out output/report
 
-Every object is evaluated as eval_nvs.py, eval_colmap.py and, where there is a mesh, eval_mesh.py
-do it, several at a time. Run again, it keeps what has not changed. Results: results.csv; table.md
-and table.tex beside the paper's numbers; index.html with all views. An object that fails is
-reported, the others go on, and the exit status is 1.
+Evaluates each object as eval_nvs.py, eval_colmap.py and (if it has a mesh) eval_mesh.py do, several
+in parallel, and writes results.csv, table.md and table.tex with the paper's numbers for comparison,
+and index.html with all views. A second run evaluates only what has changed. Objects that fail are
+reported and do not stop the others; the exit status is then 1.
 """
 
 from __future__ import annotations
@@ -24,54 +24,65 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.cli import add_common_flags
+from common.cli import add_common_flags, advise
 from common.devices import pick_device
 from common.files import file_lock
-from evaluation.results import Result, row_name, table_row
+from evaluation.cli_args import choose_points_form, load_lpips, open_engine, row_name
+from evaluation.results import Result, table_row
 
 if TYPE_CHECKING:
     from evaluation.benchmark.dataset import ObjectFiles
-    from evaluation.benchmark.evaluate import Record, Settings
+    from evaluation.benchmark.evaluate import ObjectRecord, Settings
 
 log = logging.getLogger(__name__)
 
-MOST_WORKERS = 8
-"""By default; more would need more memory than machines with many cores always have."""
-
-SECONDS_TO_END = 15
-"""For a process that was told to: compiled code hears it late."""
+MAX_DEFAULT_WORKERS = 8
+"""Limits the memory on machines with many cores."""
+GRACE_SECONDS = 15
+"""Between SIGTERM and SIGKILL; compiled code handles signals late."""
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Build the parser; nothing heavy is imported for it."""
+    """Build the parser of the command."""
     parser = argparse.ArgumentParser(
         prog="python -m evaluation.benchmark",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--pr", type=Path, required=True,
+    add(
+        "--pr",
+        type=Path,
+        required=True,
         help="folder of the predicted objects: <name>/ or <name>-pr/ with 000.png .. 015.png, or "
-        "strips <name>/0.png or <name>.png")  # fmt: skip
-    add("--gt", type=Path, required=True,
+        "strips <name>/0.png or <name>.png",
+    )
+    add(
+        "--gt",
+        type=Path,
+        required=True,
         help="folder of the true objects: <name>/ or <name>-gt/ with 000.png .. 015.png; the mesh "
-        "in model.obj, meshes/model.obj or <name>-mesh/meshes/model.obj")  # fmt: skip
-    add("--pr_mesh", type=Path,
-        help="folder of the predicted meshes, <name>/mesh.ply or <name>.ply, if not "
-        "--pr")  # fmt: skip
-    add("--objects", nargs="+", metavar="NAME", help="only these; default: all that are found")
+        "in model.obj, meshes/model.obj or <name>-mesh/meshes/model.obj",
+    )
+    add(
+        "--pr_mesh",
+        type=Path,
+        help="folder of the predicted meshes, <name>/mesh.ply or <name>.ply, if not --pr",
+    )
+    add("--objects", nargs="+", metavar="NAME", help="only these objects (default: all)")
     add("--out", type=Path, required=True, help="folder of the report")
-    add("--name", type=row_name, default="this run", help="of the row in the tables")
+    add("--name", type=row_name, default="this run", help="name of the row in the tables")
     add(
         "--workers",
         type=int,
-        default=min(os.cpu_count() or 1, MOST_WORKERS),
-        help=f"objects at a time, about 1 GB each (default: one a core, at most {MOST_WORKERS})",
+        default=min(os.cpu_count() or 1, MAX_DEFAULT_WORKERS),
+        help=f"parallel processes, about 1 GB each (default: one per core, at most "
+        f"{MAX_DEFAULT_WORKERS})",
     )
     add("--ssim", choices=["cropped", "current"], default="cropped", help="see eval_nvs.py")
     add("--lpips_weights", type=Path, help="see eval_nvs.py")
     add("--require_lpips", action="store_true", help="see eval_nvs.py")
-    add("--colmap", help="a COLMAP program in place of pycolmap, see eval_colmap.py")
+    add("--colmap", help="COLMAP program instead of pycolmap, see eval_colmap.py")
     add("--mode", choices=["auto", "sparse", "dense"], default="auto", help="see eval_colmap.py")
     add_common_flags(parser)
     return parser
@@ -85,16 +96,16 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"--workers must be at least 1, got {args.workers}")
     for name in args.objects or ():
         if Path(name).name != name or name in ("", ".", ".."):
-            parser.error(f"--objects are names of folders, got {name!r}")
-    from evaluation.benchmark.dataset import Finder
-    from evaluation.benchmark.html_report import Entry
+            parser.error(f"--objects must be folder names, got {name!r}")
+    from evaluation.benchmark.dataset import BenchmarkDataset
+    from evaluation.benchmark.html_report import ReportRow
     from evaluation.benchmark.report import write_report
 
-    finder = Finder(args.gt, args.pr, args.pr_mesh)
-    names = args.objects or finder.names()
+    dataset = BenchmarkDataset(args.gt, args.pr, args.pr_mesh)
+    names = args.objects or dataset.names()
     if not names:
-        raise FileNotFoundError(f"there are no folders of views in {args.gt} and {args.pr}")
-    objects = [finder.find(name) for name in dict.fromkeys(names)]
+        raise FileNotFoundError(f"no folders of views in {args.gt} and {args.pr}")
+    objects = [dataset.find(name) for name in dict.fromkeys(names)]
     if args.out.exists() and not args.out.is_dir():
         raise NotADirectoryError(f"{args.out}: --out must be a folder, this is a file")
     folder = args.out / "objects"
@@ -102,11 +113,11 @@ def main(argv: list[str] | None = None) -> None:
     with file_lock(folder, wait=False):
         settings, missing = choose_settings(args)
         records = evaluate_all(objects, settings, folder, args.workers)
-        entries = [
-            Entry(files, record, folder / files.name)
+        rows = [
+            ReportRow(files, record, folder / files.name)
             for files, record in zip(objects, records, strict=True)
         ]
-        write_report(args.out, args.name, entries, missing)
+        write_report(args.out, args.name, rows, missing)
     failed = _print_results(records, args.debug)
     log.info("wrote results.csv, table.md, table.tex and index.html to %s", args.out)
     if failed:
@@ -114,14 +125,14 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(1)
 
 
-def _print_results(records: list[Record], debug: bool) -> int:
-    """Print a row for each object and their mean; count the objects with failures."""
+def _print_results(records: list[ObjectRecord], debug: bool) -> int:
+    """Print a row for each object and their mean; return the number of failed objects."""
     from evaluation.benchmark.evaluate import mean_result
 
     results = [record.result for record in records]
     for result in [*results, mean_result(results)]:
-        print(table_row(result.name, result.psnr, result.ssim, result.lpips, result.chamfer,
-                        result.iou, result.points))  # fmt: skip
+        scores = (result.psnr, result.ssim, result.lpips, result.chamfer, result.iou, result.points)
+        print(table_row(result.name, *scores))
     log.info("columns: name, PSNR, SSIM, LPIPS, Chamfer distance, volume IoU, COLMAP points")
     for record in records:
         for message in record.warnings:
@@ -133,23 +144,23 @@ def _print_results(records: list[Record], debug: bool) -> int:
 
 
 def choose_settings(args: argparse.Namespace) -> tuple[Settings, list[str]]:
-    """Find out what this machine can compute, before all objects fail for the same reason.
+    """Determine once which metrics are available on this machine.
+
+    Args:
+        args: flags of the command.
 
     Returns:
-        how to evaluate, and sentences on what is left out because it is not installed.
+        the settings, and sentences on the metrics that are skipped as they are not installed.
 
     Raises:
-        see `Lpips` (where it is required or weights are named), `open_engine` (where a program is
-        named) and `choose_form`.
+        LpipsUnavailableError, FileNotFoundError, ValueError: see `load_lpips`, `open_engine` and
+            `choose_points_form`.
     """
     from evaluation.benchmark.evaluate import Settings
-    from evaluation.colmap import choose_form
-    from evaluation.colmap_engines import open_engine
-    from evaluation.lpips import lpips_or_reason
 
     missing = []
     device = pick_device(args.device)
-    lpips, reason = lpips_or_reason(args.lpips_weights, device, args.require_lpips)
+    lpips, reason = load_lpips(args.lpips_weights, device, args.require_lpips)
     if reason:
         missing.append(f"LPIPS is missing: {reason}")
     try:
@@ -164,7 +175,7 @@ def choose_settings(args: argparse.Namespace) -> tuple[Settings, list[str]]:
         lpips_weights=lpips.weights if lpips else None,
         colmap=args.colmap,
         engine=engine.name if engine else "",
-        points=choose_form(args.mode, engine) if engine else None,
+        points=choose_points_form(args.mode, engine) if engine else None,
         device=str(device),
     )
     return settings, missing
@@ -172,18 +183,17 @@ def choose_settings(args: argparse.Namespace) -> tuple[Settings, list[str]]:
 
 def evaluate_all(
     objects: list[ObjectFiles], settings: Settings, folder: Path, workers: int
-) -> list[Record]:
-    """Evaluate objects in processes of their own, several at a time; keep what has not changed.
+) -> list[ObjectRecord]:
+    """Evaluate objects in parallel, each in its own process; reuse unchanged records.
 
     Args:
-        objects: what to evaluate.
-        settings: how.
-        folder: each object's record and pictures go into a folder in it.
-        workers: objects at a time.
+        objects: objects to evaluate.
+        settings: settings of the evaluation.
+        folder: parent of the folders with the record and the strips of each object.
+        workers: maximum number of processes.
 
     Returns:
-        a record for each object; where the process of one crashed, or cannot be started, it says
-        so.
+        a record for each object; its errors say if the process crashed or could not be started.
     """
     from tqdm import tqdm
 
@@ -191,19 +201,19 @@ def evaluate_all(
     threads = max((os.cpu_count() or 1) // workers, 1)
     waiting = deque(objects)
     running: list[_Task] = []
-    records: dict[str, Record] = {}
+    records: dict[str, ObjectRecord] = {}
     with tqdm(total=len(objects), unit="object", disable=None) as bar:
         try:
             while waiting or running:
                 while waiting and len(running) < workers:
                     files = waiting.popleft()
-                    started = _kept_or_started(files, settings, folder / files.name, threads)
+                    started = _reuse_or_start(files, settings, folder / files.name, threads)
                     if isinstance(started, _Task):
                         running.append(started)
                     else:
                         records[files.name] = started
                         bar.update()
-                # without objects, `wait` would never come back
+                # `wait` never returns for an empty list
                 ready = wait([task.process.sentinel for task in running]) if running else []
                 for task in [task for task in running if task.process.sentinel in ready]:
                     running.remove(task)
@@ -213,63 +223,64 @@ def evaluate_all(
             for task in running:
                 task.process.terminate()
             for task in running:
-                task.process.join(SECONDS_TO_END)
-                task.process.kill()  # no more than a no-op where it has ended
+                task.process.join(GRACE_SECONDS)
+                task.process.kill()  # no effect if it has ended
     return [records[files.name] for files in objects]
 
 
 @dataclass
 class _Task:
-    """An object that is being evaluated."""
+    """A running evaluation of an object."""
 
     name: str
     key: str
     folder: Path
     process: BaseProcess
 
-    def record(self) -> Record:
-        """The record, when the process has ended."""
-        from evaluation.benchmark.evaluate import Record
+    def record(self) -> ObjectRecord:
+        """Wait for the process and return the record that it wrote."""
+        from evaluation.benchmark.evaluate import ObjectRecord
 
         self.process.join()
-        record = Record.load(self.folder)
+        record = ObjectRecord.load(self.folder)
         if record is not None and record.key == self.key:
             return record
         code = self.process.exitcode
-        how = f"signal {-code}" if code and code < 0 else f"exit status {code}"
-        said = f"the process that evaluated the object ended by {how}"
-        return Record(self.key, Result(self.name), {"crash": said})
+        reason = f"signal {-code}" if code and code < 0 else f"exit status {code}"
+        message = f"the process that evaluated the object ended by {reason}"
+        return ObjectRecord(self.key, Result(self.name), {"crash": message})
 
 
-def _kept_or_started(
+def _reuse_or_start(
     files: ObjectFiles, settings: Settings, folder: Path, threads: int
-) -> Record | _Task:
-    """Take an object's record if it is whole and up to date, else begin to make it."""
-    from evaluation.benchmark.evaluate import Record, check_own, key_of
+) -> ObjectRecord | _Task:
+    """Return the record of an object if it is complete and up to date, else start a process."""
+    from evaluation.benchmark.evaluate import ObjectRecord, check_folder, record_key
 
     try:
-        key = key_of(files, settings)
-        record = Record.load(folder)
-        if record is not None and record.key == key and record.is_whole(folder):
-            log.info("%s: kept, nothing has changed", files.name)
+        key = record_key(files, settings)
+        record = ObjectRecord.load(folder)
+        if record is not None and record.key == key and record.is_complete(folder):
+            log.info("%s: unchanged, not evaluated again", files.name)
             return record
         folder.mkdir(parents=True, exist_ok=True)
-        check_own(folder)
-        Record.remove(folder)
+        with advise("; choose another folder for --out", FileExistsError):
+            check_folder(folder)
+        ObjectRecord.remove(folder)
         process = multiprocessing.get_context("spawn").Process(
             target=_evaluate, args=(files, settings, folder, key, threads), daemon=True
         )
         process.start()
-    except Exception as error:  # noqa: BLE001 - one object's trouble is not that of the others
-        return Record("", Result(files.name), {"start": str(error) or type(error).__name__})
+    except Exception as error:  # noqa: BLE001 - recorded, other objects continue
+        return ObjectRecord("", Result(files.name), {"start": str(error) or type(error).__name__})
     return _Task(files.name, key, folder, process)
 
 
 def _evaluate(files: ObjectFiles, settings: Settings, folder: Path, key: str, threads: int) -> None:
-    """Evaluate an object in this process, quietly: all that is said is in the record."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that started this
+    """Evaluate an object in a worker process; warnings go to the record, not to the console."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent process
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     os.environ["TQDM_DISABLE"] = "1"  # read by tqdm when it is imported
     import torch
 
@@ -280,8 +291,8 @@ def _evaluate(files: ObjectFiles, settings: Settings, folder: Path, key: str, th
     evaluate_object(files, settings, folder, key)
 
 
-def _end_with_parent() -> None:
-    """End this process when the one that started it was killed."""
+def _exit_with_parent() -> None:
+    """Exit when the parent process was killed."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

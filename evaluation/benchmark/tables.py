@@ -1,11 +1,11 @@
-"""The tables of a report, beside the paper's rows, in Markdown and LaTeX."""
+"""Tables of a report in Markdown and LaTeX, with the paper's rows for comparison."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from evaluation.image_metrics import SSIM_FORMS
-from evaluation.results import Result, as_text
+from evaluation.results import Result, format_value
 
 PAPER_VIEWS: tuple[tuple[str, float, float, float, int], ...] = (
     ("RealFusion", 15.26, 0.722, 0.283, 4010),
@@ -31,17 +31,17 @@ METRICS: tuple[tuple[str, str, bool, int], ...] = (
     ("chamfer", "Chamfer dist.", False, 4),
     ("iou", "Volume IoU", True, 4),
 )
-"""Metric, its name, whether more is better, decimals in the tables."""
+"""Field of `Result`, title, whether higher is better, decimals in the tables."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table with the paper's rows and ours, every cell as text.
+    """A table of formatted cells.
 
     Attributes:
-        caption: what it shows.
+        caption: caption of the table.
         header: names of the columns.
-        rows: the last one is this run's.
+        rows: the paper's rows; the last row is this run's.
     """
 
     caption: str
@@ -50,19 +50,19 @@ class Table:
 
 
 def make_tables(name: str, mean: Result, results: list[Result]) -> list[Table]:
-    """Put this run's means under the paper's rows.
+    """Make the tables of views and meshes: the paper's rows and the means of this run.
 
     Args:
-        name: of this run.
-        mean: over its objects.
-        results: of its objects.
+        name: name of this run.
+        mean: mean over its objects.
+        results: results of its objects.
     """
     caption = "Mean over {}; the other rows are the paper's, over 30 objects"
-    ours = {metric: cell(getattr(mean, metric), digits) for metric, _, _, digits in METRICS}
+    ours = {metric: format_score(getattr(mean, metric), digits) for metric, _, _, digits in METRICS}
     if mean.points_form:
         ours["points"] += f" ({mean.points_form})"
     views = Table(
-        "Novel views. " + caption.format(objects_text(count_of(results, "psnr"))),
+        "Novel views. " + caption.format(format_count(num_measured(results, "psnr"))),
         ("Method", "PSNR ↑", "SSIM ↑", "LPIPS ↓", "COLMAP points ↑"),
         (
             *((m, f"{p:.2f}", f"{s:.3f}", f"{lp:.3f}", str(n)) for m, p, s, lp, n in PAPER_VIEWS),
@@ -70,7 +70,7 @@ def make_tables(name: str, mean: Result, results: list[Result]) -> list[Table]:
         ),
     )
     meshes = Table(
-        "Surfaces. " + caption.format(objects_text(count_of(results, "chamfer"))),
+        "Surfaces. " + caption.format(format_count(num_measured(results, "chamfer"))),
         ("Method", "Chamfer dist. ↓", "Volume IoU ↑"),
         (
             *((method, f"{c:.4f}", f"{i:.4f}") for method, c, i in PAPER_MESHES),
@@ -80,18 +80,18 @@ def make_tables(name: str, mean: Result, results: list[Result]) -> list[Table]:
     return [views, meshes] if mean.chamfer is not None else [views]
 
 
-def objects_text(number: int) -> str:
-    """Say how many objects: "1 object", "2 objects"."""
+def format_count(number: int) -> str:
+    """Format a number of objects: "1 object", "2 objects"."""
     return f"{number} object{'s' * (number != 1)}"
 
 
-def make_notes(mean: Result, results: list[Result], broken: list[str]) -> list[str]:
-    """What a reader of the tables has to know.
+def make_notes(mean: Result, results: list[Result], failed: list[str]) -> list[str]:
+    """Notes below the tables: forms of the metrics, incomplete means, failed objects.
 
     Args:
-        mean: over the objects.
-        results: of the objects.
-        broken: names of the objects that failed, in whole or in part.
+        mean: mean over the objects.
+        results: results of the objects.
+        failed: names of the objects that failed, in whole or in part.
     """
     notes = []
     if mean.ssim_form:
@@ -104,22 +104,22 @@ def make_notes(mean: Result, results: list[Result], broken: list[str]) -> list[s
     elif mean.points_form:
         notes.append(f"COLMAP points are {mean.points_form}. RealFusion's are inflated by noise.")
     for metric, title, _, _ in METRICS:
-        measured = count_of(results, metric)
+        measured = num_measured(results, metric)
         if 0 < measured < len(results) and metric not in ("chamfer", "iou"):
             notes.append(f"{title} is the mean over {measured} of {len(results)} objects only.")
-    if broken:
-        notes.append(f"Failed, in whole or in part: {', '.join(broken)}.")
+    if failed:
+        notes.append(f"Failed, in whole or in part: {', '.join(failed)}.")
     return notes
 
 
-def count_of(results: list[Result], metric: str) -> int:
-    """How many of the results have a metric."""
+def num_measured(results: list[Result], metric: str) -> int:
+    """Number of results that have a metric."""
     return sum(getattr(result, metric) is not None for result in results)
 
 
-def cell(value: float | None, digits: int) -> str:
+def format_score(value: float | None, digits: int) -> str:
     """Format a score for a table."""
-    return as_text(None) if value is None else f"{value:.{digits}f}"
+    return format_value(None) if value is None else f"{value:.{digits}f}"
 
 
 def to_markdown(tables: list[Table], notes: list[str]) -> str:

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from common.files import atomic_write
-from evaluation.results import angle, table_row, to_json
+from evaluation.cli_args import angle
+from evaluation.results import table_row, to_json
 from multiview.cameras import orbit_cameras, orbit_pose
 from multiview.images import read_image
 from multiview.views import NUM_VIEWS, read_views

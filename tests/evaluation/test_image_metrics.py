@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("scipy", reason="needs requirements/eval.txt")
 
-from evaluation.image_metrics import better_order, psnr, ssim
+from evaluation.image_metrics import detect_view_order, psnr, ssim
 from evaluation.view_metrics import read_pair
 from multiview.views import read_views
 from tests.evaluation.conftest import ring_of_views, save_views
@@ -73,36 +73,38 @@ def test_views_in_mirrored_order_score_worse_and_are_noticed(chicken: Path):
     mirrored = predicted[::-1]
     assert psnr(true, mirrored).mean() < psnr(true, predicted).mean() - 1
     assert ssim(true, mirrored).mean() < ssim(true, predicted).mean() - 0.01
-    assert better_order(true, predicted) is None
-    assert "reverse order and starting with view 15" in (better_order(true, mirrored) or "")
+    assert detect_view_order(true, predicted) is None
+    assert "reverse order and starting with view 15" in (detect_view_order(true, mirrored) or "")
 
 
 def test_every_other_order_of_a_turning_object_scores_worse_and_is_named():
     true = ring_of_views()
     predicted = np.clip(true + 0.02 * np.random.default_rng(0).normal(size=true.shape), 0, 1)
-    assert better_order(true, predicted) is None
+    assert detect_view_order(true, predicted) is None
     for shift in (1, 7, 15):
         moved = np.roll(predicted, shift, axis=0)
         assert psnr(true, moved).mean() < psnr(true, predicted).mean()
-        assert f"starting with view {shift}," in (better_order(true, moved) or "")
+        assert f"starting with view {shift}," in (detect_view_order(true, moved) or "")
     mirrored = predicted[::-1]
     assert psnr(true, mirrored).mean() < psnr(true, predicted).mean()
-    assert "in reverse order and starting with view 15," in (better_order(true, mirrored) or "")
+    assert "in reverse order and starting with view 15," in (
+        detect_view_order(true, mirrored) or ""
+    )
 
 
-def test_views_that_hardly_tell_their_order_are_not_doubted():
+def test_no_order_is_detected_for_nearly_equal_views():
     same = np.repeat(ring_of_views()[:1], 16, axis=0)
-    assert better_order(same, same * 0.9) is None
+    assert detect_view_order(same, same * 0.9) is None
 
 
 def test_views_smaller_than_the_window_are_refused():
     views = np.ones((1, 10, 10, 3))
-    with pytest.raises(ValueError, match="at least 11 pixels a side, got 10 x 10"):
+    with pytest.raises(ValueError, match="10 x 10"):
         ssim(views, views)
 
 
 def test_true_and_predicted_views_of_different_sizes_are_both_named(tmp_path: Path):
     a = save_views(tmp_path / "true", ring_of_views(32))
     b = save_views(tmp_path / "predicted", ring_of_views(16))
-    with pytest.raises(ValueError, match=r"predicted: views of 16 x 16 .*true have 32 x 32"):
+    with pytest.raises(ValueError, match=r"predicted: .*16 x 16 .*true .*32 x 32"):
         read_pair(a, b)

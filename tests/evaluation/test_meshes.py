@@ -12,8 +12,8 @@ from evaluation.meshes import (
     gso_rotation,
     read_mesh,
     to_render_frame,
-    warn_of_frame,
-    warn_of_holes,
+    warn_if_not_normalised,
+    warn_if_not_watertight,
 )
 
 
@@ -90,16 +90,16 @@ FACES = "element face {}\nproperty list uchar int vertex_indices\nend_header\n"
         ("points.ply", PLY.format(1) + "end_header\n0 0 0\n", "no faces"),
         ("none.ply", PLY.format(0) + FACES.format(0), "empty|cannot be read"),
         ("ascii.ply", PLY.format(3) + FACES.format(2) + "0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n",
-         "2 elements of the kind face are announced, 1"),
-        ("zero.obj", "v 0 0 0\nv 1 0 0\nv 0 1 0\nf 0 1 2\n", "line 4 names a vertex"),
-        ("before.obj", "v 0 0 0\nf -1 -2 -3\n", "line 2 names a vertex"),
-        ("after.obj", "v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 9\n", "name vertex 8"),
+         "2 elements of type face, the file has 1"),
+        ("zero.obj", "v 0 0 0\nv 1 0 0\nv 0 1 0\nf 0 1 2\n", "line 4 "),
+        ("before.obj", "v 0 0 0\nf -1 -2 -3\n", "line 2 "),
+        ("after.obj", "v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 9\n", "vertex 8"),
         ("far.obj", "v 1e30 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", r"up to 1e\+30"),
         ("points.stl", "solid", r"formats \.ply and \.obj"),
         ("flat.obj", "v 0 0 0\nv 0 0 0\nv 0 0 0\nf 1 2 3\n", "area 0"),
         ("nan.obj", "v nan 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", "coordinates up to nan"),
         ("index.ply", PLY.format(3) + FACES.format(1) + "0 0 0\n1 0 0\n0 1 0\n3 0 1 9\n",
-         "name vertex 9|cannot be read"),
+         "vertex 9|cannot be read"),
         ("scene.glb", "glTF", r"formats \.ply and \.obj"),
     ],
 )  # fmt: skip
@@ -144,12 +144,12 @@ def test_the_listed_rotations_are_those_of_the_papers_objects():
     assert gso_rotation("teapot") == 0
 
 
-def test_a_good_mesh_is_not_doubted(caplog):
+def test_a_good_mesh_gives_no_warning(caplog):
     turned = trimesh.creation.box((1.0, 1.0, 0.4))
     turned.apply_transform(trimesh.transformations.rotation_matrix(np.pi / 4, (0, 0, 1)))
     for mesh in (trimesh.creation.icosphere(subdivisions=2, radius=0.5), turned):
-        warn_of_frame(Path("good.ply"), mesh)
-        warn_of_holes(Path("good.ply"), mesh)
+        warn_if_not_normalised(Path("good.ply"), mesh)
+        warn_if_not_watertight(Path("good.ply"), mesh)
     assert not caplog.text
 
 
@@ -158,9 +158,9 @@ def test_a_good_mesh_is_not_doubted(caplog):
     [
         (
             lambda mesh: mesh.apply_scale(3.0),
-            "bad.ply reaches to 1.5, 1.5, 1.5, outside |x|, |y| <= 0.71",
+            "bad.ply extends to 1.5, 1.5, 1.5, outside |x|, |y| <= 0.71",
         ),
-        (lambda mesh: mesh.apply_translation((0, 0, 2.0)), "reaches to 0.5, 0.5, 2.5, outside"),
+        (lambda mesh: mesh.apply_translation((0, 0, 2.0)), "extends to 0.5, 0.5, 2.5, outside"),
         (lambda mesh: mesh.apply_scale(0.1), "longest side is 0.1"),
         (lambda mesh: mesh.update_faces(np.arange(5, len(mesh.faces))), "not a closed manifold"),
     ],
@@ -168,8 +168,8 @@ def test_a_good_mesh_is_not_doubted(caplog):
 def test_a_mesh_in_another_frame_or_open_is_warned_about(caplog, change, message: str):
     mesh = trimesh.creation.icosphere(subdivisions=2, radius=0.5)
     change(mesh)
-    warn_of_frame(Path("bad.ply"), mesh)
-    warn_of_holes(Path("bad.ply"), mesh)
+    warn_if_not_normalised(Path("bad.ply"), mesh)
+    warn_if_not_watertight(Path("bad.ply"), mesh)
     assert message in caplog.text
 
 

@@ -111,12 +111,12 @@ def test_a_part_with_a_hole_is_refused():
 
 def test_the_evaluation_finds_the_volume_of_a_ground_truth_mesh():
     pytest.importorskip("mesh2sdf")
-    from evaluation.mesh_metrics import LATTICE, inside
+    from evaluation.mesh_metrics import GRID_SIZE, inside
     from evaluation.meshes import to_render_frame
 
     for family in ("carved", "cup"):
         shape = to_render_frame(ground_truth_mesh(make_toy(1, family)), 0.0)
-        found = inside(shape).sum() * (2 / LATTICE) ** 3
+        found = inside(shape).sum() * (2 / GRID_SIZE) ** 3
         assert found == pytest.approx(shape.volume, rel=0.12), family
 
 

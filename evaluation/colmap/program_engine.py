@@ -1,0 +1,212 @@
+"""COLMAP's steps by the colmap program."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from evaluation.colmap.engine import (
+    INSTALL_PYCOLMAP,
+    NUM_THREADS,
+    PEAK_THRESHOLD,
+    RANDOM_SEED,
+    Workspace,
+)
+
+log = logging.getLogger(__name__)
+
+EXACT_MATCHING = "SiftMatching.cpu_brute_force_matcher"
+"""Compares all features, as on a GPU; the approximate search is random whatever the seed. Older
+programs, such as 3.8, have only the latter."""
+
+
+class ColmapProgram:
+    """The `colmap` program, 3.x or 4.x; its output goes to the workspace's log.
+
+    Args:
+        program: name on the PATH, or path.
+
+    Raises:
+        FileNotFoundError: there is no such program.
+        ValueError: it cannot be executed, or it is not COLMAP.
+    """
+
+    def __init__(self, program: str) -> None:
+        self._program = _find_program(program)
+        output = self._query("help")
+        version = re.search(r"COLMAP (\d\S*)", output)
+        if not version:
+            raise ValueError(
+                f"{program} is not COLMAP: the output of `{program} help` ends with "
+                f"{_last_line(output)}"
+            )
+        self.name = f"COLMAP {version[1]} ({program})"
+        self.has_cuda = re.search(r"\bwith (CUDA|GPU)", output) is not None
+
+    def extract(self, work: Workspace, camera: str) -> None:
+        """See `Engine`."""
+        self._run(
+            work,
+            "feature_extractor",
+            {
+                "database_path": work.database,
+                "image_path": work.images,
+                "ImageReader.camera_model": "PINHOLE",
+                "ImageReader.single_camera_per_image": 1,
+                "ImageReader.camera_params": camera,
+            },
+            {
+                **single_cpu_thread("FeatureExtraction", "SiftExtraction"),
+                "SiftExtraction.peak_threshold": PEAK_THRESHOLD,
+            },
+        )
+
+    def match(self, work: Workspace) -> None:
+        """See `Engine`."""
+        if EXACT_MATCHING not in self._known_options("exhaustive_matcher"):
+            log.warning(
+                "%s has approximate matching only: with many features the number of points varies "
+                "by 1 to 2 %% from run to run; newer programs and pycolmap match exactly",
+                self.name,
+            )
+        self._run(
+            work,
+            "exhaustive_matcher",
+            {"database_path": work.database},
+            {**single_cpu_thread("FeatureMatching", "SiftMatching"), EXACT_MATCHING: 1},
+        )
+
+    def triangulate(self, work: Workspace) -> None:
+        """See `Engine`."""
+        work.sparse.mkdir(exist_ok=True)
+        fixed = ("focal_length", "principal_point", "extra_params")
+        self._run(
+            work,
+            "point_triangulator",
+            {
+                "database_path": work.database,
+                "image_path": work.images,
+                "input_path": work.poses,
+                "output_path": work.sparse,
+            },
+            {
+                **single_cpu_thread("Mapper"),
+                **{f"Mapper.ba_refine_{name}": 0 for name in fixed},
+                "refine_intrinsics": 0,
+            },
+        )
+
+    def undistort(self, work: Workspace) -> None:
+        """See `Engine`."""
+        self._run(
+            work,
+            "image_undistorter",
+            {"image_path": work.images, "input_path": work.sparse, "output_path": work.dense},
+        )
+
+    def stereo(self, work: Workspace) -> None:
+        """See `Engine`."""
+        self._run(
+            work,
+            "patch_match_stereo",
+            {"workspace_path": work.dense, "PatchMatchStereo.geom_consistency": 1},
+        )
+
+    def fuse(self, work: Workspace) -> None:
+        """See `Engine`."""
+        self._run(
+            work,
+            "stereo_fusion",
+            {
+                "workspace_path": work.dense,
+                "input_type": "geometric",
+                "output_path": work.fused,
+                "output_type": "PLY",
+            },
+        )
+
+    def _query(self, *arguments: str) -> str:
+        """The output of the program with these arguments."""
+        try:
+            process = subprocess.run(
+                [self._program, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+        except OSError as error:
+            raise ValueError(
+                f"{self._program} cannot be executed ({error.strerror or error})"
+            ) from error
+        return process.stdout.decode(errors="replace")
+
+    def _known_options(self, command: str) -> set[str]:
+        return set(re.findall(r"--([\w.]+)", self._query(command, "--help")))
+
+    def _run(
+        self,
+        work: Workspace,
+        command: str,
+        options: Mapping[str, object],
+        if_known: Mapping[str, object] | None = None,
+    ) -> None:
+        """Run a command with all `options` and with those of `if_known` that its help lists."""
+        known = self._known_options(command)
+        optional = {"random_seed": RANDOM_SEED, **(if_known or {})}
+        arguments = [self._program, command]
+        for name, value in options.items():
+            arguments += [f"--{name}", str(value)]
+        for name, value in optional.items():
+            if name in known:
+                arguments += [f"--{name}", str(value)]
+        status, output = _run_logged(arguments, work.log)
+        if status:
+            raise RuntimeError(
+                f"{self.name}: {command} failed (exit status {status}): {_last_line(output)}"
+            )
+
+
+def single_cpu_thread(*groups: str) -> dict[str, object]:
+    """Options for one CPU thread under several group names, of which a version knows one."""
+    return {
+        f"{group}.{name}": value
+        for group in groups
+        for name, value in (("use_gpu", 0), ("num_threads", NUM_THREADS))
+    }
+
+
+def _find_program(program: str) -> str:
+    found = shutil.which(program)
+    if found:
+        return found
+    if Path(program).is_file():
+        raise ValueError(f"{program} cannot be executed (no permission); try chmod +x")
+    raise FileNotFoundError(
+        f"{program}: no such program; install COLMAP, or the package pycolmap ({INSTALL_PYCOLMAP})"
+    )
+
+
+def _run_logged(arguments: Sequence[str], log: Path) -> tuple[int, str]:
+    """Run a program and append its output to a log; return its exit status and the output."""
+    with log.open("a+b") as file:
+        file.write(f"$ {shlex.join(arguments)}\n".encode())
+        file.flush()
+        start = file.seek(0, 2)
+        process = subprocess.run(
+            arguments, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, check=False
+        )
+        file.seek(start)
+        return process.returncode, file.read().decode(errors="replace")
+
+
+def _last_line(output: str) -> str:
+    """The last line of a program's output before the stack trace that COLMAP may append."""
+    lines = [line.strip() for line in output.splitlines()]
+    messages = [line for line in lines if line and not line.startswith(("@ ", "***"))]
+    return messages[-1] if messages else "no output"

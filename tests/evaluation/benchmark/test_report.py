@@ -1,0 +1,188 @@
+"""Tables, HTML page and error maps of a report."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+for package in ("trimesh", "embreex", "mesh2sdf", "scipy", "pycolmap", "lpips"):
+    pytest.importorskip(package, reason="needs requirements-eval.txt")
+
+from evaluation.benchmark import run as benchmark
+from evaluation.benchmark.dataset import ObjectFiles
+from evaluation.benchmark.error_maps import error_map
+from evaluation.benchmark.evaluate import ObjectRecord, mean_result
+from evaluation.benchmark.html_report import ReportRow, best_and_worst_first
+from evaluation.benchmark.report import write_report
+from evaluation.benchmark.tables import make_tables
+from evaluation.results import Result
+from tests.conftest import SHARED, needs_shared
+from tests.evaluation.benchmark.conftest import report_row, rows, run
+
+
+def test_tables_hold_the_papers_rows_and_ours(report: Path):
+    markdown, latex = ((report / name).read_text() for name in ("table.md", "table.tex"))
+    found = rows(report)
+    ours = f"| a_run | inf | {float(found['mean']['ssim']):.3f} |"
+    assert ours in markdown
+    assert "| SyncDreamer | 20.05 | 0.798 | 0.146 | 1123 |" in markdown
+    assert "| SyncDreamer | 0.0261 | 0.5421 |" in markdown
+    assert "border-cropped" in markdown
+    assert "sparse (triangulated features): not comparable" in markdown
+    assert "Failed, in whole or in part: broken, unpredicted." in markdown
+    assert r"SyncDreamer & 20.05 & 0.798 & 0.146 & 1123 \\" in latex
+    assert r"a\_run & inf &" in latex
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 2
+
+
+def test_the_page_is_self_contained_and_every_image_in_it_is_whole(report: Path):
+    page = (report / "index.html").read_text(encoding="utf-8")
+    sources = re.findall(r"<(?:img|video|script|link)[^>]*?(?:src|href)=\"([^\"]*)\"", page)
+    assert len(sources) == 3 * 3 + 1  # three objects with views, one video
+    assert all(source.startswith("data:") for source in sources)
+    for source in sources:
+        kind, content = source.split(";base64,")
+        if kind == "data:image/jpeg":
+            with Image.open(io.BytesIO(base64.b64decode(content))) as image:
+                image.load()
+                assert image.width == 16 * image.height
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "equal &amp; &lt;same&gt;" in page
+    assert "<same>" not in page
+    order = re.findall(r"<h2>(.*?)</h2>", page)
+    assert order[:2] == ["equal &amp; &lt;same&gt;", "locomotive"]  # the best, the worst
+    assert 'class="tag best"' in page
+    assert 'class="tag worst"' in page
+
+
+COUNT_IMAGES = (
+    "const all = [...document.images];"
+    "document.title = all.filter(i => i.complete && i.naturalWidth > 1000).length + '/' +"
+    "all.length"
+)
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+def in_chromium(page: Path, folder: Path, script: str) -> str:
+    """What a script leaves as the page's title, when all is loaded."""
+    watched = folder / "watched.html"
+    watch = f"<script>window.addEventListener('load', () => {{ {script} }});</script>"
+    text = page.read_text(encoding="utf-8").replace("</body>", watch + "</body>")
+    watched.write_text(text, encoding="utf-8")
+    done = subprocess.run(
+        [
+            str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
+            "--no-first-run", "--disable-background-networking", "--disable-component-update",
+            "--disable-sync", f"--user-data-dir={folder / 'profile'}", "--dump-dom",
+            watched.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return re.search(r"<title>(.*?)</title>", done.stdout)[1]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_chromium_shows_every_image_and_sorts_the_objects(report: Path, tmp_path: Path):
+    shown = in_chromium(report / "index.html", tmp_path, COUNT_IMAGES)
+    assert shown == "9/9"
+    names = in_chromium(
+        report / "index.html",
+        tmp_path,
+        "const by = document.getElementById('by');"
+        "by.value = [...by.options].find(o => o.text == 'PSNR, worst first').value;"
+        "by.onchange();"
+        "document.title = [...document.querySelectorAll('h2')].map(h => h.textContent).join('|')",
+    )
+    expected = "locomotive|noisy|equal &amp; &lt;same&gt;|"
+    assert names.startswith(expected)
+    again = in_chromium(
+        report / "index.html",
+        tmp_path,
+        "const by = document.getElementById('by');"
+        "const names = () => [...document.querySelectorAll('h2')].map(h => h.textContent).join();"
+        "const before = names(); by.selectedIndex = 1; by.onchange(); const other = names();"
+        "by.selectedIndex = 0; by.onchange();"
+        "document.title = [before === names(), before === other].join()",
+    )
+    assert again == "true,false"
+
+
+@needs_shared
+@pytest.mark.slow
+def test_six_scanned_objects_take_less_than_ten_minutes_and_every_image_is_shown(tmp_path: Path):
+    """True renders of five against themselves, and the chicken's generated views."""
+    for kind in ("gt", "pr"):
+        (tmp_path / kind).mkdir()
+        for name in ("alarm", "lion", "mario", "sofa", "teapot"):
+            (tmp_path / kind / name).symlink_to(SHARED / "data" / "gso" / name)
+        target = SHARED / "data" / "chicken" / f"chicken-{kind}"
+        (tmp_path / kind / f"chicken-{kind}").symlink_to(target)
+    start = time.perf_counter()
+    assert run(tmp_path / "out", tmp_path) == 0
+    assert time.perf_counter() - start < 600
+    found = rows(tmp_path / "out")
+    assert [name for name in found if found[name]["psnr"] != "inf"] == ["chicken"]
+    assert all(int(row["points"]) > 0 for name, row in found.items() if name != "mean")
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium for the page")
+    shown = in_chromium(tmp_path / "out" / "index.html", tmp_path, COUNT_IMAGES)
+    assert shown == "18/18"
+
+
+def test_names_that_are_no_text_cost_nothing_but_themselves(tmp_path: Path, capsys):
+    name = "bad\udcff\nname"
+    broken = ReportRow(ObjectFiles(name, *[None] * 5), ObjectRecord("", Result(name)), tmp_path)
+    write_report(tmp_path, "x", [broken, report_row("good")], [])
+    assert "good" in rows(tmp_path)
+    benchmark._print_results([broken.record], debug=False)
+    assert capsys.readouterr().out.splitlines()[0].startswith("bad\\udcff\\nname\t")
+
+
+def test_warnings_are_printed_and_stand_in_the_csv(tmp_path: Path, caplog, capsys):
+    record = ObjectRecord("", Result("a"), warnings=["probably another frame"])
+    write_report(tmp_path, "x", [ReportRow(ObjectFiles("a", *[None] * 5), record, tmp_path)], [])
+    assert rows(tmp_path)["a"]["warnings"] == "probably another frame"
+    benchmark._print_results([record], debug=False)
+    assert "a: probably another frame" in caplog.text
+
+
+def test_the_best_and_the_worst_come_first_failures_last():
+    scores = {"a": 20.0, "b": None, "c": 10.0, "d": 30.0, "e": 25.0}
+    report_rows = [report_row(name, psnr) for name, psnr in scores.items()]
+    order, tags = best_and_worst_first(report_rows)
+    assert [e.files.name for e in order] == ["d", "c", "e", "a", "b"]
+    assert tags == {"d": "best", "c": "worst"}
+    meshes = [report_row("a", None, 0.3), report_row("b", None, 0.1)]
+    assert best_and_worst_first(meshes)[1] == {"b": "best", "a": "worst"}
+
+
+def test_means_are_over_the_objects_that_have_a_score():
+    mean = mean_result([Result("a", psnr=10.0, points=0), Result("b", psnr=20.0), Result("c")])
+    assert (mean.psnr, mean.points, mean.ssim) == (15.0, 0.0, None)
+    table = make_tables("x", mean, [Result("a", psnr=10.0), Result("b", psnr=20.0), Result("c")])[0]
+    assert "over 2 objects" in table.caption
+
+
+def test_a_report_of_failures_only_is_written(tmp_path: Path):
+    write_report(tmp_path, "x", [report_row("a"), report_row("b")], [])
+    assert "<h2>a</h2>" in (tmp_path / "index.html").read_text()
+
+
+def test_error_maps_are_white_where_views_are_equal_and_dark_where_not():
+    white, black = np.ones((1, 2, 2, 3)), np.zeros((1, 2, 2, 3))
+    np.testing.assert_allclose(error_map(white, white), 1.0)
+    assert error_map(white, black).max() < 0.3
+    assert 0.4 < error_map(white, white - 0.25).mean() < 0.9

@@ -1,0 +1,90 @@
+"""eval_colmap.py as a user runs it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import eval_colmap
+from evaluation.results import read_log
+from tests.conftest import ROOT
+from tests.evaluation.colmap.conftest import NAMES
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "eval_colmap.py", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_command_prints_one_row_names_the_form_and_appends_to_the_log(box, tmp_path):
+    pytest.importorskip("pycolmap")
+    strip = tmp_path / "0.png"
+    levels = np.round(box.views * 255).astype(np.uint8)
+    Image.fromarray(np.concatenate(levels, axis=1)).save(strip)
+    log, project = tmp_path / "results.csv", tmp_path / "project"
+    done = run("--dir", strip, "--name", "box", "--mode", "sparse", "--log", log,
+               "--project", project)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    name, count, form = done.stdout.rstrip("\n").split("\t")
+    assert (name, form) == ("box", "sparse")
+    assert int(count) > 100
+    assert "INFO: pycolmap 4" in done.stderr or "INFO: pycolmap 3" in done.stderr
+    assert "not comparable with the paper" in done.stderr
+    assert not re.search(r"^[IWEF]\d{8} ", done.stderr, re.M), "COLMAP's own messages"
+    (row,) = read_log(log)
+    assert (row["name"], row["points"], row["points_form"]) == ("box", count, "sparse")
+    assert (project / "sparse" / "points3D.bin").is_file()
+
+
+def test_a_folder_of_views_is_read_too(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("pycolmap")
+    for name in NAMES:
+        Image.new("RGBA", (64, 64)).save(tmp_path / name)
+    eval_colmap.main(["--dir", str(tmp_path), "--name", "nothing", "--mode", "sparse"])
+    assert capsys.readouterr().out == "nothing\t0\tsparse\n"
+
+
+def test_help_needs_no_heavy_import():
+    done = run("--help")
+    assert done.returncode == 0
+    assert "--project" in done.stdout
+    code = "import sys, eval_colmap; eval_colmap.build_parser(); print(*sys.modules)"
+    modules = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not {"torch", "numpy", "pycolmap", "PIL"} & set(modules)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--dir", "nowhere"], 2, "required: --name"),
+        (["--dir", "nowhere", "--name", "a", "--mode", "fused"], 2, "invalid choice"),
+        (["--dir", "nowhere", "--name", "a", "--colmap", "nope"], 1, "nope: no such program"),
+        (["--dir", "nowhere", "--name", "a", "--log", "a.txt"], 1, "a.txt: a log is a .csv"),
+    ],
+)
+def test_mistakes_end_with_one_line_and_the_exit_status(arguments, code, message):
+    done = run(*arguments)
+    assert done.returncode == code
+    assert message in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_missing_folder_of_views_is_named(capsys):
+    pytest.importorskip("pycolmap")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        eval_colmap.main(["--dir", "nowhere", "--name", "a", "--mode", "sparse"])
+    assert capsys.readouterr().out == ""
