@@ -1,11 +1,11 @@
-"""Render the views of one model, inside Blender, as the training images were made.
+"""Render the views of one 3D model inside Blender, with the settings of the training images.
 
     blender --background --python blender_script.py -- \
         --object_path chair.glb --output_dir renders --camera_type random
 
-writes renders/chair/000.png .. 015.png, RGBA, and meta.pkl with their cameras. Views that are
-there already, whole and of the same camera, are kept. Blender 3.4 to 4.5; a Python that has the
-bpy package does too: python blender_script.py --object_path ...
+writes renders/chair/000.png .. 015.png, RGBA, and meta.pkl with their cameras. Existing valid views
+with the same cameras and settings are kept. Needs Blender 3.4 to 4.5, or a Python with the package
+bpy: python blender_script.py --object_path ...
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import logging
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # Blender does not look there
-if importlib.util.find_spec("numpy") is None:  # Debian's Blender comes without
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # Blender does not add it
+if importlib.util.find_spec("numpy") is None:  # missing in Debian's Blender
     sys.exit("ERROR: Blender's Python has no NumPy; Debian, Ubuntu: apt-get install python3-numpy")
 
 from blender.plan import ViewSettings
@@ -28,54 +28,83 @@ log = logging.getLogger(__name__)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Build the parser; Blender is not needed for it."""
+    """Build the parser of the command, also outside Blender."""
     parser = argparse.ArgumentParser(
         prog="blender_script.py", description=__doc__, formatter_class=HelpFormatter
     )
     add = parser.add_argument
     add("--object_path", type=Path, required=True, help=".glb .gltf .fbx .obj .ply or .stl")
-    add("--output_dir", type=Path, required=True, help="views go into <output_dir>/<uid>/")
-    add("--uid", help="name of the object; the model's file name if left out")
+    add("--output_dir", type=Path, required=True, help="the views are in <output_dir>/<uid>/")
+    add("--uid", help="name of the object (default: file name of the model)")
     add("--engine", choices=["CYCLES", "BLENDER_EEVEE"], default="CYCLES", help="the renderer")
-    add("--threads", type=int, default=0, help="cores to use; 0 is all")
+    add("--threads", type=int, default=0, help="render threads; 0 is one per core")
     add_view_flags(parser)
-    add("--camera_type", choices=["fixed", "random"], default="fixed",
-        help="all views at --elevation, or each at an elevation of its own")  # fmt: skip
-    add("--save_depth", action="store_true",
-        help="write NNN-depth.png too: 16-bit, depths 0.6 to 2.4")  # fmt: skip
+    add(
+        "--camera_type",
+        choices=["fixed", "random"],
+        default="fixed",
+        help="all views at --elevation, or each at a random elevation",
+    )
+    add(
+        "--save_depth",
+        action="store_true",
+        help="also write NNN-depth.png: 16-bit, depths 0.6 to 2.4",
+    )
     add("--debug", action="store_true", help="show a traceback on failure")
     return parser
 
 
 def add_view_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that render_batch.py has too."""
+    """Add the flags that are shared with render_batch.py."""
     add = parser.add_argument
-    add("--device", choices=["CUDA", "OPTIX", "METAL", "HIP", "CPU"], default="CUDA",
-        help="of Cycles; the CPU, with a warning, where it is not there")  # fmt: skip
-    add("--num_images", type=int, default=16, help="views, at equal steps of azimuth")
+    add(
+        "--device",
+        choices=["CUDA", "OPTIX", "METAL", "HIP", "CPU"],
+        default="CUDA",
+        help="device of Cycles; falls back to the CPU with a warning",
+    )
+    add("--num_images", type=int, default=16, help="number of views, at equal azimuth steps")
     add("--resolution", type=int, default=256, help="pixels a side")
-    add("--samples", type=int, default=128, help="of Cycles or EEVEE, a pixel")
-    add("--elevation", type=float, default=30.0, help="degrees, of fixed cameras")
-    add("--elevation_start", type=float, default=-10.0, help="degrees, least of random cameras")
-    add("--elevation_end", type=float, default=40.0, help="degrees, greatest of random cameras")
-    add("--seed", type=int, default=0, help="of random elevations, with the object's name")
-    add("--up", choices=["auto", "y", "z"], default="auto",
-        help="axis that points up in .obj, .ply and .stl; auto is y for .obj, z for "
-        "others")  # fmt: skip
+    add("--samples", type=int, default=128, help="samples per pixel")
+    add("--elevation", type=float, default=30.0, help="elevation of fixed cameras in degrees")
+    add(
+        "--elevation_start",
+        type=float,
+        default=-10.0,
+        help="lowest elevation of random cameras in degrees",
+    )
+    add(
+        "--elevation_end",
+        type=float,
+        default=40.0,
+        help="highest elevation of random cameras in degrees",
+    )
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        help="seed of random elevations, combined with the object's name",
+    )
+    add(
+        "--up",
+        choices=["auto", "y", "z"],
+        default="auto",
+        help="up axis of .obj, .ply and .stl files; auto is y for .obj, else z",
+    )
 
 
 def arguments_of_blender(argv: list[str]) -> list[str]:
-    """What follows Blender's own arguments, or all where Blender is a package of Python."""
+    """The arguments after Blender's own; all arguments if Blender is the Python package bpy."""
     if "--" in argv:
         return argv[argv.index("--") + 1 :]
     return argv[1:] if Path(argv[0]).name == Path(__file__).name else []
 
 
 def view_settings(args: argparse.Namespace, camera_type: str) -> ViewSettings:
-    """Turn the flags of `add_view_flags` into settings.
+    """Convert the flags of `add_view_flags` to settings.
 
     Raises:
-        ValueError: they make no sense.
+        ValueError: a value is out of range.
     """
     if args.samples < 1:
         raise ValueError(f"samples must be at least 1, got {args.samples}")
@@ -84,7 +113,7 @@ def view_settings(args: argparse.Namespace, camera_type: str) -> ViewSettings:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Render the views that the command line asks for."""
+    """Run the command."""
     parser = build_parser()
     args = parser.parse_args(arguments_of_blender(sys.argv) if argv is None else argv)
     uid = args.uid if args.uid is not None else args.object_path.stem

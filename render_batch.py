@@ -1,10 +1,11 @@
-"""Render the training data: two sets of 16 views of every model in a folder or a list.
+"""Render training data: two sets of 16 views of each 3D model in a folder or a list.
 
     python render_batch.py --models models --out training_examples --workers 4
 
 writes training_examples/target/<uid>/ (all views at elevation 30), training_examples/input/<uid>/
-(each at a random elevation) and training_examples/uid_set.pkl. Run again, it renders what is
-missing. An object that fails stops no other; failures.csv names it, and the exit status is 1.
+(each at a random elevation) and training_examples/uid_set.pkl. A second run renders only what is
+missing. Objects that fail are listed in failures.csv and do not stop the others; the exit status is
+then 1.
 """
 
 from __future__ import annotations
@@ -19,50 +20,73 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blender_script import add_view_flags, view_settings
-from common.cli import HelpFormatter, run_script
+from common.cli import HelpFormatter, advise, run_script
 from common.files import file_lock
 
 if TYPE_CHECKING:
-    from blender.job import Outcome, RenderSetup
-    from blender.objects import Model
+    from blender.job import RenderResult, RenderSetup
+    from blender.objects import DatasetObject
 
 log = logging.getLogger(__name__)
 
 SETS = {"target": "fixed", "input": "random"}
-MOST_WORKERS = 8
-"""By default; large models take gigabytes each."""
+MAX_DEFAULT_WORKERS = 8
+"""Limits the memory: large models take gigabytes each."""
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Build the parser; nothing heavy is imported for it."""
+    """Build the parser of the command."""
     cores = os.cpu_count() or 1
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
-    add("--models", type=Path, required=True,
-        help="folder of models, searched at all depths; or a list: .txt with a path a line, .json "
-        "with a list of paths or {uid: path}")  # fmt: skip
-    add("--uids", type=Path, help="only the objects in this list, .txt or .json")
-    add("--out", type=Path, default=Path("training_examples"), help="the training tree")
-    add("--engine", choices=["local", "ray"], default="local",
-        help="on this machine, or on a Ray cluster whose machines see the same files")  # fmt: skip
-    add("--address", help="of the Ray cluster, auto or <host>:<port>; without it one is started")
-    add("--workers", type=int, default=min(cores, MOST_WORKERS),
-        help="objects at a time on this machine")  # fmt: skip
-    add("--threads", type=int, default=0,
-        help="cores an object takes; 0 shares this machine's, and is 1 on Ray")  # fmt: skip
-    add("--gpus", help="numbers of this machine's GPUs that objects take turns on, e.g. 0,1")
-    add("--gpus_per_object", type=float, help="on Ray; 1 if left out and the cluster has any")
-    add("--timeout", type=float, default=1800.0, help="seconds for an attempt at an object")
-    add("--retries", type=int, default=1, help="attempts after one that failed")
-    add("--blender", help="Blender, or a Python that has bpy; from $PATH if left out")
-    add("--render_engine", choices=["CYCLES", "BLENDER_EEVEE"], default="CYCLES", help="Blender's")
+    add(
+        "--models",
+        type=Path,
+        required=True,
+        help="folder of 3D models, searched recursively; or a list: .txt with a path per line, "
+        ".json with a list of paths or {uid: path}",
+    )
+    add("--uids", type=Path, help="render only the objects in this list, .txt or .json")
+    add("--out", type=Path, default=Path("training_examples"), help="folder of the training data")
+    add(
+        "--engine",
+        choices=["local", "ray"],
+        default="local",
+        help="render on this machine, or on a Ray cluster with shared files",
+    )
+    add("--address", help="address of the Ray cluster, auto or <host>:<port> (default: start one)")
+    add(
+        "--workers",
+        type=int,
+        default=min(cores, MAX_DEFAULT_WORKERS),
+        help="parallel Blender processes on this machine",
+    )
+    add(
+        "--threads",
+        type=int,
+        default=0,
+        help="threads per object; 0 divides the cores among the workers, and is 1 on Ray",
+    )
+    add("--gpus", help="GPUs of this machine among which objects are distributed, e.g. 0,1")
+    add(
+        "--gpus_per_object", type=float, help="for --engine ray (default: 1 if the cluster has any)"
+    )
+    add("--timeout", type=float, default=1800.0, help="seconds per attempt at an object")
+    add("--retries", type=int, default=1, help="further attempts after a failure")
+    add("--blender", help="path of Blender, or of a Python with bpy (default: from $PATH)")
+    add(
+        "--render_engine",
+        choices=["CYCLES", "BLENDER_EEVEE"],
+        default="CYCLES",
+        help="renderer of Blender",
+    )
     add_view_flags(parser)
     add("--debug", action="store_true", help="show a traceback on failure")
     return parser
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """Parse and check the flags (exit 2 where they make no sense)."""
+    """Parse and check the flags; exits with status 2 if they are invalid."""
     parser = build_parser()
     args = parser.parse_args(argv)
     for name, low in (("workers", 1), ("threads", 0), ("retries", 0), ("samples", 1)):
@@ -71,11 +95,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     if not args.timeout > 0:
         parser.error(f"--timeout must be above 0, got {args.timeout}")
     if args.gpus is not None and not re.fullmatch(r"\d+(,\d+)*,?", args.gpus):
-        parser.error(f"--gpus must be numbers with commas between them, got {args.gpus!r}")
+        parser.error(f"--gpus must be comma-separated numbers, got {args.gpus!r}")
     if args.engine == "local" and (args.address or args.gpus_per_object is not None):
         parser.error("--address and --gpus_per_object are for --engine ray")
     if args.engine == "ray" and args.gpus is not None:
-        parser.error("--gpus is for --engine local; on Ray give --gpus_per_object")
+        parser.error("--gpus is for --engine local; use --gpus_per_object on Ray")
     try:
         for camera_type in SETS.values():
             view_settings(args, camera_type)
@@ -85,12 +109,17 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def make_setup(args: argparse.Namespace) -> RenderSetup:
-    """Turn the flags into what every object is rendered with."""
+    """Convert the flags to the settings of the rendering."""
     from blender.job import RenderSetup
 
-    shared = max((os.cpu_count() or 1) // args.workers, 1) if args.engine == "local" else 1
-    flags = {"engine": args.render_engine, "device": args.device, "samples": args.samples,
-             "up": args.up, "threads": args.threads or shared}  # fmt: skip
+    threads = max((os.cpu_count() or 1) // args.workers, 1) if args.engine == "local" else 1
+    flags = {
+        "engine": args.render_engine,
+        "device": args.device,
+        "samples": args.samples,
+        "up": args.up,
+        "threads": args.threads or threads,
+    }
     return RenderSetup(
         out=args.out.resolve(),
         sets={name: view_settings(args, kind) for name, kind in SETS.items()},
@@ -103,34 +132,35 @@ def make_setup(args: argparse.Namespace) -> RenderSetup:
 
 
 def start_engine(
-    args: argparse.Namespace, models: list[Model], setup: RenderSetup
-) -> Iterator[Outcome]:
-    """Begin to render; what is wrong for all objects is found here."""
-    from blender.engines import render_here, render_on_ray
+    args: argparse.Namespace, objects: list[DatasetObject], setup: RenderSetup
+) -> Iterator[RenderResult]:
+    """Check Blender and start to render; returns a generator of results."""
+    from blender.engines import render_local, render_on_ray
     from blender.process import check_version, find_blender
 
     if args.engine == "ray":
         threads = args.threads or 1
-        return render_on_ray(models, setup, args.address, threads, args.gpus_per_object)
-    program = find_blender(args.blender)
-    log.info("%d objects, Blender %s (%s)", len(models), check_version(program), program)
-    return render_here(models, setup, min(args.workers, len(models)))
+        return render_on_ray(objects, setup, args.address, threads, args.gpus_per_object)
+    with advise("; --blender takes the path of Blender", FileNotFoundError):
+        program = find_blender(args.blender)
+    log.info("%d objects, Blender %s (%s)", len(objects), check_version(program), program)
+    return render_local(objects, setup, min(args.workers, len(objects)))
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Render the training data that the command line asks for."""
+    """Run the command."""
     args = parse(argv)
-    from blender.batch import render_tree
+    from blender.batch import render_dataset
     from blender.dataset_index import UID_SET
-    from blender.objects import find_models
+    from blender.objects import find_objects
 
-    models = find_models(args.models, args.uids)
+    objects = find_objects(args.models, args.uids)
     setup = make_setup(args)
     setup.out.mkdir(parents=True, exist_ok=True)
-    look = {name: getattr(args, name) for name in ("render_engine", "samples", "up")}
+    image_settings = {name: getattr(args, name) for name in ("render_engine", "samples", "up")}
     with file_lock(setup.out / UID_SET, wait=False):
-        engine = start_engine(args, models, setup)
-        failed = render_tree(engine, len(models), setup, look)
+        results = start_engine(args, objects, setup)
+        failed = render_dataset(results, len(objects), setup, image_settings)
     if failed:
         sys.exit(1)
 

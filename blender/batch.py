@@ -1,4 +1,4 @@
-"""A training tree, rendered: outcomes are gathered and what the tree says of itself is written."""
+"""Rendering a training set: collects the results and writes uid_set.pkl and failures.csv."""
 
 from __future__ import annotations
 
@@ -13,51 +13,57 @@ from blender.dataset_index import (
     check_settings,
     write_failures,
 )
-from blender.job import Outcome, RenderSetup
+from blender.job import RenderResult, RenderSetup
 
 log = logging.getLogger(__name__)
 
 
-def render_tree(
-    engine: Iterator[Outcome], total: int, setup: RenderSetup, look: dict[str, object]
+def render_dataset(
+    results: Iterator[RenderResult],
+    total: int,
+    setup: RenderSetup,
+    image_settings: dict[str, object],
 ) -> int:
-    """Take an engine's outcomes until it ends, and write the list of objects and of failures.
-
-    These are written too where this is interrupted.
+    """Collect results and write the lists of complete and of failed objects, also on interruption.
 
     Args:
-        engine: a generator, see `blender.engines`; it is closed.
-        total: objects that it will render.
-        setup: how it does.
-        look: settings that determine the images, besides the views.
+        results: generator of results, see `blender.engines`; it is closed at the end.
+        total: number of objects.
+        setup: settings of the rendering.
+        image_settings: settings besides the views that determine the images.
 
     Returns:
-        how many objects failed.
+        number of failed objects.
 
     Raises:
-        ValueError: the tree was rendered with other settings.
+        ValueError: the data set was rendered with other settings.
     """
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     views = {name: asdict(settings) for name, settings in setup.sets.items()}
-    check_settings(setup.out, {**look, **views})
-    outcomes: list[Outcome] = []
+    check_settings(setup.out, {**image_settings, **views})
+    collected: list[RenderResult] = []
     try:
         with logging_redirect_tqdm():
-            for outcome in tqdm(engine, total=total, unit="object", disable=None):
-                outcomes.append(outcome)
-                if outcome.error is not None:
-                    log.warning("%s: %s", outcome.model.uid, outcome.error)
+            for result in tqdm(results, total=total, unit="object", disable=None):
+                collected.append(result)
+                if result.error is not None:
+                    log.warning("%s: %s", result.dataset_object.uid, result.error)
     finally:
-        engine.close()  # type: ignore[attr-defined]
-        failures = [outcome for outcome in outcomes if outcome.error is not None]
-        done = [outcome.model.uid for outcome in outcomes if outcome.error is None]
+        results.close()  # type: ignore[attr-defined]
+        failures = [result for result in collected if result.error is not None]
+        done = [result.dataset_object.uid for result in collected if result.error is None]
         write_failures(setup.out, failures)
         listed = add_to_uid_set(setup.out, setup.sets, done)
-    kept = sum(outcome.attempts == 0 for outcome in outcomes if outcome.error is None)
-    log.info("%d objects rendered, %d were there; %s lists %d", len(done) - kept, kept,
-             setup.out / UID_SET, listed)  # fmt: skip
+    skipped = sum(result.attempts == 0 for result in collected if result.error is None)
+    log.info(
+        "%d objects rendered, %d were complete; %s lists %d",
+        len(done) - skipped,
+        skipped,
+        setup.out / UID_SET,
+        listed,
+    )
     if failures:
         log.error("%d of %d objects failed, see %s", len(failures), total, setup.out / FAILURES)
     return len(failures)

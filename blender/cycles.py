@@ -1,4 +1,4 @@
-"""Blender's renderer, set up as the training images were made (inside Blender only)."""
+"""Blender's renderer with the settings of the training images (inside Blender only)."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ log = logging.getLogger(__name__)
 Device = Literal["CUDA", "OPTIX", "METAL", "HIP", "CPU"]
 
 FOCAL_LENGTH_MM, SENSOR_MM = 35.0, 32.0
-"""280 pixels at 256 pixels a side."""
+"""A focal length of 280 pixels for images of 256 x 256."""
 BOUNCES = {"diffuse": 1, "glossy": 1, "transmission": 3, "transparent_max": 3}
 FILTER_WIDTH = 0.01
 BLENDER_AXES = np.diag([1.0, -1.0, -1.0, 1.0])
-"""Blender's cameras look along -z, y up; ours along z, y down."""
+"""From this project's camera axes (y down, z forward) to Blender's (y up, z backward)."""
 POSE_TOLERANCE = 1e-4
-OPAQUE = 0.5
-"""Alpha from which on a pixel's depth counts."""
+MIN_ALPHA = 0.5
+"""Pixels with a lower alpha are background in depth maps."""
 
 
-def set_up(engine: str, device: Device, resolution: int, samples: int) -> str:
-    """Choose the renderer and its settings.
+def configure_renderer(engine: str, device: Device, resolution: int, samples: int) -> str:
+    """Configure the renderer and add a camera to the scene.
 
     Args:
         engine: "CYCLES" or "BLENDER_EEVEE".
-        device: for Cycles; where it is not there, the CPU is taken and a warning says so.
+        device: for Cycles; falls back to the CPU with a warning.
         resolution: pixels a side.
-        samples: a pixel.
+        samples: samples per pixel.
 
     Returns:
         the device in use.
@@ -45,15 +45,15 @@ def set_up(engine: str, device: Device, resolution: int, samples: int) -> str:
     try:
         scene.render.engine = engine
     except TypeError:
-        scene.render.engine = f"{engine}_NEXT"  # Blender 4.2's name of EEVEE
+        scene.render.engine = f"{engine}_NEXT"  # EEVEE since Blender 4.2
     image = scene.render.image_settings
     image.file_format, image.color_mode, image.color_depth = "PNG", "RGBA", "8"
     scene.render.resolution_x = scene.render.resolution_y = resolution
     scene.render.resolution_percentage = 100
     scene.render.film_transparent = True
-    scene.render.use_persistent_data = True  # between the views only the camera moves
+    scene.render.use_persistent_data = True  # only the camera moves between views
     scene.render.filter_size = FILTER_WIDTH
-    # Compat: the default until Blender 4.0, whose AgX gives paler colours.
+    # Compat: the default before Blender 4.0, whose AgX gives paler colours
     scene.view_settings.view_transform = "Filmic"
     _add_camera()
     if engine != "CYCLES":
@@ -63,21 +63,21 @@ def set_up(engine: str, device: Device, resolution: int, samples: int) -> str:
     cycles.samples, cycles.filter_width = samples, FILTER_WIDTH
     for kind, bounces in BOUNCES.items():
         setattr(cycles, f"{kind}_bounces", bounces)
-    used = _use_device(device)
+    used = _select_device(device)
     cycles.device = "CPU" if used == "CPU" else "GPU"
-    _use_denoiser(used)
+    _enable_denoiser(used)
     return used
 
 
-def use_threads(count: int) -> None:
-    """Render with this many threads; 0 is one a core."""
+def set_threads(count: int) -> None:
+    """Set the number of render threads; 0 is one per core."""
     render = bpy.context.scene.render
     render.threads_mode = "FIXED" if count else "AUTO"
     if count:
         render.threads = count
 
 
-def _use_device(device: Device) -> Device:
+def _select_device(device: Device) -> Device:
     if device == "CPU":
         return device
     try:
@@ -88,21 +88,21 @@ def _use_device(device: Device) -> Device:
             item.use = item.type == device
         if any(item.use for item in preferences.devices):
             return device
-        reason = "there is no such device"
+        reason = "no such device"
     except (TypeError, KeyError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-    log.warning("--device %s cannot be used here (%s): rendering on the CPU", device, reason)
+    log.warning("the device %s is not available (%s): rendering on the CPU", device, reason)
     return "CPU"
 
 
-def _use_denoiser(device: Device) -> None:
+def _enable_denoiser(device: Device) -> None:
     cycles = bpy.context.scene.cycles
     try:
         cycles.denoiser = "OPTIX" if device == "OPTIX" else "OPENIMAGEDENOISE"
         cycles.use_denoising = True
     except TypeError:
         cycles.use_denoising = False
-        log.warning("this Blender was built without a denoiser: images are noisier")
+        log.warning("this Blender has no denoiser: images will be noisier")
 
 
 def _add_camera() -> None:
@@ -114,13 +114,13 @@ def _add_camera() -> None:
 
 
 def place_camera(world_to_camera: np.ndarray) -> None:
-    """Put the scene's camera at a pose.
+    """Set the pose of the scene's camera.
 
     Args:
         world_to_camera: `[R | t]` of a camera with x right, y down, z into the scene, (3, 4).
 
     Raises:
-        RuntimeError: Blender has it elsewhere afterwards.
+        RuntimeError: the camera in Blender has another pose afterwards.
     """
     pose = np.vstack([world_to_camera, [0.0, 0.0, 0.0, 1.0]])
     camera = bpy.context.scene.camera
@@ -130,18 +130,18 @@ def place_camera(world_to_camera: np.ndarray) -> None:
     placed = np.array(camera.evaluated_get(graph).matrix_world, dtype=np.float64)
     error = np.abs(np.linalg.inv(placed @ BLENDER_AXES) - pose).max()
     if not error < POSE_TOLERANCE:
-        raise RuntimeError(f"Blender's camera is {error:.1e} off its pose")
+        raise RuntimeError(f"the pose of Blender's camera is off by {error:.1e}")
 
 
 def render_view(image: Path) -> None:
-    """Render what the camera sees into a PNG, and nothing else.
+    """Render one view into a PNG file.
 
     Raises:
-        RuntimeError: Blender could not.
+        RuntimeError: Blender failed.
     """
     scene = bpy.context.scene
     scene.render.filepath = str(image.resolve())
-    with _without_progress():
+    with _silence_stdout():
         try:
             bpy.ops.render.render(write_still=True)
         except RuntimeError as error:
@@ -151,31 +151,31 @@ def render_view(image: Path) -> None:
 
 
 @contextmanager
-def _without_progress() -> Iterator[None]:
-    """Keep Blender's report of its progress, 10 kB a view, off the standard output.
+def _silence_stdout() -> Iterator[None]:
+    """Suppress Blender's progress output, 10 kB per view.
 
-    It comes from C++, so that the file descriptor is turned elsewhere. Errors are on another one.
+    C++ code writes it, so that the file descriptor is redirected. Errors go to stderr.
     """
     sys.stdout.flush()
-    kept = os.dup(1)
+    saved = os.dup(1)
     try:
-        with Path(os.devnull).open("w") as nowhere:
-            os.dup2(nowhere.fileno(), 1)
+        with Path(os.devnull).open("w") as null:
+            os.dup2(null.fileno(), 1)
         yield
     finally:
-        os.dup2(kept, 1)
-        os.close(kept)
+        os.dup2(saved, 1)
+        os.close(saved)
 
 
-def save_depth(folder: Path) -> None:
-    """Make every render leave its depth in `folder`, for `read_depth`.
+def enable_depth_output(folder: Path) -> None:
+    """Write the depth of each rendered view into `folder`, for `read_depth`.
 
     Raises:
-        ValueError: this Blender's compositor is another one.
+        ValueError: the compositor of this Blender version is not supported.
     """
     scene = bpy.context.scene
     if bpy.app.version >= (5, 0, 0):
-        raise ValueError("--save_depth needs Blender 3.4 to 4.5")
+        raise ValueError(f"depth maps need Blender 3.4 to 4.5, this is {bpy.app.version_string}")
     bpy.context.view_layer.use_pass_z = True
     scene.use_nodes = True
     nodes, links = scene.node_tree.nodes, scene.node_tree.links
@@ -193,18 +193,18 @@ def save_depth(folder: Path) -> None:
 
 
 def read_depth(folder: Path) -> np.ndarray:
-    """Read, and remove, the depth that the last render left.
+    """Read and remove the depth files of the last rendered view.
 
     Returns:
-        camera-z, infinite where nothing is seen, (H, W).
+        camera-z depth, infinite for the background, (H, W).
     """
     frame = bpy.context.scene.frame_current
     depth, alpha = (_read_exr(folder / f".depth.{name}.{frame:04d}.exr") for name in ("z", "alpha"))
-    return np.where(alpha >= OPAQUE, depth, np.inf)
+    return np.where(alpha >= MIN_ALPHA, depth, np.inf)
 
 
 def _read_exr(path: Path) -> np.ndarray:
-    """First channel of an image in floating point, first row first; the file is removed."""
+    """Read the first channel of a floating-point image, top row first, and remove the file."""
     image = bpy.data.images.load(str(path))
     image.colorspace_settings.name = "Non-Color"
     width, height = image.size

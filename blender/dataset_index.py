@@ -1,4 +1,4 @@
-"""The files of a training tree beside the views: the list of objects, settings, failures."""
+"""Index files of a training set: uid_set.pkl, render_settings.json, failures.csv."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pickle
 from collections.abc import Iterable
 from pathlib import Path
 
-from blender.job import LOGS, Outcome
+from blender.job import LOGS, RenderResult
 from common.files import atomic_write
 from common.safe_pickle import read_pickle
 
@@ -18,10 +18,10 @@ FAILURES = "failures.csv"
 
 
 def check_settings(out: Path, settings: dict[str, object]) -> None:
-    """Record how a tree's views are rendered, or compare with what is recorded.
+    """Save the settings with which a data set is rendered, or compare them with the saved ones.
 
     Raises:
-        ValueError: the tree was rendered with other settings, which would be mixed; names them.
+        ValueError: the data set was rendered with other settings; names them.
     """
     path = out / SETTINGS
     if not path.exists():
@@ -34,51 +34,55 @@ def check_settings(out: Path, settings: dict[str, object]) -> None:
             name for name in {*settings, *recorded} if settings.get(name) != recorded.get(name)
         )
     except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: damaged ({error}); remove it if you know better") from error
+        raise ValueError(f"{path}: not a file of render settings ({error})") from error
     if changed:
-        said = ", ".join(f"{n} {recorded.get(n)}, not {settings.get(n)}" for n in changed)
-        raise ValueError(f"{out} was rendered with {said}; give the same, or another folder")
+        changes = ", ".join(f"{n} {recorded.get(n)}, not {settings.get(n)}" for n in changed)
+        raise ValueError(f"{out} was rendered with {changes}; use the same or another folder")
 
 
 def read_uid_set(path: Path) -> list[str]:
-    """Read the list of objects of a tree, which need not be trusted.
+    """Read the list of objects of a data set, without executing code in an untrusted pickle.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is no pickled list of texts; nothing of it is run.
+        FileNotFoundError: the file does not exist.
+        ValueError: it is not a pickled list of strings.
     """
     uids = read_pickle(path)
     if not isinstance(uids, list | tuple) or not all(isinstance(uid, str) for uid in uids):
-        raise ValueError(f"{path}: expected a pickled list of names of objects")
+        raise ValueError(f"{path}: expected a pickled list of object names")
     return list(uids)
 
 
 def add_to_uid_set(out: Path, sets: Iterable[str], done: Iterable[str]) -> int:
-    """Add objects to the list of those that are complete; those whose folders went are left out.
+    """Add complete objects to the list, and drop objects whose folders were deleted.
+
+    Args:
+        out: folder of the data set.
+        sets: names of the view sets.
+        done: objects to add.
 
     Returns:
-        how many there are now.
+        number of objects in the list.
     """
     path = out / UID_SET
     before = read_uid_set(path) if path.exists() else []
-    there = [uid for uid in before if all((out / name / uid).is_dir() for name in sets)]
-    uids = sorted({*there, *done})
+    existing = [uid for uid in before if all((out / name / uid).is_dir() for name in sets)]
+    uids = sorted({*existing, *done})
     with atomic_write(path) as temporary:
         temporary.write_bytes(pickle.dumps(uids, protocol=4))
     return len(uids)
 
 
-def write_failures(out: Path, failures: Iterable[Outcome]) -> None:
-    """Write the table of the objects that failed, by uid."""
+def write_failures(out: Path, failures: Iterable[RenderResult]) -> None:
+    """Write the table of failed objects, sorted by uid."""
     with (
         atomic_write(out / FAILURES) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
         table = csv.writer(file)
         table.writerow(["uid", "model", "error", "attempts", "seconds", "log"])
-        for item in sorted(failures, key=lambda outcome: outcome.model.uid):
-            log = out / LOGS / f"{item.model.uid}.log"
-            table.writerow([
-                item.model.uid, item.model.path, item.error, item.attempts,
-                f"{item.seconds:.1f}", log if log.is_file() else "",
-            ])  # fmt: skip
+        for result in sorted(failures, key=lambda result: result.dataset_object.uid):
+            uid, path = result.dataset_object.uid, result.dataset_object.path
+            log = out / LOGS / f"{uid}.log"
+            seconds, log_path = f"{result.seconds:.1f}", log if log.is_file() else ""
+            table.writerow([uid, path, result.error, result.attempts, seconds, log_path])

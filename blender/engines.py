@@ -1,4 +1,4 @@
-"""Rendering many objects: on this machine, or on a Ray cluster, by the same function."""
+"""Parallel rendering of many objects, on this machine or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -12,27 +12,30 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from blender.job import Outcome, RenderSetup, render_model
-from blender.objects import Model
-from common.optional import import_optional
+from blender.job import RenderResult, RenderSetup, render_missing_sets
+from blender.objects import DatasetObject
+from common.optional import need
 
 PROJECT = Path(__file__).resolve().parents[1]
 TASKS_AHEAD = 1000
-"""Tasks that Ray knows of at a time; a million at once would take gigabytes."""
-SECONDS_FOR_RAY_TO_END = 15
+"""Tasks submitted to Ray at a time; a million at once would take gigabytes."""
+RAY_GRACE_SECONDS = 15
+"""For cancelled tasks to terminate their Blender."""
 
 
-def render_here(models: list[Model], setup: RenderSetup, workers: int) -> Iterator[Outcome]:
-    """Render objects on this machine, `workers` at a time; yield them as they end.
+def render_local(
+    objects: list[DatasetObject], setup: RenderSetup, workers: int
+) -> Iterator[RenderResult]:
+    """Render objects on this machine, `workers` at a time; yield the results as they complete.
 
-    Whatever ends this, an exception or that nobody asks for more, ends all Blenders too.
+    All Blender processes are terminated when the generator is closed or raises.
     """
     stop = threading.Event()
     pool = ThreadPoolExecutor(workers)
     try:
         tasks = [
-            pool.submit(render_model, model, setup, turn, stop.is_set)
-            for turn, model in enumerate(models)
+            pool.submit(render_missing_sets, item, setup, index, stop.is_set)
+            for index, item in enumerate(objects)
         ]
         for task in as_completed(tasks):
             yield task.result()
@@ -42,75 +45,77 @@ def render_here(models: list[Model], setup: RenderSetup, workers: int) -> Iterat
 
 
 def render_on_ray(
-    models: list[Model],
+    objects: list[DatasetObject],
     setup: RenderSetup,
     address: str | None,
     cores: int,
     gpus: float | None,
-) -> Iterator[Outcome]:
-    """Render objects on a Ray cluster, a task each; yield them as they end.
+) -> Iterator[RenderResult]:
+    """Render objects on a Ray cluster, one task each; yield the results as they complete.
 
-    All machines must see the project, the models and the tree under the same paths.
+    The project, the 3D models and the data set must have the same paths on all machines.
 
     Args:
-        models: what to render.
-        setup: how.
+        objects: objects to render.
+        setup: settings of the rendering.
         address: of the cluster, e.g. "auto" or "head:6379"; None starts one on this machine.
-        cores: that a task takes.
-        gpus: that a task takes; None is 1 where the cluster has any, else 0.
+        cores: CPU cores per task.
+        gpus: GPUs per task; None is 1 if the cluster has any, else 0.
 
     Raises:
         ModuleNotFoundError: Ray is not installed.
         ConnectionError: there is no cluster at the address.
-        ValueError: no task would ever fit the cluster.
+        ValueError: a task needs more resources than the cluster has.
     """
-    ray = import_optional("ray", "--engine ray", "requirements/render.txt")
+    ray = import_optional("ray", "rendering on a cluster", "requirements/render.txt")
     search_path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
     environment = {"env_vars": {"PYTHONPATH": search_path}}
     on_sigterm = signal.getsignal(signal.SIGTERM)
     ray.init(address=address, runtime_env=environment, include_dashboard=None if address else False)
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own ends the process without clean-up
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler skips the clean-up
     try:
         task = _ray_task(ray, cores, gpus)
-        yield from _ray_outcomes(ray, task, models, setup)
+        yield from _ray_results(ray, task, objects, setup)
     finally:
         ray.shutdown()
 
 
 def _ray_task(ray: ModuleType, cores: int, gpus: float | None) -> Any:
-    """Make a Ray task of `render_model`; ValueError where none would ever fit the cluster."""
+    """Make a Ray task of `render_missing_sets`; ValueError if the cluster is too small for it."""
     resources = ray.cluster_resources()
     if gpus is None:
         gpus = 1.0 if resources.get("GPU", 0) >= 1 else 0.0
     if cores > resources.get("CPU", 0) or gpus > resources.get("GPU", 0):
         raise ValueError(
-            f"a task of {cores} cores and {gpus:g} GPUs never fits the cluster, which has "
+            f"a task needs {cores} cores and {gpus:g} GPUs, but the cluster has "
             f"{resources.get('CPU', 0):g} and {resources.get('GPU', 0):g}"
         )
-    return ray.remote(num_cpus=cores, num_gpus=gpus, max_retries=2)(render_model)
+    return ray.remote(num_cpus=cores, num_gpus=gpus, max_retries=2)(render_missing_sets)
 
 
-def _ray_outcomes(
-    ray: ModuleType, task: Any, models: list[Model], setup: RenderSetup
-) -> Iterator[Outcome]:
-    waiting = iter(enumerate(models))
-    running: dict[object, Model] = {}
+def _ray_results(
+    ray: ModuleType, task: Any, objects: list[DatasetObject], setup: RenderSetup
+) -> Iterator[RenderResult]:
+    waiting = iter(enumerate(objects))
+    running: dict[object, DatasetObject] = {}
     try:
         while True:
-            for turn, model in islice(waiting, TASKS_AHEAD - len(running)):
-                running[task.remote(model, setup, turn)] = model
+            for index, item in islice(waiting, TASKS_AHEAD - len(running)):
+                running[task.remote(item, setup, index)] = item
             if not running:
                 return
             for done in ray.wait(list(running), num_returns=1)[0]:
-                model = running.pop(done)
+                item = running.pop(done)
                 try:
                     yield ray.get(done)
                 except ray.exceptions.RayError as error:
-                    said = " ".join(str(error).split())[:300]
-                    yield Outcome(model, f"its Ray task ended: {said}", 1)
+                    message = " ".join(str(error).split())[:300]
+                    yield RenderResult(item, f"its Ray task ended: {message}", 1)
     finally:
         for reference in running:
-            ray.cancel(reference)  # interrupts it, so that it ends its Blender
+            ray.cancel(
+                reference
+            )  # raises KeyboardInterrupt in the task, which then terminates Blender
         if running:
-            ray.wait(list(running), num_returns=len(running), timeout=SECONDS_FOR_RAY_TO_END)
+            ray.wait(list(running), num_returns=len(running), timeout=RAY_GRACE_SECONDS)

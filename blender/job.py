@@ -1,4 +1,4 @@
-"""The rendering of one object: both view sets, into the training tree, whole or not at all."""
+"""Rendering the view sets of one object by Blender processes, atomically into the training set."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from blender.objects import Model
+from blender.objects import DatasetObject
 from blender.plan import META, ViewSettings, meta_matches, plan_cameras
 from blender.png import ends_as_png
 from blender.process import RenderError, blender_command, find_blender, run_blender
 from blender.view_folder import view_name
 from multiview.cameras import Cameras
 
-PARTS = ".parts"
-"""Folder, in the tree, of what is not finished; on the same disk, so that moving is atomic."""
+UNFINISHED = ".parts"
+"""Folder of incomplete view sets in the data set; on the same disk, so that moving is atomic."""
 LOGS = "logs"
 
 
 @dataclass(frozen=True)
 class RenderSetup:
-    """How objects are rendered.
+    """Settings of the rendering of all objects.
 
     Attributes:
-        out: the training tree; its view sets are folders in it.
-        sets: name of a view set -> its views.
-        flags: of `blender_script.py`, in addition to those of the views.
+        out: folder of the data set.
+        sets: name of a view set (a folder in `out`) -> its views.
+        flags: flags of `blender_script.py` besides those of the views.
         blender: see `find_blender`.
-        timeout: seconds for an attempt at an object.
+        timeout: seconds per attempt at an object.
         retries: attempts after the first.
-        gpus: numbers of GPUs that objects take turns on; none leaves the choice to Blender.
+        gpus: indices of the GPUs among which objects are distributed; empty for Blender's default.
     """
 
     out: Path
@@ -44,61 +44,60 @@ class RenderSetup:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of an object.
+class RenderResult:
+    """Result of rendering an object.
 
     Attributes:
-        model: the object.
-        error: why it failed; None where all its views are there.
-        attempts: 0 where all views were there before.
-        seconds: that it took.
+        dataset_object: the object.
+        error: reason of the failure; None if all views are complete.
+        attempts: number of attempts; 0 if all views were complete before.
+        seconds: duration.
     """
 
-    model: Model
+    dataset_object: DatasetObject
     error: str | None = None
     attempts: int = 0
     seconds: float = 0.0
 
 
-def never() -> bool:
-    """Nobody asks to give up."""
+def _never() -> bool:
     return False
 
 
-def render_model(
-    model: Model, setup: RenderSetup, turn: int, stopped: Callable[[], bool] = never
-) -> Outcome:
-    """Render the views of an object that are missing in the tree; never raises for a failure.
+def render_missing_sets(
+    item: DatasetObject, setup: RenderSetup, index: int, is_stopped: Callable[[], bool] = _never
+) -> RenderResult:
+    """Render the incomplete view sets of an object; failures are returned, not raised.
 
     Args:
-        model: what to render.
-        setup: how, and where to.
-        turn: number of the object, for taking turns on GPUs.
-        stopped: says whether to give up.
+        item: the object.
+        setup: settings of the rendering.
+        index: number of the object, which selects a GPU.
+        is_stopped: returns True to abort.
     """
     begin = time.monotonic()
-    missing = [name for name in setup.sets if not is_complete(model, name, setup)]
+    missing = [name for name in setup.sets if not is_complete(item, name, setup)]
     error: str | None = None
     attempts = 0
-    while missing and attempts <= setup.retries and not stopped():
+    while missing and attempts <= setup.retries and not is_stopped():
         attempts += 1
         try:
-            _attempt(model, missing, setup, turn, stopped)
+            _attempt(item, missing, setup, index, is_stopped)
             missing, error = [], None
         except (RenderError, OSError, ValueError) as failure:
             error = " ".join(str(failure).split())
     if missing and error is None:
-        error = "given up, as all was stopped"
-    return Outcome(model, error, attempts, time.monotonic() - begin)
+        error = "aborted, as the batch was stopped"
+    return RenderResult(item, error, attempts, time.monotonic() - begin)
 
 
-def is_complete(model: Model, name: str, setup: RenderSetup) -> bool:
-    """Say whether a view set of an object is there: its cameras, and views that are not cut off.
+def is_complete(item: DatasetObject, name: str, setup: RenderSetup) -> bool:
+    """Whether a view set of an object has its cameras and all its views, none of them truncated.
 
-    Folders come into the tree whole, so that this need not read all of every image.
+    Only the ends of the images are read, as complete folders are moved into the data set.
     """
     settings = setup.sets[name]
-    return _is_complete(setup.out / name / model.uid, plan_cameras(settings, model.uid))
+    return _is_complete(setup.out / name / item.uid, plan_cameras(settings, item.uid))
 
 
 def _is_complete(folder: Path, cameras: Cameras) -> bool:
@@ -107,43 +106,47 @@ def _is_complete(folder: Path, cameras: Cameras) -> bool:
 
 
 def _attempt(
-    model: Model, missing: list[str], setup: RenderSetup, turn: int, stopped: Callable[[], bool]
+    item: DatasetObject,
+    missing: list[str],
+    setup: RenderSetup,
+    index: int,
+    is_stopped: Callable[[], bool],
 ) -> None:
-    """Render the view sets named in `missing`; raises where one fails."""
-    if not model.path.is_file():
-        raise FileNotFoundError(f"{model.path}: no such model")
+    """Render the view sets named in `missing`; raises if one fails."""
+    if not item.path.is_file():
+        raise FileNotFoundError(f"{item.path}: no such model")
     deadline = time.monotonic() + setup.timeout
     program = find_blender(setup.blender)
     environment = {}
     if setup.gpus:
-        gpu = setup.gpus[turn % len(setup.gpus)]
+        gpu = setup.gpus[index % len(setup.gpus)]
         environment = {"CUDA_VISIBLE_DEVICES": gpu, "HIP_VISIBLE_DEVICES": gpu}
     logs = setup.out / LOGS
     logs.mkdir(parents=True, exist_ok=True)
     for name in missing:
         settings = setup.sets[name]
-        final, part = setup.out / name / model.uid, setup.out / PARTS / name / model.uid
+        final, part = setup.out / name / item.uid, setup.out / UNFINISHED / name / item.uid
         part.parent.mkdir(parents=True, exist_ok=True)
         final.parent.mkdir(parents=True, exist_ok=True)
         if final.exists() and not part.exists():
-            final.rename(part)  # incomplete: what is good of it is kept
-        command = blender_command(program, _arguments(model, part.parent, settings, setup.flags))
-        with (logs / f"{model.uid}.log").open("ab") as log:
-            run_blender(command, log, deadline, stopped, environment)
-        if not _is_complete(part, plan_cameras(settings, model.uid)):
-            raise RenderError("Blender ended as if it were done, but views are missing")
+            final.rename(part)  # incomplete: its valid views are kept
+        command = blender_command(program, _arguments(item, part.parent, settings, setup.flags))
+        with (logs / f"{item.uid}.log").open("ab") as log:
+            run_blender(command, log, deadline, is_stopped, environment)
+        if not _is_complete(part, plan_cameras(settings, item.uid)):
+            raise RenderError("Blender ended without an error, but views are missing")
         if final.exists():
             shutil.rmtree(final)
         part.rename(final)
 
 
 def _arguments(
-    model: Model, folder: Path, settings: ViewSettings, flags: tuple[str, ...]
+    item: DatasetObject, folder: Path, settings: ViewSettings, flags: tuple[str, ...]
 ) -> list[str]:
     return [
-        f"--object_path={model.path.resolve()}",
+        f"--object_path={item.path.resolve()}",
         f"--output_dir={folder.resolve()}",
-        f"--uid={model.uid}",
+        f"--uid={item.uid}",
         *(f"--{name}={value}" for name, value in vars(settings).items()),
         *flags,
     ]

@@ -1,6 +1,6 @@
-"""Which views of an object are rendered: their cameras, and `meta.pkl`, which records them.
+"""The cameras of the rendered views of an object, and `meta.pkl`, which stores them.
 
-NumPy only, so that Blender's own Python can import this file.
+Imported by Blender's Python, which has NumPy only.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from common.files import atomic_write
 from common.safe_pickle import read_pickle
 from multiview.cameras import Cameras, orbit_cameras
 
-DISTANCE = 1.5
-"""From a camera to the origin, in world units."""
+CAMERA_DISTANCE = 1.5
+"""Distance of the cameras from the origin, in world units."""
 META = "meta.pkl"
-MOST_VIEWS = 1000
-"""Their names have three digits."""
+MAX_VIEWS = 1000
+"""File names have three digits."""
 POSE_TOLERANCE = 1e-5
-"""Poses that differ by less are the same: NumPy's sines differ between versions."""
+"""Poses that differ by less are considered equal: NumPy's sines differ between versions."""
 
 
 @dataclass(frozen=True)
 class ViewSettings:
-    """Which views are rendered.
+    """Settings of a set of views.
 
     Attributes:
-        camera_type: "fixed", all at one elevation, or "random", each at its own.
-        num_images: at equal azimuth steps, the first at azimuth 0.
-        elevation: degrees, of the fixed cameras.
-        elevation_start: degrees, the least of the random cameras.
-        elevation_end: degrees, the greatest of the random cameras.
+        camera_type: "fixed" (all at one elevation) or "random" (each at a random elevation).
+        num_images: number of views at equal azimuth steps, the first at azimuth 0.
+        elevation: elevation of the fixed cameras in degrees.
+        elevation_start: lowest elevation of the random cameras in degrees.
+        elevation_end: highest elevation of the random cameras in degrees.
         resolution: pixels a side.
-        seed: of the random elevations, with the object's name.
+        seed: seed of the random elevations, combined with the object's name.
     """
 
     camera_type: Literal["fixed", "random"] = "fixed"
@@ -50,7 +50,7 @@ class ViewSettings:
 
     def __post_init__(self) -> None:
         for name, low, high in (
-            ("num_images", 1, MOST_VIEWS),
+            ("num_images", 1, MAX_VIEWS),
             ("resolution", 1, 16384),
             ("elevation", -90, 90),
             ("elevation_start", -90, 90),
@@ -68,12 +68,12 @@ class ViewSettings:
 
 
 def plan_cameras(settings: ViewSettings, uid: str) -> Cameras:
-    """Cameras of an object's views.
+    """Compute the cameras of the views of an object.
 
     Args:
-        settings: which views.
-        uid: name of the object. With the seed it determines the random elevations, so that they
-            are the same whenever and wherever the object is rendered, and others for each object.
+        settings: settings of the views.
+        uid: name of the object. With the seed it determines the random elevations, which are
+            therefore reproducible and different for each object.
 
     Returns:
         N cameras, for images of the resolution.
@@ -82,27 +82,27 @@ def plan_cameras(settings: ViewSettings, uid: str) -> Cameras:
     if settings.camera_type == "random":
         digest = hashlib.sha256(f"{settings.seed}/{uid}".encode()).digest()
         generator = np.random.default_rng(int.from_bytes(digest, "big"))
-        drawn = generator.random(settings.num_images)
+        samples = generator.random(settings.num_images)
         span = settings.elevation_end - settings.elevation_start
-        elevations = settings.elevation_start + span * drawn
-    return orbit_cameras(settings.num_images, elevations, DISTANCE, settings.resolution)
+        elevations = settings.elevation_start + span * samples
+    return orbit_cameras(settings.num_images, elevations, CAMERA_DISTANCE, settings.resolution)
 
 
 def write_meta(path: Path, cameras: Cameras) -> None:
-    """Record cameras as the published training data do.
+    """Write cameras in the format of the published training data.
 
     A pickled list: intrinsics (3, 3) float32, azimuths in [0, 2 pi) (N,) float32, elevations (N,)
     and distances (N,) and world-to-camera poses (N, 3, 4), float64; angles in radians.
 
     Args:
-        path: of the file; written whole or not at all.
-        cameras: N, all with the same intrinsics.
+        path: the file; written atomically.
+        cameras: N cameras with equal intrinsics.
     """
     meta = [
         cameras.intrinsics[0].astype(np.float32),
         (cameras.azimuths % (2 * np.pi)).astype(np.float32),
         cameras.elevations.astype(np.float64),
-        np.full(len(cameras.elevations), DISTANCE),
+        np.full(len(cameras.elevations), CAMERA_DISTANCE),
         cameras.world_to_camera.astype(np.float64),
     ]
     with atomic_write(path) as temporary:
@@ -110,7 +110,7 @@ def write_meta(path: Path, cameras: Cameras) -> None:
 
 
 def meta_matches(path: Path, cameras: Cameras) -> bool:
-    """Say whether a `meta.pkl` is there and records these cameras; it need not be trusted."""
+    """Whether a `meta.pkl` exists and has these cameras; the file may be untrusted."""
     try:
         intrinsics, _, elevations, _, poses = read_pickle(path)
         return _close(intrinsics, cameras.intrinsics[0], 1e-3) and (

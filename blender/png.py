@@ -1,6 +1,6 @@
-"""PNG files without an image library, which Blender's own Python does not have.
+"""Text chunks, validation and 16-bit encoding of PNG files without an image library.
 
-NumPy and the standard library only.
+Imported by Blender's Python, which has NumPy only.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import numpy as np
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 END = struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
 GREY, RGBA = 0, 6
-"""PNG's colour types of depth and of views."""
+"""PNG colour types of depth maps and of views."""
 CHANNELS = {GREY: 1, RGBA: 4}
 
 
 def _chunks(raw: bytes, path: Path) -> list[tuple[bytes, bytes]]:
-    """Type and content of all chunks, or ValueError where one is damaged or the end is missing."""
+    """Types and contents of all chunks; ValueError if one is damaged or the end is missing."""
     if not raw.startswith(SIGNATURE):
         raise ValueError(f"{path}: not a PNG file")
     chunks, position = [], len(SIGNATURE)
@@ -28,12 +28,12 @@ def _chunks(raw: bytes, path: Path) -> list[tuple[bytes, bytes]]:
         kind, end = raw[position + 4 : position + 8], position + 8 + length
         content = raw[position + 8 : end]
         if raw[end : end + 4] != struct.pack(">I", zlib.crc32(kind + content)):
-            raise ValueError(f"{path}: the image is damaged or cut off")
+            raise ValueError(f"{path}: the image is damaged or truncated")
         chunks.append((kind, content))
         position = end + 4
         if kind == b"IEND":
             return chunks
-    raise ValueError(f"{path}: the image is cut off")
+    raise ValueError(f"{path}: the image is truncated")
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
@@ -42,16 +42,19 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def add_text(raw: bytes, keyword: str, text: str, path: Path) -> bytes:
-    """Return a PNG with a text added.
+    """Add a text chunk to a PNG.
 
     Args:
-        raw: the PNG.
+        raw: content of the PNG file.
         keyword: latin-1, at most 79 characters.
         text: latin-1.
-        path: for messages.
+        path: the file, for messages.
+
+    Returns:
+        content of the new PNG file.
 
     Raises:
-        ValueError: it is not a whole PNG.
+        ValueError: `raw` is not a complete PNG.
     """
     _chunks(raw, path)
     content = keyword.encode("latin-1") + b"\0" + text.encode("latin-1")
@@ -59,22 +62,21 @@ def add_text(raw: bytes, keyword: str, text: str, path: Path) -> bytes:
 
 
 def read_text(path: Path, keyword: str, size: int, bits: int, colour_type: int) -> str | None:
-    """Check that a file is a whole PNG of the kind expected, and read a text in it.
+    """Validate a PNG file (all checksums and the number of pixels) and read a text chunk.
 
     Args:
-        path: of the file.
-        keyword: of the text.
-        size: pixels a side.
-        bits: of a value.
-        colour_type: PNG's; `GREY` or `RGBA`.
+        path: the file.
+        keyword: keyword of the text chunk.
+        size: expected pixels a side.
+        bits: expected bits per channel.
+        colour_type: expected PNG colour type, `GREY` or `RGBA`.
 
     Returns:
-        the text, None where there is none with this keyword.
+        the text, or None if there is no text chunk with this keyword.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is damaged, cut off, or of another kind; every checksum is checked, and
-            that there are as many bytes of pixels as there must be.
+        OSError: the file cannot be read.
+        ValueError: it is damaged, truncated, or of another size or type.
     """
     chunks = _chunks(path.read_bytes(), path)
     found, prefix = None, keyword.encode("latin-1") + b"\0"
@@ -84,7 +86,7 @@ def read_text(path: Path, keyword: str, size: int, bits: int, colour_type: int) 
     kind, header = chunks[0]
     expected = struct.pack(">IIBBBBB", size, size, bits, colour_type, 0, 0, 0)
     if kind != b"IHDR" or header != expected:
-        raise ValueError(f"{path}: not a PNG of {size} x {size} pixels of the expected kind")
+        raise ValueError(f"{path}: not a PNG of {size} x {size} pixels of the expected type")
     expected_bytes = size * (1 + size * CHANNELS[colour_type] * bits // 8)
     compressed = b"".join(part for kind, part in chunks if kind == b"IDAT")
     try:
@@ -97,7 +99,7 @@ def read_text(path: Path, keyword: str, size: int, bits: int, colour_type: int) 
 
 
 def ends_as_png(path: Path) -> bool:
-    """Say whether a file begins and ends as a PNG does; a cut off one does not."""
+    """Whether a file begins and ends like a PNG; truncated files do not."""
     try:
         with path.open("rb") as file:
             begins = file.read(len(SIGNATURE)) == SIGNATURE

@@ -1,4 +1,4 @@
-"""Blender as a program: where it is, and one run of it."""
+"""Blender as a subprocess: finding the program, and one run of it."""
 
 from __future__ import annotations
 
@@ -17,26 +17,25 @@ from typing import BinaryIO
 
 SCRIPT = Path(__file__).resolve().parents[1] / "blender_script.py"
 MACOS_APP = Path("/Applications/Blender.app/Contents/MacOS/Blender")
-OLDEST = (3, 4)
-SECONDS_BETWEEN_LOOKS = 0.1
-SECONDS_TO_END = 5.0
-"""For Blender, between being asked to end and being ended."""
+MIN_VERSION = (3, 4)
+POLL_SECONDS = 0.1
+GRACE_SECONDS = 5.0
+"""Between SIGTERM and SIGKILL."""
 
 
 class RenderError(Exception):
-    """A run of Blender that did not do what it should; says why in one line."""
+    """A failed run of Blender; the message is one line."""
 
 
 def find_blender(name: str | None) -> str:
     """Find the program that runs `blender_script.py`.
 
     Args:
-        name: of a Blender, or of a Python that has the bpy package; a path, or a name in $PATH.
-            None takes "blender" from $PATH, else macOS's application, else this Python if it
-            has bpy.
+        name: path or name in $PATH of Blender, or of a Python with the package bpy. None is
+            "blender" in $PATH, else the macOS application, else this Python if it has bpy.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: there is no such program.
     """
     found = shutil.which(name or "blender")
     if found is None and name is None:
@@ -44,10 +43,10 @@ def find_blender(name: str | None) -> str:
     if found is None and name is None and importlib.util.find_spec("bpy") is not None:
         return sys.executable
     if found is None:
-        what = f"--blender {name}: no such program" if name else "there is no blender in $PATH"
+        problem = f"{name}: no such program" if name else "there is no blender in $PATH"
         raise FileNotFoundError(
-            f"{what}; install Blender 3.4 or newer (Debian, Ubuntu: apt-get install blender "
-            f"python3-numpy; others: blender.org) and give its path as --blender"
+            f"{problem}; install Blender 3.4 or newer (Debian, Ubuntu: apt-get install blender "
+            f"python3-numpy; others: blender.org)"
         )
     return found
 
@@ -65,28 +64,27 @@ def _is_python(program: str) -> bool:
 
 
 def check_version(program: str) -> str:
-    """Run the program once, before all objects fail for the same reason.
-
-    Returns:
-        Blender's version.
+    """Run the program once and return Blender's version.
 
     Raises:
-        RenderError: it does not run, is no Blender, or too old.
+        RenderError: it cannot be run, is not Blender, or is too old.
     """
     code = "import bpy; print('Blender', bpy.app.version_string)"
     command = [program, "-c", code] if _is_python(program) else [program, "--version"]
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             command, capture_output=True, text=True, errors="replace", timeout=120, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise RenderError(f"{program} cannot be run: {error}") from error
-    found = re.search(r"^Blender (\d+)\.(\d+)\S*", done.stdout, re.M)
+    found = re.search(r"^Blender (\d+)\.(\d+)\S*", process.stdout, re.M)
     if found is None:
-        said = (done.stderr.strip() or done.stdout.strip()).splitlines() or ["nothing"]
-        raise RenderError(f"{program} is no Blender that runs; it says: {said[-1][:200]}")
-    if (int(found[1]), int(found[2])) < OLDEST:
-        raise RenderError(f"{program} is {found[0]}; expected {OLDEST[0]}.{OLDEST[1]} or newer")
+        output = (process.stderr.strip() or process.stdout.strip()).splitlines() or ["no output"]
+        raise RenderError(f"{program} is not a working Blender: {output[-1][:200]}")
+    if (int(found[1]), int(found[2])) < MIN_VERSION:
+        raise RenderError(
+            f"{program} is {found[0]}; expected {MIN_VERSION[0]}.{MIN_VERSION[1]} or newer"
+        )
     return found[0].removeprefix("Blender ")
 
 
@@ -94,20 +92,20 @@ def run_blender(
     command: list[str],
     log: BinaryIO,
     deadline: float,
-    stopped: Callable[[], bool],
+    is_stopped: Callable[[], bool],
     environment: dict[str, str],
 ) -> None:
-    """Run Blender; whatever ends this ends Blender, and all that Blender started.
+    """Run Blender, and terminate it and its child processes if this function is left early.
 
     Args:
         command: program and arguments.
-        log: takes all that Blender says.
-        deadline: on the clock of `time.monotonic`.
-        stopped: says whether to give up.
-        environment: variables that are set for it.
+        log: file for Blender's output.
+        deadline: latest end, on the clock of `time.monotonic`.
+        is_stopped: returns True to abort.
+        environment: additional environment variables.
 
     Raises:
-        RenderError: it failed, crashed, took too long, or was given up.
+        RenderError: Blender failed, crashed, took too long, or was aborted.
     """
     begin = log.tell()
     try:
@@ -117,46 +115,46 @@ def run_blender(
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**os.environ, **environment},
-            start_new_session=True,  # a group of its own, which can be ended as a whole
+            start_new_session=True,  # a process group, which can be terminated as a whole
         )
     except OSError as error:
         raise RenderError(f"{command[0]} cannot be run: {error}") from error
     try:
-        status = _wait(process, deadline, stopped)
+        status = _wait(process, deadline, is_stopped)
     finally:
-        _end_group(process)
+        _terminate_group(process)
     if status != 0:
-        ended = f"signal {-status}" if status < 0 else f"exit status {status}"
-        raise RenderError(_error_line(Path(log.name), begin) or f"Blender ended by {ended}")
+        reason = f"signal {-status}" if status < 0 else f"exit status {status}"
+        raise RenderError(_error_line(Path(log.name), begin) or f"Blender ended by {reason}")
 
 
-def _wait(process: subprocess.Popen[bytes], deadline: float, stopped: Callable[[], bool]) -> int:
+def _wait(process: subprocess.Popen[bytes], deadline: float, is_stopped: Callable[[], bool]) -> int:
     while True:
         try:
-            return process.wait(SECONDS_BETWEEN_LOOKS)
+            return process.wait(POLL_SECONDS)
         except subprocess.TimeoutExpired:
-            if stopped():
-                raise RenderError("given up, as all was stopped") from None
+            if is_stopped():
+                raise RenderError("aborted, as the batch was stopped") from None
             if time.monotonic() > deadline:
-                raise RenderError("took longer than --timeout allows, and was ended") from None
+                raise RenderError("took longer than the time limit, and was terminated") from None
 
 
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """End the process, if it runs, and all processes of its group."""
+def _terminate_group(process: subprocess.Popen[bytes]) -> None:
+    """Terminate the process, if it is running, and all processes of its group."""
     if os.name == "nt":
-        process.kill()  # alone: what it has started is not known
-        process.wait()  # till then its files cannot be renamed
+        process.kill()  # only this one: its children are not known
+        process.wait()  # until it has ended its files cannot be renamed
         return
     if process.poll() is None:
         _signal_group(process.pid, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(SECONDS_TO_END)
-    _signal_group(process.pid, signal.SIGKILL)  # also what an ended Blender left behind
+            process.wait(GRACE_SECONDS)
+    _signal_group(process.pid, signal.SIGKILL)  # also children that an ended Blender left behind
     process.wait()
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError, PermissionError):  # macOS says the latter of ended ones
+    with suppress(ProcessLookupError, PermissionError):  # the latter on macOS for ended processes
         os.killpg(group, number)
 
 

@@ -1,4 +1,4 @@
-"""All views of one model (inside Blender only)."""
+"""Rendering the views of one object (inside Blender only)."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import numpy as np
 
 from blender.cycles import (
     Device,
+    configure_renderer,
+    enable_depth_output,
     place_camera,
     read_depth,
     render_view,
-    save_depth,
-    set_up,
-    use_threads,
+    set_threads,
 )
 from blender.plan import ViewSettings, plan_cameras
-from blender.scene import load_model
+from blender.scene import load_scene
 from blender.view_folder import ViewFolder, fingerprint
 
 log = logging.getLogger(__name__)
 
 
 class RenderOptions(Protocol):
-    """How views are rendered: the flags of `blender_script.py` of the same names."""
+    """Settings of the renderer: the flags of `blender_script.py` with these names."""
 
     engine: str
     device: Device
@@ -38,41 +38,43 @@ class RenderOptions(Protocol):
 def render_object(
     model: Path, folder: Path, uid: str, settings: ViewSettings, options: RenderOptions
 ) -> None:
-    """Render the views of a model that are not there yet.
+    """Render the missing views of an object.
 
     Args:
-        model: the file.
-        folder: of the views; made if need be.
-        uid: the object's name, which random elevations depend on.
-        settings: which views.
-        options: how.
+        model: 3D model file.
+        folder: of the views; created if missing.
+        uid: name of the object, which determines the random elevations.
+        settings: settings of the views.
+        options: settings of the renderer.
 
     Raises:
-        FileNotFoundError: there is no such model.
+        FileNotFoundError: the file does not exist.
         ValueError: the model cannot be rendered; says why.
         RuntimeError: Blender failed.
         OSError: the views cannot be written.
     """
     if not model.is_file():
         raise FileNotFoundError(f"{model}: no such model")
-    made_with = {
+    image_settings = {
         "model": fingerprint(model),
         "engine": options.engine,
         "samples": options.samples,
         "up": options.up,
     }
     views = ViewFolder(
-        folder, plan_cameras(settings, uid), settings.resolution, made_with, options.save_depth
+        folder, plan_cameras(settings, uid), settings.resolution, image_settings, options.save_depth
     )
     if views.is_complete():
-        log.info("%s: all %d views are there", folder, settings.num_images)
+        log.info("%s: all %d views are complete", folder, settings.num_images)
         return
-    load_model(model, options.up)  # before anything is written
-    use_threads(options.threads)
-    device = set_up(options.engine, options.device, settings.resolution, options.samples)
+    load_scene(model, options.up)  # before anything is written
+    set_threads(options.threads)
+    device = configure_renderer(
+        options.engine, options.device, settings.resolution, options.samples
+    )
     missing = views.prepare()
     if options.save_depth:
-        save_depth(folder)
+        enable_depth_output(folder)
     log.info(
         "%s: rendering %d of %d views on %s", folder, len(missing), settings.num_images, device
     )

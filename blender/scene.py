@@ -1,4 +1,4 @@
-"""A model in an otherwise empty Blender scene, normalised and lit (inside Blender only)."""
+"""A Blender scene with one normalised and lit 3D model (inside Blender only)."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from mathutils import Matrix
 
 log = logging.getLogger(__name__)
 
-SOLID = {"MESH", "CURVE", "SURFACE", "META", "FONT"}
-"""Kinds of objects that have faces."""
+GEOMETRY_TYPES = {"MESH", "CURVE", "SURFACE", "META", "FONT"}
+"""Types of Blender objects that have faces."""
 Y_UP = {".obj"}
-"""Formats that usually have y up where `up` is "auto"; .glb, .gltf and .fbx say it themselves."""
+"""Formats for which `up="auto"` means y; .glb, .gltf and .fbx define their axes themselves."""
 LIGHT_POSITION = (4.076245, 1.005454, 5.903862)
 LIGHT_WATTS, LIGHT_RADIUS = 1000.0, 0.1
-"""The point light of Blender's default scene. Compat: in the published renders it was moved with
-the object when that was centred; here it stays where it is."""
+"""The point light of Blender's default scene. Compat: the published script moved it together with
+the object when centring; here its position is fixed."""
 WORLD_GREY = 0.5
 
 
-def load_model(path: Path, up: str = "auto") -> None:
-    """Empty Blender and put a model into it: longest side 1, centred on the origin, lit.
+def load_scene(path: Path, up: str = "auto") -> None:
+    """Replace the scene by a 3D model with longest side 1, centred on the origin, and lights.
 
     Args:
-        path: of the model, of one of `IMPORTERS`.
-        up: "y" or "z", the axis that points up in an .obj, .ply or .stl file, or "auto".
+        path: file of the model, in a format of `IMPORTERS`.
+        up: "y" or "z", the up axis of .obj, .ply and .stl files, or "auto".
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it cannot be read, there is nothing to see in it, or its box is not finite.
+        ValueError: it cannot be read, has no visible faces, or has no finite bounding box.
     """
     suffix = path.suffix.lower()
     if suffix not in IMPORTERS:
@@ -42,17 +42,17 @@ def load_model(path: Path, up: str = "auto") -> None:
         raise FileNotFoundError(f"{path}: no such model")
     bpy.ops.wm.read_factory_settings(use_empty=True)
     _import(path, IMPORTERS[suffix])
-    _hide_what_is_not_the_model()
-    _show_vertex_colours()
-    _report_missing_textures(path)
-    turn = suffix in {".obj", ".ply", ".stl"} and (up == "y" or (up == "auto" and suffix in Y_UP))
-    _normalise(path, math.pi / 2 if turn else 0.0)
-    _light()
+    _hide_lights_and_bone_shapes()
+    _add_vertex_colour_materials()
+    _warn_missing_textures(path)
+    y_up = suffix in {".obj", ".ply", ".stl"} and (up == "y" or (up == "auto" and suffix in Y_UP))
+    _normalise(path, math.pi / 2 if y_up else 0.0)
+    _add_lights()
 
 
 def _import(path: Path, importer: Callable[[str], set[str]]) -> None:
     for name in ("bool", "int", "float", "object"):
-        # glTF's importer of Blender 3 uses names that NumPy 1.24 to 1.26 do not have
+        # Blender 3's glTF importer uses aliases that NumPy 1.24 to 1.26 do not have
         if name not in vars(np):
             setattr(np, name, {"bool": bool, "int": int, "float": float, "object": object}[name])
     try:
@@ -64,7 +64,7 @@ def _import(path: Path, importer: Callable[[str], set[str]]) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """The line of an importer's report that says what is wrong."""
+    """The line of an importer's error report that names the cause."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     lines = [line for line in lines if not line.startswith("Location:")] or [type(error).__name__]
     line = lines[-1] if any("Traceback" in line for line in lines) else lines[0]
@@ -97,11 +97,10 @@ IMPORTERS: dict[str, Callable[[str], set[str]]] = {
 }
 
 
-def _hide_what_is_not_the_model() -> None:
-    """Hide lights of the file and shapes that only draw bones.
+def _hide_lights_and_bone_shapes() -> None:
+    """Hide the file's lights, and shapes that only display bones.
 
-    They are not removed: what hangs on them would move. Cameras of the file are not looked
-    through, and are never seen.
+    They are not removed, as their children would move. Cameras need not be hidden.
     """
     for item in bpy.data.objects:
         if item.type in {"LIGHT", "LIGHT_PROBE"}:
@@ -112,8 +111,8 @@ def _hide_what_is_not_the_model() -> None:
                     bone.custom_shape.hide_render = True
 
 
-def _show_vertex_colours() -> None:
-    """Give a material to meshes that have colours of their vertices and no material."""
+def _add_vertex_colour_materials() -> None:
+    """Add materials to meshes that have vertex colours and no material."""
     for mesh in bpy.data.meshes:
         colours = mesh.color_attributes
         if not len(colours) or any(material is not None for material in mesh.materials):
@@ -129,7 +128,7 @@ def _show_vertex_colours() -> None:
         mesh.materials.append(material)
 
 
-def _report_missing_textures(path: Path) -> None:
+def _warn_missing_textures(path: Path) -> None:
     for image in bpy.data.images:
         if image.source == "FILE" and image.packed_file is None:
             file = Path(bpy.path.abspath(image.filepath))
@@ -138,7 +137,7 @@ def _report_missing_textures(path: Path) -> None:
 
 
 def _rendered_objects() -> Iterator[bpy.types.Object]:
-    """The objects that a render shows and that may have faces."""
+    """Yield the visible objects that can have faces."""
 
     def walk(layer: bpy.types.LayerCollection) -> Iterator[bpy.types.Object]:
         if not layer.exclude and not layer.collection.hide_render:
@@ -148,22 +147,21 @@ def _rendered_objects() -> Iterator[bpy.types.Object]:
 
     shown = {item.name: item for item in walk(bpy.context.view_layer.layer_collection)}
     for item in shown.values():
-        if item.type in SOLID and not item.hide_render:
+        if item.type in GEOMETRY_TYPES and not item.hide_render:
             yield item
 
 
 def bounding_box() -> tuple[np.ndarray, np.ndarray]:
-    """The box of all faces that a render shows, in the world, as they are posed and modified.
+    """Bounding box of all visible faces in world coordinates, with poses and modifiers applied.
 
-    Compat: the published script puts the boxes of the parts together, turned with them, which
-    gives a larger box where a part is turned. This is the box of the faces themselves, as the
-    evaluation takes it.
+    Compat: the published script joins the transformed bounding boxes of the parts, which gives a
+    larger box for rotated parts. This is the box of the vertices, as in the evaluation.
 
     Returns:
         lower and upper corner, (3,) each.
 
     Raises:
-        ValueError: there are no faces, or some have corners that are not finite.
+        ValueError: there are no faces, or their vertices are not finite.
     """
     bpy.context.view_layer.update()
     graph = bpy.context.evaluated_depsgraph_get()
@@ -175,7 +173,7 @@ def bounding_box() -> tuple[np.ndarray, np.ndarray]:
         if mesh is not None and len(mesh.polygons):
             found = True
             points = _corners(mesh) @ np.array(evaluated.matrix_world, dtype=np.float64).T
-            # `minimum` passes NaN on, so that it is found below
+            # `minimum` propagates NaN, which is detected below
             lower = np.minimum(lower, points[:, :3].min(axis=0))
             upper = np.maximum(upper, points[:, :3].max(axis=0))
         evaluated.to_mesh_clear()
@@ -187,7 +185,7 @@ def bounding_box() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _corners(mesh: bpy.types.Mesh) -> np.ndarray:
-    """Corners of the faces of a mesh, homogeneous, (P, 4); points of no face are left out."""
+    """Homogeneous vertices of the faces of a mesh, (P, 4), without unused vertices."""
     points = np.empty(3 * len(mesh.vertices), dtype=np.float32)
     mesh.vertices.foreach_get("co", points)
     used = np.empty(len(mesh.loops), dtype=np.int32)
@@ -196,14 +194,14 @@ def _corners(mesh: bpy.types.Mesh) -> np.ndarray:
     return np.concatenate([corners, np.ones((len(corners), 1))], axis=1)
 
 
-def _normalise(path: Path, turn: float) -> None:
-    """Hang all roots on one empty object that turns, scales and moves them.
+def _normalise(path: Path, angle: float) -> None:
+    """Rotate, scale and centre the scene by parenting all root objects to one empty object.
 
-    So it does not matter where the roots are, how many there are, or what moves them.
+    This works for any number of roots, wherever they are and whatever moves them.
 
     Args:
-        path: of the model, for messages.
-        turn: radians about the x axis.
+        path: file of the model, for messages.
+        angle: rotation about the x axis in radians.
     """
     frame = bpy.data.objects.new("frame of the model", None)
     bpy.context.scene.collection.objects.link(frame)
@@ -211,14 +209,14 @@ def _normalise(path: Path, turn: float) -> None:
         if item.parent is None and item != frame:
             item.parent = frame
     try:
-        frame.matrix_world = Matrix.Rotation(turn, 4, "X")
+        frame.matrix_world = Matrix.Rotation(angle, 4, "X")
         lower, upper = bounding_box()
         size = float((upper - lower).max())
         if not 1e-30 < size < 1e30:
             raise ValueError(f"its longest side is {size:g}, which cannot be scaled to 1")
         centre = (lower + upper) / 2
         move = Matrix.Translation((-centre / size).tolist())
-        frame.matrix_world = move @ Matrix.Scale(1 / size, 4) @ Matrix.Rotation(turn, 4, "X")
+        frame.matrix_world = move @ Matrix.Scale(1 / size, 4) @ Matrix.Rotation(angle, 4, "X")
         lower, upper = bounding_box()
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
@@ -229,7 +227,7 @@ def _normalise(path: Path, turn: float) -> None:
         )
 
 
-def _light() -> None:
+def _add_lights() -> None:
     """Add the default point light and a uniform grey world."""
     light = bpy.data.lights.new("light", "POINT")
     light.energy, light.shadow_soft_size = LIGHT_WATTS, LIGHT_RADIUS

@@ -1,8 +1,8 @@
-"""An object's folder of views: what of it is kept, and how a view gets into it.
+"""The folder of an object's views: finding valid views, and adding new ones.
 
-Every image carries, as a text in the PNG, how it was rendered: the pose, the intrinsics, the
-settings and the model's fingerprint. So a view is known to belong to `meta.pkl`, and is kept only
-then. NumPy only, so that Blender's own Python can import this file.
+Each image stores its pose, intrinsics, settings and the hash of the 3D model in a PNG text chunk.
+A view is valid only if these agree with `meta.pkl` and the current settings.
+Imported by Blender's Python, which has NumPy only.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from multiview.depth_png import depth_name, depth_to_levels
 log = logging.getLogger(__name__)
 
 KEYWORD = "rendered-with"
-_OWN = re.compile(r"\d{3}(-depth)?\.png|\.(\d{3}|\d{3}-depth|meta|view|depth)\..*")
-"""Files that this writes, temporary ones too; no other is ever removed."""
+"""Keyword of the PNG text chunk."""
+_GENERATED = re.compile(r"\d{3}(-depth)?\.png|\.(\d{3}|\d{3}-depth|meta|view|depth)\..*")
+"""File names that rendering writes, including temporary ones; other files are never removed."""
 
 
 def view_name(index: int) -> str:
@@ -35,7 +36,7 @@ def view_name(index: int) -> str:
 
 
 def fingerprint(model: Path) -> str:
-    """Hash of a model's file."""
+    """SHA-256 of a 3D model file."""
     digest = hashlib.sha256()
     with model.open("rb") as file:
         for block in iter(lambda: file.read(2**20), b""):
@@ -49,67 +50,67 @@ class ViewFolder:
 
     Attributes:
         path: the folder.
-        cameras: planned, N.
+        cameras: N planned cameras.
         resolution: pixels a side.
-        made_with: what else determines the images; JSON can hold it.
-        depth: whether depth maps are made too.
+        settings: other settings that determine the images; JSON-serialisable.
+        depth: whether depth maps are rendered too.
     """
 
     path: Path
     cameras: Cameras
     resolution: int
-    made_with: dict[str, object]
+    settings: dict[str, object]
     depth: bool = False
 
     def names(self, index: int) -> list[str]:
-        """Names of the files that a view consists of."""
+        """File names of a view and its depth map."""
         return [view_name(index), *([depth_name(index)] if self.depth else [])]
 
     def prepare(self) -> list[int]:
-        """Make the folder ready: remove what is not kept, record the cameras.
+        """Create the folder, remove invalid views, and write `meta.pkl`.
 
-        At no time does a view lie beside a `meta.pkl` with another pose, whenever this is
-        interrupted: views go first.
+        Views are removed before `meta.pkl` is written, so that after an interruption no view is
+        next to a `meta.pkl` with another pose.
 
         Returns:
-            the views that are missing.
+            indices of the missing views.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         missing = self.missing()
-        kept = {
+        valid = {
             name
             for index in range(len(self.cameras.elevations))
             if index not in missing
             for name in (view_name(index), depth_name(index))
         }
         for file in self.path.iterdir():
-            if _OWN.fullmatch(file.name) and file.name not in kept:
+            if _GENERATED.fullmatch(file.name) and file.name not in valid:
                 file.unlink()
         if not meta_matches(self.path / META, self.cameras):
             write_meta(self.path / META, self.cameras)
         return missing
 
     def missing(self) -> list[int]:
-        """The views that are not there, not whole, or not what would be rendered now."""
-        return [i for i in range(len(self.cameras.elevations)) if not self._is_kept(i)]
+        """Indices of the views that are missing, damaged, or rendered with other settings."""
+        return [i for i in range(len(self.cameras.elevations)) if not self._is_valid(i)]
 
     def is_complete(self) -> bool:
-        """Say whether all views are there and `meta.pkl` records their cameras."""
+        """Whether all views are valid and `meta.pkl` has their cameras."""
         return meta_matches(self.path / META, self.cameras) and not self.missing()
 
-    def _is_kept(self, index: int) -> bool:
+    def _is_valid(self, index: int) -> bool:
         for name in self.names(index):
             path = self.path / name
             bits, colour_type = (8, RGBA) if name == view_name(index) else (16, GREY)
             try:
                 text = read_text(path, KEYWORD, self.resolution, bits, colour_type)
                 if text is None or not self._matches(index, json.loads(text)):
-                    log.info("%s: rendered otherwise, made anew", path)
+                    log.info("%s: rendered with other settings, rendering it again", path)
                     return False
             except FileNotFoundError:
                 return False
             except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-                log.warning("%s; made anew", error)
+                log.warning("%s; rendering it again", error)
                 return False
         return True
 
@@ -125,20 +126,20 @@ class ViewFolder:
         return {
             "pose": self.cameras.world_to_camera[index].tolist(),
             "intrinsics": self.cameras.intrinsics[index].tolist(),
-            **self.made_with,
+            **self.settings,
         }
 
     def add_view(self, index: int, image: Path, depth: np.ndarray | None) -> None:
-        """Put a rendered view into the folder, with its record in it.
+        """Add a rendered view to the folder, with its settings in a text chunk.
 
         Args:
-            index: of the view.
-            image: the PNG as it was rendered; it is removed.
-            depth: camera-z, infinite for the background, (H, W); None if not asked for.
+            index: index of the view.
+            image: the rendered PNG file; it is removed.
+            depth: camera-z depth, infinite for the background, (H, W); None without depth maps.
 
         Raises:
-            OSError: it cannot be written.
-            ValueError: what was rendered is no PNG.
+            OSError: the view cannot be written.
+            ValueError: `image` is not a PNG file.
         """
         record = json.dumps(self._record(index))
         if depth is not None:

@@ -1,6 +1,6 @@
-"""Run inside Blender: writes models that only Blender makes, into the folder after "--".
+"""Run inside Blender: writes 3D models with Blender's exporters into the folder after "--".
 
-Balls of known colours at known places, as `test_blender.py` expects them.
+They are balls of the colours and positions that `test_blender.py` expects.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import bpy
 import numpy as np
 
-for name in ("bool", "int", "float", "object"):  # the exporters use names that NumPy dropped
+for name in ("bool", "int", "float", "object"):  # the exporters use aliases that NumPy removed
     if name not in vars(np):
         setattr(np, name, {"bool": bool, "int": int, "float": float, "object": object}[name])
 
@@ -30,7 +30,7 @@ def add_ball(colour: list[float], place: list[float], radius: float):
 
 
 def rig(ball) -> None:
-    """Hang a ball on the bone of an armature that is turned and a hundredth of the size."""
+    """Attach a ball to the bone of an armature that is rotated and scaled by 0.01."""
     bpy.ops.object.armature_add(location=(0.3, 0.2, 0.1), rotation=(math.pi / 2, 0, 0.5))
     armature = bpy.context.object
     armature.scale = (0.01, 0.01, 0.01)
@@ -65,7 +65,7 @@ def main() -> None:
     bpy.context.scene.camera = bpy.context.object
     bpy.ops.export_scene.fbx(filepath=str(folder / "rigged.fbx"))
     place = balls[2].matrix_world.copy()
-    balls[2].parent = lamp  # must not move when the light is put out; .fbx loses that
+    balls[2].parent = lamp  # must not move when the light is hidden; .fbx does not store this
     balls[2].matrix_world = place
     path = str(folder / "rigged.glb")
     bpy.ops.export_scene.gltf(filepath=path, export_lights=True, export_cameras=True)

@@ -1,7 +1,7 @@
-"""A program that takes Blender's arguments and behaves as the name of the object says.
+"""A program that stands in for Blender; the name of the object determines how it behaves.
 
-It makes plain views quickly; objects called "hangs-..." start a child and hang with it, others
-fail, crash, or end without a view.
+It writes plain views quickly; for objects named "hangs-..." it starts a child process and hangs,
+for others it fails, crashes, or ends without a view.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from blender.view_folder import ViewFolder, fingerprint
 
 
 def note(uid: str, *pids: int) -> None:
-    """Count this run, and say which processes it has."""
+    """Record this run and the ids of its processes."""
     with (Path(os.environ["STAND_IN_NOTES"]) / uid).open("a") as file:
         file.write(" ".join(map(str, pids)) + "\n")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from blender.plan import DISTANCE, ViewSettings, meta_matches, plan_cameras, write_meta
+from blender.plan import CAMERA_DISTANCE, ViewSettings, meta_matches, plan_cameras, write_meta
 from common.safe_pickle import read_pickle
 from multiview.cameras import orbit_cameras, orbit_pose
 from tests.conftest import SHARED, needs_shared
@@ -41,7 +41,7 @@ def test_random_elevations_depend_on_the_name_and_the_seed_alone():
 def test_a_random_camera_has_its_elevation_and_the_azimuth_of_the_ring():
     cameras = plan_cameras(RANDOM, "chair")
     for k, pose in enumerate(cameras.world_to_camera):
-        expected = orbit_pose(cameras.elevations[k], 2 * np.pi * k / 16, DISTANCE)
+        expected = orbit_pose(cameras.elevations[k], 2 * np.pi * k / 16, CAMERA_DISTANCE)
         np.testing.assert_allclose(pose, expected, atol=1e-12)
 
 

@@ -51,7 +51,7 @@ def test_another_size_or_kind_is_noticed(tmp_path: Path, raw: bytes):
     path = tmp_path / "a.png"
     path.write_bytes(raw)
     for size, bits, kind in ((64, 8, RGBA), (32, 16, RGBA), (32, 8, GREY)):
-        with pytest.raises(ValueError, match="expected kind"):
+        with pytest.raises(ValueError, match="expected type"):
             read_text(path, "key", size, bits, kind)
 
 

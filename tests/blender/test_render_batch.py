@@ -1,4 +1,4 @@
-"""render_batch.py with a program in Blender's place, so that it is quick."""
+"""render_batch.py with a fast program that stands in for Blender."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 
 import render_batch
 from blender.dataset_index import read_uid_set
-from blender.objects import Model, find_models
+from blender.objects import DatasetObject, find_objects
 from blender.process import RenderError, check_version, find_blender
 from tests.conftest import ROOT
 
@@ -102,7 +102,7 @@ def test_four_of_six_are_done_two_reported_and_a_second_run_does_what_is_missing
     failures = batch.failures()
     assert set(failures) == {"corrupt", "hangs"}
     assert failures["corrupt"].endswith("it is corrupt")
-    assert "took longer than --timeout" in failures["hangs"]
+    assert "took longer" in failures["hangs"]
     for name in ("target", "input"):
         assert sorted(path.name for path in (batch.out / name).iterdir()) == batch.uids()
         for uid in batch.uids():
@@ -135,7 +135,7 @@ def test_a_crash_and_an_early_end_are_failures_and_another_attempt_may_succeed(b
     assert not (batch.out / "target" / "crashes").exists()  # only whole folders come into the tree
 
 
-def test_ending_the_batch_ends_what_it_started_and_it_goes_on_later(batch: Batch):
+def test_terminating_the_batch_terminates_blender_and_a_later_run_completes_it(batch: Batch):
     process = batch.add("a", "hangs-1", "hangs-2").start()
     until = time.monotonic() + 60
     while len(list(batch.notes.glob("hangs-*"))) < 2 or "a" not in read_if_there(batch):
@@ -190,23 +190,23 @@ def test_objects_take_turns_on_gpus(batch: Batch):
 
 def test_what_is_wrong_for_all_objects_is_said_once_before_any(batch: Batch, tmp_path: Path):
     code, said = batch.run()
-    assert (code, "there are no models in it" in said) == (1, True)
+    assert (code, "no models found" in said) == (1, True)
     batch.add("a")
     code, said = batch.run("--blender", str(tmp_path / "none"))
-    assert (code, "none: no such program" in said) == (1, True)
+    assert (code, "none: no such program" in said, "--blender" in said) == (1, True, True)
     (tmp_path / "fake").write_text("#!/bin/sh\necho hello")
     (tmp_path / "fake").chmod(0o755)
     code, said = batch.run("--blender", str(tmp_path / "fake"))
-    assert (code, "is no Blender that runs; it says: hello" in said) == (1, True)
+    assert (code, "is not a working Blender: hello" in said) == (1, True)
     (batch.models / "a.obj").touch()
     code, said = batch.run()
-    assert (code, "two models would be the object 'a'" in said) == (1, True)
+    assert (code, "two models have the uid 'a'" in said) == (1, True)
     assert not (batch.out / "uid_set.pkl").exists()
 
 
 def test_an_old_blender_is_refused(batch: Batch, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("STAND_IN_VERSION", "2.93.1")
-    with pytest.raises(RenderError, match=r"is Blender 2\.93\.1; expected 3\.4 or newer"):
+    with pytest.raises(RenderError, match=r"2\.93\.1.*3\.4"):
         check_version(str(batch.blender))
     monkeypatch.setenv("STAND_IN_VERSION", "4.2.0 LTS")
     assert check_version(str(batch.blender)) == "4.2.0"
@@ -217,14 +217,14 @@ def test_blender_is_found_in_the_path(batch: Batch, monkeypatch: pytest.MonkeyPa
     assert find_blender(None) == str(batch.blender)
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(FileNotFoundError, match=r"no blender in \$PATH; install Blender 3\.4"):
+    with pytest.raises(FileNotFoundError, match=r"no blender in \$PATH"):
         find_blender(None)
 
 
 def test_a_damaged_or_hostile_uid_set_is_refused(batch: Batch, tmp_path: Path):
     batch.out.mkdir()
     (batch.out / "uid_set.pkl").write_bytes(pickle.dumps({"a": 1}))
-    with pytest.raises(ValueError, match="names of objects"):
+    with pytest.raises(ValueError, match=r"uid_set\.pkl"):
         batch.uids()
 
 
@@ -238,7 +238,7 @@ def test_a_damaged_or_hostile_uid_set_is_refused(batch: Batch, tmp_path: Path):
         (["--samples", "0"], "--samples"),
         (["--elevation_start", "50"], "must not be above"),
         (["--num_images", "0"], "num_images must be from 1"),
-        (["--gpus", "a"], "--gpus must be numbers"),
+        (["--gpus", "a"], "--gpus must be"),
         (["--address", "auto"], "for --engine ray"),
         (["--engine", "ray", "--gpus", "0"], "--gpus is for --engine local"),
     ],
@@ -269,7 +269,7 @@ def test_a_local_ray_cluster_does_the_same(batch: Batch):
 
 
 @pytest.mark.ray
-def test_ending_the_batch_ends_what_it_started_on_ray(batch: Batch):
+def test_terminating_the_batch_terminates_blender_on_ray(batch: Batch):
     pytest.importorskip("ray", reason="needs Ray: pip install -r requirements/render.txt")
     process = batch.add("hangs-1").start("--engine", "ray")
     until = time.monotonic() + 120
@@ -290,7 +290,7 @@ def test_without_ray_it_says_what_to_install(batch: Batch, monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "ray", None)
     setup = render_batch.make_setup(render_batch.parse(batch.command("--engine", "ray")))
     with pytest.raises(ModuleNotFoundError, match=r"pip install -r requirements/render\.txt"):
-        next(render_on_ray([Model("a", Path("a.glb"))], setup, None, 1, None))
+        next(render_on_ray([DatasetObject("a", Path("a.glb"))], setup, None, 1, None))
 
 
 def test_the_settings_of_the_tree_are_those_of_the_flags(batch: Batch):
@@ -298,4 +298,4 @@ def test_the_settings_of_the_tree_are_those_of_the_flags(batch: Batch):
     recorded = json.loads((batch.out / "render_settings.json").read_text())
     assert recorded["target"]["camera_type"] == "fixed"
     assert recorded["input"]["camera_type"] == "random"
-    assert find_models(batch.models)[0].uid == "a"
+    assert find_objects(batch.models)[0].uid == "a"

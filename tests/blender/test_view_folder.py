@@ -15,9 +15,9 @@ from multiview.depth_png import levels_to_depth
 SETTINGS = ViewSettings("random", num_images=4, resolution=16)
 
 
-def folder_of(path: Path, settings: ViewSettings = SETTINGS, **made_with: object) -> ViewFolder:
+def folder_of(path: Path, settings: ViewSettings = SETTINGS, **changes: object) -> ViewFolder:
     cameras = plan_cameras(settings, "chair")
-    return ViewFolder(path, cameras, settings.resolution, {"samples": 8, **made_with})
+    return ViewFolder(path, cameras, settings.resolution, {"samples": 8, **changes})
 
 
 def fill(views: ViewFolder) -> ViewFolder:
@@ -40,7 +40,7 @@ def test_a_folder_is_complete_when_all_views_are_in_and_keeps_them(tmp_path: Pat
     assert folder_of(tmp_path / "chair").prepare() == []
 
 
-def test_damaged_missing_and_foreign_views_are_made_anew(tmp_path: Path, caplog):
+def test_damaged_missing_and_foreign_views_are_rendered_again(tmp_path: Path, caplog):
     views = fill(folder_of(tmp_path))
     (tmp_path / "000.png").unlink()
     (tmp_path / "001.png").write_bytes((tmp_path / "001.png").read_bytes()[:-20])
@@ -48,8 +48,8 @@ def test_damaged_missing_and_foreign_views_are_made_anew(tmp_path: Path, caplog)
         image.copy().save(tmp_path / "002.png")  # whole, but who knows from which camera
     caplog.set_level(logging.INFO)
     assert views.prepare() == [0, 1, 2]
-    assert "damaged or cut off" in caplog.text
-    assert "002.png: rendered otherwise" in caplog.text
+    assert "001.png" in caplog.text
+    assert "002.png: rendered with other settings" in caplog.text
     assert [path.name for path in tmp_path.glob("*.png")] == ["003.png"]
 
 
@@ -59,7 +59,7 @@ def test_a_view_moved_to_another_place_is_noticed(tmp_path: Path):
     assert views.missing() == [0]
 
 
-def test_the_published_trap_a_new_meta_beside_old_views_is_noticed(tmp_path: Path):
+def test_a_new_meta_beside_old_views_is_noticed(tmp_path: Path):
     views = fill(folder_of(tmp_path))
     other = plan_cameras(replace(SETTINGS, seed=1), "chair")
     write_meta(tmp_path / "meta.pkl", other)
@@ -85,12 +85,12 @@ def test_meta_is_written_only_after_the_views_of_other_cameras_are_gone(
 
 
 @pytest.mark.parametrize("change", [{"samples": 9}, {"model": "another"}, {"up": "y"}])
-def test_other_settings_or_another_model_make_all_views_anew(tmp_path: Path, change):
+def test_other_settings_or_another_model_invalidate_all_views(tmp_path: Path, change):
     fill(folder_of(tmp_path))
     assert folder_of(tmp_path, **change).prepare() == [0, 1, 2, 3]
 
 
-def test_another_resolution_makes_all_views_anew_and_fewer_views_remove_some(tmp_path: Path):
+def test_another_resolution_invalidates_all_views_and_fewer_views_remove_some(tmp_path: Path):
     fill(folder_of(tmp_path))
     assert folder_of(tmp_path, replace(SETTINGS, resolution=32)).prepare() == [0, 1, 2, 3]
     fixed = replace(SETTINGS, camera_type="fixed")

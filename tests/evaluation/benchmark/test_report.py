@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 for package in ("trimesh", "embreex", "mesh2sdf", "scipy", "pycolmap", "lpips"):
-    pytest.importorskip(package, reason="needs requirements-eval.txt")
+    pytest.importorskip(package, reason="needs requirements/eval.txt")
 
 from evaluation.benchmark import run as benchmark
 from evaluation.benchmark.dataset import ObjectFiles

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 for package in ("trimesh", "embreex", "mesh2sdf", "scipy", "pycolmap", "lpips"):
-    pytest.importorskip(package, reason="needs requirements-eval.txt")
+    pytest.importorskip(package, reason="needs requirements/eval.txt")
 
 from common.files import file_lock
 from evaluation.benchmark import run as benchmark
