@@ -14,7 +14,7 @@ from typing import Any
 
 from blender.job import RenderResult, RenderSetup, render_missing_sets
 from blender.objects import DatasetObject
-from common.optional import need
+from common.optional import import_optional
 
 PROJECT = Path(__file__).resolve().parents[1]
 TASKS_AHEAD = 1000
