@@ -4,11 +4,11 @@
         --finetune_from ckpt/zero123-xl.ckpt --gpus 0,1,2,3
 
 writes ckpt/models/<name of the configuration>/last.ckpt and step=........ckpt, which generate.py
-loads, and into ckpt/logs/<name>: config.yaml, steps.jsonl, TensorBoard's files, and pictures of the
-validation images, images/val/<step>.jpg.
+loads, and into ckpt/logs/<name>: config.yaml, steps.jsonl, TensorBoard files and views of
+the validation images, images/val/<step>.jpg.
 
-Ctrl-C (or SIGTERM) ends the training after the step and writes last.ckpt; the exit code is then
-130 (143). --resume goes on with the very numbers that it would have had.
+Ctrl-C (or SIGTERM) stops after the current step and writes last.ckpt; the exit code is then 130
+(143). --resume continues bit-identically.
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ DEFAULT_GPUS = "0,"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Build the parser; nothing heavy is imported for it."""
+    """Build the parser."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
-    add("-b", "--base", type=Path, default=Path("configs/syncdreamer-train.yaml"),
-        help="configuration file; its name is the training's")  # fmt: skip
-    add("-l", "--logdir", type=Path, default=Path("ckpt/logs"), help="folder of the reports")
-    add("-c", "--ckptdir", type=Path, default=Path("ckpt/models"), help="folder of the checkpoints")
+    base = Path("configs/syncdreamer-train.yaml")
+    add("-b", "--base", type=Path, default=base, help="configuration file; names the run")
+    add("-l", "--logdir", type=Path, default=Path("ckpt/logs"), help="folder for metrics")
+    add("-c", "--ckptdir", type=Path, default=Path("ckpt/models"), help="folder for checkpoints")
     add("-s", "--seed", type=int, default=6033, help="of all random numbers")
-    add("--finetune_from", type=Path, help="Zero123's checkpoint, or one of ours")
+    add("--finetune_from", type=Path, help="initial checkpoint, of Zero123 or this project")
     add("--gpus", default=DEFAULT_GPUS, help="indices of the GPUs of each machine, such as 0,1")
-    add("--num_nodes", type=int, default=1, help="machines; start the command on each of them")
-    add("-r", "--resume", action="store_true", help="go on from last.ckpt")
+    add("--num_nodes", type=int, default=1, help="number of machines; start the command on each")
+    add("-r", "--resume", action="store_true", help="continue from last.ckpt")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="override the --base file")
     add_common_flags(parser)
     return parser
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """Parse and check the flags (exit 2 where they make no sense)."""
+    """Parse and check the flags; exit 2 if they are wrong."""
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.base == parser.get_default("base") and not args.base.exists():
-        args.base = Path(__file__).parent / args.base  # found from any folder
+        args.base = Path(__file__).parent / args.base  # found from any working directory
     if not 0 <= args.seed < 2**62:
         parser.error(f"--seed must be from 0 to 2^62 - 1, got {args.seed}")
     if args.num_nodes < 1:
@@ -62,7 +62,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def choose_gpus(device: str, gpus: str) -> tuple[str, tuple[int, ...]]:
-    """Return the kind of device, and the indices of the GPUs where that is "cuda".
+    """Return the type of device and, for "cuda", the indices of the GPUs.
 
     Raises:
         ValueError: a GPU that does not exist.
@@ -75,18 +75,18 @@ def choose_gpus(device: str, gpus: str) -> tuple[str, tuple[int, ...]]:
     indices = tuple(dict.fromkeys(int(number) for number in gpus.split(",") if number))
     if not torch.cuda.is_available() and device == "auto" and gpus == DEFAULT_GPUS:
         other = pick_device("auto").type
-        log.warning("no CUDA here: training on %s, which is for small models only", other)
+        log.warning("no CUDA GPU: training on %s, which is for small models only", other)
         return other, ()
     count = torch.cuda.device_count()
     missing = [index for index in indices if index >= count]
     if missing or not torch.cuda.is_available():
-        there = f"has the GPUs 0 to {count - 1}" if count else "has no CUDA GPU"
-        raise ValueError(f"--gpus {gpus}: this machine {there}; --device cpu trains without")
+        found = f"has the GPUs 0 to {count - 1}" if count else "has no CUDA GPU"
+        raise ValueError(f"--gpus {gpus}: this machine {found}; use --device cpu to train without")
     return "cuda", indices
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Train as the command line asks for."""
+    """Train."""
     args = parse(argv)
     from common.optional import import_optional
     from ldm.training.config import REQUIREMENTS, TrainConfig, TrainOptions
@@ -94,15 +94,24 @@ def main(argv: list[str] | None = None) -> None:
     config = load_config(TrainConfig, args.base, args.set)
     device, gpus = choose_gpus(args.device, args.gpus)
     import_optional("lightning.pytorch", "Training", REQUIREMENTS)
-    from ldm.training.trainer import train
+    from ldm.training.trainer import ResumeError, train
 
     options = TrainOptions(
         args.base.stem, args.logdir, args.ckptdir, args.seed, args.finetune_from, args.resume,
         gpus, device, args.num_nodes,
     )  # fmt: skip
-    ended_by = train(config, options)
-    if ended_by:
-        sys.exit(128 + ended_by)
+    try:
+        signal = train(config, options)
+    except FileExistsError as error:
+        advice = "continue with --resume, or choose another --ckptdir and --logdir"
+        raise FileExistsError(f"{error}; {advice}") from error
+    except ResumeError as error:
+        advice = "start a new run without --resume, in another --ckptdir and --logdir"
+        raise ValueError(
+            f"{error}; {advice} (--finetune_from <checkpoint> takes its weights)"
+        ) from error
+    if signal:
+        sys.exit(128 + signal)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What happens between the steps of a training: reports, pictures and checkpoints."""
+"""Actions between training steps: metrics, validation images and checkpoints."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
-import numpy as np
 import torch
 from einops import rearrange
 from PIL import Image
@@ -38,32 +37,40 @@ LAST = "last.ckpt"
 
 
 @torch.no_grad()
-def validation_grid(
-    network: SyncDreamer, images: Sequence[ValidationImage], config: ValidationConfig, seed: int
-) -> np.ndarray:
-    """Make views of each image: a row of the input and its N views, uint8 (rows H, W', 3)."""
+def generate_validation_row(
+    network: SyncDreamer, image: ValidationImage, config: ValidationConfig, seed: int
+) -> Tensor:
+    """Generate the N views of an image; return it and them side by side, uint8 (H, W', 3)."""
+    device = network.azimuth.device
+    generator = torch.Generator().manual_seed(seed)
+
+    def sample_noise(shape: tuple[int, ...]) -> Tensor:
+        return torch.randn(shape, generator=generator).to(device)
+
     network.forget_precomputed()  # the weights have changed
-    device, rows = network.azimuth.device, []
-    for number, image in enumerate(images):
-        generator = torch.Generator().manual_seed(seed + number)
-
-        def draw(shape: tuple[int, ...], generator: torch.Generator = generator) -> Tensor:
-            return torch.randn(shape, generator=generator).to(device)
-
-        features = network.encode_image(image.image[None].to(device))
-        latents = network.sample(
-            features, image.elevation, config.sampler, draw, config.views_at_once
-        )
-        with torch.autocast(device.type, enabled=False):
-            views = network.decode(latents.float(), config.views_at_once).cpu()
-        row = torch.cat([image.image[None], views.nan_to_num()])
-        rows.append(rearrange(row, "n c h w -> h (n w) c"))
+    features = network.encode_image(image.image[None].to(device))
+    latents = network.sample(
+        features, image.elevation, config.sampler, sample_noise, config.views_at_once
+    )
     network.forget_precomputed()
-    return to_uint8(torch.cat(rows).numpy())
+    with torch.autocast(device.type, enabled=False):
+        views = network.decode(latents.float(), config.views_at_once).cpu()
+    row = torch.cat([image.image[None], views.nan_to_num()])
+    return torch.from_numpy(to_uint8(rearrange(row, "n c h w -> h (n w) c").numpy()))
+
+
+def share_of_images(count: int, rank: int, world_size: int) -> list[int]:
+    """List the validation images of a rank: rank, rank + world_size, ...
+
+    All ranks have equally many, since FSDP needs them to run in step; the last ones may repeat
+    others' images.
+    """
+    rows = -(-count // world_size)
+    return [(rank + world_size * row) % count for row in range(rows)]
 
 
 class TrainingCallback(L.Callback):
-    """After each step of the optimizer: report, picture and checkpoint where they are due."""
+    """Logs metrics, generates validation images and saves checkpoints after optimizer steps."""
 
     def __init__(
         self, config: TrainConfig, options: TrainOptions, images: Sequence[ValidationImage]
@@ -71,125 +78,135 @@ class TrainingCallback(L.Callback):
         self.config, self.images, self.seed = config, images, options.seed
         self.log_folder = options.logdir / options.name
         self.ckpt_folder = options.ckptdir / options.name
-        self.files: MetricLogger | None = None
+        self.logger: MetricLogger | None = None
         self.stop = StopFlag()
-        self.exit = ExitStack()
-        self.bar: Any = None
-        self.done = self.reported = 0
-        self.since = time.monotonic()
+        self.exit_stack = ExitStack()
+        self.progress_bar: Any = None
+        self.step = self.logged_step = 0
+        self.logged_at = time.monotonic()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Open the files; take over the signals from Lightning."""
+        """Open the metric files and handle signals instead of Lightning."""
         assert isinstance(pl_module, SyncDreamerTraining)
-        self.done = self.reported = trainer.global_step
-        self.stop = self.exit.enter_context(stop_on_signals())
+        self.step = self.logged_step = trainer.global_step
+        self.stop = self.exit_stack.enter_context(stop_on_signals())
         if trainer.is_global_zero:
             tensorboard = import_optional(
-                "torch.utils.tensorboard", "The report of a training", REQUIREMENTS
+                "torch.utils.tensorboard", "Logging the training", REQUIREMENTS
             )
-            self.files = MetricLogger(self.log_folder, self.done, tensorboard)
-            self.exit.callback(self.files.close)
-            if self.done and not self._kept().exists():  # killed just before
-                self._keep(self.ckpt_folder / LAST)
-        self.bar = tqdm(
-            total=self.config.run.max_steps, initial=self.done, unit="step",
+            self.logger = MetricLogger(self.log_folder, self.step, tensorboard)
+            self.exit_stack.callback(self.logger.close)
+            if self.step and not self._kept_path().exists():  # killed just before keeping it
+                self._keep_checkpoint(self.ckpt_folder / LAST)
+        self.progress_bar = tqdm(
+            total=self.config.run.max_steps,
+            initial=self.step,
+            unit="step",
             disable=not (trainer.is_global_zero and sys.stderr.isatty()),
-        )  # fmt: skip
-        self.exit.callback(self.bar.close)
-        self.since = time.monotonic()
+        )
+        self.exit_stack.callback(self.progress_bar.close)
+        self.logged_at = time.monotonic()
 
     def teardown(self, *_: Any, **__: Any) -> None:
-        """Close what is open."""
-        self.exit.close()
+        """Close the files and restore the signal handlers."""
+        self.exit_stack.close()
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: L.Trainer, pl_module: SyncDreamerTraining, *_: Any
     ) -> None:
-        """Do what is due."""
+        """Update the EMA; log, validate and save if due; stop after a signal on any rank."""
         step, run = trainer.global_step, self.config.run
-        if step == self.done:  # gradients are being accumulated
+        if step == self.step:  # gradients are being accumulated
             return
-        self.done = step
+        self.step = step
         if pl_module.ema is not None:
             pl_module.ema.update(pl_module.network)
         pl_module.timer.mark("optimizer")
-        self.bar.update()
+        self.progress_bar.update()
+        stop = self.stop.signal is not None
         if trainer.world_size > 1:
-            asked = trainer.strategy.reduce_boolean_decision(self.stop.signal is not None, False)
-            trainer.should_stop |= asked
-        else:
-            trainer.should_stop |= self.stop.signal is not None
+            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
+        trainer.should_stop |= stop
         save = step % run.save_every == 0 or step >= run.max_steps or trainer.should_stop
         if save or step % run.report_every == 0:
-            self._report(trainer, pl_module)
+            self._log_metrics(trainer, pl_module)
         if self.images and (step % self.config.validation.every == 0 or step >= run.max_steps):
-            self._draw(trainer, pl_module)
+            self._log_validation_images(trainer, pl_module)
         if save:
-            self._save(trainer)
+            self._save_checkpoint(trainer)
         pl_module.timer.mark("other")
 
-    def _report(self, trainer: L.Trainer, module: SyncDreamerTraining) -> None:
-        totals = trainer.strategy.reduce(module.losses_by_timestep.take(), reduce_op="sum")
+    def _log_metrics(self, trainer: L.Trainer, module: SyncDreamerTraining) -> None:
+        totals = trainer.strategy.reduce(module.losses_by_timestep.pop(), reduce_op="sum")
         loss, levels = mean_losses(totals)
         if not math.isfinite(loss):
             raise FloatingPointError(
-                f"the training broke down: nan or infinite losses by step {self.done}. The last "
-                f"checkpoint that was good is kept; try a smaller optimizer.learning_rate"
+                f"training diverged: nan or infinite losses by step {self.step}. The last good "
+                f"checkpoint is kept; try a smaller optimizer.learning_rate"
             )
-        steps, now = self.done - self.reported, time.monotonic()
+        steps, now = self.step - self.logged_step, time.monotonic()
         seconds = {name: s / steps for name, s in module.timer.split().items()}
-        part = lr_multiplier(self.done - 1, self.config.optimizer, self.config.run.max_steps)
+        max_steps = self.config.run.max_steps
+        multiplier = lr_multiplier(self.step - 1, self.config.optimizer, max_steps)
         groups = trainer.optimizers[0].param_groups
-        rates = {group["name"]: group["initial_lr"] * part for group in groups}
-        line = {
-            "step": self.done,
+        metrics = {
+            "step": self.step,
             "loss": loss,
             "loss_by_noise_level": levels,
-            "learning_rate": rates,
+            "learning_rate": {g["name"]: g["initial_lr"] * multiplier for g in groups},
             "seconds_per_step": seconds,
             "samples": module.samples_seen,
             "memory_gib": memory_gib(module.device),
         }
-        pace = (now - self.since) / steps
-        self.reported, self.since = self.done, now
-        self.bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
-        if self.files is not None:
-            self.files.write(line)
+        pace = (now - self.logged_at) / steps
+        self.logged_step, self.logged_at = self.step, now
+        self.progress_bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+        if self.logger is not None:
+            self.logger.log(metrics)
             if not sys.stderr.isatty():
-                left = pace * (self.config.run.max_steps - self.done)
-                log.info("step %d of %d: loss %.4f, %.2f s a step, %.1f GiB, about %.1f h left",
-                         self.done, self.config.run.max_steps, loss, pace, line["memory_gib"],
-                         left / 3600)  # fmt: skip
+                hours = pace * (max_steps - self.step) / 3600
+                log.info(
+                    "step %d of %d: loss %.4f, %.2f s a step, %.1f GiB, about %.1f h left",
+                    *(self.step, max_steps, loss, pace, metrics["memory_gib"], hours),
+                )
 
-    def _draw(self, trainer: L.Trainer, module: SyncDreamerTraining) -> None:
-        ema = module.ema
+    def _log_validation_images(self, trainer: L.Trainer, module: SyncDreamerTraining) -> None:
+        """Generate the images' views, shared between the ranks; rank 0 writes them."""
         with (
-            ema.swapped_in(module.network) if ema else nullcontext(),
+            module.ema.swapped_in(module.network) if module.ema else nullcontext(),
             trainer.precision_plugin.forward_context(),
         ):
-            picture = validation_grid(
-                module.network, self.images, self.config.validation, self.seed
-            )
-        if self.files is not None:
+            numbers = share_of_images(len(self.images), trainer.global_rank, trainer.world_size)
+            rows = torch.stack([self._validation_row(module.network, n) for n in numbers])
+        gathered = rows[None]
+        if trainer.world_size > 1:
+            gathered = trainer.strategy.all_gather(rows.to(module.device)).cpu()
+        ordered = rearrange(gathered, "rank row h w c -> (row rank) h w c")[: len(self.images)]
+        grid = rearrange(ordered, "n h w c -> (n h) w c").numpy()
+        if self.logger is not None:
             folder = self.log_folder / "images" / "val"
             folder.mkdir(parents=True, exist_ok=True)
-            with atomic_write(folder / f"{self.done}.jpg") as path:
-                Image.fromarray(picture).save(path, "JPEG", quality=90)
-            self.files.add_image("validation", picture, self.done)
+            with atomic_write(folder / f"{self.step}.jpg") as path:
+                Image.fromarray(grid).save(path, "JPEG", quality=90)
+            self.logger.log_image("validation", grid, self.step)
 
-    def _save(self, trainer: L.Trainer) -> None:
+    def _validation_row(self, network: SyncDreamer, number: int) -> Tensor:
+        settings = self.config.validation
+        return generate_validation_row(network, self.images[number], settings, self.seed + number)
+
+    def _save_checkpoint(self, trainer: L.Trainer) -> None:
         last = self.ckpt_folder / LAST
         trainer.save_checkpoint(last)
         if trainer.is_global_zero:
-            self._keep(last)
+            self._keep_checkpoint(last)
 
-    def _kept(self) -> Path:
-        return self.ckpt_folder / f"step={self.done:08d}.ckpt"
+    def _kept_path(self) -> Path:
+        return self.ckpt_folder / f"step={self.step:08d}.ckpt"
 
-    def _keep(self, last: Path) -> None:
-        """Let a checkpoint stay where one is due."""
-        if self.done % self.config.run.keep_every == 0:
-            with atomic_write(self._kept()) as path:
+    def _keep_checkpoint(self, last: Path) -> None:
+        """Keep a checkpoint for good if that is due."""
+        if self.step % self.config.run.keep_every == 0:
+            with atomic_write(self._kept_path()) as path:
                 try:  # the next `last.ckpt` replaces the name, not the content
                     os.link(last, path)
                 except OSError:

@@ -1,4 +1,4 @@
-"""What a configuration file of `train_syncdreamer.py` may hold."""
+"""Configuration of training: the settings of `train_syncdreamer.py`'s files, and its options."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ldm.training.loss import StepConfig
 from ldm.training.optimizer import OptimizerConfig
 
 REQUIREMENTS = "requirements/train.txt"
-"""What training needs on top."""
+"""Lists the additional packages that training needs."""
 
 
 @dataclass(frozen=True)
 class ValidationConfig:
-    """Pictures that are made while training, of the images in `data.validation`.
+    """Validation during training: views generated of the images in `data.validation`.
 
     Attributes:
-        every: steps between them; there are none where `data.validation` is empty.
-        sampler: how the views are drawn.
+        every: steps between validations; an empty `data.validation` disables them.
+        sampler: of the views.
         views_at_once: bounds the memory.
     """
 
@@ -36,23 +36,23 @@ class ValidationConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How the training runs; nothing here changes what is learned, but for rounding.
+    """Steps, files and hardware; except for `max_steps` without influence beyond rounding.
 
     Attributes:
-        max_steps: of the optimizer.
-        save_every: steps between writing `last.ckpt`.
-        keep_every: steps between checkpoints that stay, `step=........ckpt`; a multiple of
+        max_steps: optimizer steps.
+        save_every: steps between checkpoints, `last.ckpt`.
+        keep_every: steps between checkpoints that are kept, `step=........ckpt`; a multiple of
             `save_every`.
-        report_every: steps between reports; there is one before every checkpoint too.
-        precision: "auto" is bf16-mixed on GPUs that compute in bf16, else 32-true.
-        strategy: "ddp" keeps the whole model on every GPU, "fsdp" parts of what is trained.
-        cpu_processes: where the training is on a CPU.
-        gradient_checkpointing: compute activations again in the backward pass: less memory.
-        compile: compile the networks; begins slowly.
-        clip_from: CLIP's weights: "auto" (the file to start from, else ckpt/ViT-L-14.pt), a file,
+        report_every: steps between logged metrics, which are also logged before each checkpoint.
+        precision: "auto" is bf16-mixed on GPUs with bf16, else 32-true.
+        strategy: "ddp" replicates the model, "fsdp" shards its trainable parts.
+        cpu_processes: number of processes when training on a CPU.
+        gradient_checkpointing: recompute activations in the backward pass to save memory.
+        compile: compile the networks; takes minutes at the start.
+        clip_from: CLIP's weights: "auto" (the initial checkpoint, else ckpt/ViT-L-14.pt), a file,
             or "random" for tests.
-        cache: folder in which to keep what the frozen encoders make of the images, about 1 MB an
-            object; empty for none.
+        cache: folder for the outputs of the frozen encoders, about 1 MB per object; empty
+            disables it.
     """
 
     max_steps: int = 80_000
@@ -78,7 +78,7 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """All settings of a training; the defaults are the published ones where there are such."""
+    """All settings of a training run; the published ones by default."""
 
     model: SyncDreamerConfig = field(default_factory=SyncDreamerConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -97,25 +97,25 @@ class TrainConfig:
             raise ValueError("optimizer.ema_decay is not available with run.strategy=fsdp")
         if self.step.pure_noise and self.model.prediction != "v":
             raise ValueError(
-                f"step.pure_noise is {self.step.pure_noise}, but of pure noise a model with "
-                f"model.prediction={self.model.prediction} has nothing to learn; v has"
+                f"step.pure_noise is {self.step.pure_noise}, which needs model.prediction=v: with "
+                f"{self.model.prediction} there is nothing to learn from pure noise"
             )
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What the command line says beside the configuration.
+    """Options of a training run beside its configuration.
 
     Attributes:
-        name: of the configuration; the folders inside the next two are called so.
-        logdir: reports, pictures and the resolved configuration.
-        ckptdir: checkpoints.
+        name: of the run, and of its folders in the next two.
+        logdir: for metrics, validation images and the resolved configuration.
+        ckptdir: for checkpoints.
         seed: of all random numbers.
-        finetune_from: Zero123's checkpoint; None starts from nothing.
-        resume: go on from `last.ckpt`.
-        gpus: indices on each machine; empty for what `device` says.
+        finetune_from: initial checkpoint, of Zero123 or this project; None for random weights.
+        resume: continue from `last.ckpt`.
+        gpus: indices on each machine; empty unless `device` is "cuda".
         device: "cpu", "mps" or "cuda".
-        num_nodes: machines.
+        num_nodes: number of machines.
     """
 
     name: str

@@ -1,8 +1,7 @@
-"""A cache on disk of what the frozen encoders make of images, in float32: the same but rounding.
+"""Disk cache of the frozen encoders' outputs in float32; equal to encoding except for rounding.
 
-One file an object. The images in it are found by a hash of their pixels, so that changed data,
-or another order of the views, can never give a wrong answer; the folder's name is a fingerprint
-of the encoders.
+One file per object. Its images are found by a hash of their pixels, so that changed data or another
+order of the views never give a wrong result; the folder's name is a fingerprint of the encoders.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ log = logging.getLogger(__name__)
 
 FROZEN = ("first_stage_model.", "clip_image_encoder.")
 CLIP = ".clip"
-"""After the hash of an image: CLIP's embedding of it."""
+"""Suffix of an image's key, for its CLIP embedding."""
 
 
 def encoders_fingerprint(model: SyncDreamer) -> str:
-    """Identify the frozen encoders, from a few values of each of their weights."""
+    """Hash the frozen encoders by the first 16 values of each of their tensors."""
     digest = hashlib.blake2b(digest_size=8)
     for name, tensor in model.state_dict().items():
         if name.startswith(FROZEN):
@@ -39,12 +38,8 @@ def encoders_fingerprint(model: SyncDreamer) -> str:
     return digest.hexdigest()
 
 
-def _key(image: Tensor) -> str:
-    return hashlib.blake2b(image.contiguous().numpy().tobytes(), digest_size=16).hexdigest()
-
-
 class LatentCache:
-    """Encodes batches, and remembers."""
+    """Encodes batches with the frozen encoders; results of earlier steps and runs are read."""
 
     def __init__(self, folder: Path, model: SyncDreamer) -> None:
         self.folder = folder / encoders_fingerprint(model)
@@ -52,33 +47,44 @@ class LatentCache:
 
     @torch.no_grad()
     def encode(self, model: SyncDreamer, batch: TrainingBatch) -> Encoded:
-        """Like `encode_batch`; only images that are not on the disk are encoded."""
+        """Do as `encode_batch`, but encode only images that are not on disk.
+
+        Args:
+            model: whose frozen encoders are used.
+            batch: with `image_keys`; its images are read only if they must be encoded.
+        """
         device = batch.target_images.device
-        images = torch.cat([batch.target_images, batch.input_images[:, None]], dim=1).cpu()
-        keys = [[_key(image) for image in views] for views in images]
-        stored = [self._read(uid) for uid in batch.uids]
-        for number, (uid, names, known) in enumerate(zip(batch.uids, keys, stored, strict=True)):
-            seen = f"{names[-1]}{CLIP}"
-            missing = {key: image for key, image in zip(names, images[number], strict=True)
-                       if key not in known}  # fmt: skip
-            with torch.autocast(device.type, enabled=False):
-                if missing:
-                    pixels = to_model_range(torch.stack(list(missing.values())).to(device))
-                    posterior = model.first_stage_model.encode(pixels)
-                    moments = torch.cat([posterior.mean, posterior.std], dim=1).cpu()
-                    known.update({k: m.clone() for k, m in zip(missing, moments, strict=True)})
-                if seen not in known:
-                    pixels = to_model_range(images[number, -1:].to(device))
-                    missing[seen] = known[seen] = model.clip_image_encoder(pixels)[0].cpu()
+        cached = [self._read(uid) for uid in batch.uids]
+        for index, tensors in enumerate(cached):
+            missing = self._encode_missing(model, batch, index, tensors)
             if missing:
-                save_atomically(known, self._path(uid))
-        rows = [torch.stack([known[key] for key in names])
-                for names, known in zip(keys, stored, strict=True)]  # fmt: skip
-        mean, std = torch.stack(rows).to(device).chunk(2, dim=2)
-        clip = torch.stack([known[f"{names[-1]}{CLIP}"]
-                            for names, known in zip(keys, stored, strict=True)])  # fmt: skip
+                tensors.update(missing)
+                save_atomically(tensors, self._path(batch.uids[index]))
+        pairs = list(zip(batch.image_keys, cached, strict=True))
+        moments = [torch.stack([tensors[key] for key in keys]) for keys, tensors in pairs]
+        clip = torch.stack([tensors[f"{keys[-1]}{CLIP}"] for keys, tensors in pairs])
+        mean, std = torch.stack(moments).to(device).chunk(2, dim=2)
         features = ImageFeatures(clip.to(device), DiagonalGaussian(mean[:, -1], std[:, -1]))
         return Encoded(DiagonalGaussian(mean[:, :-1], std[:, :-1]), features)
+
+    def _encode_missing(
+        self, model: SyncDreamer, batch: TrainingBatch, index: int, cached: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Encode those images of an object that are not cached; return the new tensors."""
+        keys, image = batch.image_keys[index], batch.input_images[index]
+        views = [*batch.target_images[index], image]
+        missing = {key: view for key, view in zip(keys, views, strict=True) if key not in cached}
+        clip_key = f"{keys[-1]}{CLIP}"
+        encoded: dict[str, Tensor] = {}
+        with torch.autocast(image.device.type, enabled=False):
+            if missing:
+                pixels = to_model_range(torch.stack(list(missing.values())))
+                posterior = model.first_stage_model.encode(pixels)
+                moments = torch.cat([posterior.mean, posterior.std], dim=1).cpu()
+                encoded.update({k: m.clone() for k, m in zip(missing, moments, strict=True)})
+            if clip_key not in cached:
+                encoded[clip_key] = model.clip_image_encoder(to_model_range(image[None]))[0].cpu()
+        return encoded
 
     def _path(self, uid: str) -> Path:
         return self.folder / f"{uid}.pt"
@@ -90,6 +96,6 @@ class LatentCache:
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
         except (RuntimeError, OSError, EOFError, pickle.UnpicklingError):
-            log.warning("%s: damaged, made anew", path)
+            log.warning("%s: the cached latents are damaged and computed again", path)
             return {}
         return dict(content) if isinstance(content, Mapping) else {}

@@ -1,8 +1,8 @@
-"""The model as Lightning trains it: one step, the optimizer, what a checkpoint holds."""
+"""SyncDreamer as a LightningModule: training step, optimizer, content of a checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
-from ldm.data.loader import TrainingLoader, make_loader
+from ldm.data.loader import TrainingLoader, make_loader, repeat_epochs
 from ldm.data.samples import ObjectDataset, TrainingBatch
 from ldm.depth_attention import DepthTransformer
 from ldm.model import SyncDreamer
@@ -28,54 +28,65 @@ from ldm.training.metrics import LossByTimestep, StepTimer
 from ldm.training.optimizer import EMA, lr_multiplier, peak_lr, trainable_parameter_groups
 
 EXTRA = "syncdreamer_training"
-"""Of a checkpoint: what goes on in a resumed run beside Lightning's own entries."""
+"""Entry of a checkpoint with what a resumed run needs beside Lightning's entries."""
 
 Item = tuple[TrainingBatch, dict[str, Any]]
-"""A batch, and the position in the data behind it."""
+"""A batch, and the loader's state after it.
+
+Lightning prefetches a batch, so the loader is ahead of the training. The state travels with its
+batch; the training step stores it when the batch is used, and a checkpoint saves that one.
+"""
 
 
 class InfiniteLoader:
-    """Epoch after epoch, each batch with the position behind it."""
+    """Iterates over all epochs without end, yielding each batch with the state after it."""
 
     def __init__(self, loader: TrainingLoader) -> None:
         self.loader = loader
 
     def __iter__(self) -> Iterator[Item]:
-        """Yield batches for ever."""
-        while True:
-            for batch in self.loader:
-                yield batch, self.loader.state_dict()
+        for batch in repeat_epochs(self.loader):
+            yield batch, self.loader.state_dict()
 
 
 def enable_gradient_checkpointing(model: SyncDreamer) -> None:
-    """Let the networks' blocks keep no activations but compute them again."""
-    kinds = (ResBlock, SpatialTransformer, DepthTransformer, VolumeBlock)
+    """Recompute the activations of the networks' blocks in the backward pass."""
+    blocks = (ResBlock, SpatialTransformer, DepthTransformer, VolumeBlock)
     for network in (model.unet, model.spatial_volume):
         for module in network.modules():
-            if isinstance(module, kinds):
+            if isinstance(module, blocks):
                 forward = partial(recompute, module.forward, use_reentrant=False)
                 module.forward = forward  # type: ignore[method-assign]
 
 
 class SyncDreamerTraining(L.LightningModule):
-    """A thin wrapper; the names of its tensors are the model's, without a prefix."""
+    """SyncDreamer's training step and optimizer; tensors have the model's names, no prefix.
+
+    Attributes:
+        samples_seen: samples of all processes so far; numbers the samples' random numbers.
+        data_state: the loader's state after the last batch that was used, see `Item`.
+        latent_cache: keeps the frozen encoders' outputs on disk, if `run.cache` is set.
+    """
 
     network: SyncDreamer
 
     def __init__(
-        self, network: SyncDreamer, config: TrainConfig, seed: int, source: ObjectDataset
+        self, network: SyncDreamer, config: TrainConfig, seed: int, dataset: ObjectDataset
     ) -> None:
         super().__init__()
-        self.__dict__["network"] = network  # no child: the tensors' names would get a prefix
-        # The two share their tables of tensors, so that checkpoints have the published names.
+        # Checkpoints must have the published names. As a child module, `network` would give them
+        # the prefix "network.". So it is stored past nn.Module.__setattr__, and this module shares
+        # the network's tables of children and buffers: the network's children are its own. All
+        # that walks the modules (optimizer, DDP, FSDP, checkpoints) then sees unprefixed names.
+        self.__dict__["network"] = network
         self._modules, self._buffers = network._modules, network._buffers
-        self.config, self.seed, self.source = config, seed, source
+        self.config, self.seed, self.dataset = config, seed, dataset
         self.groups = trainable_parameter_groups(network, config.optimizer)
         self.samples_seen = 0
         self.data_state: dict[str, Any] | None = None
         decay = config.optimizer.ema_decay
         self.ema = EMA(network, decay) if decay else None
-        self.encode: Callable[[SyncDreamer, TrainingBatch], Encoded] = encode_batch
+        self.latent_cache: LatentCache | None = None
         if config.run.gradient_checkpointing:
             enable_gradient_checkpointing(network)
         self.geometry: ViewGeometry | None = None
@@ -83,7 +94,7 @@ class SyncDreamerTraining(L.LightningModule):
         self.losses_by_timestep = LossByTimestep(1, torch.device("cpu"))
 
     def configure_model(self) -> None:
-        """Share out what is trained between the GPUs (FSDP2), and compile the networks."""
+        """Apply FSDP and compile the networks, if configured."""
         network = self.network
         if self.config.run.strategy == "fsdp" and not hasattr(network.unet, "unshard"):
             assert self.device_mesh is not None
@@ -99,16 +110,16 @@ class SyncDreamerTraining(L.LightningModule):
                 part.compile()
 
     def train(self, mode: bool = True) -> SyncDreamerTraining:
-        """Set the mode; the frozen encoders stay as they are for inference."""
+        """Set the mode; the frozen encoders stay in evaluation mode."""
         super().train(mode)
         self.network.first_stage_model.eval()
         self.network.clip_image_encoder.eval()
         return self
 
     def configure_optimizers(self) -> Any:
-        """AdamW with a warm-up."""
+        """Build AdamW and its learning rate schedule."""
         config = self.config.optimizer
-        if self.config.run.strategy == "fsdp":  # its parameters are new ones
+        if self.config.run.strategy == "fsdp":  # sharding has replaced the parameters
             self.groups = trainable_parameter_groups(self.network, config)
         optimizer = torch.optim.AdamW(self.groups, weight_decay=config.weight_decay)
         schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -120,40 +131,53 @@ class SyncDreamerTraining(L.LightningModule):
         }
 
     def train_dataloader(self) -> InfiniteLoader:
-        """Build this process's loader, where the checkpoint left it."""
-        model = self.config.model
+        """Build this process's loader, at the position of the checkpoint."""
+        cameras = self.config.model.cameras
         loader = make_loader(
-            self.source, self.config.data, model.cameras.num_views, model.cameras.image_size,
-            self.seed, self.global_rank, self.trainer.world_size, self.device.type == "cuda",
-        )  # fmt: skip
+            self.dataset,
+            self.config.data,
+            cameras.num_views,
+            cameras.image_size,
+            self.seed,
+            rank=self.global_rank,
+            world_size=self.trainer.world_size,
+            pin_memory=self.device.type == "cuda",
+            hash_images=bool(self.config.run.cache),
+        )
         if self.data_state is not None:
             loader.load_state_dict(self.data_state)
         return InfiniteLoader(loader)
 
     def on_train_start(self) -> None:
-        """Prepare what the steps share, on the device, now that a checkpoint has been read."""
-        self._take_rates()
+        """Set up what all steps share, on the device, after a checkpoint was loaded."""
+        self._apply_configured_rates()
         self.network.forget_precomputed()
         self.geometry = self.network.view_geometry()
         if self.config.run.cache:
-            self.encode = LatentCache(Path(self.config.run.cache), self.network).encode
+            self.latent_cache = LatentCache(Path(self.config.run.cache), self.network)
         self.timer = StepTimer(self.device)
         self.losses_by_timestep = LossByTimestep(self.config.model.schedule.timesteps, self.device)
 
-    def _take_rates(self) -> None:
-        """Let the configuration's rates and weight decay win over those of a checkpoint."""
+    def _apply_configured_rates(self) -> None:
+        """Replace a checkpoint's learning rates and weight decay by the configured ones."""
         config, schedule = self.config.optimizer, self.lr_schedulers()
         assert isinstance(schedule, torch.optim.lr_scheduler.LambdaLR)
         groups = schedule.optimizer.param_groups
         schedule.base_lrs = [peak_lr(group["name"], config) for group in groups]
-        part = lr_multiplier(schedule.last_epoch, config, self.config.run.max_steps)
-        for group, full in zip(groups, schedule.base_lrs, strict=True):
-            group["initial_lr"] = full
-            group["lr"] = full * part
+        multiplier = lr_multiplier(schedule.last_epoch, config, self.config.run.max_steps)
+        for group, peak in zip(groups, schedule.base_lrs, strict=True):
+            group["initial_lr"] = peak
+            group["lr"] = peak * multiplier
             group["weight_decay"] = config.weight_decay
 
+    def encode(self, batch: TrainingBatch) -> Encoded:
+        """Encode a batch with the frozen encoders, through the cache if there is one."""
+        if self.latent_cache is not None:
+            return self.latent_cache.encode(self.network, batch)
+        return encode_batch(self.network, batch)
+
     def training_step(self, item: Item) -> Tensor:
-        """Return the loss of this process's part of a batch."""
+        """Return the loss of this process's batch."""
         batch, state = item
         assert self.geometry is not None
         config, count = self.config, len(batch)
@@ -166,7 +190,7 @@ class SyncDreamerTraining(L.LightningModule):
             config.step,
         ).to(self.device)
         self.timer.mark("data")
-        encoded = self.encode(self.network, batch)
+        encoded = self.encode(batch)
         self.timer.mark("encoders")
         losses = view_losses(
             self.network, encoded, batch.input_elevations, draws, config.step, self.geometry,
@@ -178,11 +202,11 @@ class SyncDreamerTraining(L.LightningModule):
         return losses.mean()
 
     def on_after_backward(self) -> None:
-        """Count the rest of the backward pass, the volumes'."""
+        """Measure the end of the backward pass, which is that of the volume networks."""
         self.timer.mark("volume")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what a resumed run needs; put the averaged weights in the place of the trained."""
+        """Add what a resumed run needs; save the EMA as the weights, and the weights beside it."""
         extra = {
             "seed": self.seed,
             "config": asdict(self.config),
@@ -197,10 +221,10 @@ class SyncDreamerTraining(L.LightningModule):
         checkpoint[EXTRA] = extra
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go back to where a checkpoint was written."""
+        """Restore the state of `on_save_checkpoint`."""
         extra = checkpoint[EXTRA]
         self.samples_seen, self.data_state = extra["samples_seen"], extra["data"]
-        state = checkpoint.get("state_dict", {})  # with FSDP the weights are loaded already
+        state = checkpoint.get("state_dict", {})  # FSDP has loaded the weights already
         if self.ema is not None:
             names = self.ema.weights
             self.ema.weights = {name: state[name].clone() for name in names}
@@ -208,7 +232,7 @@ class SyncDreamerTraining(L.LightningModule):
 
 
 def apply_fsdp(network: SyncDreamer, mesh: Any) -> None:
-    """Keep a part of what is trained on each GPU; the frozen encoders stay whole on all."""
+    """Shard the trainable modules with FSDP2; the frozen encoders are replicated."""
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     for module in [*network.unet.modules(), *network.spatial_volume.modules()]:

@@ -1,4 +1,4 @@
-"""What a training tells about itself: loss by noise level, where the time goes, memory."""
+"""Training metrics: loss by timestep, time per part of a step, memory; and their files."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from torch import Tensor
 from common.files import atomic_write
 
 NOISE_LEVELS = 10
-"""Bins of the time steps, equally wide."""
+"""Number of equally wide bins of timesteps."""
 PARTS = ("data", "encoders", "volume", "unet", "optimizer", "other")
-"""What the time is split into; networks' forward and backward pass together."""
+"""Parts of a step whose time is measured; networks with their forward and backward passes."""
 
 
 class StepTimer:
-    """Splits time between parts. On a GPU by its own clock, without waiting for it."""
+    """Measures the time of each part of a step; on a GPU by events, without synchronising."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -35,11 +35,11 @@ class StepTimer:
         return time.perf_counter()
 
     def mark(self, part: str) -> None:
-        """Count the time since the last mark for `part`."""
+        """Assign the time since the last call to `part`."""
         self.marks.append((part, self._now()))
 
     def split(self) -> dict[str, float]:
-        """Seconds of each part since the last call."""
+        """Return the seconds of each part since the last call."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         seconds = dict.fromkeys(PARTS, 0.0)
@@ -53,7 +53,7 @@ class StepTimer:
 
 
 class LossByTimestep:
-    """Sum and number of the losses in each noise level, on the device."""
+    """Sum and number of the losses in each bin of timesteps, on the device."""
 
     def __init__(self, timesteps: int, device: torch.device) -> None:
         self.timesteps = timesteps
@@ -61,28 +61,28 @@ class LossByTimestep:
         self.totals = torch.zeros(2, NOISE_LEVELS, dtype=dtype, device=device)
 
     def add(self, timesteps: Tensor, losses: Tensor) -> None:
-        """Count the losses (B, T) of samples at `timesteps` (B,)."""
+        """Add the losses (B, T) of samples at `timesteps` (B,)."""
         level = timesteps * NOISE_LEVELS // self.timesteps
         level = level[:, None].expand_as(losses).flatten()
         values = losses.detach().to(self.totals.dtype).flatten()
         self.totals[0].index_add_(0, level, values)
         self.totals[1].index_add_(0, level, torch.ones_like(values))
 
-    def take(self) -> Tensor:
-        """Return sums and numbers, (2, NOISE_LEVELS), and begin anew."""
+    def pop(self) -> Tensor:
+        """Return sums and numbers, (2, NOISE_LEVELS), and reset them."""
         totals, self.totals = self.totals, torch.zeros_like(self.totals)
         return totals
 
 
 def mean_losses(totals: Tensor) -> tuple[float, list[float | None]]:
-    """Mean loss of all, and of each noise level (None where there was no sample)."""
+    """Return the mean loss of all samples and of each bin, None for an empty bin."""
     sums, counts = totals.tolist()
     levels = [s / n if n else None for s, n in zip(sums, counts, strict=True)]
     return sum(sums) / max(sum(counts), 1.0), levels
 
 
 def memory_gib(device: torch.device) -> float:
-    """Peak memory: of the GPU since the training began, or of this process."""
+    """Return the peak memory of the GPU, or of this process on another device."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     try:
@@ -93,10 +93,9 @@ def memory_gib(device: torch.device) -> float:
 
 
 def open_metrics_file(path: Path, step: int) -> TextIO:
-    """Open a file of reports, a JSON line each, to add to it.
+    """Open a JSON-lines file of metrics for appending.
 
-    Of those that are in it, keep the ones up to `step`, at which a resumed run begins; and none
-    of a line that was being written when the process was killed.
+    Lines after `step`, at which a resumed run begins, and an incomplete last line are removed.
     """
     kept = []
     for text in path.read_text().splitlines() if step and path.is_file() else []:
@@ -112,19 +111,19 @@ def open_metrics_file(path: Path, step: int) -> TextIO:
 
 
 class MetricLogger:
-    """`steps.jsonl` and TensorBoard's files; a resumed run takes out what comes after its step."""
+    """Writes metrics to `steps.jsonl` and TensorBoard; drops entries after `step` on resuming."""
 
     def __init__(self, folder: Path, step: int, tensorboard: ModuleType) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.file = open_metrics_file(folder / "steps.jsonl", step)
         self.writer = tensorboard.SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
-    def write(self, line: dict[str, Any]) -> None:
-        """Write a report of a step."""
-        self.file.write(json.dumps(line) + "\n")
+    def log(self, metrics: dict[str, Any]) -> None:
+        """Write the metrics of `metrics["step"]`."""
+        self.file.write(json.dumps(metrics) + "\n")
         self.file.flush()
-        step = line["step"]
-        for name, value in line.items():
+        step = metrics["step"]
+        for name, value in metrics.items():
             if isinstance(value, dict):
                 for part, number in value.items():
                     self.writer.add_scalar(f"{name}/{part}", number, step)
@@ -135,11 +134,11 @@ class MetricLogger:
             elif name != "step":
                 self.writer.add_scalar(name, value, step)
 
-    def add_image(self, name: str, image: Any, step: int) -> None:
-        """Show a picture, uint8 (H, W, 3), in TensorBoard."""
+    def log_image(self, name: str, image: Any, step: int) -> None:
+        """Add an image, uint8 (H, W, 3), to TensorBoard."""
         self.writer.add_image(name, image, step, dataformats="HWC")
 
     def close(self) -> None:
-        """Write what is still in memory."""
+        """Flush and close the files."""
         self.file.close()
         self.writer.close()

@@ -1,4 +1,4 @@
-"""What is trained, how fast, and a moving average of it (paper Sec. 4.1, appendix)."""
+"""Trainable parameters, learning rates and the EMA of the weights (paper Sec. 4.1, appendix)."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class OptimizerConfig:
 
     Attributes:
         learning_rate: of the UNet's layers.
-        volume_factor: times that, for the volume networks and their time embedding.
-        finetune_unet: train the whole UNet, not only its depth attention.
+        volume_factor: ratio to it for the volume networks and their time embedding.
+        finetune_unet: train the whole UNet instead of its depth attention only.
         finetune_projection: train the projection of the image token.
-        warmup_steps: over which the rates rise on a line.
-        warmup_start: where they begin, as a part of the full rates.
-        decay_steps: last steps of the training, over which the rates fall on a line to 0; 0 keeps
-            them, as the paper does.
+        warmup_steps: length of the linear warm-up.
+        warmup_start: learning rate at its beginning, relative to the peak.
+        decay_steps: length of the linear decay to 0 at the end of training; 0 (the paper) keeps
+            the rate constant.
         weight_decay: AdamW's.
-        gradient_clip: largest norm of all gradients together; 0 does not clip.
-        accumulate: batches whose gradients are added up before a step.
-        ema_decay: of the moving average of the weights that checkpoints then hold; 0 has none.
+        gradient_clip: maximum norm of all gradients together; 0 does not clip.
+        accumulate: batches per optimizer step.
+        ema_decay: of the weights' moving average, which is saved in checkpoints; 0 disables it.
     """
 
     learning_rate: float = 5e-5
@@ -49,9 +49,8 @@ class OptimizerConfig:
         for name in ("learning_rate", "volume_factor", "accumulate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"optimizer.{name} must be above 0, got {getattr(self, name)}")
-        for name in (
-            "warmup_steps", "warmup_start", "decay_steps", "weight_decay", "gradient_clip",
-        ):  # fmt: skip
+        not_negative = ("warmup_steps", "warmup_start", "decay_steps", "weight_decay")
+        for name in (*not_negative, "gradient_clip"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"optimizer.{name} must not be negative: {getattr(self, name)}")
         if not 0 <= self.ema_decay < 1:
@@ -59,26 +58,26 @@ class OptimizerConfig:
 
 
 def warmup_multiplier(step: int, config: OptimizerConfig) -> float:
-    """Part of the full learning rates after `step` steps: a line up to 1, then 1 for ever."""
+    """Linear warm-up factor of the learning rate after `step` steps, then 1."""
     if step >= config.warmup_steps:
         return 1.0
     return config.warmup_start + (1.0 - config.warmup_start) * step / config.warmup_steps
 
 
 def lr_multiplier(step: int, config: OptimizerConfig, max_steps: int) -> float:
-    """Part of the full learning rates in the step after `step` steps of `max_steps`."""
-    left = max_steps - step
-    fall = min(1.0, max(left, 0) / config.decay_steps) if config.decay_steps else 1.0
-    return warmup_multiplier(step, config) * fall
+    """Factor of the peak learning rate after `step` of `max_steps` steps: warm-up and decay."""
+    remaining = max(max_steps - step, 0)
+    decay = min(1.0, remaining / config.decay_steps) if config.decay_steps else 1.0
+    return warmup_multiplier(step, config) * decay
 
 
 def peak_lr(group: str, config: OptimizerConfig) -> float:
-    """Learning rate of a group after the warm-up."""
+    """Learning rate of a parameter group after the warm-up."""
     return (config.volume_factor if group == "volumes" else 1.0) * config.learning_rate
 
 
-def _without_effect(unet: nn.Module) -> set[Tensor]:
-    """Weights that cannot change the UNet's result: queries and keys of a single token."""
+def _ineffective_parameters(unet: nn.Module) -> set[Tensor]:
+    """Weights that cannot change the UNet's output: queries and keys of attention to one token."""
     found: set[Tensor] = set()
     for module in unet.modules():
         if isinstance(module, TransformerBlock):
@@ -89,10 +88,10 @@ def _without_effect(unet: nn.Module) -> set[Tensor]:
 
 
 def trainable_parameter_groups(model: SyncDreamer, config: OptimizerConfig) -> list[dict[str, Any]]:
-    """Freeze the whole model but for what is trained; return that in groups for the optimizer.
+    """Freeze all parameters that are not trained and group the others for the optimizer.
 
     Returns:
-        AdamW's groups, with their `name`, `params` and full learning rate `lr`.
+        AdamW's parameter groups with `name`, `params` and peak learning rate `lr`.
     """
     model.requires_grad_(False)
     unet = model.unet
@@ -104,7 +103,7 @@ def trainable_parameter_groups(model: SyncDreamer, config: OptimizerConfig) -> l
         groups["unet"] = [unet]
     if config.finetune_projection:
         groups["projection"] = [model.cc_projection]
-    taken = _without_effect(unet)
+    taken = _ineffective_parameters(unet)
     result = []
     for name, modules in groups.items():
         parameters = [p for module in modules for p in module.parameters() if p not in taken]
@@ -116,32 +115,32 @@ def trainable_parameter_groups(model: SyncDreamer, config: OptimizerConfig) -> l
 
 
 class EMA:
-    """Exponential moving average of the weights that are trained, in float32."""
+    """Exponential moving average of the trainable parameters, in float32."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.weights = {name: p.detach().clone() for name, p in _trained(model).items()}
+        self.weights = {name: p.detach().clone() for name, p in _trainable(model).items()}
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Move towards the weights of the model, after a step of the optimizer."""
-        for name, parameter in _trained(model).items():
+        """Update the averages with the model's parameters, after an optimizer step."""
+        for name, parameter in _trainable(model).items():
             mean = self.weights[name].to(parameter.device)
             self.weights[name] = mean.lerp_(parameter.detach(), 1.0 - self.decay)
 
     @contextmanager
     def swapped_in(self, model: nn.Module) -> Iterator[None]:
-        """Let the model have the averaged weights meanwhile."""
-        parameters = _trained(model)
-        former = {name: parameter.data for name, parameter in parameters.items()}
+        """Context manager that puts the averaged weights into the model."""
+        parameters = _trainable(model)
+        original = {name: parameter.data for name, parameter in parameters.items()}
         try:
             for name, parameter in parameters.items():
                 parameter.data = self.weights[name].to(parameter.device)
             yield
         finally:
             for name, parameter in parameters.items():
-                parameter.data = former[name]
+                parameter.data = original[name]
 
 
-def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
+def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}

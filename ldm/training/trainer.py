@@ -1,7 +1,7 @@
-"""Training on one or several GPUs: reports, pictures, checkpoints, resuming (Lightning).
+"""Training on one or several GPUs, with resuming.
 
-Lightning runs the steps and knows about processes, precision and the states of optimizers; all
-else is in this file and those beside it, of which only the three `ldm.training.trainer*` import it.
+Lightning runs the steps and handles processes, precision and the optimizer's state; its loggers,
+checkpoints and progress bars are off, see `ldm.training.callbacks`.
 """
 
 from __future__ import annotations
@@ -35,21 +35,26 @@ from ldm.training.lightning_module import EXTRA, SyncDreamerTraining
 
 log = logging.getLogger(__name__)
 
-WAIT = timedelta(hours=2)
-"""That processes wait for one another, for example while checkpoints are written."""
+PROCESS_TIMEOUT = timedelta(hours=2)
+"""Processes wait so long for each other, for example while checkpoints are written."""
+
+FIXED_SETTINGS = (
+    ("optimizer", "finetune_unet"),
+    ("optimizer", "finetune_projection"),
+    ("run", "strategy"),
+)
+"""Settings that determine for which tensors, and by which names, the optimizer has a state."""
+
+LOCK_TIMEOUT = 15.0
+"""Seconds to wait for the lock: workers of a killed training hold it for about five."""
 
 
-FIXED = (
-    ("optimizer", "finetune_unet"), ("optimizer", "finetune_projection"), ("run", "strategy"),
-)  # fmt: skip
-"""Settings that say for which tensors, and by which names, the optimizer has a state."""
-
-LOCK_PATIENCE = 15.0
-"""Seconds that the lock is waited for: decoding processes of a killed training live on for five."""
+class ResumeError(ValueError):
+    """A training run cannot be resumed from its checkpoint with these settings."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints are written whole or not at all, and read without running anything in them."""
+    """Writes checkpoints atomically and reads them without running code in them."""
 
     def save_checkpoint(
         self,
@@ -57,69 +62,71 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         path: Any,
         storage_options: Any = None,  # noqa: ARG002
     ) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint completely or not at all."""
         save_atomically(checkpoint, Path(path))
 
     def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
-        """Read a checkpoint."""
+        """Read a checkpoint's tensors and plain values."""
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def check_resumable(path: Path, config: TrainConfig, seed: int) -> None:
-    """See that a checkpoint is of this training.
+    """Check that a training run can be resumed from a checkpoint.
 
     Raises:
-        FileNotFoundError, ValueError: there is none, it is damaged, or of another model or seed.
+        ResumeError: it is missing, damaged, or of another model or seed.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no checkpoint to resume from; start without --resume")
+        raise ResumeError(f"{path}: no checkpoint to resume from")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # what damaged files raise has no common base
+    except Exception as error:  # damaged files raise all kinds of errors
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path}: the checkpoint is damaged ({reason})") from error
+        raise ResumeError(f"{path}: the checkpoint is damaged ({reason})") from error
     extra = content.get(EXTRA) if isinstance(content, Mapping) else None
     if extra is None:
-        raise ValueError(f"{path}: not a checkpoint of a training that can go on")
+        raise ResumeError(f"{path}: not a training checkpoint")
     if extra["seed"] != seed:
-        raise ValueError(f"{path}: was trained with seed {extra['seed']}, --seed is {seed}")
+        raise ResumeError(f"{path}: was trained with seed {extra['seed']}, not {seed}")
     check_same_training(path, extra["config"], asdict(config))
 
 
-def check_same_training(path: Path, then: dict[str, Any], now: dict[str, Any]) -> None:
-    """Refuse what a resumed training cannot change of its settings; say what it does change.
+def check_same_training(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Refuse changes of settings that must not change on resuming; warn of other changes.
 
-    Settings that were not there yet when the checkpoint was written had their present defaults.
+    Settings that did not exist when the checkpoint was written had their present defaults.
+
+    Raises:
+        ResumeError: naming the setting.
     """
-    then = fill_defaults(then, asdict(TrainConfig()))
-    if then["model"] != now["model"]:
-        raise ValueError(f"{path}: the sizes of its model are not those of the configuration")
-    for part, key in FIXED:
-        was, wanted = then[part][key], now[part][key]
-        if was != wanted:
-            raise ValueError(
-                f"{path}: was trained with {part}.{key} = {was}, and cannot go on with {wanted}; "
-                f"start anew from it: --finetune_from {path} and another --ckptdir and --logdir"
+    old = fill_defaults(old, asdict(TrainConfig()))
+    if old["model"] != new["model"]:
+        raise ResumeError(f"{path}: the sizes of its model differ from those of the configuration")
+    for section, key in FIXED_SETTINGS:
+        if old[section][key] != new[section][key]:
+            raise ResumeError(
+                f"{path}: was trained with {section}.{key} = {old[section][key]}, which cannot "
+                f"change to {new[section][key]}"
             )
-    for part in now:
-        for key, value in now[part].items():
-            if then.get(part, {}).get(key) != value:
-                log.warning("resumed with %s.%s = %s, it was %s",
-                            part, key, value, then.get(part, {}).get(key))  # fmt: skip
+    for section, settings in new.items():
+        for key, value in settings.items():
+            before = old.get(section, {}).get(key)
+            if before != value:
+                log.warning("resumed with %s.%s = %s, it was %s", section, key, value, before)
 
 
 def fill_defaults(recorded: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """Fill in what is not recorded, in nested settings too."""
-    both = {
+    """Add default values of settings that are not recorded, recursively."""
+    nested = {
         name: fill_defaults(value, defaults[name])
         for name, value in recorded.items()
         if isinstance(value, dict) and isinstance(defaults.get(name), dict)
     }
-    return {**defaults, **recorded, **both}
+    return {**defaults, **recorded, **nested}
 
 
 def resolve_precision(config: TrainConfig, device: str) -> Any:
-    """Return Lightning's name of the precision; "auto" is bf16 where the GPU computes in it."""
+    """Return Lightning's name of the precision; "auto" is bf16 on GPUs that support it."""
     if config.run.precision != "auto":
         return config.run.precision
     bf16 = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -127,20 +134,20 @@ def resolve_precision(config: TrainConfig, device: str) -> Any:
 
 
 def make_strategy(config: TrainConfig, options: TrainOptions) -> Strategy | str:
-    """Return how the processes share the work; one alone needs nothing."""
+    """Return Lightning's strategy for one or several processes."""
     local = len(options.gpus) if options.device == "cuda" else config.run.cpu_processes
     if config.run.strategy == "fsdp":
         return ModelParallelStrategy(
             data_parallel_size=local * options.num_nodes,
             tensor_parallel_size=1,
             save_distributed_checkpoint=False,
-            timeout=WAIT,
+            timeout=PROCESS_TIMEOUT,
         )
-    return "auto" if local * options.num_nodes == 1 else DDPStrategy(timeout=WAIT)
+    return "auto" if local * options.num_nodes == 1 else DDPStrategy(timeout=PROCESS_TIMEOUT)
 
 
 def make_trainer(config: TrainConfig, options: TrainOptions, callbacks: list[Any]) -> L.Trainer:
-    """Build Lightning's trainer; its own files, bars and checks are off."""
+    """Build Lightning's trainer, without its loggers, checkpoints and progress bars."""
     on_gpu = options.device == "cuda"
     clip = config.optimizer.gradient_clip
     return L.Trainer(
@@ -164,91 +171,94 @@ def make_trainer(config: TrainConfig, options: TrainOptions, callbacks: list[Any
 
 
 def train(config: TrainConfig, options: TrainOptions, callbacks: Sequence[L.Callback] = ()) -> int:
-    """Train until `max_steps`, or until a signal asks for an end.
+    """Train until `max_steps` or until a signal.
 
-    What can be wrong with folders, data and files is found before the model is built.
+    Folders, data and files are checked before the model is built.
 
     Returns:
-        number of the signal that ended it early, else 0.
+        the number of the signal that stopped it early, else 0.
 
     Raises:
-        FileExistsError: the folder has checkpoints, and this is not to go on with them.
-        FileNotFoundError, ValueError, OSError, FloatingPointError: one line that says what to do.
+        FileExistsError: the folder has checkpoints and `options.resume` is false.
+        ResumeError: `options.resume` is true, but the checkpoint does not allow it.
+        FileNotFoundError, ValueError, OSError, FloatingPointError: anything else that is wrong.
     """
     silence_lightning()
-    import_optional("tensorboard", "The report of a training", REQUIREMENTS)
+    import_optional("tensorboard", "Logging the training", REQUIREMENTS)
     folder = options.ckptdir / options.name
-    first = is_first_process() and os.environ.get("NODE_RANK", "0") == "0"
+    main_process = is_first_process() and os.environ.get("NODE_RANK", "0") == "0"
     with ExitStack() as stack:
-        if first:
-            there = sorted(folder.glob("*.ckpt"))
-            if there and not options.resume:
+        if main_process:
+            existing = sorted(folder.glob("*.ckpt"))
+            if existing and not options.resume:
                 raise FileExistsError(
-                    f"{folder}: has checkpoints of a former training ({there[-1].name}); go on "
-                    f"with --resume, or choose another --ckptdir and --logdir"
+                    f"{folder}: has checkpoints of an earlier training ({existing[-1].name})"
                 )
             folder.mkdir(parents=True, exist_ok=True)
-            lock = file_lock(folder / "training", wait=False, patience=LOCK_PATIENCE)
+            lock = file_lock(folder / "training", wait=False, patience=LOCK_TIMEOUT)
             stack.enter_context(lock)
-            for left in folder.glob(".*.tmp.ckpt"):  # of a process that was killed while writing
-                left.unlink()
+            for partial in folder.glob(".*.tmp.ckpt"):  # from a process killed while writing
+                partial.unlink()
         if options.resume:
             check_resumable(folder / LAST, config, options.seed)
-        source = open_dataset(config.data.source)
+        dataset = open_dataset(config.data.source)
         images: list[ValidationImage] = []
         if config.data.validation:
             size = config.model.cameras.image_size
             images = read_validation_set(Path(config.data.validation), size)
-        log.info("%d objects, %d validation images", len(source.uids), len(images))
+        log.info("%d objects, %d validation images", len(dataset.uids), len(images))
         network = init_network(config, options)
-        module = SyncDreamerTraining(network, config, options.seed, source)
+        module = SyncDreamerTraining(network, config, options.seed, dataset)
         log_trainable_parameters(module)
-        if first:
+        if main_process:
             write_config(config, options)
         callback = TrainingCallback(config, options, images)
-        stack.callback(callback.teardown)  # after a failure Lightning does not call it
+        stack.callback(callback.teardown)  # Lightning does not call it after a failure
         trainer = make_trainer(config, options, [callback, *callbacks])
         resumed = str(folder / LAST) if options.resume else None
         if options.device == "cuda":
-            torch.set_float32_matmul_precision("high")  # TF32 for what is not in bf16
+            torch.set_float32_matmul_precision("high")  # TF32 for what stays in float32
         try:
             trainer.fit(module, ckpt_path=resumed, weights_only=True)
-        except SystemExit as end:
-            if isinstance(end.__context__, KeyboardInterrupt):  # Lightning makes exit code 1 of it
+        except SystemExit as error:
+            if isinstance(error.__context__, KeyboardInterrupt):  # Lightning turns it into exit 1
                 raise KeyboardInterrupt from None
             raise
-    # Lightning kills the first process, which may be writing, when another ends with a code.
+    # Lightning kills the first process, which may be writing, if another exits with an error.
     return (callback.stop.signal or 0) if trainer.local_rank == 0 else 0
 
 
 def init_network(config: TrainConfig, options: TrainOptions) -> SyncDreamer:
-    """Build the model with the weights to start from; a resumed run reads them later."""
+    """Build the model with its initial weights; a resumed run loads its checkpoint later."""
     network = init_model(config.model, options.seed)
     if options.resume:
         return network
     if options.finetune_from is None:
-        log.warning("no --finetune_from: the UNet starts from random weights")
+        log.warning("no initial checkpoint: the UNet starts from random weights")
     report = load_pretrained(network, options.finetune_from, config.run.clip_from)
     for line in report.lines():
         log.info("%s", line)
     if any(name.startswith("first_stage_model.") for name in report.random):
         log.warning("the autoencoder has random weights, which are never trained")
     if FIRST_LAYER in report.random and not config.optimizer.finetune_unet:
-        log.warning("the UNet has random weights, most of which are never trained "
-                    "(optimizer.finetune_unet)")  # fmt: skip
+        log.warning(
+            "the UNet has random weights, most of which are never trained (optimizer.finetune_unet)"
+        )
     return network
 
 
 def log_trainable_parameters(module: SyncDreamerTraining) -> None:
-    """Log what is trained."""
+    """Log the parameter groups that are trained."""
     for group in module.groups:
         count = sum(parameter.numel() for parameter in group["params"])
-        log.info("trained: %s, %d tensors, %.1f M values, rate %g",
-                 group["name"], len(group["params"]), count / 1e6, group["lr"])  # fmt: skip
+        log.info(
+            "trained: %s, %d tensors, %.1f M values, learning rate %g",
+            *(group["name"], len(group["params"]), count / 1e6, group["lr"]),
+        )
 
 
 def write_config(config: TrainConfig, options: TrainOptions) -> None:
-    """Write the resolved configuration beside the reports."""
+    """Write the resolved configuration beside the metrics."""
     from omegaconf import OmegaConf
 
     folder = options.logdir / options.name
@@ -258,18 +268,14 @@ def write_config(config: TrainConfig, options: TrainOptions) -> None:
 
 
 def is_first_process() -> bool:
-    """Whether this process is not one that another, or a launcher, has started beside the first."""
+    """Whether this process has rank 0."""
     return int(getattr(rank_zero_only, "rank", 0)) == 0
 
 
 def silence_lightning() -> None:
-    """Leave out what Lightning says about itself, and warnings that are not about this project."""
-    for name in (
-        "lightning",
-        "lightning.pytorch",
-        "lightning.fabric",
-        "lightning.pytorch.utilities",
-    ):
+    """Turn off Lightning's info messages and warnings, and logging by ranks above 0."""
+    lightning = "lightning.pytorch"
+    for name in ("lightning", lightning, "lightning.fabric", f"{lightning}.utilities"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning.*")
     if not is_first_process():

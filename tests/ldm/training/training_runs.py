@@ -2,7 +2,8 @@
 
     python -m tests.ldm.training.training_runs <file> <flags of train_syncdreamer.py>
 
-trains as the command does, and writes the gradients of the first step into a file.
+trains as the command does, and writes the gradients of the first step into a file, and the seeds of
+the validation images that each rank generates into `<file>.<rank>`.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
+import train_syncdreamer
 from tests.conftest import ROOT
 from tests.ldm.training.training_tree import make_tree
 
@@ -61,6 +64,17 @@ class SmallRun:
         return {line["step"]: line["loss"] for line in self.lines()}
 
 
+def contents(path: Path) -> dict:
+    return torch.load(path, weights_only=True)
+
+
+def failure(run: SmallRun, *arguments: str, flags: list[str] | None = None) -> str:
+    """The one line with which the command fails."""
+    with pytest.raises((ValueError, OSError)) as error:
+        train_syncdreamer.main([*(flags or run.flags()), *arguments])
+    return str(error.value)
+
+
 def make_data(folder: Path, objects: int) -> Path:
     """A training set, and a folder of one validation image."""
     make_tree(folder / "tree", [f"object{n}" for n in range(objects)], size=64)
@@ -74,8 +88,8 @@ def make_data(folder: Path, objects: int) -> Path:
 def main(argv: list[str]) -> None:
     import lightning.pytorch as L
 
+    import ldm.training.callbacks
     import ldm.training.trainer
-    import train_syncdreamer
 
     class Dump(L.Callback):
         def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
@@ -84,12 +98,25 @@ def main(argv: list[str]) -> None:
                 gradients = {n: p.grad.clone() for n, p in named if p.grad is not None}
                 torch.save(gradients, argv[0])
 
+        def on_train_end(self, trainer, pl_module) -> None:
+            Path(f"{argv[0]}.{trainer.global_rank}").write_text(json.dumps(seeds))
+
+    seeds: list[int] = []
     train = ldm.training.trainer.train
-    ldm.training.trainer.train = lambda config, options: train(config, options, [Dump()])
-    try:
+    generate_row = ldm.training.callbacks.generate_validation_row
+
+    def count_row(network, image, config, seed):
+        seeds.append(seed)
+        return generate_row(network, image, config, seed)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            ldm.training.trainer,
+            "train",
+            lambda config, options, **more: train(config, options, [Dump()], **more),
+        )
+        patch.setattr(ldm.training.callbacks, "generate_validation_row", count_row)
         train_syncdreamer.main(argv[1:])
-    finally:
-        ldm.training.trainer.train = train
 
 
 if __name__ == "__main__":

@@ -1,0 +1,84 @@
+"""Trainings that cannot begin, or must not go on, fail with one clear line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("lightning.pytorch", reason="pip install -r requirements/train.txt")
+pytest.importorskip("tensorboard", reason="pip install -r requirements/train.txt")
+
+
+import train_syncdreamer
+from ldm.data.loader import open_dataset
+from tests.ldm.training.training_runs import SmallRun, failure, make_data
+
+
+def test_a_folder_with_checkpoints_is_not_trained_into_without_resume(finished):
+    message = failure(finished, flags=finished.flags())
+    assert "last.ckpt" in message or "step=" in message
+    assert "--resume" in message
+
+
+def test_a_file_that_matches_nothing_is_not_trained_from(run: SmallRun, tmp_path: Path):
+    other = tmp_path / "other.ckpt"
+    torch.save({"state_dict": {"a.weight": torch.zeros(3)}}, other)
+    assert "none of its names" in failure(run, "--finetune_from", str(other))
+    assert "missing.ckpt" in failure(run, "--finetune_from", str(tmp_path / "missing.ckpt"))
+
+
+@pytest.mark.parametrize("gpus", ["7,", "0,99"])
+def test_a_gpu_that_does_not_exist_is_an_error(run: SmallRun, gpus: str):
+    message = failure(run, "--device", "auto", "--gpus", gpus)
+    assert f"--gpus {gpus}" in message
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--gpus", "all"], ["--seed", "-1"], ["--num_nodes", "0"], ["--gpus", ""]]
+)
+def test_wrong_usage_exits_with_2(run: SmallRun, arguments, capsys):
+    with pytest.raises(SystemExit) as error:
+        train_syncdreamer.main([*run.flags(), *arguments])
+    assert error.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("step.target_views=17", "16 views"),
+        ("step.target_views=0", "positive"),
+        ("optimizer.ema_decay=1.0", "ema_decay"),
+        ("optimizer.learning_rate=0", "learning_rate"),
+        ("run.save_every=3", "multiple"),
+        ("run.precision=bf32", "precision"),
+        ("run.no_such_key=1", "no_such_key"),
+        ("data.batch_size=6", "5 objects"),
+        ("data.source=nowhere", "nowhere"),
+        ("data.validation=nowhere", "nowhere"),
+        ("run.clip_from=nowhere.pt", "nowhere.pt"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(run: SmallRun, setting: str, message: str):
+    assert message in failure(run, flags=run.flags(setting))
+    assert not list(run.checkpoints.glob("*.ckpt"))
+
+
+def test_losses_that_are_not_numbers_end_the_training(run: SmallRun, small_model, tmp_path):
+    state = {name: tensor.clone() for name, tensor in small_model.state_dict().items()}
+    state["time_embed.0.weight"].fill_(float("nan"))
+    path = tmp_path / "nan.ckpt"
+    torch.save({"state_dict": state}, path)
+    with pytest.raises(FloatingPointError, match="by step 1"):
+        train_syncdreamer.main([*run.flags(), "--finetune_from", str(path)])
+    assert not (run.checkpoints / "last.ckpt").exists()
+
+
+def test_a_missing_view_is_named(run: SmallRun, tmp_path: Path):
+    folder = make_data(tmp_path / "broken", objects=2)
+    (folder / "tree" / "target" / "object1" / "007.png").unlink()
+    message = failure(run, flags=run.flags(f"data.source={folder / 'tree'}"))
+    assert "object1" in message
+    assert "007.png" in message
+    assert len(open_dataset(str(folder / "tree")).uids) == 2
