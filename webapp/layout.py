@@ -107,7 +107,7 @@ class Layout:
                 *ELEVATIONS,
                 value=20 if automatic else settings.elevation,
                 step=1,
-                label="Camera elevation above the object, degrees",
+                label="Camera elevation, degrees",
                 visible=not automatic,
             )
             self.samples = gr.Slider(

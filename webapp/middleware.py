@@ -87,12 +87,8 @@ class SecurityMiddleware:
         has_room: Callable[[], bool],
         unqueued: AbstractSet[int] = frozenset(),
     ) -> None:
-        self.app, self.max_upload, self.has_room, self.unqueued = (
-            app,
-            max_upload,
-            has_room,
-            unqueued,
-        )
+        self.app, self.max_upload = app, max_upload
+        self.has_room, self.unqueued = has_room, unqueued
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection."""
