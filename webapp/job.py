@@ -91,6 +91,7 @@ class Job:
         """
         self._stop.set()
         with self._changed:
+            self._changed.notify_all()
             finished = self._finished
             if on_finished is not None and not finished:
                 self._on_finished.append(on_finished)
@@ -123,17 +124,20 @@ class Job:
         Closing the generator early, also by garbage collection, stops the job.
 
         Raises:
+            Stopped: the job was stopped; its current step may still be running.
             Exception: raised by the work.
         """
         seen = 0  # the initial "Waiting" is skipped when the job starts within POLL_SECONDS
         try:
             while True:
                 with self._changed:
-                    if not self._finished and self._version == seen:
+                    if self._version == seen and self.active:
                         self._changed.wait(POLL_SECONDS)
                     seen, latest, finished = self._version, self._latest, self._finished
                 if finished:
                     break
+                if self._stop.is_set():
+                    raise Stopped
                 yield latest
         finally:
             self._stop.set()

@@ -94,12 +94,12 @@ class UI:
         mesh = [page.results, page.model, page.turning, page.files]
         changed = [page.status, page.views, *choice, *mesh, *buttons]
         working = {**_queued(page.status, MODEL_QUEUE, 1), "trigger_mode": "once"}
-        running = [
-            page.go.click(self.on_generate, chosen, changed, **working),
-            page.rebuild.click(self.on_rebuild, [page.pick, *chosen], changed, **working),
-        ]
+        page.go.click(self.on_generate, chosen, changed, **working)
+        page.rebuild.click(self.on_rebuild, [page.pick, *chosen], changed, **working)
         page.pick.input(self.on_pick, [page.pick], [page.views], **UNQUEUED)
-        page.stop.click(self.on_stop, None, [page.status, *buttons], cancels=running, **UNQUEUED)
+        # Without `cancels`: Gradio would drop the last update of the running event, and an earlier
+        # one that arrives after the result of on_stop would leave the page in its working state.
+        page.stop.click(self.on_stop, None, [page.status, *buttons], **UNQUEUED)
 
     def on_unload(self, request: gr.Request) -> None:
         """Close the session of a page that was closed."""
@@ -305,7 +305,7 @@ class UI:
                     changes[page.views] = html.views(progress.strip, progress.title)
                 yield changes
         except Stopped:
-            failure = "Stopped."
+            failure = STOPPED
         except UserError as error:
             failure = str(error)
         except Exception:

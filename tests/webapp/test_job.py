@@ -45,6 +45,18 @@ def test_closing_the_updates_stops_the_work_at_its_next_step():
     assert not job.succeeded
 
 
+def test_a_stop_ends_the_updates_before_the_current_step_ends():
+    step = threading.Event()
+    job = Job(lambda on_progress: step.wait(10), threading.Lock()).start()
+    threading.Timer(0.1, job.stop).start()
+    with pytest.raises(Stopped):
+        list(job.updates())
+    assert not job.active
+    assert not job.finished
+    step.set()
+    finished(job)
+
+
 def test_failures_are_raised_by_the_updates():
     def work(on_progress):
         raise ValueError("broken")

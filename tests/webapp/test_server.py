@@ -161,6 +161,23 @@ def test_closing_a_page_stops_its_job_at_the_next_step_and_the_next_visitor_is_s
             assert "Done." in as_text(second.generate())
 
 
+def test_the_last_message_of_a_stopped_job_enables_the_start_button(quick_meshes):
+    with serve_page(0.3) as page, PageClient(page.address) as visitor:
+        visitor.open_image(TOY)
+        visitor.join("go", "click", [False, 20, 3, 1]).raise_for_status()
+        stop = {"data": [], "fn_index": visitor.number("stop", "click")}
+        texts = []
+        for message in visitor.messages():
+            texts.append(as_text([message]))
+            if "step 2 of 4" in texts[-1] and len(page.view_generator.steps) < 4:
+                stop["session_hash"] = visitor.session
+                visitor.http.post("/gradio_api/run/predict", json=stop).raise_for_status()
+        (last,) = (text for text in texts if "Stopped." in text and "process_generating" in text)
+        assert '["interactive"], true' in last  # messages are differences
+        assert not any("step " in text for text in texts[texts.index(last) :])
+        assert "Done." in as_text(visitor.generate())
+
+
 def test_ten_visitors_at_once_are_all_served_one_at_a_time(quick_meshes):
     ended: list[str] = []
     waited: list[int] = []
