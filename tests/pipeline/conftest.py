@@ -8,35 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from ldm.config import SamplerConfig
-from multiview.images import views_to_strip
 from pipeline.image_to_3d import Context, PipelineConfig
-from pipeline.selection.elevation import ElevationConfig
-from tests.renderer.small_runs import SIZE, TINY, ellipsoid
-
-
-class FakeGenerator:
-    """Draws an ellipsoid, spoiled by noise that depends on all it is told; counts what it draws."""
-
-    def __init__(self) -> None:
-        self.drawn: list[tuple[float, int]] = []
-
-    size = SIZE
-
-    def settings(self, sampler: SamplerConfig) -> dict[str, object]:
-        return {"weights": "toy", **vars(sampler)}
-
-    def generate(
-        self, pixels: np.ndarray, elevation_deg: float, seed: int, sampler: SamplerConfig
-    ) -> np.ndarray:
-        self.drawn.append((elevation_deg, seed))
-        told = f"{pixels.sum()} {elevation_deg} {seed}".encode()
-        noise = np.random.default_rng(list(told)).normal(size=(16, SIZE, SIZE, 1))
-        pictures = ellipsoid()
-        alpha = pictures[..., 3:]
-        colours = (pictures[..., :3] + (alpha > 0.99) * noise * seed / 200).clip(0, 0.9)
-        views = np.where(alpha > 0.99, colours, pictures[..., :3])
-        return views_to_strip((views * 255).round().astype(np.uint8))
+from tests.fakes import FakeGenerator, small_config
+from tests.renderer.small_runs import ellipsoid
 
 
 @pytest.fixture
@@ -51,19 +25,7 @@ def context(view_generator: FakeGenerator) -> Context:
 
 @pytest.fixture(scope="session")
 def config() -> PipelineConfig:
-    return PipelineConfig(
-        backend="white",
-        crop_size="auto",
-        elevation="auto",
-        draft_steps=2,
-        sample_num=3,
-        seed=1,
-        sampler=SamplerConfig(steps=3),
-        renderer=replace(TINY, mlp=replace(TINY.mlp, resolution=16)),
-        preset="fast",
-        device=torch.device("cpu"),
-        elevations=ElevationConfig(step=10.0, drafts_at=(0.0, 30.0), size=32, resolution=24),
-    )
+    return small_config()
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ def test_an_estimate_takes_the_place_of_auto_and_of_nothing_else(
     several = options(tmp_path / "several")
     found = choice.estimate_elevations([photo, other], [5.0, "auto"], several, view_generator)
     assert found == [5.0, 17.3]
-    assert view_generator.drawn == [(30.0, 7)]
+    assert view_generator.generated == [(30.0, 7)]
     single = options(tmp_path / "single")
     assert choice.estimate_elevations([photo], ["auto"], single, view_generator) == [17.3]
     left = {path.name for path in (tmp_path / "single").rglob("*")}
@@ -68,10 +68,10 @@ def test_an_estimate_takes_the_place_of_auto_and_of_nothing_else(
 
 def test_drafts_are_kept_until_something_changes(photo, view_generator, estimates, tmp_path):
     def drawn(**changes: object) -> int:
-        before = len(view_generator.drawn)
+        before = len(view_generator.generated)
         given = options(tmp_path / "out", **changes)
         assert choice.estimate_elevations([photo], ["auto"], given, view_generator) == [17.3]
-        return len(view_generator.drawn) - before
+        return len(view_generator.generated) - before
 
     assert [drawn(), drawn(), drawn(overwrite=True), drawn()] == [1, 0, 1, 0]
     more_steps = SamplerConfig(steps=70, eta=0.5)  # drafts have their own
@@ -95,7 +95,7 @@ def test_files_of_others_are_found_before_any_draft_is_drawn(
     path.write_bytes(b"mine")
     with pytest.raises(FileExistsError, match=re.escape(str(path))):
         choice.estimate_elevations([photo], ["auto"], options(tmp_path / "out"), view_generator)
-    assert (view_generator.drawn, path.read_bytes()) == ([], b"mine")
+    assert (view_generator.generated, path.read_bytes()) == ([], b"mine")
     image = tmp_path / "elevation.png"
     image.write_bytes(photo.read_bytes())
     with pytest.raises(FileExistsError, match="is an input"):

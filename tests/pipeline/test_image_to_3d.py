@@ -28,7 +28,8 @@ from pipeline.selection.elevation import ElevationConfig
 from pipeline.view_generator import ModelError
 from renderer import trainer as training
 from renderer.reconstruction import ReconstructionResult
-from tests.pipeline.conftest import FakeGenerator, changed
+from tests.fakes import FakeGenerator
+from tests.pipeline.conftest import changed
 
 STEPS = [
     "segment", "frame", "draft-+0.0", "draft-+30.0", "elevation",
@@ -83,7 +84,7 @@ def test_a_photo_becomes_a_mesh_and_a_kill_while_it_is_trained_does_no_harm(
 
     whole, folder = tmp_path / "whole", tmp_path / "out"
     assert image_to_3d(photo, whole, config, context).done == STEPS
-    drawn = len(view_generator.drawn)
+    drawn = len(view_generator.generated)
     frequent = changed(config, renderer=changed(config.renderer, save_every=1e-9))
     monkeypatch.setattr(training.Training, "train_step", killed_after_the_third)
     with pytest.raises(Killed):
@@ -95,7 +96,7 @@ def test_a_photo_becomes_a_mesh_and_a_kill_while_it_is_trained_does_no_harm(
     )
     assert image_to_3d(photo, folder, config, context).done == STEPS[-3:]
     assert steps == [3, 4, 5]
-    assert len(view_generator.drawn) == 2 * drawn
+    assert len(view_generator.generated) == 2 * drawn
     assert checksums(folder) == checksums(whole)
     for name in EXPORTED:
         assert checksum(folder / name) == checksum(folder / "reconstruction" / name)
@@ -304,10 +305,10 @@ def test_one_bad_picture_of_a_batch_is_reported_and_the_others_are_done(
 
 
 def test_a_model_that_cannot_be_loaded_ends_a_batch(photo, config, context, tmp_path, monkeypatch):
-    def draw(*_):
+    def generate(*_):
         raise ModelError("no such weights")
 
-    monkeypatch.setattr(FakeGenerator, "draw", draw)
+    monkeypatch.setattr(FakeGenerator, "generate", generate)
     (tmp_path / "b.png").write_bytes(photo.read_bytes())
     with pytest.raises(ModelError, match="no such weights"):
         images_to_3d([tmp_path], tmp_path / "out", config, context)

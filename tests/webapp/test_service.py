@@ -10,7 +10,8 @@ from PIL import Image
 import app
 from multiview.segmentation import SegmentationUnavailableError
 from tests.conftest import ROOT
-from tests.webapp.serve import SlowGenerator, small_settings
+from tests.fakes import FakeGenerator
+from tests.webapp.serve import page_config
 from webapp import html
 from webapp.errors import UserError
 from webapp.job import Progress, Stopped
@@ -24,7 +25,7 @@ TOY = ROOT / "testset" / "locomotive.png"
 
 @pytest.fixture
 def service() -> Service:
-    return Service(SlowGenerator(), small_settings())
+    return Service(FakeGenerator(), page_config())
 
 
 @pytest.fixture
@@ -116,7 +117,7 @@ def test_visitors_are_warned_if_there_is_no_segmentation_network(monkeypatch, se
         return open_segmenter(backend, device)
 
     monkeypatch.setattr("webapp.service.open_segmenter", missing)
-    service = Service(SlowGenerator(), small_settings(backend="auto"))
+    service = Service(FakeGenerator(), page_config(backend="auto"))
     photo = tmp_path / "photo.png"
     Image.open(TOY).convert("RGB").save(photo)
     assert service.open_image(session, photo).notice == NO_NETWORK

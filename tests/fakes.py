@@ -1,0 +1,93 @@
+"""A fake view generator, and the settings of a pipeline that is finished within seconds."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from ldm.config import SamplerConfig
+from ldm.generate_views import StepCallback, StepInfo
+from multiview.images import views_to_strip
+from pipeline.config import PipelineConfig
+from pipeline.selection.elevation import ElevationConfig
+from tests.renderer.small_runs import SIZE, TINY, ellipsoid
+
+
+class FakeGenerator:
+    """Generates an ellipsoid with noise that depends on all inputs and grows with the seed.
+
+    Args:
+        seconds: duration of a step.
+    """
+
+    size = SIZE
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+        self.generated: list[tuple[float, int]] = []
+        """Elevation and seed of each call."""
+        self.steps: list[float] = []
+        """Time of each step, monotonic clock."""
+        self.running, self.max_running = 0, 0
+        """Calls at the same time: now, and at most so far."""
+        self._lock = threading.Lock()
+
+    def settings(self, sampler: SamplerConfig) -> dict[str, Any]:
+        return {"weights": "toy", **vars(sampler)}
+
+    def generate(
+        self,
+        pixels: np.ndarray,
+        elevation_deg: float,
+        seed: int,
+        sampler: SamplerConfig,
+        on_step: StepCallback | None = None,
+    ) -> np.ndarray:
+        with self._lock:
+            self.running += 1
+            self.max_running = max(self.running, self.max_running)
+        self.generated.append((elevation_deg, seed))
+        try:
+            inputs = f"{pixels.sum()} {elevation_deg} {seed}".encode()
+            noise = np.random.default_rng(list(inputs)).normal(size=(16, SIZE, SIZE, 1))
+            clean, alpha = np.split(ellipsoid(), [3], axis=-1)
+
+            def strip(fraction: float) -> np.ndarray:
+                noisy = clean + noise * (0.6 * (1.0 - fraction) + seed / 200)
+                views = np.where(alpha > 0.99, noisy.clip(0, 0.9), clean)
+                return views_to_strip((views * 255).round().astype(np.uint8))
+
+            for number in range(1, sampler.steps + 1):
+                time.sleep(self.seconds)
+                self.steps.append(time.monotonic())
+                if on_step is not None:
+                    preview = partial(strip, number / sampler.steps)
+                    on_step(StepInfo(number, sampler.steps, preview))
+            return strip(1.0)
+        finally:
+            with self._lock:
+                self.running -= 1
+
+
+def small_config(**changes: Any) -> PipelineConfig:
+    """Three samples of three steps, a small reconstruction, on the CPU."""
+    config = PipelineConfig(
+        backend="white",
+        crop_size="auto",
+        elevation="auto",
+        draft_steps=2,
+        sample_num=3,
+        seed=1,
+        sampler=SamplerConfig(steps=3),
+        renderer=replace(TINY, mlp=replace(TINY.mlp, resolution=16)),
+        preset="fast",
+        device=torch.device("cpu"),
+        elevations=ElevationConfig(step=10.0, drafts_at=(0.0, 30.0), size=32, resolution=24),
+    )
+    return replace(config, **changes)
