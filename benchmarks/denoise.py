@@ -40,6 +40,7 @@ def main(argv: list[str] | None = None) -> None:
 
     from ldm.checkpoint.load import DTYPES, load_model
     from ldm.config import GenerateConfig
+    from ldm.sampler import noise_predictor
     from tests.reference import plain
 
     torch.set_grad_enabled(False)
@@ -72,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
     features = model.encode_image(image)
     shape = (1, *config.latent_shape)
     noise = torch.randn(1, *shape[2:], device=device)
-    conditions = model.condition(features, torch.zeros(1, device=device), noise)
+    conditioning = model.make_conditioning(features, torch.zeros(1, device=device), noise)
     latents = torch.randn(shape, device=device)
     low = latents.to(model.unet.dtype)
     timesteps = torch.tensor([501], device=device)
@@ -80,18 +81,14 @@ def main(argv: list[str] | None = None) -> None:
     share = views / group
 
     measure("encode the input (CLIP and autoencoder)", lambda: model.encode_image(image))
-
-    def precompute() -> None:
-        model.forget_precomputed()
-        model.precompute()
-
-    measure("precompute (once a model)", precompute)
-    geometry, null_residuals = model.precompute().geometry, model.precompute().null_residuals
+    measure("geometry and null residuals (once a sample)", model.sampling_cache)
+    cache = model.sampling_cache()
+    geometry, null_residuals = cache.geometry, cache.null_residuals
     time_embedding = model.embed_time(timesteps)
-    net, viewpoints = model.spatial_volume, conditions.viewpoints
+    net, viewpoints = model.spatial_volume, conditioning.viewpoints
 
     def build() -> torch.Tensor:
-        return net.build(low, time_embedding, viewpoints, geometry)
+        return net.build_spatial_volume(low, time_embedding, viewpoints, geometry)
 
     parts = measure("step: spatial volume", build)
     volume = build()
@@ -104,7 +101,7 @@ def main(argv: list[str] | None = None) -> None:
     parts += measure(f"step: frustum volumes of {views} views", resample, share)
     frustums = resample()
     x = torch.randn(2 * group, config.unet.in_channels, *shape[3:], device=device).to(low.dtype)
-    token = conditions.context[0, :group, None]
+    token = conditioning.context[0, :group, None]
     tokens = torch.cat([token, token * 0])
     parts += measure(
         f"step: UNet on {views} views, both branches",
@@ -117,11 +114,14 @@ def main(argv: list[str] | None = None) -> None:
 
     if args.plain:
         ours, theirs = [], []
+        predict_noise = noise_predictor(model, conditioning, 2.0, group)
         for _ in range(args.repeat):  # side by side, so that both see the same machine
-            ours.append(clock(lambda: model.predict_noise(latents, 501, conditions, 2.0, group)))
+            ours.append(clock(lambda: predict_noise(latents, 501)))
             with plain.plain_layers():
                 theirs.append(
-                    clock(lambda: plain.predict_noise(model, latents, 501, conditions, 2.0, group))
+                    clock(
+                        lambda: plain.predict_noise(model, latents, 501, conditioning, 2.0, group)
+                    )
                 )
         ratio = statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
         print(f"{'whole step':42s} {statistics.median(ours):9.3f} s")

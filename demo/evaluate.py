@@ -286,13 +286,16 @@ def main(argv: list[str] | None = None) -> None:
     import torch
     from tqdm import tqdm
 
+    from demo.model import choose_model_class
     from ldm.checkpoint.load import load_model
     from ldm.config import GenerateConfig
     from ldm.data.loader import open_dataset
 
     settings = load_config(GenerateConfig, args.cfg, args.set)
     config = settings.model
-    model = load_model(config, args.ckpt, torch.device("cpu"), torch.float32)
+    model = load_model(
+        config, args.ckpt, torch.device("cpu"), torch.float32, choose_model_class(config)
+    )
     num_views, size = config.cameras.num_views, config.cameras.image_size
     mean = mean_image(args.train, num_views, size)
     rows: list[dict[str, Any]] = []

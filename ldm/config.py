@@ -16,7 +16,7 @@ from common.config import check_positive
 from ldm.networks.autoencoder import AutoencoderConfig
 from ldm.networks.clip import CLIPConfig
 from ldm.networks.unet import UNetConfig
-from ldm.schedule import ScheduleConfig, Spacing, schedule_buffers
+from ldm.schedule import DDIMStep, ScheduleConfig, Spacing, ddim_steps, schedule_buffers
 from multiview.cameras import orbit_cameras
 
 VIEW_DIM = 4
@@ -125,6 +125,29 @@ class SyncDreamerConfig:
             )
 
     @property
+    def small_model_settings(self) -> list[str]:
+        """Settings that only `demo.model.SmallSyncDreamer` has, as in a configuration file."""
+        settings = {
+            f"model.prediction={self.prediction}": self.prediction != "noise",
+            f"model.image_encoder={self.image_encoder}": self.image_encoder != "clip",
+            "model.volume.input_view=true": self.volume.input_view,
+        }
+        return [text for text, is_set in settings.items() if is_set]
+
+    def check_published(self) -> None:
+        """Raise ValueError where a setting is the small model's."""
+        if self.small_model_settings:
+            raise ValueError(
+                f"{', '.join(self.small_model_settings)}: the published model, "
+                f"ldm.model.SyncDreamer, has no such setting; use demo.model.SmallSyncDreamer"
+            )
+
+    @property
+    def embed_dim(self) -> int:
+        """Width of the image embedding."""
+        return self.clip.embed_dim if self.image_encoder == "clip" else 0
+
+    @property
     def latent_size(self) -> int:
         """Latent pixels a side."""
         return self.cameras.image_size // self.autoencoder.downsampling
@@ -199,6 +222,14 @@ class SamplerConfig:
             raise ValueError(f"eta must be from 0 to 1, got {self.eta}")
         if not 0 <= self.temperature <= 1:
             raise ValueError(f"the temperature must be from 0 to 1, got {self.temperature}")
+
+    def ddim_steps(self, alphas_cumprod: Tensor) -> list[DDIMStep]:
+        """Tabulate the reverse process on a schedule (T,), see `ldm.schedule.ddim_steps`."""
+        return ddim_steps(alphas_cumprod, self.steps, self.eta, self.spacing)
+
+    def scale_noise(self, noise: Tensor) -> Tensor:
+        """Bring standard normal noise to the temperature."""
+        return self.temperature * noise
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""3D-aware feature attention: the UNet looks along each pixel's ray (paper Sec. 3.3).
+"""3D-aware feature attention: the UNet attends along each pixel's ray (paper Sec. 3.3).
 
 A view's frustum volume has, for every pixel of a feature map, D features along that pixel's ray.
 The depth transformers, put after the UNet's middle and output blocks, let the pixel attend to
@@ -8,10 +8,11 @@ them. This is the only way in which one view's denoising learns what the others 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from ldm.networks.unet import UNet, UNetConfig
@@ -107,6 +108,72 @@ class DepthTransformer(nn.Module):
         return self.proj_out(self.depth_attn.to_out(value))
 
 
+@dataclass(frozen=True)
+class Branch:
+    """The conditions that one branch of guidance keeps; the UNet gets zeros for the others.
+
+    Attributes:
+        image: the image token and the input view's latents.
+        volume: the frustum volumes.
+    """
+
+    image: bool
+    volume: bool
+
+
+CONDITIONAL = Branch(image=True, volume=True)
+UNCONDITIONAL = Branch(image=False, volume=False)
+
+
+@dataclass(frozen=True)
+class PackedBranches:
+    """K branches of B x T views in one batch of the UNet, branch by branch.
+
+    Attributes:
+        x: noisy latents and input view's latents, (K B T, 2 C, H, W).
+        context: image tokens, (K B T, 1, context_dim).
+        frustums: of the first K' branches, which keep their volumes, (K' B T, F, D, H, W) each.
+        shape: K, B, T.
+    """
+
+    x: Tensor
+    context: Tensor
+    frustums: list[Tensor]
+    shape: tuple[int, int, int]
+
+
+def pack_branches(
+    branches: Sequence[Branch],
+    noisy: Tensor,
+    input_latents: Tensor,
+    context: Tensor,
+    frustums: Sequence[Tensor],
+) -> PackedBranches:
+    """Pack the branches of guidance into one batch: they share the noisy latents and the volumes.
+
+    Args:
+        branches: those that keep the volume come first.
+        noisy: latents x_t of T views, (B, T, C, H, W).
+        input_latents: (B, C, H, W).
+        context: image tokens, (B, T, context_dim).
+        frustums: frustum volumes of the views, (B T, F, D, H, W) each.
+    """
+    num_conditional = sum(branch.volume for branch in branches)
+    if not all(branch.volume for branch in branches[:num_conditional]):
+        raise ValueError(f"branches that keep the volume must come first, got {branches}")
+    batch, num_views = noisy.shape[:2]
+    x = noisy.flatten(0, 1)
+    image = repeat(input_latents, "b c h w -> (b t) c h w", t=num_views)
+    token = rearrange(context, "b t c -> (b t) 1 c")
+    none, no_token = torch.zeros_like(image), torch.zeros_like(token)
+    return PackedBranches(
+        torch.cat([torch.cat([x, image if b.image else none], dim=1) for b in branches]),
+        torch.cat([token if b.image else no_token for b in branches]),
+        [f.expand(num_conditional, *f.shape).flatten(0, 1) for f in frustums],
+        (len(branches), batch, num_views),
+    )
+
+
 class DepthUNet(UNet):
     """The UNet with a depth transformer after its middle and after all but the lowest outputs."""
 
@@ -150,6 +217,13 @@ class DepthUNet(UNet):
         sizes = [size >> level for level in (lowest, *self.output_levels)]
         return [layer.null_residual(s, s) for layer, s in zip(layers, sizes, strict=True)]
 
+    def predict(
+        self, packed: PackedBranches, timesteps: Tensor, null_residuals: Sequence[Tensor]
+    ) -> Tensor:
+        """Run all branches at once; returns float32, (K, B, T, C, H, W)."""
+        noise = self(packed.x, timesteps, packed.context, packed.frustums, null_residuals)
+        return noise.float().unflatten(0, packed.shape)
+
     def forward(
         self,
         x: Tensor,
@@ -164,9 +238,8 @@ class DepthUNet(UNet):
             x: noisy latent and input-view latent, (B, in_channels, H, W).
             timesteps: (B,), or (1,) where all views share it.
             context: image token of each view, (B, 1, context_dim).
-            frustums: frustum volumes, finest first, (B', F, D, H, W) each at its level's size.
-                With B' < B the views behind the first B' are unconditional: their volumes are
-                zeros, and they take `null_residuals` instead.
+            frustums: frustum volumes, finest first, (B', F, D, H, W) each at its level's size;
+                B' <= B, see `_attend`.
             null_residuals: from `null_residuals()`; needed only with B' < B.
 
         Returns:
@@ -174,22 +247,42 @@ class DepthUNet(UNet):
         """
         time = self.embed_time(timesteps)
         skips = self.encode(x, time, context)
-        conditional = len(frustums[0])
-
-        def attend(layer: nn.Module, h: Tensor, level: int, index: int) -> Tensor:
-            attended = layer(h[:conditional], frustums[level]) if conditional else h[:0]
-            if null_residuals is None:
-                return attended
-            return torch.cat([attended, h[conditional:] + null_residuals[index]])
-
+        num_layers = 1 + len(self.output_conditions)
+        residuals = iter([None] * num_layers if null_residuals is None else null_residuals)
         h = self.middle_block(skips[-1], time, context)
-        h = attend(self.middle_conditions, h, len(frustums) - 1, 0)
+        h = self._attend(self.middle_conditions, h, frustums[-1], next(residuals))
 
         unconditioned = len(self.output_blocks) - len(self.output_conditions)
         for i, block in enumerate(self.output_blocks):
             h = block(torch.cat([h, skips.pop()], dim=1), time, context)
-            j = i - unconditioned
-            if j >= 0:
-                layer, level = self.output_conditions[j], self.output_levels[j]
-                h = attend(layer, h, level, j + 1)
+            if i >= unconditioned:
+                layer = self.output_conditions[i - unconditioned]
+                frustum = frustums[self.output_levels[i - unconditioned]]
+                h = self._attend(layer, h, frustum, next(residuals))
         return self.out(h)
+
+    @staticmethod
+    def _attend(
+        layer: nn.Module, h: Tensor, frustum: Tensor, null_residual: Tensor | None
+    ) -> Tensor:
+        """Apply a depth transformer to a batch whose last views have no frustum volume.
+
+        The views of a batch are packed: first the conditional ones, which attend to their frustum
+        volumes, then the unconditional ones, whose volumes would be all zeros. For these the
+        transformer adds the same to any features (`DepthTransformer.null_residual`), so that no
+        volume is made for them and no attention computed.
+
+        Args:
+            layer: a `DepthTransformer`.
+            h: features of all views, (B, C, H, W).
+            frustum: volumes of the conditional views, (B', F, D, H, W).
+            null_residual: (1, C, H, W); needed only with B' < B.
+        """
+        num_conditional = len(frustum)
+        if num_conditional == len(h):
+            return layer(h, frustum)
+        assert null_residual is not None, "views without a volume need null_residuals"
+        unconditional = h[num_conditional:] + null_residual
+        if num_conditional == 0:
+            return unconditional
+        return torch.cat([layer(h[:num_conditional], frustum), unconditional])

@@ -20,6 +20,7 @@ from ldm.checkpoint.files import read_state_dict
 from ldm.checkpoint.load import DTYPES, fingerprint, load_model
 from ldm.config import SamplerConfig, SyncDreamerConfig
 from ldm.model import ImageFeatures, SyncDreamer
+from ldm.sampler import sample
 from multiview.images import (
     to_uint8,
     views_to_strip,
@@ -71,13 +72,18 @@ def sampling_settings(
 
 
 def open_model(
-    config: SyncDreamerConfig, checkpoint: Path, device: torch.device, dtype: str
+    config: SyncDreamerConfig,
+    checkpoint: Path,
+    device: torch.device,
+    dtype: str,
+    model_class: type[SyncDreamer] = SyncDreamer,
 ) -> SyncDreamer:
     """Load a model to sample from; says what it is and how long that took."""
     tf32 = dtype == "tf32"
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     start = time.perf_counter()
-    model = load_model(config, checkpoint, device, torch.float32 if tf32 else DTYPES[dtype])
+    weights_dtype = torch.float32 if tf32 else DTYPES[dtype]
+    model = load_model(config, checkpoint, device, weights_dtype, model_class)
     log.info(
         "loaded %s: %.0f M parameters, %s, on %s, %.1f s",
         checkpoint,
@@ -132,14 +138,15 @@ def generate_strip(
     def decode(latents: torch.Tensor) -> torch.Tensor:
         return model.decode(latents, batch_view_num)
 
-    latents = model.sample(
+    latents = sample(
+        model,
         features,
         math.radians(elevation_deg),
         sampler,
         draw_noise,
         batch_view_num,
-        progress=lambda steps: tqdm(steps, "denoising", disable=None, leave=False),
-        watch=None if on_step is None else after_step,
+        progress_bar=lambda steps: tqdm(steps, "denoising", disable=None, leave=False),
+        on_step=None if on_step is None else after_step,
     )
     images = decode(latents)
     if not images.isfinite().all():

@@ -1,18 +1,26 @@
-"""DDIM over all views at once; the model is known only as a function."""
+"""DDIM over all views at once, with classifier-free guidance.
+
+Both know the network as a function only; `sample` puts them together with a model.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
+from ldm.config import SamplerConfig
+from ldm.depth_attention import CONDITIONAL, UNCONDITIONAL, Branch
+from ldm.model import Conditioning, ImageFeatures, SyncDreamer
 from ldm.schedule import DDIMStep
 
+Denoiser = Callable[[Tensor, int, Sequence[Branch]], Tensor]
+"""(noisy latents x_t, timestep t, K branches) -> the prediction of each branch, (K, *x_t.shape)."""
 NoisePredictor = Callable[[Tensor, int], Tensor]
-"""(noisy latents x_t, time step t) -> predicted noise of the same shape."""
-StepWatch = Callable[[int, Tensor], None]
-"""(number of steps done, clean latents x_0 as they are predicted so far) -> nothing; what it raises
+"""(noisy latents x_t, timestep t) -> predicted noise of the same shape."""
+LatentsCallback = Callable[[int, Tensor], None]
+"""(number of steps done, current prediction of the clean latents x_0) -> nothing; an exception
 ends the sampling."""
 
 
@@ -36,7 +44,7 @@ def ddim_update(x_t: Tensor, noise_prediction: Tensor, step: DDIMStep, noise: Te
         noise: standard normal, the same shape; not used where `step.add_noise` is false.
 
     Returns:
-        latents at the time step before.
+        latents at the timestep before.
     """
     alpha_bar, alpha_bar_prev, sigma = torch.tensor(
         [step.alpha_bar, step.alpha_bar_prev, step.sigma], dtype=x_t.dtype, device=x_t.device
@@ -51,8 +59,8 @@ def sample_ddim(
     predict_noise: NoisePredictor,
     latents: Tensor,
     steps: Iterable[DDIMStep],
-    draw_noise: Callable[[], Tensor],
-    watch: StepWatch | None = None,
+    sample_noise: Callable[[], Tensor],
+    on_step: LatentsCallback | None = None,
 ) -> Tensor:
     """Run the reverse process from pure noise to clean latents.
 
@@ -60,19 +68,97 @@ def sample_ddim(
 
     Args:
         predict_noise: the model.
-        latents: standard normal at the first time step, any shape.
+        latents: standard normal at the first timestep, any shape.
         steps: from `ldm.schedule.ddim_steps`; wrap it to show progress.
-        draw_noise: called once for each step that adds noise, in order.
-        watch: told of every step when it is done; does not change the result.
+        sample_noise: called once for each step that adds noise, in order.
+        on_step: called after every step; does not change the result.
 
     Returns:
         clean latents, the same shape.
     """
     for number, step in enumerate(steps, start=1):
         noise_prediction = predict_noise(latents, step.timestep)
-        noise = draw_noise() if step.add_noise else torch.zeros_like(latents)
+        noise = sample_noise() if step.add_noise else torch.zeros_like(latents)
         noisy, latents = latents, ddim_update(latents, noise_prediction, step, noise)
-        if watch is not None:
+        if on_step is not None:
             alpha_bar = torch.tensor(step.alpha_bar, dtype=noisy.dtype, device=noisy.device)
-            watch(number, predicted_x_0(noisy, noise_prediction, alpha_bar))
+            on_step(number, predicted_x_0(noisy, noise_prediction, alpha_bar))
     return latents
+
+
+def classifier_free_guidance(denoise: Denoiser, scale: float) -> NoisePredictor:
+    """Combine the predictions with and without the input view (paper Sec. 3.2).
+
+        e = e_uncond + s (e_cond - e_uncond)
+
+    Args:
+        denoise: evaluates the network.
+        scale: s; 1 evaluates the conditional branch only.
+    """
+
+    def guided(latents: Tensor, timestep: int) -> Tensor:
+        if scale == 1.0:
+            return denoise(latents, timestep, [CONDITIONAL])[0]
+        conditional, unconditional = denoise(latents, timestep, [CONDITIONAL, UNCONDITIONAL])
+        return unconditional + scale * (conditional - unconditional)
+
+    return guided
+
+
+def noise_predictor(
+    model: SyncDreamer, conditioning: Conditioning, guidance_scale: float, views_at_once: int = 8
+) -> NoisePredictor:
+    """Return a model's guided prediction of the noise in all views, (B, N, C, H, W).
+
+    Args:
+        model: its weights must not change while the predictor is in use.
+        conditioning: of B inputs.
+        guidance_scale: see `classifier_free_guidance`.
+        views_at_once: bounds the memory.
+    """
+    cache = model.sampling_cache()
+
+    def denoise(latents: Tensor, timestep: int, branches: Sequence[Branch]) -> Tensor:
+        return model(latents, timestep, conditioning, cache, branches, views_at_once)
+
+    guided = classifier_free_guidance(denoise, guidance_scale)
+    return lambda latents, timestep: model.to_noise(guided(latents, timestep), latents, timestep)
+
+
+def sample(
+    model: SyncDreamer,
+    features: ImageFeatures,
+    elevation: float,
+    config: SamplerConfig,
+    sample_noise: Callable[[tuple[int, ...]], Tensor],
+    views_at_once: int = 8,
+    progress_bar: Callable[[list[DDIMStep]], Iterable[DDIMStep]] = iter,
+    on_step: LatentsCallback | None = None,
+) -> Tensor:
+    """Generate one sample of the N views of an object.
+
+    Args:
+        model: in evaluation mode.
+        features: of one input image, B = 1.
+        elevation: of the input view, radians.
+        config: steps, guidance, eta.
+        sample_noise: shape -> standard normal on the model's device. Called for the posterior
+            (1, C, H, W), then the initial latents and each step (1, N, C, H, W).
+        views_at_once: bounds the memory.
+        progress_bar: wraps the steps.
+        on_step: called after every step with latents (N, C, H, W).
+
+    Returns:
+        latents of the views, float32, (N, C, H, W).
+    """
+    shape = (1, *model.config.latent_shape)
+    elevations = torch.tensor([elevation], dtype=torch.float32, device=model.azimuth.device)
+    conditioning = model.make_conditioning(features, elevations, sample_noise((1, *shape[2:])))
+    predict_noise = noise_predictor(model, conditioning, config.guidance_scale, views_at_once)
+    steps = progress_bar(config.ddim_steps(model.alphas_cumprod))
+
+    def step_noise() -> Tensor:
+        return config.scale_noise(sample_noise(shape))
+
+    callback = None if on_step is None else lambda number, x_0: on_step(number, x_0[0])
+    return sample_ddim(predict_noise, step_noise(), steps, step_noise, callback)[0]

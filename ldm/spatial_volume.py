@@ -1,8 +1,8 @@
 """From the noisy views to one spatial volume, and from it to each view's frustum volume.
 
 This is what ties the views together (paper Sec. 3.3): at every denoising step all N noisy views
-are read into one volume of V^3 vertices around the object, and each view is then given that
-volume resampled along its own rays.
+are lifted into one volume of V^3 vertices around the object, which is then resampled along the
+rays of each view.
 
     x_t of N views -> features of each view -> the features that every vertex projects to,
     side by side -> 3D UNet -> spatial volume -> samples along a view's rays -> 3D UNet ->
@@ -36,20 +36,17 @@ class ViewGeometry:
     vertices_in_views: Tensor
     rays_in_volume: Tensor
 
+    def to(self, device: torch.device) -> ViewGeometry:
+        """Copy to a device."""
+        return ViewGeometry(self.vertices_in_views.to(device), self.rays_in_volume.to(device))
 
-@dataclass(frozen=True)
-class InputView:
-    """The input views as the spatial volume reads them.
 
-    Attributes:
-        latents: clean, (B, C, H, W).
-        viewpoint: viewpoint embeddings of the input's own cameras, (B, view_dim).
-        vertices: each vertex in the input's feature map, see `ViewGeometry`, (B, V, V, V, 2).
+def scale_intrinsics(intrinsics: Tensor, factor: float) -> Tensor:
+    """Intrinsics (N, 3, 3) for images of `factor` times as many pixels a side.
+
+    Compat: without a half-pixel shift.
     """
-
-    latents: Tensor
-    viewpoint: Tensor
-    vertices: Tensor
+    return intrinsics * torch.tensor([factor, factor, 1.0])[:, None]
 
 
 def project_vertices(
@@ -129,22 +126,15 @@ class SpatialVolumeNet(nn.Module):
         super().__init__()
         time_dim, per_view = config.time_dim, config.view_channels
         self.target_encoder = ViewEncoder(time_dim, view_dim, latent_channels, per_view)
-        if config.input_view:
-            self.input_encoder = ViewEncoder(time_dim, view_dim, latent_channels, per_view)
         self.spatial_volume_feats = SpatialVolumeUNet(
-            (num_views + config.input_view) * per_view, config.channels, time_dim
+            num_views * per_view, config.channels, time_dim
         )
         self.frustum_volume_feats = FrustumVolumeUNet(
             config.channels[0], config.frustum_channels, time_dim, view_dim
         )
 
-    def read_views(
-        self,
-        latents: Tensor,
-        time: Tensor,
-        views: Tensor,
-        geometry: ViewGeometry,
-        input_view: InputView | None = None,
+    def lift_views_to_volume(
+        self, latents: Tensor, time: Tensor, views: Tensor, geometry: ViewGeometry
     ) -> Tensor:
         """Give every vertex the features at its projections into all noisy views.
 
@@ -153,42 +143,32 @@ class SpatialVolumeNet(nn.Module):
             time: (B, time_dim).
             views: viewpoint embeddings, (B, N, view_dim).
             geometry: of the N views.
-            input_view: where `VolumeConfig.input_view` is set.
 
         Returns:
-            (B, N view_channels, V, V, V), view by view, the input view last; zero where a vertex
-            is out of a view.
+            (B, N view_channels, V, V, V), view by view; zero where a vertex is out of a view.
         """
         batch, num_views = latents.shape[:2]
         features = self.target_encoder(
             latents.flatten(0, 1), time.repeat_interleave(num_views, 0), views.flatten(0, 1)
         )
         grid = repeat(geometry.vertices_in_views, "n z y x c -> (b n) z y x c", b=batch)
-        volume = rearrange(
+        return rearrange(
             sample_views(features, grid), "(b n) c z y x -> b (n c) z y x", n=num_views
         )
-        if input_view is None:
-            return volume
-        seen = self.input_encoder(input_view.latents.to(features.dtype), time, input_view.viewpoint)
-        return torch.cat([volume, sample_views(seen, input_view.vertices)], dim=1)
 
-    def build(
-        self,
-        latents: Tensor,
-        time: Tensor,
-        views: Tensor,
-        geometry: ViewGeometry,
-        input_view: InputView | None = None,
+    def build_spatial_volume(
+        self, latents: Tensor, time: Tensor, views: Tensor, geometry: ViewGeometry
     ) -> Tensor:
-        """Build the spatial volume from all noisy views; arguments as in `read_views`.
+        """Build the spatial volume from all noisy views, see `lift_views_to_volume`.
 
         Returns:
             (B, F, V, V, V).
         """
-        vertices = self.read_views(latents, time, views, geometry, input_view)
-        return self.spatial_volume_feats(vertices, time)
+        return self.spatial_volume_feats(
+            self.lift_views_to_volume(latents, time, views, geometry), time
+        )
 
-    def look_along_rays(self, volume: Tensor, rays: Tensor) -> Tensor:
+    def sample_along_rays(self, volume: Tensor, rays: Tensor) -> Tensor:
         """Sample the volume along the rays of T views.
 
         Args:
@@ -214,13 +194,13 @@ class SpatialVolumeNet(nn.Module):
             volume: (B, F, V, V, V).
             time: (B, time_dim).
             views: viewpoint embeddings of the T views, (B, T, view_dim).
-            rays: the T views' part of `ViewGeometry.rays_in_volume`; see `look_along_rays`.
+            rays: the T views' part of `ViewGeometry.rays_in_volume`; see `sample_along_rays`.
 
         Returns:
             finest first, (B T, F_i, D / 2^i, H / 2^i, W / 2^i).
         """
         return self.frustum_volume_feats(
-            self.look_along_rays(volume, rays),
+            self.sample_along_rays(volume, rays),
             time.repeat_interleave(views.shape[1], 0),
             views.flatten(0, 1),
         )

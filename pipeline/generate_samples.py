@@ -14,6 +14,7 @@ from einops import rearrange
 from tqdm import tqdm
 
 from common.devices import peak_memory
+from demo.model import choose_model_class
 from ldm.config import SamplerConfig, SyncDreamerConfig
 from ldm.generate_views import check_dtype, generate_strip, open_model, sampling_settings
 from ldm.model import SyncDreamer
@@ -143,7 +144,9 @@ def _generate(
     model: SyncDreamer | None,
 ) -> None:
     if model is None:
-        model = open_model(config, options.checkpoint, options.device, options.dtype)
+        model = open_model(
+            config, options.checkpoint, options.device, options.dtype, choose_model_class(config)
+        )
     start = time.perf_counter()
     source, features = None, None
     for sample in tqdm(samples, "samples", disable=None if len(samples) > 1 else True):

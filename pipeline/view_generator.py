@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from einops import rearrange
 
+from demo.model import choose_model_class
 from ldm.config import SamplerConfig, SyncDreamerConfig
 from ldm.generate_views import (
     StepCallback,
@@ -123,7 +124,13 @@ class SyncDreamerGenerator:
         """
         if self._model is None:
             try:
-                self._model = open_model(self.config, self.checkpoint, self.device, self.dtype)
+                self._model = open_model(
+                    self.config,
+                    self.checkpoint,
+                    self.device,
+                    self.dtype,
+                    choose_model_class(self.config),
+                )
             except (OSError, ValueError, MemoryError, RuntimeError) as error:
                 raise ModelError(str(error)) from error
         return self._model

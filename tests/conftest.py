@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from common.config import load_config
-from ldm.checkpoint.load import empty_model
+from demo.model import choose_model_class
+from ldm.checkpoint.load import empty_model, storage_dtype
 from ldm.config import GenerateConfig, SyncDreamerConfig, model_buffers
 from ldm.model import SyncDreamer
 from ldm.networks.unet import UNetConfig
@@ -90,7 +91,7 @@ def goldens() -> Goldens:
 
 
 def seeded_model(config: SyncDreamerConfig) -> SyncDreamer:
-    model = empty_model(config)
+    model = empty_model(config, choose_model_class(config))
     state = {**seeded_state(model), **model_buffers(config)}
     model.load_state_dict(state, assign=True)
     return model.eval().requires_grad_(False)
@@ -98,10 +99,9 @@ def seeded_model(config: SyncDreamerConfig) -> SyncDreamer:
 
 def cast(model: SyncDreamer, dtype: torch.dtype) -> SyncDreamer:
     """The same model with its weights in another type."""
-    other = empty_model(model.config)
+    other = empty_model(model.config, type(model))
     state = {
-        name: tensor.to(SyncDreamer.storage_dtype(name, dtype))
-        for name, tensor in model.state_dict().items()
+        name: tensor.to(storage_dtype(name, dtype)) for name, tensor in model.state_dict().items()
     }
     other.load_state_dict(state, assign=True)
     return other.eval().requires_grad_(False)

@@ -13,6 +13,7 @@ from PIL import Image
 import image_to_3d
 from common.config import load_config
 from demo.evaluate import volume_off
+from demo.model import SmallSyncDreamer
 from ldm.checkpoint.files import read_state_dict
 from ldm.checkpoint.load import compare_state_dict, empty_model, load_model
 from ldm.config import GenerateConfig
@@ -28,7 +29,7 @@ MAX_BYTES = 40_000_000
 def test_the_file_is_small_and_fits_the_configuration():
     assert CHECKPOINT.stat().st_size <= MAX_BYTES
     config = load_config(GenerateConfig, ROOT / "configs" / "demo.yaml").model
-    found = compare_state_dict(read_state_dict(CHECKPOINT), empty_model(config))
+    found = compare_state_dict(read_state_dict(CHECKPOINT), empty_model(config, SmallSyncDreamer))
     assert not found.missing
     assert not found.unexpected
 
@@ -83,7 +84,9 @@ def test_the_views_become_a_closed_mesh_and_a_video(output: Path):
 def test_without_its_volume_the_model_does_not_turn_the_cactus():
     """The shared spatial volume is what makes the views differ and agree."""
     config = load_config(GenerateConfig, ROOT / "configs" / "demo.yaml")
-    model = load_model(config.model, CHECKPOINT, torch.device("cpu"), torch.float32)
+    model = load_model(
+        config.model, CHECKPOINT, torch.device("cpu"), torch.float32, SmallSyncDreamer
+    )
     image = torch.from_numpy(prepare_image(ROOT / "testset" / "cactus.png", -1, 64))
     with torch.inference_mode():
         features = model.encode_image(image.permute(2, 0, 1)[None])

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from common.cli import run_script
 from common.config import load_config
+from demo.model import choose_model_class
 from ldm.checkpoint.load import DTYPES, convert, inspect, manifest
 from ldm.config import GenerateConfig
 
@@ -54,10 +55,11 @@ def main(argv: list[str] | None = None) -> None:
         log.info("wrote %s", args.target)
         return
     config = load_config(GenerateConfig, args.cfg).model
+    model_class = choose_model_class(config)
     if args.command == "manifest":
-        sys.stdout.write("".join(f"{line}\n" for line in manifest(config)))
+        sys.stdout.write("".join(f"{line}\n" for line in manifest(config, model_class)))
     else:
-        sys.stdout.write(inspect(args.file, config) + "\n")
+        sys.stdout.write(inspect(args.file, config, model_class) + "\n")
 
 
 if __name__ == "__main__":

@@ -70,11 +70,13 @@ def _by_part(names: list[str]) -> str:
     return f": {most}" + (", ..." if len(parts) > 6 else "")
 
 
-def init_model(config: SyncDreamerConfig, seed: int) -> SyncDreamer:
+def init_model(
+    config: SyncDreamerConfig, seed: int, model_class: type[SyncDreamer] = SyncDreamer
+) -> SyncDreamer:
     """Build a model with random initial values that depend on the seed only."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return SyncDreamer(config)
+        return model_class(config)
 
 
 @torch.no_grad()
@@ -107,7 +109,6 @@ def load_pretrained(model: SyncDreamer, path: Path | None, clip_from: str) -> In
         clip = str(path)
     else:
         clip = _load_clip(model, path, state, clip_from)
-    model.forget_precomputed()
     return InitReport(loaded, adapted, random, ignored, clip)
 
 

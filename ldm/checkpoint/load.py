@@ -101,7 +101,15 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
-def empty_model(config: SyncDreamerConfig) -> SyncDreamer:
+def storage_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
+    """Type in which the tensor `name` is kept by a model of type `dtype`, see `SyncDreamer`."""
+    half_precision = ("model.", "clip_image_encoder.", "spatial_volume.", "time_embed.", "cc_")
+    return dtype if name.startswith(half_precision) else torch.float32
+
+
+def empty_model(
+    config: SyncDreamerConfig, model_class: type[SyncDreamer] = SyncDreamer
+) -> SyncDreamer:
     """Build a model on the meta device: names and shapes without memory.
 
     Raises:
@@ -109,13 +117,17 @@ def empty_model(config: SyncDreamerConfig) -> SyncDreamer:
     """
     try:
         with torch.device("meta"):
-            return SyncDreamer(config)
+            return model_class(config)
     except (RuntimeError, ValueError, OverflowError) as error:
         raise ValueError(f"a model of the configured sizes cannot be built: {error}") from error
 
 
 def load_model(
-    config: SyncDreamerConfig, path: Path, device: torch.device, dtype: torch.dtype
+    config: SyncDreamerConfig,
+    path: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    model_class: type[SyncDreamer] = SyncDreamer,
 ) -> SyncDreamer:
     """Build a model with the weights of a checkpoint, for inference.
 
@@ -129,13 +141,14 @@ def load_model(
         config: sizes of the model.
         path: see `read_state_dict`.
         device: of the weights.
-        dtype: of the weights, except those that `SyncDreamer.storage_dtype` keeps in float32.
+        dtype: of the weights, except those that `storage_dtype` keeps in float32.
+        model_class: see `demo.model.choose_model_class`.
 
     Raises:
         FileNotFoundError, ValueError: the file cannot be read or does not fit.
     """
     state = read_state_dict(path)
-    model = empty_model(config)
+    model = empty_model(config, model_class)
     found = compare_state_dict(state, model)
     if not found.exact:
         raise ValueError(
@@ -148,7 +161,7 @@ def load_model(
     computed = {k: v.to(device) for k, v in buffers.items() if k not in state}
     model.load_state_dict(computed, strict=False, assign=True)
 
-    types = {name: SyncDreamer.storage_dtype(name, dtype) for name in state}
+    types = {name: storage_dtype(name, dtype) for name in state}
     in_memory = detect_format(path) == "pickle"
     direct: dict[str, Tensor] = {}
     copied: dict[str, Tensor] = {}
@@ -238,7 +251,7 @@ def convert(source: Path, target: Path, dtype: torch.dtype | None = None) -> Non
         if kind != "a SyncDreamer checkpoint":
             raise ValueError(f"{source}: cannot change the type of tensors, this is {kind}")
         for name, tensor in state.items():
-            if SyncDreamer.storage_dtype(name, dtype) == dtype and tensor.is_floating_point():
+            if storage_dtype(name, dtype) == dtype and tensor.is_floating_point():
                 converted[name] = tensor.to(dtype)
     check_free_space(target.parent, sum(tensor.nbytes for tensor in converted.values()))
     shared = Counter(tensor.untyped_storage().data_ptr() for tensor in converted.values())
@@ -249,7 +262,9 @@ def convert(source: Path, target: Path, dtype: torch.dtype | None = None) -> Non
         save_file(converted, path, metadata={"format": "pt"})
 
 
-def inspect(path: Path, config: SyncDreamerConfig) -> str:
+def inspect(
+    path: Path, config: SyncDreamerConfig, model_class: type[SyncDreamer] = SyncDreamer
+) -> str:
     """Describe a checkpoint and its differences from a model of this configuration."""
     state = read_state_dict(path, placeholders=True)
     types = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in state.values())
@@ -260,7 +275,7 @@ def inspect(path: Path, config: SyncDreamerConfig) -> str:
         + ", ".join(f"{count} {name}" for name, count in types.most_common()),
         f"fingerprint {fingerprint(state)}",
     ]
-    found = compare_state_dict(state, empty_model(config))
+    found = compare_state_dict(state, empty_model(config, model_class))
     lines.append(f"against the configuration: {found}")
     for label, names in (("missing", found.missing), ("unexpected", found.unexpected)):
         lines += [f"  {label}: {ascii(name)[1:-1]}" for name in names[:20]]
@@ -268,8 +283,10 @@ def inspect(path: Path, config: SyncDreamerConfig) -> str:
     return "\n".join(lines)
 
 
-def manifest(config: SyncDreamerConfig) -> Iterator[str]:
+def manifest(
+    config: SyncDreamerConfig, model_class: type[SyncDreamer] = SyncDreamer
+) -> Iterator[str]:
     """Yield "name shape dtype" of every tensor of a checkpoint of this configuration."""
-    for name, tensor in empty_model(config).state_dict().items():
+    for name, tensor in empty_model(config, model_class).state_dict().items():
         dtype = str(tensor.dtype).removeprefix("torch.")
         yield f"{name}\t{'x'.join(map(str, tensor.shape)) or 'scalar'}\t{dtype}"

@@ -75,16 +75,8 @@ class CLIPWithLeftovers(nn.Module):
         self.ln_final = nn.LayerNorm(config.text_width)
 
 
-class NoImageEncoder(nn.Module):
-    """Stands in for CLIP in models that have none: an embedding of no numbers."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) -> (B, 1, 0)."""
-        return images.new_zeros(len(images), 1, 0)
-
-
 class CLIPImageEncoder(nn.Module):
-    """One token that says what is in the picture."""
+    """One token that describes the content of the image."""
 
     def __init__(self, config: CLIPConfig) -> None:
         super().__init__()

@@ -49,7 +49,7 @@ class UpConv3d(nn.ConvTranspose3d):
 
 
 class ViewEncoderBlock(nn.Module):
-    """Residual block that is told the time and the view."""
+    """Residual block conditioned on timestep and viewpoint."""
 
     def __init__(self, time_dim: int, view_dim: int, dim: int) -> None:
         super().__init__()
@@ -103,8 +103,6 @@ class ViewEncoder(nn.Module):
 class VolumeBlock(nn.Module):
     """Add the time (and view), normalise, activate, convolve; no shortcut."""
 
-    norm_name = "bn"
-
     def __init__(
         self,
         dim_in: int,
@@ -112,34 +110,30 @@ class VolumeBlock(nn.Module):
         time_dim: int,
         view_dim: int | None = None,
         stride: int = 1,
+        up: bool = False,
     ) -> None:
         super().__init__()
         self.t_conv = nn.Conv3d(time_dim, dim_in, 1)
         if view_dim is not None:
             self.v_conv = nn.Conv3d(view_dim, dim_in, 1)
-        self.add_module(self.norm_name, nn.GroupNorm(GROUPS, dim_in))
-        self.conv = self.resample(dim_in, dim_out, stride)
-
-    def resample(self, dim_in: int, dim_out: int, stride: int) -> nn.Module:
-        """Return the convolution that ends the block."""
-        return Conv3d(dim_in, dim_out, stride)
+        # The checkpoint calls the same norm `norm` in the blocks that upsample, `bn` in all others.
+        norm = nn.GroupNorm(GROUPS, dim_in)
+        if up:
+            self.norm = norm
+            self.conv: nn.Module = UpConv3d(
+                dim_in, dim_out, 3, stride=2, padding=1, output_padding=1
+            )
+        else:
+            self.bn = norm
+            self.conv = Conv3d(dim_in, dim_out, stride)
+        self.up = up
 
     def forward(self, x: Tensor, time: Tensor, view: Tensor | None = None) -> Tensor:
         """(B, C, D, H, W), (B, time_dim, 1, 1, 1), (B, view_dim, 1, 1, 1) -> (B, C', ...)."""
         x = x + self.t_conv(time)
         if view is not None:
             x = x + self.v_conv(view)
-        return self.conv(F.silu(self.get_submodule(self.norm_name)(x)))
-
-
-class VolumeUpBlock(VolumeBlock):
-    """The same with a transposed convolution: twice the resolution."""
-
-    norm_name = "norm"
-
-    def resample(self, dim_in: int, dim_out: int, stride: int) -> nn.Module:  # noqa: ARG002
-        """Return the convolution that ends the block."""
-        return UpConv3d(dim_in, dim_out, 3, stride=2, padding=1, output_padding=1)
+        return self.conv(F.silu(self.norm(x) if self.up else self.bn(x)))
 
 
 class SpatialVolumeUNet(nn.Module):
@@ -159,9 +153,9 @@ class SpatialVolumeUNet(nn.Module):
         self.conv5 = VolumeBlock(d2, d3, time_dim, stride=2)
         self.conv6_0 = VolumeBlock(d3, d3, time_dim)
         self.conv6_1 = VolumeBlock(d3, d3, time_dim)
-        self.conv7 = VolumeUpBlock(d3, d2, time_dim)
-        self.conv8 = VolumeUpBlock(d2, d1, time_dim)
-        self.conv9 = VolumeUpBlock(d1, d0, time_dim)
+        self.conv7 = VolumeBlock(d3, d2, time_dim, up=True)
+        self.conv8 = VolumeBlock(d2, d1, time_dim, up=True)
+        self.conv9 = VolumeBlock(d1, d0, time_dim, up=True)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """Denoise the volume's features.
@@ -196,9 +190,9 @@ class FrustumVolumeUNet(nn.Module):
         self.conv4 = VolumeBlock(d2, d2, time_dim, view_dim)
         self.conv5 = VolumeBlock(d2, d3, time_dim, view_dim, stride=2)
         self.conv6 = VolumeBlock(d3, d3, time_dim, view_dim)
-        self.up0 = VolumeUpBlock(d3, d2, time_dim, view_dim)
-        self.up1 = VolumeUpBlock(d2, d1, time_dim, view_dim)
-        self.up2 = VolumeUpBlock(d1, d0, time_dim, view_dim)
+        self.up0 = VolumeBlock(d3, d2, time_dim, view_dim, up=True)
+        self.up1 = VolumeBlock(d2, d1, time_dim, view_dim, up=True)
+        self.up2 = VolumeBlock(d1, d0, time_dim, view_dim, up=True)
 
     def forward(self, x: Tensor, time: Tensor, view: Tensor) -> list[Tensor]:
         """Compute the frustum volumes of B views.

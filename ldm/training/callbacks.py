@@ -25,6 +25,7 @@ from common.optional import import_optional
 from common.signals import StopFlag, stop_on_signals
 from ldm.data.folder import ValidationImage
 from ldm.model import SyncDreamer
+from ldm.sampler import sample
 from ldm.training.config import REQUIREMENTS, TrainConfig, TrainOptions, ValidationConfig
 from ldm.training.lightning_module import SyncDreamerTraining
 from ldm.training.metrics import MetricLogger, mean_losses, memory_gib
@@ -47,12 +48,10 @@ def generate_validation_row(
     def sample_noise(shape: tuple[int, ...]) -> Tensor:
         return torch.randn(shape, generator=generator).to(device)
 
-    network.forget_precomputed()  # the weights have changed
     features = network.encode_image(image.image[None].to(device))
-    latents = network.sample(
-        features, image.elevation, config.sampler, sample_noise, config.views_at_once
+    latents = sample(
+        network, features, image.elevation, config.sampler, sample_noise, config.views_at_once
     )
-    network.forget_precomputed()
     with torch.autocast(device.type, enabled=False):
         views = network.decode(latents.float(), config.views_at_once).cpu()
     row = torch.cat([image.image[None], views.nan_to_num()])

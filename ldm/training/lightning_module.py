@@ -151,7 +151,6 @@ class SyncDreamerTraining(L.LightningModule):
     def on_train_start(self) -> None:
         """Set up what all steps share, on the device, after a checkpoint was loaded."""
         self._apply_configured_rates()
-        self.network.forget_precomputed()
         self.geometry = self.network.view_geometry()
         if self.config.run.cache:
             self.latent_cache = LatentCache(Path(self.config.run.cache), self.network)
@@ -243,5 +242,5 @@ def apply_fsdp(network: SyncDreamer, mesh: Any) -> None:
     roots: list[nn.Module] = [network.time_embed, network.cc_projection, network.spatial_volume]
     for root in [*roots, network.unet]:
         fully_shard(root, mesh=mesh)
-    for name in ("build", "view_frustums"):
+    for name in ("build_spatial_volume", "view_frustums"):
         register_fsdp_forward_method(network.spatial_volume, name)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from common.config import check_positive
 from ldm.data.samples import TrainingBatch, to_model_range
-from ldm.model import Conditions, ImageFeatures, SyncDreamer
+from ldm.model import Conditioning, ImageFeatures, SyncDreamer
 from ldm.networks.autoencoder import DiagonalGaussian
 from ldm.spatial_volume import ViewGeometry
 
@@ -217,7 +217,7 @@ def predict_views(
     model: SyncDreamer,
     noisy: Tensor,
     draws: Draws,
-    conditions: Conditions,
+    conditions: Conditioning,
     masks: DropMasks | None,
     geometry: ViewGeometry,
     mark: Mark,
@@ -238,9 +238,7 @@ def predict_views(
     """
     views, count = draws.target_views, draws.target_views.shape[1]
     time = model.embed_time(draws.timesteps)
-    volume = model.spatial_volume.build(
-        noisy, time, conditions.viewpoints, geometry, conditions.input_view
-    )
+    volume = model.build_spatial_volume(noisy, time, conditions, geometry)
     frustums = model.spatial_volume.view_frustums(
         volume, time, of_views(conditions.viewpoints, views), geometry.rays_in_volume[views]
     )
@@ -250,7 +248,7 @@ def predict_views(
     mark("volume")
 
     context = rearrange(of_views(conditions.context, views), "b t c -> (b t) 1 c")
-    seen = repeat(conditions.latents, "b c h w -> (b t) c h w", t=count)
+    seen = repeat(conditions.input_latents, "b c h w -> (b t) c h w", t=count)
     if masks is not None:  # Compat: after the projection, and zeros where something is left out
 
         def kept(dropped: Tensor, values: Tensor) -> Tensor:
@@ -293,7 +291,7 @@ def view_losses(
     latents = encoded.targets.sample(draws.target_posterior) * model.config.autoencoder.scale
     noisy = add_noise(model, latents, draws.noise, draws.timesteps)
     noisy = torch.where(draws.pure[:, None, None, None, None], draws.noise, noisy)
-    conditions = model.condition(encoded.input, elevations, draws.input_posterior)
+    conditions = model.make_conditioning(encoded.input, elevations, draws.input_posterior)
     masks = drop_masks(draws.drop) if config.drop_conditions else None
     predicted = predict_views(model, noisy, draws, conditions, masks, geometry, mark)
     expected = draws.noise

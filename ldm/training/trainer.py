@@ -170,7 +170,12 @@ def make_trainer(config: TrainConfig, options: TrainOptions, callbacks: list[Any
     )
 
 
-def train(config: TrainConfig, options: TrainOptions, callbacks: Sequence[L.Callback] = ()) -> int:
+def train(
+    config: TrainConfig,
+    options: TrainOptions,
+    callbacks: Sequence[L.Callback] = (),
+    model_class: type[SyncDreamer] = SyncDreamer,
+) -> int:
     """Train until `max_steps` or until a signal.
 
     Folders, data and files are checked before the model is built.
@@ -207,7 +212,7 @@ def train(config: TrainConfig, options: TrainOptions, callbacks: Sequence[L.Call
             size = config.model.cameras.image_size
             images = read_validation_set(Path(config.data.validation), size)
         log.info("%d objects, %d validation images", len(dataset.uids), len(images))
-        network = init_network(config, options)
+        network = init_network(config, options, model_class)
         module = SyncDreamerTraining(network, config, options.seed, dataset)
         log_trainable_parameters(module)
         if main_process:
@@ -228,9 +233,11 @@ def train(config: TrainConfig, options: TrainOptions, callbacks: Sequence[L.Call
     return (callback.stop.signal or 0) if trainer.local_rank == 0 else 0
 
 
-def init_network(config: TrainConfig, options: TrainOptions) -> SyncDreamer:
+def init_network(
+    config: TrainConfig, options: TrainOptions, model_class: type[SyncDreamer] = SyncDreamer
+) -> SyncDreamer:
     """Build the model with its initial weights; a resumed run loads its checkpoint later."""
-    network = init_model(config.model, options.seed)
+    network = init_model(config.model, options.seed, model_class)
     if options.resume:
         return network
     if options.finetune_from is None:

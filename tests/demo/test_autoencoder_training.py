@@ -22,6 +22,7 @@ from demo.autoencoder_training import (
     sample_images,
     train_loop,
 )
+from demo.model import choose_model_class
 from ldm.checkpoint.initialise import init_model, load_pretrained
 from ldm.config import GenerateConfig
 from ldm.data.samples import TrainingBatch
@@ -140,7 +141,7 @@ def test_a_training_ends_with_an_autoencoder_that_the_model_starts_from(tmp_path
         ["model.autoencoder.channel_mult=[1,2]", "model.autoencoder.shortcut=false",
          "model.cameras.image_size=16"],
     ).model  # fmt: skip
-    model = init_model(config, seed=0)
+    model = init_model(config, 0, choose_model_class(config))
     report = load_pretrained(model, tmp_path / "autoencoder.ckpt", "auto")
     own = {name for name in model.state_dict() if name.startswith("first_stage_model.")}
     assert set(report.loaded) == own

@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from common.config import load_config
+from demo.model import SmallSyncDreamer, choose_model_class, v_to_noise
 from ldm.checkpoint.initialise import init_model
 from ldm.config import GenerateConfig, SamplerConfig, SyncDreamerConfig
 from ldm.model import ImageFeatures, SyncDreamer
 from ldm.networks.autoencoder import DiagonalGaussian
+from ldm.sampler import sample
 from ldm.training.config import TrainConfig
 from ldm.training.loss import (
     Encoded,
@@ -23,7 +25,7 @@ from ldm.training.loss import (
     velocity,
     view_losses,
 )
-from tests.conftest import ROOT, seeded_model
+from tests.conftest import ROOT, cast, relative_error, seeded_model
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +35,10 @@ def config() -> SyncDreamerConfig:
 
 
 @pytest.fixture(scope="module")
-def model(config: SyncDreamerConfig) -> SyncDreamer:
-    return seeded_model(config)
+def model(config: SyncDreamerConfig) -> SmallSyncDreamer:
+    model = seeded_model(config)
+    assert isinstance(model, SmallSyncDreamer)
+    return model
 
 
 def features(model: SyncDreamer, batch: int = 1) -> ImageFeatures:
@@ -55,7 +59,9 @@ def test_velocity_and_noise_say_the_same(model):
     timesteps = torch.tensor([0, 500, 999])
     noisy = add_noise(model, clean, noise, timesteps)
     v = velocity(model, clean, noise, timesteps)
-    torch.testing.assert_close(model.noise_of(v, noisy, timesteps), noise, atol=1e-5, rtol=1e-4)
+    for n, t in enumerate(timesteps.tolist()):
+        found = model.to_noise(v[n], noisy[n], t)
+        torch.testing.assert_close(found, noise[n], atol=1e-5, rtol=1e-4)
     a = model.alphas_cumprod[500]
     torch.testing.assert_close(v[1], a.sqrt() * noise[1] - (1 - a).sqrt() * clean[1])
 
@@ -63,14 +69,14 @@ def test_velocity_and_noise_say_the_same(model):
 def test_a_network_that_knows_the_velocity_leads_to_the_clean_latents(model, monkeypatch):
     clean = torch.randn(1, *model.config.latent_shape)
 
-    def know(latents, timesteps, context, seen, frustums, guidance):
-        a = model.alphas_cumprod[timesteps[0]]
+    def know(latents, timestep, *_: object) -> torch.Tensor:
+        a = model.alphas_cumprod[timestep]
         noise = (latents - a.sqrt() * clean) / (1 - a).sqrt()
-        return a.sqrt() * noise - (1 - a).sqrt() * clean
+        return (a.sqrt() * noise - (1 - a).sqrt() * clean)[None]
 
-    monkeypatch.setattr(model, "_predict_views", know)
+    monkeypatch.setattr(model, "forward", know)
     sampler = SamplerConfig(steps=10, guidance_scale=1.0, eta=0.0)
-    made = model.sample(features(model), 0.3, sampler, torch.randn, views_at_once=16)
+    made = sample(model, features(model), 0.3, sampler, torch.randn)
     torch.testing.assert_close(made, clean[0], atol=0.16, rtol=0)  # noise of 0.03 stays
 
 
@@ -79,15 +85,16 @@ def test_the_temperature_is_that_of_all_noise_but_the_encoders(model, monkeypatc
 
     def watch(latents, *_: object) -> torch.Tensor:
         seen.append(latents.clone())
-        return torch.zeros_like(latents)
+        return torch.zeros_like(latents)[None]
 
-    monkeypatch.setattr(model, "predict_noise", watch)
+    monkeypatch.setattr(model, "forward", watch)
+    monkeypatch.setattr(model, "to_noise", lambda prediction, *_: prediction)
 
     def run(temperature: float, eta: float) -> list[torch.Tensor]:
         seen.clear()
         torch.manual_seed(0)
         sampler = SamplerConfig(3, 1.0, eta, temperature)
-        made = model.sample(features(model), 0.3, sampler, torch.randn, views_at_once=16)
+        made = sample(model, features(model), 0.3, sampler, torch.randn)
         return [*seen, made]
 
     whole, half, none = (run(temperature, 1.0) for temperature in (1.0, 0.5, 0.0))
@@ -119,8 +126,10 @@ def test_the_loss_compares_velocities(model, config):
     latents = encoded.targets.mean
     noisy = add_noise(model, latents, draws.noise, draws.timesteps)
     chosen = torch.arange(2)[:, None], draws.target_views
-    noise = model.noise_of(answers[0].reshape(2, 2, 4, 16, 16), noisy[chosen], draws.timesteps)
     a = model.alphas_cumprod[draws.timesteps][:, None]
+    noise = v_to_noise(
+        answers[0].reshape(2, 2, 4, 16, 16), noisy[chosen], a[:, :, None, None, None]
+    )
     expected = (noise - draws.noise[chosen]).square().mean(dim=(2, 3, 4)) / a
     torch.testing.assert_close(losses, expected, atol=1e-4, rtol=1e-3)
 
@@ -153,7 +162,6 @@ def test_only_a_model_of_velocities_learns_from_pure_noise():
 def test_the_input_view_is_read_from_its_own_camera(model, config):
     latents = torch.randn(2, 4, 16, 16)
     seen = model.input_view(latents, torch.tensor([math.radians(30), 0.0]))
-    assert seen is not None
     targets = model.view_geometry().vertices_in_views
     torch.testing.assert_close(seen.vertices[0], targets[0], atol=1e-5, rtol=1e-4)
     assert (seen.vertices[1] - targets[0]).abs().max() > 0.1
@@ -172,7 +180,7 @@ def test_the_volume_knows_the_input(model, config):
 
     def volume(latents: torch.Tensor, degrees: float) -> torch.Tensor:
         seen = model.input_view(latents, torch.tensor([math.radians(degrees)]))
-        return model.spatial_volume.build(noisy, time, viewpoints, geometry, seen)
+        return model.spatial_volume.build_spatial_volume(noisy, time, viewpoints, geometry, seen)
 
     first = volume(latents, 10)
     torch.testing.assert_close(volume(latents, 10), first)
@@ -180,15 +188,41 @@ def test_the_volume_knows_the_input(model, config):
     assert (volume(torch.randn(1, 4, 16, 16), 10) - first).abs().max() > 1e-3
     without = seeded_model(dataclasses.replace(
         config, volume=dataclasses.replace(config.volume, input_view=False)))  # fmt: skip
-    assert without.input_view(latents, torch.zeros(1)) is None
     assert not any("input_encoder" in name for name in without.state_dict())
 
 
 def test_a_fresh_unet_begins_by_predicting_nothing(config):
     """Its residual branches end in zeros, so that it learns from a plain start."""
-    model = init_model(config, seed=0)
+    model = init_model(config, 0, SmallSyncDreamer)
     token, frustums = torch.randn(2, 1, 64), [torch.randn(2, f, 8 >> i, 16 >> i, 16 >> i)
                                               for i, f in enumerate((16, 32, 64, 64))]  # fmt: skip
     with torch.no_grad():
         predicted = model.unet(torch.randn(2, 8, 16, 16), torch.tensor([3, 700]), token, frustums)
     assert predicted.abs().max() == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_samples_nearly_the_same(model, dtype: torch.dtype):
+    """The empty embedding of the absent CLIP must not bring float32 into the image token."""
+    low = cast(model, dtype)
+    image = torch.rand(1, 3, 64, 64) * 2 - 1
+    sampler = SamplerConfig(steps=2, guidance_scale=2.0, eta=0.0)
+
+    def run(model: SyncDreamer) -> torch.Tensor:
+        torch.manual_seed(1)
+        with torch.inference_mode():
+            return sample(model, model.encode_image(image), 0.3, sampler, torch.randn)
+
+    exact, rough = run(model), run(low)
+    assert rough.dtype == torch.float32
+    assert relative_error(rough, exact.numpy()) < 0.05
+
+
+def test_the_class_follows_from_the_configuration(config):
+    assert choose_model_class(config) is SmallSyncDreamer
+    assert choose_model_class(SyncDreamerConfig()) is SyncDreamer
+    volume = dataclasses.replace(config.volume, input_view=False)
+    part = dataclasses.replace(config, prediction="noise", volume=volume)
+    assert choose_model_class(part) is SmallSyncDreamer
+    with pytest.raises(ValueError, match="image_encoder=none"):
+        SyncDreamer(part)

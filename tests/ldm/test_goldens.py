@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from ldm.config import SamplerConfig, SyncDreamerConfig, model_buffers, viewpoint_embedding
-from ldm.model import Conditions, SyncDreamer
+from ldm.model import Conditioning, SyncDreamer
 from ldm.networks.autoencoder import Autoencoder, AutoencoderConfig
-from ldm.sampler import ddim_update
+from ldm.sampler import ddim_update, noise_predictor, sample
 from ldm.schedule import ddim_steps, ddim_timesteps, timestep_embedding
 from multiview.cameras import orbit_cameras
 from multiview.images import prepare_image, to_uint8
@@ -134,7 +134,7 @@ def test_clip(goldens: Goldens, model64: SyncDreamer):
 
 
 def test_spatial_volume_and_frustums(goldens: Goldens, model64: SyncDreamer):
-    net, geometry = model64.spatial_volume, model64.precompute().geometry
+    net, geometry = model64.spatial_volume, model64.view_geometry()
     latents = noise("volume-x", LATENTS)
     time = model64.embed_time(torch.tensor([501]))
     goldens.check("spatial_volume", "t_embed", time)
@@ -147,9 +147,9 @@ def test_spatial_volume_and_frustums(goldens: Goldens, model64: SyncDreamer):
         goldens.check("spatial_volume", f"enc_view{n}", encoded)
         coordinates = geometry.vertices_in_views[n, ::4, ::4, ::4]
         goldens.check("spatial_volume", f"coords_view{n}_stride4", coordinates)
-    read = net.read_views(latents, time, views, geometry)
+    read = net.lift_views_to_volume(latents, time, views, geometry)
     goldens.check("spatial_volume", "unproj_stride", read[0, ::8, ::4, ::4, ::4])
-    volume = net.build(latents, time, views, geometry)
+    volume = net.build_spatial_volume(latents, time, views, geometry)
     goldens.check("spatial_volume", "volume_stride", volume[0, ::4, ::4, ::4, ::4])
     goldens.check("spatial_volume", "volume_slice_d16", volume[0, :8, 16])
 
@@ -157,7 +157,7 @@ def test_spatial_volume_and_frustums(goldens: Goldens, model64: SyncDreamer):
     rays = geometry.rays_in_volume[targets]
     points = (rays * model64.config.volume.half_side).permute(0, 4, 1, 2, 3)
     goldens.check("spatial_volume", "frustum_xyz_stride", points[:, :, ::8, ::8, ::8])
-    samples = net.look_along_rays(volume, rays)
+    samples = net.sample_along_rays(volume, rays)
     goldens.check("spatial_volume", "frustum_in_stride", samples[:, ::8, ::6, ::4, ::4])
     f32, f16, f8, f4 = net.view_frustums(volume, time, views[:, targets], rays)
     goldens.check("spatial_volume", "frustum32_stride", f32[:, ::8, ::6, ::4, ::4])
@@ -224,22 +224,22 @@ def test_unet_of_64_channels(goldens: Goldens, model64: SyncDreamer):
     check("spatial_transformer_in1_out_stride", block[1](h, context)[:, ::4, ::4, ::4])
 
 
-def sample_conditions(model: SyncDreamer) -> Conditions:
+def sample_conditioning(model: SyncDreamer) -> Conditioning:
     image = torch.from_numpy(seeded_image("sample-input", 256))[None]
     features = model.encode_image(image)
     posterior = noise("sample-posterior", (1, 4, 32, 32))
-    return model.condition(features, torch.tensor([math.radians(30.0)]), posterior)
+    return model.make_conditioning(features, torch.tensor([math.radians(30.0)]), posterior)
 
 
 def check_step(check, model: SyncDreamer, tolerance: float) -> None:
-    conditions = sample_conditions(model)
+    conditioning = sample_conditioning(model)
     scale = model.config.autoencoder.scale
-    check("x_input", conditions.latents * scale, tolerance)
+    check("x_input", conditioning.input_latents * scale, tolerance)
     step = ddim_steps(model.alphas_cumprod, 50, eta=1.0)[24]
     assert step.timestep == 501
     x_t, z = noise("step-x", LATENTS), noise("step-noise", LATENTS)
     for guidance in (1.0, 2.0):
-        e_t = model.predict_noise(x_t, step.timestep, conditions, guidance, 8)
+        e_t = noise_predictor(model, conditioning, guidance)(x_t, step.timestep)
         check(f"e_t_cfg{guidance:.0f}", e_t, tolerance)
         check(f"x_prev_cfg{guidance:.0f}", ddim_update(x_t, e_t, step, z), tolerance)
 
@@ -252,13 +252,14 @@ def test_one_denoising_step(goldens: Goldens, model64: SyncDreamer):
 
 
 def run_trajectory(model: SyncDreamer) -> torch.Tensor:
-    """The goldens' four steps through `SyncDreamer.sample`, (1, 16, 4, 32, 32)."""
+    """The goldens' four steps through `ldm.sampler.sample`, (1, 16, 4, 32, 32)."""
     draws = iter(
         [noise("sample-posterior", (1, 4, 32, 32)), noise("traj-init", LATENTS)]
         + [noise(f"traj-noise-{index}", LATENTS) for index in (3, 2, 1)]
     )
     image = torch.from_numpy(seeded_image("sample-input", 256))[None]
-    return model.sample(
+    return sample(
+        model,
         model.encode_image(image),
         math.radians(30.0),
         SamplerConfig(steps=4),

@@ -10,6 +10,7 @@ import torch
 from ldm.checkpoint.load import load_model
 from ldm.config import SamplerConfig, SyncDreamerConfig
 from ldm.model import SyncDreamer
+from ldm.sampler import sample
 from tests.conftest import cast, relative_error, seeded_model
 from tests.reference.seeded_weights import seeded_image, seeded_noise
 
@@ -19,7 +20,7 @@ pytestmark = [
 ]
 
 
-def sample(model: SyncDreamer, views_at_once: int = 8) -> torch.Tensor:
+def four_steps(model: SyncDreamer, views_at_once: int = 8) -> torch.Tensor:
     """Four steps from fixed noise, on the model's device; latents on the CPU."""
     config, device = model.config, model.azimuth.device
     draws = iter(range(100))
@@ -30,8 +31,8 @@ def sample(model: SyncDreamer, views_at_once: int = 8) -> torch.Tensor:
     image = torch.from_numpy(seeded_image("gpu", config.cameras.image_size))[None].to(device)
     with torch.inference_mode():
         features = model.encode_image(image)
-        return model.sample(
-            features, math.radians(20.0), SamplerConfig(steps=4), draw, views_at_once
+        return sample(
+            model, features, math.radians(20.0), SamplerConfig(steps=4), draw, views_at_once
         ).cpu()
 
 
@@ -46,13 +47,13 @@ def exact_products(monkeypatch: pytest.MonkeyPatch) -> None:
     [(torch.float32, 1e-3), (torch.bfloat16, 0.05), (torch.float16, 0.01)],
 )
 def test_a_trajectory_on_the_gpu_is_the_one_on_the_cpu(tiny_model, dtype, tolerance):
-    expected = sample(tiny_model)
-    found = sample(cast(tiny_model, dtype).to("cuda"))
+    expected = four_steps(tiny_model)
+    found = four_steps(cast(tiny_model, dtype).to("cuda"))
     assert relative_error(found, expected.numpy()) < tolerance
 
 
 def test_the_pictures_on_the_gpu_are_those_on_the_cpu(tiny_model):
-    latents = sample(tiny_model)
+    latents = four_steps(tiny_model)
     on_gpu = cast(tiny_model, torch.float32).to("cuda")
     with torch.inference_mode():
         assert (
@@ -72,7 +73,7 @@ def test_a_checkpoint_loads_to_the_gpu_in_half_precision(tiny_config, tiny_check
 def test_one_sample_with_four_views_at_once_fits_in_memory(dtype, gigabytes):
     model = cast(seeded_model(SyncDreamerConfig()), dtype).to("cuda")
     torch.cuda.reset_peak_memory_stats()
-    latents = sample(model, views_at_once=4)
+    latents = four_steps(model, views_at_once=4)
     with torch.inference_mode():
         model.decode(latents.cuda(), 4)
     assert torch.cuda.max_memory_allocated() < gigabytes * 1e9

@@ -1,16 +1,28 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
+import re
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from ldm.checkpoint.load import empty_model, manifest
-from ldm.config import CameraConfig, SamplerConfig, SyncDreamerConfig, viewpoint_embedding
-from ldm.model import Conditions, SyncDreamer
+from ldm.config import (
+    CameraConfig,
+    SamplerConfig,
+    SyncDreamerConfig,
+    VolumeConfig,
+    viewpoint_embedding,
+)
+from ldm.depth_attention import Branch
+from ldm.model import Conditioning, SyncDreamer
 from ldm.networks.unet import UNetConfig
+from ldm.sampler import noise_predictor, sample
 from tests.conftest import cast, relative_error
 from tests.reference import plain
 
@@ -29,64 +41,132 @@ def test_the_full_model_has_exactly_the_published_names_and_shapes():
     assert len(lines) == 1618
 
 
-def conditions_and_latents(model: SyncDreamer, batch: int = 1) -> tuple[Conditions, torch.Tensor]:
+def conditioning_and_latents(
+    model: SyncDreamer, batch: int = 1
+) -> tuple[Conditioning, torch.Tensor]:
     config = model.config
     images = torch.rand(batch, 3, config.cameras.image_size, config.cameras.image_size) * 2 - 1
     channels, size = config.autoencoder.latent_channels, config.latent_size
     noise = torch.randn(batch, channels, size, size)
     elevations = torch.linspace(0.1, 0.5, batch)
-    conditions = model.condition(model.encode_image(images), elevations, noise)
-    return conditions, torch.randn(batch, *config.latent_shape)
+    conditioning = model.make_conditioning(model.encode_image(images), elevations, noise)
+    return conditioning, torch.randn(batch, *config.latent_shape)
 
 
 @pytest.mark.parametrize("views_at_once", [1, 3, 7, 16, 99])
 def test_views_in_groups_are_views_at_once(tiny_model: SyncDreamer, views_at_once: int):
-    conditions, latents = conditions_and_latents(tiny_model)
-    whole = tiny_model.predict_noise(latents, 300, conditions, 2.0, 16)
-    parts = tiny_model.predict_noise(latents, 300, conditions, 2.0, views_at_once)
+    conditioning, latents = conditioning_and_latents(tiny_model)
+    whole = noise_predictor(tiny_model, conditioning, 2.0, 16)(latents, 300)
+    parts = noise_predictor(tiny_model, conditioning, 2.0, views_at_once)(latents, 300)
     assert relative_error(parts, whole.numpy()) < 1e-5
 
 
 def test_a_sample_alone_is_the_same_as_in_a_batch(tiny_model: SyncDreamer):
-    conditions, latents = conditions_and_latents(tiny_model, batch=3)
-    together = tiny_model.predict_noise(latents, 300, conditions, 2.0, 8)
-    alone = Conditions(conditions.context[1:2], conditions.viewpoints[1:2], conditions.latents[1:2])
-    single = tiny_model.predict_noise(latents[1:2], 300, alone, 2.0, 8)
+    conditioning, latents = conditioning_and_latents(tiny_model, batch=3)
+    together = noise_predictor(tiny_model, conditioning, 2.0, 8)(latents, 300)
+    alone = Conditioning(
+        conditioning.context[1:2], conditioning.viewpoints[1:2], conditioning.input_latents[1:2]
+    )
+    single = noise_predictor(tiny_model, alone, 2.0, 8)(latents[1:2], 300)
     assert relative_error(together[1:2], single.numpy()) < 1e-5
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.0, 0.0])
 def test_guidance_is_the_plain_formula(tiny_model: SyncDreamer, scale: float):
-    conditions, latents = conditions_and_latents(tiny_model)
-    ours = tiny_model.predict_noise(latents, 300, conditions, scale, 8)
+    conditioning, latents = conditioning_and_latents(tiny_model)
+    ours = noise_predictor(tiny_model, conditioning, scale, 8)(latents, 300)
     with plain.plain_layers():
-        expected = plain.predict_noise(tiny_model, latents, 300, conditions, scale, 5)
+        expected = plain.predict_noise(tiny_model, latents, 300, conditioning, scale, 5)
     assert relative_error(ours, expected.numpy()) < 1e-5
 
 
 def test_guidance_1_runs_one_branch_only(tiny_model: SyncDreamer):
-    conditions, latents = conditions_and_latents(tiny_model)
+    conditioning, latents = conditioning_and_latents(tiny_model)
     sizes: list[int] = []
     hook = tiny_model.unet.out.register_forward_hook(lambda m, i, out: sizes.append(len(out)))
     for scale, expected in ((1.0, [8, 8]), (2.0, [16, 16])):
         sizes.clear()
-        tiny_model.predict_noise(latents, 300, conditions, scale, 8)
+        noise_predictor(tiny_model, conditioning, scale, 8)(latents, 300)
         assert sizes == expected
     hook.remove()
 
 
 def test_one_noisy_view_changes_the_prediction_of_the_others(tiny_model: SyncDreamer):
     """The coupling of the views through the volume is the whole idea."""
-    conditions, latents = conditions_and_latents(tiny_model)
+    conditioning, latents = conditioning_and_latents(tiny_model)
     changed = latents.clone()
     changed[:, 4] += 1.0
-    before = tiny_model.predict_noise(latents, 300, conditions, 1.0, 16)
-    after = tiny_model.predict_noise(changed, 300, conditions, 1.0, 16)
+    before = noise_predictor(tiny_model, conditioning, 1.0, 16)(latents, 300)
+    after = noise_predictor(tiny_model, conditioning, 1.0, 16)(changed, 300)
     assert (after[:, 11] - before[:, 11]).abs().max() > 1e-4
 
 
-def test_what_depends_on_cameras_and_weights_only_is_computed_once(tiny_model: SyncDreamer):
-    assert tiny_model.precompute() is tiny_model.precompute()
+def test_a_step_builds_one_volume_and_runs_the_unet_once_a_group_of_views(
+    tiny_model: SyncDreamer, monkeypatch
+):
+    """Guidance costs no second volume; what does not change from step to step is computed once."""
+    counts = Counter[str]()
+
+    def count(owner: object, name: str) -> None:
+        method = getattr(owner, name)
+
+        def counted(*args: object, **kwargs: object) -> object:
+            counts[name] += 1
+            return method(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    count(tiny_model.spatial_volume, "build_spatial_volume")
+    count(tiny_model.spatial_volume, "view_frustums")
+    count(tiny_model.unet, "forward")
+    count(tiny_model.unet, "null_residuals")
+    count(tiny_model, "view_geometry")
+    size = tiny_model.config.cameras.image_size
+    features = tiny_model.encode_image(torch.rand(1, 3, size, size))
+    for guidance in (1.0, 2.0):
+        counts.clear()
+        config = SamplerConfig(steps=3, guidance_scale=guidance)
+        sample(tiny_model, features, 0.5, config, torch.randn, views_at_once=8)
+        assert counts == {
+            "build_spatial_volume": 3, "view_frustums": 6, "forward": 6,
+            "null_residuals": 1, "view_geometry": 1,
+        }  # fmt: skip
+
+
+def test_branches_may_drop_the_image_and_the_volume_apart(tiny_model: SyncDreamer):
+    """Any branch predicts what it would predict alone."""
+    conditioning, latents = conditioning_and_latents(tiny_model)
+    cache = tiny_model.sampling_cache()
+    branches = [
+        Branch(image=True, volume=True),
+        Branch(image=False, volume=True),
+        Branch(image=True, volume=False),
+        Branch(image=False, volume=False),
+    ]
+    together = tiny_model(latents, 300, conditioning, cache, branches)
+    assert together.shape == (4, *latents.shape)
+    for branch, found in zip(branches, together, strict=True):
+        (alone,) = tiny_model(latents, 300, conditioning, cache, [branch])
+        assert relative_error(found, alone.numpy()) < 1e-5
+    for one, two in itertools.combinations(together, 2):
+        assert (one - two).abs().max() > 1e-4
+    with pytest.raises(ValueError, match="first"):
+        tiny_model(latents, 300, conditioning, cache, branches[::-1])
+
+
+@pytest.mark.parametrize(
+    ("setting", "change"),
+    [
+        ("model.prediction=v", {"prediction": "v"}),
+        ("model.image_encoder=none", {"image_encoder": "none"}),
+        ("model.volume.input_view=true", {"volume": VolumeConfig(input_view=True)}),
+    ],
+)
+def test_settings_of_the_small_model_are_refused(setting: str, change: dict[str, Any]):
+    config = dataclasses.replace(SyncDreamerConfig(), **change)
+    with pytest.raises(ValueError, match=re.escape(setting)) as error:
+        SyncDreamer(config)
+    assert "demo.model.SmallSyncDreamer" in str(error.value)
 
 
 def test_any_number_of_steps_runs(tiny_model: SyncDreamer):
@@ -99,7 +179,7 @@ def test_any_number_of_steps_runs(tiny_model: SyncDreamer):
             shapes.append(shape)
             return torch.randn(shape)
 
-        latents = tiny_model.sample(features, 0.5, SamplerConfig(steps=steps), draw)
+        latents = sample(tiny_model, features, 0.5, SamplerConfig(steps=steps), draw)
         assert latents.shape == tiny_model.config.latent_shape
         assert latents.isfinite().all()
         # The posterior, the initial latents, and one draw a step but the last.
@@ -121,17 +201,14 @@ def test_half_precision_is_close_and_keeps_what_must_be_exact(tiny_model, dtype)
     assert low.alphas_cumprod.dtype == torch.float32
     assert next(low.first_stage_model.parameters()).dtype == torch.float32
     assert next(low.unet.parameters()).dtype == dtype
-    conditions, latents = conditions_and_latents(tiny_model)
-    exact = tiny_model.predict_noise(latents, 300, conditions, 2.0, 8)
-    rough = low.predict_noise(
-        latents,
-        300,
-        Conditions(
-            conditions.context.to(dtype), conditions.viewpoints.to(dtype), conditions.latents
-        ),
-        2.0,
-        8,
+    conditioning, latents = conditioning_and_latents(tiny_model)
+    exact = noise_predictor(tiny_model, conditioning, 2.0, 8)(latents, 300)
+    in_low = Conditioning(
+        conditioning.context.to(dtype),
+        conditioning.viewpoints.to(dtype),
+        conditioning.input_latents,
     )
+    rough = noise_predictor(low, in_low, 2.0)(latents, 300)
     assert rough.dtype == torch.float32
     assert relative_error(rough, exact.numpy()) < 0.05
 
@@ -145,8 +222,8 @@ def test_every_weight_but_the_known_unused_ones_takes_part(tiny_config: SyncDrea
             for weight in model.parameters():
                 if not weight.any():
                     weight.normal_(std=0.02)
-        conditions, latents = conditions_and_latents(model)
-        predicted = model.predict_noise(latents, 300, conditions, 2.0, 16)
+        conditioning, latents = conditioning_and_latents(model)
+        predicted = noise_predictor(model, conditioning, 2.0, 16)(latents, 300)
         (predicted.sum() + model.decode(latents[0, :1]).sum()).backward()
     unused = {
         name

@@ -52,10 +52,10 @@ def test_rays_start_and_end_at_the_depth_range_and_pass_through_the_object(geome
 
 def test_looking_along_rays_reads_the_volume_where_the_rays_are(tiny_model: SyncDreamer):
     """A volume that holds its own coordinates must give the rays' coordinates back."""
-    net, rays = tiny_model.spatial_volume, tiny_model.precompute().geometry.rays_in_volume[[3, 9]]
+    net, rays = tiny_model.spatial_volume, tiny_model.view_geometry().rays_in_volume[[3, 9]]
     line = torch.linspace(-1, 1, tiny_model.config.volume.voxels)
     z, y, x = torch.meshgrid(line, line, line, indexing="ij")
-    seen = net.look_along_rays(torch.stack([x, y, z])[None], rays).permute(0, 2, 3, 4, 1)
+    seen = net.sample_along_rays(torch.stack([x, y, z])[None], rays).permute(0, 2, 3, 4, 1)
     inside = (rays.abs() < 1).all(dim=-1)
     torch.testing.assert_close(seen[inside], rays[inside], rtol=1e-4, atol=1e-4)
     outside = (rays.abs() > 1 + 2 / (tiny_model.config.volume.voxels - 1)).any(dim=-1)
@@ -65,12 +65,12 @@ def test_looking_along_rays_reads_the_volume_where_the_rays_are(tiny_model: Sync
 
 def test_views_are_read_in_order_view_by_view(tiny_model: SyncDreamer):
     config = tiny_model.config
-    net, geometry = tiny_model.spatial_volume, tiny_model.precompute().geometry
+    net, geometry = tiny_model.spatial_volume, tiny_model.view_geometry()
     latents = torch.randn(1, *config.latent_shape)
     time, views = torch.randn(1, config.volume.time_dim), torch.randn(1, 16, 4)
-    whole = net.read_views(latents, time, views, geometry)
+    whole = net.lift_views_to_volume(latents, time, views, geometry)
     one = dataclasses.replace(geometry, vertices_in_views=geometry.vertices_in_views[6:7])
-    alone = net.read_views(latents[:, 6:7], time, views[:, 6:7], one)
+    alone = net.lift_views_to_volume(latents[:, 6:7], time, views[:, 6:7], one)
     channels = config.volume.view_channels
     part = whole[:, 6 * channels : 7 * channels]
     torch.testing.assert_close(part, alone, rtol=1e-4, atol=1e-5)

@@ -361,7 +361,7 @@ def test_numbers_that_overflow_are_an_error_not_a_black_picture(
     tiny_config, picture, options, monkeypatch
 ):
     monkeypatch.setattr(
-        "ldm.model.SyncDreamer.sample",
+        "ldm.generate_views.sample",
         lambda *args, **kwargs: torch.full((16, 4, 16, 16), torch.nan),
     )
     with pytest.raises(ValueError, match="not finite"):

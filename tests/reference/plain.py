@@ -15,7 +15,7 @@ from einops import einsum, rearrange
 from torch import Tensor
 
 from ldm.depth_attention import DepthAttention
-from ldm.model import Conditions, SyncDreamer
+from ldm.model import Conditioning, SyncDreamer
 from ldm.networks.attention import ImageTokenAttention, SelfAttention, TransformerBlock
 
 
@@ -76,32 +76,32 @@ def predict_noise(
     model: SyncDreamer,
     latents: Tensor,
     timestep: int,
-    conditions: Conditions,
+    conditioning: Conditioning,
     guidance_scale: float,
     views_at_once: int,
 ) -> Tensor:
     """Guidance by the book: the second branch is the whole network with everything zeroed.
 
-    The views are encoded one by one, and the geometry is worked out anew at each step.
-    Arguments and result as `SyncDreamer.predict_noise`.
+    The views are encoded one by one, and the geometry is computed at each step. Arguments and
+    result as those of `ldm.sampler.noise_predictor` and its result.
     """
     geometry = model.view_geometry()
     timesteps = torch.tensor([timestep], device=latents.device)
     time = model.embed_time(timesteps).expand(len(latents), -1)
     net, encoder = model.spatial_volume, model.spatial_volume.target_encoder
-    views = conditions.viewpoints
+    views = conditioning.viewpoints
     one_by_one = [encoder(latents[:, n], time, views[:, n]) for n in range(latents.shape[1])]
     encoded = torch.stack(one_by_one, dim=1).flatten(0, 1)
     with mock.patch.object(type(encoder), "forward", return_value=encoded):
-        volume = net.build(latents, time, views, geometry)
+        volume = net.build_spatial_volume(latents, time, views, geometry)
     out = []
     for start in range(0, latents.shape[1], views_at_once):
         part = slice(start, start + views_at_once)
         frustums = net.view_frustums(volume, time, views[:, part], geometry.rays_in_volume[part])
         x = latents[:, part].flatten(0, 1)
         count = x.shape[0] // len(latents)
-        seen = conditions.latents.repeat_interleave(count, 0)
-        token = rearrange(conditions.context[:, part], "b t c -> (b t) 1 c")
+        seen = conditioning.input_latents.repeat_interleave(count, 0)
+        token = rearrange(conditioning.context[:, part], "b t c -> (b t) 1 c")
         both = model.unet(
             torch.cat([torch.cat([x, seen], 1), torch.cat([x, torch.zeros_like(seen)], 1)]),
             timesteps,

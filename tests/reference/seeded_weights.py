@@ -86,13 +86,14 @@ def main(argv: list[str] | None = None) -> None:
 
     from common.config import load_config
     from common.files import atomic_write, check_free_space
+    from demo.model import choose_model_class
     from ldm.checkpoint.load import empty_model
     from ldm.config import GenerateConfig, model_buffers
 
     if args.out.exists():
         raise FileExistsError(f"{args.out}: is there already; remove it or choose another name")
     config = load_config(GenerateConfig, args.cfg).model
-    model = empty_model(config)
+    model = empty_model(config, choose_model_class(config))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     check_free_space(args.out.parent, sum(tensor.nbytes for tensor in model.state_dict().values()))
     state = {**seeded_state(model), **model_buffers(config)}

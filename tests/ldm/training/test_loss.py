@@ -13,6 +13,7 @@ from ldm.config import SyncDreamerConfig
 from ldm.data.samples import TrainingBatch
 from ldm.model import ImageFeatures, SyncDreamer
 from ldm.networks.autoencoder import DiagonalGaussian
+from ldm.sampler import noise_predictor
 from ldm.training.loss import (
     Draws,
     Encoded,
@@ -116,8 +117,8 @@ def test_the_input_of_the_unet_is_the_published_one(model64: SyncDreamer):
     clip = torch.from_numpy(golden("clip_embed"))
     features = ImageFeatures(clip, posterior)
     elevations = torch.from_numpy(golden("input_elevation_rad"))[:, 0]
-    conditions = model64.condition(features, elevations, torch.zeros(2, 4, 32, 32))
-    found = of_views(conditions.context, views)
+    conditioning = model64.make_conditioning(features, elevations, torch.zeros(2, 4, 32, 32))
+    found = of_views(conditioning.context, views)
     assert relative_error(found, golden("unet_context")) < 1e-4
     # the posterior's sample goes in without the scale
     assert relative_error(drawn, golden("unet_input")[:, 4:]) < 1e-4
@@ -273,11 +274,12 @@ def test_the_loss_agrees_with_the_sampler_s_prediction(prepared):
         losses = losses_of(model, encoded, elevations, draws)
         latents = encoded.targets.sample(draws.target_posterior) * model.config.autoencoder.scale
         noisy = add_noise(model, latents, draws.noise, draws.timesteps)
-        conditions = model.condition(encoded.input, elevations, draws.input_posterior)
+        conditioning = model.make_conditioning(encoded.input, elevations, draws.input_posterior)
         for b in range(2):
-            parts = (conditions.context, conditions.viewpoints, conditions.latents)
-            own = type(conditions)(*(part[b : b + 1] for part in parts))
-            every = model.predict_noise(noisy[b : b + 1], int(draws.timesteps[b]), own, 1.0, 16)
+            parts = (conditioning.context, conditioning.viewpoints, conditioning.input_latents)
+            own = type(conditioning)(*(part[b : b + 1] for part in parts))
+            predict_noise = noise_predictor(model, own, 1.0, 16)
+            every = predict_noise(noisy[b : b + 1], int(draws.timesteps[b]))
             errors = (every[0] - draws.noise[b]).square().flatten(1).mean(dim=1)
             expected = errors[draws.target_views[b]]
             torch.testing.assert_close(losses[b], expected, rtol=1e-4, atol=1e-5)

@@ -18,6 +18,7 @@ from common.config import load_config
 from ldm.checkpoint.load import load_model
 from ldm.config import SamplerConfig
 from ldm.data.samples import to_model_range
+from ldm.sampler import sample
 from ldm.training.config import TrainConfig
 from tests.ldm.training.overfit import GAIN, SIZE, make_set, make_start, views_of
 
@@ -73,7 +74,7 @@ def test_two_objects_are_learned_and_their_views_made_from_the_checkpoint(tmp_pa
         with torch.inference_mode():
             features = model.encode_image(views[:1])
             sampler = SamplerConfig(steps=50, guidance_scale=1.0)
-            latents = model.sample(features, math.pi / 6, sampler, draw)
+            latents = sample(model, features, math.pi / 6, sampler, draw)
             made = model.decode(latents).clamp(-1, 1)
         own = psnr(made, views)
         assert own > psnr(torch.ones_like(views), views) + 7

@@ -17,6 +17,7 @@ pytest.importorskip("tensorboard", reason="pip install -r requirements/train.txt
 
 import train_syncdreamer
 from common.config import load_config
+from demo.model import SmallSyncDreamer
 from ldm.checkpoint.initialise import init_model
 from ldm.checkpoint.load import empty_model, load_model
 from ldm.config import SyncDreamerConfig
@@ -176,12 +177,12 @@ def test_a_frozen_unet_of_random_weights_is_warned_of(
     small_config: SyncDreamerConfig, tmp_path: Path, caplog, finetune_unet: bool
 ):
     small = replace(small_config, image_encoder="none")
-    state = init_model(small, seed=0).state_dict()
+    state = init_model(small, 0, SmallSyncDreamer).state_dict()
     own = {name: value for name, value in state.items() if name.startswith("first_stage_model.")}
     torch.save({"state_dict": own}, tmp_path / "autoencoder.ckpt")
     config = TrainConfig(model=small, optimizer=OptimizerConfig(finetune_unet=finetune_unet))
     options = TrainOptions("x", tmp_path, tmp_path, 0, tmp_path / "autoencoder.ckpt", False, (),
                            "cpu", 1)  # fmt: skip
-    init_network(config, options)
+    init_network(config, options, SmallSyncDreamer)
     assert ("the UNet has random weights" in caplog.text) == (not finetune_unet)
     assert "the autoencoder has random weights" not in caplog.text
