@@ -1,10 +1,9 @@
-"""Training a small autoencoder for views (latent diffusion, Sec. 3.1), before the model itself.
+"""Training of the small model's autoencoder (latent diffusion, Sec. 3.1).
 
-Absolute and squared differences of pixels, plus a little of the KL divergence that keeps latents
-near a standard normal; no discriminator and no perceptual loss: views of 64 pixels have little
-texture.
-When it is trained, its last layer is rescaled so that every latent channel of the training images
-has mean 0 and variance 1: `AutoencoderConfig.scale` is then 1.
+The loss is the absolute and squared error of the pixels plus a weak KL divergence that keeps
+latents near a standard normal. There is no discriminator and no perceptual loss, since views of 64
+pixels have little texture. Finally the latents are rescaled to mean 0 and variance 1 in every
+channel over the training images, so that `AutoencoderConfig.scale` is 1.
 """
 
 from __future__ import annotations
@@ -14,10 +13,9 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -27,8 +25,14 @@ from tqdm import tqdm
 
 from common.config import check_positive
 from common.files import atomic_write
-from common.signals import stop_on_signals
-from ldm.data.loader import DataConfig, TrainingLoader, make_loader, open_dataset
+from common.signals import StopFlag, stop_on_signals
+from ldm.data.loader import (
+    DataConfig,
+    TrainingLoader,
+    make_loader,
+    open_dataset,
+    repeat_epochs,
+)
 from ldm.data.samples import TrainingBatch, to_model_range
 from ldm.networks.autoencoder import Autoencoder, AutoencoderConfig, DiagonalGaussian
 from ldm.training.metrics import open_metrics_file
@@ -36,26 +40,28 @@ from ldm.training.metrics import open_metrics_file
 log = logging.getLogger(__name__)
 
 PREFIX = "first_stage_model."
-"""Of the autoencoder's names in a checkpoint of the whole model."""
-FIRST_LOG_VARIANCE = -6.0
-TOGETHER = 16
-"""Images that are encoded at once when the latents are normalised; bounds the memory."""
+"""Prefix of the autoencoder's tensors in a checkpoint of the whole model."""
+INITIAL_LOG_VARIANCE = -6.0
+"""Of the latents' posterior."""
+IMAGES_AT_ONCE = 16
+"""Images encoded at once to normalise the latents; bounds the memory."""
 LAST = "last.ckpt"
 RESULT = "autoencoder.ckpt"
 
 
 @dataclass(frozen=True)
 class AutoencoderStepConfig:
-    """One step of the optimizer, and how many there are.
+    """Optimization of the autoencoder.
 
     Attributes:
-        max_steps: of the optimizer.
-        views: images of an object in a step, drawn from its targets and its input.
-        learning_rate: Adam's, after a warm-up; falls to 0 along a cosine.
-        warmup_steps: over which the rate rises on a line.
-        kl_weight: of the KL divergence of a latent value, against the error of a pixel value.
-        save_every: steps between writing `last.ckpt`.
-        report_every: steps between reports.
+        max_steps: optimizer steps.
+        views: random images per object and step, out of its targets and its input.
+        learning_rate: Adam's peak rate, after the warm-up; decays to 0 along a cosine.
+        warmup_steps: length of the linear warm-up.
+        kl_weight: weight of the KL divergence per latent value, relative to the error per pixel
+            value.
+        save_every: steps between checkpoints, `last.ckpt`.
+        report_every: steps between logged metrics.
     """
 
     max_steps: int = 6000
@@ -91,15 +97,17 @@ class AutoencoderTrainConfig:
             )
         if self.step.views > self.num_views + 1:
             raise ValueError(
-                f"step.views is {self.step.views}, an object has {self.num_views} targets and an "
-                f"input"
+                f"step.views is {self.step.views}, but an object has {self.num_views} targets and "
+                f"one input"
             )
 
 
-def losses(posterior: DiagonalGaussian, images: Tensor, decoded: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the error of a pixel's value, and the KL divergence of a latent value.
+def reconstruction_and_kl(
+    posterior: DiagonalGaussian, images: Tensor, decoded: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the mean error per pixel value and the mean KL divergence per latent value.
 
-    Absolute differences keep edges sharp; squared ones see that colours are learned early, too.
+    Absolute differences keep edges sharp; with squared ones colours are learned early.
     """
     mean, variance = posterior.mean, posterior.std.square()
     divergence = 0.5 * (mean.square() + variance - 1.0 - variance.clamp_min(1e-30).log())
@@ -108,13 +116,13 @@ def losses(posterior: DiagonalGaussian, images: Tensor, decoded: Tensor) -> tupl
 
 
 def learning_rate(step: int, config: AutoencoderStepConfig) -> float:
-    """Rate of a step, counted from 0."""
+    """Learning rate of a step, counted from 0: linear warm-up, cosine decay."""
     warm = min(1.0, (step + 1) / config.warmup_steps)
     return config.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / config.max_steps))
 
 
 def sample_images(batch: TrainingBatch, views: int, seed: int, step: int) -> Tensor:
-    """Pick images of each object, (B views, 3, H, W) in [-1, 1]; they follow from seed and step."""
+    """Pick random images of each object, (B views, 3, H, W) in [-1, 1], by seed and step."""
     generator = np.random.Generator(np.random.PCG64([seed, step]))
     images = torch.cat([batch.target_images, batch.input_images[:, None]], dim=1)
     chosen = np.stack([generator.permutation(images.shape[1])[:views] for _ in range(len(batch))])
@@ -124,13 +132,13 @@ def sample_images(batch: TrainingBatch, views: int, seed: int, step: int) -> Ten
 
 @torch.no_grad()
 def pca_init(autoencoder: Autoencoder, images: Tensor) -> None:
-    """Let a fresh autoencoder begin as the best linear one: by principal components of blocks.
+    """Initialise an autoencoder as the best linear one: the principal components of image blocks.
 
-    Its networks begin by adding nothing to their shortcuts.
+    The components are the weights of its shortcuts; its networks initially add nothing to them.
 
     Args:
         autoencoder: with `AutoencoderConfig.shortcut`.
-        images: from which the components are worked out, (B, 3, H, W).
+        images: to compute the components from, (B, 3, H, W).
     """
     channels, side = autoencoder.config.latent_channels, autoencoder.config.downsampling
     blocks = F.unfold(images, side, stride=side).transpose(1, 2).flatten(0, 1)
@@ -138,7 +146,7 @@ def pca_init(autoencoder: Autoencoder, images: Tensor) -> None:
     centred = blocks - mean.repeat_interleave(side * side)
     variances, components = torch.linalg.eigh(centred.T @ centred / len(blocks))
     largest = components[:, -channels:].flip(1)
-    # Eigenvectors have no sign of their own.
+    # The sign of an eigenvector is arbitrary: make the sum positive.
     largest = largest * torch.where(largest.sum(dim=0) < 0, -1.0, 1.0)
     scale = variances[-channels:].flip(0).sqrt()
     kernel = largest.T.reshape(channels, 3, side, side)
@@ -152,7 +160,7 @@ def pca_init(autoencoder: Autoencoder, images: Tensor) -> None:
         nn.init.zeros_(layer.bias)
     encode.weight[:channels] = kernel / scale[:, None, None, None]
     encode.bias[:channels] = -torch.einsum("kcij,c->k", kernel, mean) / scale
-    encode.bias[channels:] = FIRST_LOG_VARIANCE
+    encode.bias[channels:] = INITIAL_LOG_VARIANCE
     decode.weight.copy_(kernel * scale[:, None, None, None])
     decode.bias.copy_(mean)
     for layer in (autoencoder.quant_conv, autoencoder.post_quant_conv):
@@ -163,8 +171,8 @@ def pca_init(autoencoder: Autoencoder, images: Tensor) -> None:
 
 @torch.no_grad()
 def normalise_latents(autoencoder: Autoencoder, images: Tensor) -> None:
-    """Give every latent channel of the images mean 0 and variance 1; decoding stays the same."""
-    posteriors = [autoencoder.encode(some) for some in images.split(TOGETHER)]
+    """Rescale the latents to mean 0 and variance 1 in every channel; decoding does not change."""
+    posteriors = [autoencoder.encode(part) for part in images.split(IMAGES_AT_ONCE)]
     latents = torch.cat([posterior.mean for posterior in posteriors])
     variance = torch.cat([posterior.std.square() for posterior in posteriors])
     mean = latents.mean(dim=(0, 2, 3))
@@ -175,13 +183,13 @@ def normalise_latents(autoencoder: Autoencoder, images: Tensor) -> None:
     assert back.bias is not None
     out.weight[:channels] /= std[:, None, None, None]
     out.bias[:channels] = (out.bias[:channels] - mean) / std
-    out.bias[channels:] -= 2 * std.log()  # of the logarithm of the variance
+    out.bias[channels:] -= 2 * std.log()  # they are log variances
     back.bias += back.weight[:, :, 0, 0] @ mean
     back.weight *= std[None, :, None, None]
 
 
 class AutoencoderTraining:
-    """An autoencoder, its optimizer, and the position in the data: what a resumed run needs."""
+    """The autoencoder, its optimizer and the number of steps done."""
 
     def __init__(self, config: AutoencoderTrainConfig, seed: int, device: torch.device) -> None:
         self.config, self.seed, self.device = config, seed, device
@@ -189,30 +197,30 @@ class AutoencoderTraining:
             torch.manual_seed(seed)
             self.autoencoder = Autoencoder(config.model).to(device)
         self.optimizer = torch.optim.Adam(self.autoencoder.parameters(), betas=(0.9, 0.99))
-        self.step = 0
+        self.steps_done = 0
 
-    def advance(self, batch: TrainingBatch) -> dict[str, float]:
-        """Make one step."""
+    def step(self, batch: TrainingBatch) -> dict[str, float]:
+        """Take one optimizer step; return its metrics."""
         config = self.config.step
-        images = sample_images(batch, config.views, self.seed, self.step).to(self.device)
-        if self.step == 0 and self.config.model.shortcut:
+        images = sample_images(batch, config.views, self.seed, self.steps_done).to(self.device)
+        if self.steps_done == 0 and self.config.model.shortcut:
             pca_init(self.autoencoder, images)
         posterior = self.autoencoder.encode(images)
-        generator = torch.Generator().manual_seed(self.seed + self.step)
+        generator = torch.Generator().manual_seed(self.seed + self.steps_done)
         noise = torch.randn(posterior.mean.shape, generator=generator).to(self.device)
         decoded = self.autoencoder.decode(posterior.sample(noise))
-        error, divergence = losses(posterior, images, decoded)
+        error, divergence = reconstruction_and_kl(posterior, images, decoded)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, config)
+            group["lr"] = learning_rate(self.steps_done, config)
         self.optimizer.zero_grad()
         (error + config.kl_weight * divergence).backward()
         torch.nn.utils.clip_grad_norm_(self.autoencoder.parameters(), 1.0)
         self.optimizer.step()
-        self.step += 1
+        self.steps_done += 1
         squared = ((decoded.detach() - images) / 2).square().mean().item()
         if not math.isfinite(squared):
             raise FloatingPointError(
-                f"the training broke down at step {self.step}; try a smaller step.learning_rate"
+                f"training diverged at step {self.steps_done}; try a smaller step.learning_rate"
             )
         return {
             "error": error.item(),
@@ -220,64 +228,59 @@ class AutoencoderTraining:
             "psnr": -10 * math.log10(max(squared, 1e-12)),
         }
 
-    def state(self, data: dict[str, Any]) -> dict[str, Any]:
-        """Return all of it as tensors and plain values."""
+    def state_dict(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Return the state of the training and, `data`, of the loader."""
         return {
             "autoencoder": self.autoencoder.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
+            "step": self.steps_done,
             "seed": self.seed,
             "model": asdict(self.config.model),
             "data": data,
         }
 
     def load_state(self, path: Path) -> dict[str, Any]:
-        """Go back to a checkpoint; returns the position in the data.
+        """Restore a checkpoint; return the loader's state.
 
         Raises:
-            ValueError: it is damaged, or of another seed or model; names the file.
+            ValueError: naming the file, which is damaged or of another seed or model.
         """
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-            own = state["seed"] == self.seed and state["model"] == asdict(self.config.model)
-            if own:
+            same = state["seed"] == self.seed and state["model"] == asdict(self.config.model)
+            if same:
                 self.autoencoder.load_state_dict(state["autoencoder"])
                 self.optimizer.load_state_dict(state["optimizer"])
-                self.step, data = state["step"], state["data"]
-        except Exception as error:  # what damaged files raise has no common base
-            raise ValueError(f"{path}: no checkpoint of such a training, or damaged") from error
-        if not own:
-            raise ValueError(f"{path}: is of another seed, or of an autoencoder of other sizes")
+                self.steps_done, data = state["step"], state["data"]
+        except Exception as error:  # damaged files raise all kinds of errors
+            raise ValueError(f"{path}: damaged, or not an autoencoder training's") from error
+        if not same:
+            raise ValueError(f"{path}: has another seed, or an autoencoder of other sizes")
         return data
-
-
-def _endless(loader: TrainingLoader) -> Iterator[TrainingBatch]:
-    while True:
-        yield from loader
 
 
 def train_autoencoder(
     config: AutoencoderTrainConfig, folder: Path, seed: int, resume: bool, device: torch.device
 ) -> int:
-    """Train, and write `autoencoder.ckpt`, from which the model's training starts.
+    """Train, and write `autoencoder.ckpt`, the initial checkpoint of the model's training.
 
     Args:
         config: all settings.
-        folder: of `last.ckpt`, `steps.jsonl` and the result.
+        folder: for `last.ckpt`, `steps.jsonl` and the result.
         seed: of all random numbers.
-        resume: go on from `last.ckpt` if it is there.
-        device: where to compute.
+        resume: continue from `last.ckpt` if it exists.
+        device: of the autoencoder.
 
     Returns:
-        number of the signal that ended it early, else 0.
+        the number of the signal that stopped it early, else 0.
 
     Raises:
-        FileExistsError: there is a checkpoint, and this is not to go on from it.
+        FileExistsError: there is a checkpoint, and `resume` is false.
         FileNotFoundError, ValueError, OSError, FloatingPointError: naming what is wrong.
     """
     last = folder / LAST
     if last.exists() and not resume:
-        raise FileExistsError(f"{last}: is of a former training; go on from it with --resume")
+        raise FileExistsError(f"{last}: is of an earlier training")
     training = AutoencoderTraining(config, seed, device)
     loader = make_loader(
         open_dataset(config.data.source), config.data, config.num_views, config.image_size, seed
@@ -285,45 +288,51 @@ def train_autoencoder(
     folder.mkdir(parents=True, exist_ok=True)
     if last.exists():
         loader.load_state_dict(training.load_state(last))
-    report_file = open_metrics_file(folder / "steps.jsonl", training.step)
-    with stop_on_signals() as stop, report_file as report:
-        train_loop(training, loader, folder, report, stop)
-    if training.step >= config.step.max_steps:
-        save_result(training, next(_endless(loader)), folder / RESULT)
+    metrics_file = open_metrics_file(folder / "steps.jsonl", training.steps_done)
+    with stop_on_signals() as stop, metrics_file as metrics:
+        train_loop(training, loader, folder, metrics, stop)
+    if training.steps_done >= config.step.max_steps:
+        save_result(training, next(repeat_epochs(loader)), folder / RESULT)
     return stop.signal or 0
 
 
 def train_loop(
-    training: AutoencoderTraining, loader: TrainingLoader, folder: Path, report: Any, stop: Any
+    training: AutoencoderTraining,
+    loader: TrainingLoader,
+    folder: Path,
+    metrics_file: TextIO,
+    stop: StopFlag,
 ) -> None:
-    """Make the steps that are left, with reports and checkpoints between them."""
+    """Take the remaining steps, log metrics and save checkpoints."""
     config = training.config.step
-    batches, reported, since = _endless(loader), training.step, time.monotonic()
-    bar = tqdm(total=config.max_steps, initial=training.step, disable=not sys.stderr.isatty())
-    for step in range(training.step + 1, config.max_steps + 1):
-        values = training.advance(next(batches))
+    batches, logged_step, logged_at = repeat_epochs(loader), training.steps_done, time.monotonic()
+    bar = tqdm(total=config.max_steps, initial=training.steps_done, disable=not sys.stderr.isatty())
+    for step in range(training.steps_done + 1, config.max_steps + 1):
+        metrics = training.step(next(batches))
         bar.update()
-        ends = step == config.max_steps or stop.signal is not None  # asked once: then it is saved
+        ends = step == config.max_steps or stop.signal is not None  # read once, so that it is saved
         if ends or step % config.report_every == 0:
             now = time.monotonic()
-            pace = (now - since) / (step - reported)
-            reported, since = step, now
-            report.write(json.dumps({"step": step, **values, "seconds": pace}) + "\n")
-            report.flush()
-            log.info("step %d of %d: PSNR %.1f dB, KL %.2f, %.2f s a step", step,
-                     config.max_steps, values["psnr"], values["divergence"], pace)  # fmt: skip
+            pace = (now - logged_at) / (step - logged_step)
+            logged_step, logged_at = step, now
+            metrics_file.write(json.dumps({"step": step, **metrics, "seconds": pace}) + "\n")
+            metrics_file.flush()
+            log.info(
+                "step %d of %d: PSNR %.1f dB, KL %.2f, %.2f s a step",
+                *(step, config.max_steps, metrics["psnr"], metrics["divergence"], pace),
+            )
         if ends or step % config.save_every == 0:
             with atomic_write(folder / LAST) as path:
-                torch.save(training.state(loader.state_dict()), path)
+                torch.save(training.state_dict(loader.state_dict()), path)
         if ends:
             break
     bar.close()
 
 
 def save_result(training: AutoencoderTraining, batch: TrainingBatch, path: Path) -> None:
-    """Write the autoencoder with its latents normalised, by its names in the whole model."""
+    """Write the autoencoder, with normalised latents, under its names in the whole model."""
     autoencoder = training.autoencoder
-    images = sample_images(batch, training.config.num_views + 1, training.seed, training.step)
+    images = sample_images(batch, training.config.num_views + 1, training.seed, training.steps_done)
     normalise_latents(autoencoder, images.to(training.device))
     state = {f"{PREFIX}{name}": value.cpu() for name, value in autoencoder.state_dict().items()}
     with atomic_write(path) as temporary:

@@ -16,9 +16,9 @@ from demo.autoencoder_training import (
     AutoencoderStepConfig,
     AutoencoderTrainConfig,
     learning_rate,
-    losses,
     normalise_latents,
     pca_init,
+    reconstruction_and_kl,
     sample_images,
     train_loop,
 )
@@ -47,7 +47,9 @@ def test_the_configurations_of_the_small_model_agree():
 def test_the_divergence_is_that_of_two_normal_distributions():
     """KL(N(m, s^2) | N(0, 1)) = (m^2 + s^2 - 1 - log s^2) / 2."""
     posterior = DiagonalGaussian(torch.full((1, 4, 2, 2), 2.0), torch.full((1, 4, 2, 2), 0.5))
-    error, divergence = losses(posterior, torch.zeros(1, 3, 4, 4), torch.full((1, 3, 4, 4), -0.25))
+    error, divergence = reconstruction_and_kl(
+        posterior, torch.zeros(1, 3, 4, 4), torch.full((1, 3, 4, 4), -0.25)
+    )
     assert error == 0.5 * 0.25 + 2 * 0.25**2
     assert divergence.item() == pytest.approx((4 + 0.25 - 1 - math.log(0.25)) / 2)
 
@@ -158,7 +160,7 @@ def test_a_resumed_training_has_the_same_numbers(tmp_path, data):
     # As if killed after step 10: the last checkpoint is that of step 8.
     shutil.rmtree(tmp_path / "parts")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("demo.autoencoder_training.AutoencoderTraining.advance", _dies_at(10))
+        patch.setattr("demo.autoencoder_training.AutoencoderTraining.step", _dies_at(10))
         with pytest.raises(KeyboardInterrupt):
             train_autoencoder.main(flags(tmp_path / "parts", data))
     train_autoencoder.main([*flags(tmp_path / "parts", data), "--resume"])
@@ -172,24 +174,24 @@ def test_a_resumed_training_has_the_same_numbers(tmp_path, data):
         torch.testing.assert_close(second[name], tensor)
 
 
-def _dies_at(step: int):
+def _dies_at(number: int):
     from demo.autoencoder_training import AutoencoderTraining
 
-    advance = AutoencoderTraining.advance
+    step = AutoencoderTraining.step
 
-    def advance_or_die(self, batch):
-        if self.step == step:
+    def step_or_die(self, batch):
+        if self.steps_done == number:
             raise KeyboardInterrupt
-        return advance(self, batch)
+        return step(self, batch)
 
-    return advance_or_die
+    return step_or_die
 
 
 class Pieces:
     """A training whose steps take a second each; a signal may come while a step is reported."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, signal_at: int = 0) -> None:
-        self.now, self.signal_at, self.step = 100.0, signal_at, 0
+        self.now, self.signal_at, self.steps_done = 100.0, signal_at, 0
         self.config = AutoencoderTrainConfig(
             step=AutoencoderStepConfig(max_steps=7, report_every=5, save_every=100)
         )
@@ -203,19 +205,16 @@ class Pieces:
     def clock(self) -> float:
         return self.now
 
-    def advance(self, batch: int) -> dict[str, float]:
-        self.now, self.step = self.now + 1, self.step + 1
+    def step(self, batch: int) -> dict[str, float]:
+        self.now, self.steps_done = self.now + 1, self.steps_done + 1
         return {"error": 0.0, "divergence": 0.0, "psnr": 0.0}
 
-    def state(self, data: object) -> dict[str, int]:
-        return {"step": self.step}
-
-    def state_dict(self) -> None:
-        return None
+    def state_dict(self, data: object = None) -> dict[str, int]:
+        return {"step": self.steps_done}
 
     def write(self, line: str) -> None:
         self.lines.append(json.loads(line))
-        self.signal = 2 if self.step == self.signal_at else self.signal
+        self.signal = 2 if self.steps_done == self.signal_at else self.signal
 
     def flush(self) -> None:
         return None
@@ -227,7 +226,7 @@ class Pieces:
 
 def test_a_signal_between_two_steps_ends_the_training_with_a_checkpoint(tmp_path, monkeypatch):
     pieces = Pieces(monkeypatch, signal_at=5)
-    assert pieces.run(tmp_path) == pieces.step == 6
+    assert pieces.run(tmp_path) == pieces.steps_done == 6
 
 
 def test_the_seconds_of_a_step_are_those_since_the_last_report(tmp_path, monkeypatch):
