@@ -159,7 +159,7 @@ def _signal_group(group: int, number: signal.Signals) -> None:
 
 
 def _error_line(log: Path, begin: int) -> str | None:
-    """The last line, from a position on, that `blender_script.py` says on failure."""
+    """The last error line of `blender_script.py` after a position in the log, if any."""
     with log.open("rb") as file:
         file.seek(begin)
         lines = file.read().decode(errors="replace").splitlines()

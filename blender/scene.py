@@ -178,9 +178,9 @@ def bounding_box() -> tuple[np.ndarray, np.ndarray]:
             upper = np.maximum(upper, points[:, :3].max(axis=0))
         evaluated.to_mesh_clear()
     if not found:
-        raise ValueError("there is no mesh with faces in it")
+        raise ValueError("there is no mesh with faces")
     if not (np.isfinite(lower).all() and np.isfinite(upper).all()):
-        raise ValueError("its bounding box is not finite: corners are NaN or infinite")
+        raise ValueError("its bounding box is not finite")
     return lower, upper
 
 
