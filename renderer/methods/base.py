@@ -1,7 +1,7 @@
-"""What every way of reconstruction has in common: what it is given, and what it must answer.
+"""Interface of the three reconstruction methods, and the data that they share.
 
-Three follow it: a fast grid of signed distances (`grid_neus`), the published networks of NeuS
-(`mlp_neus`), and a radiance field (`nerf`). Shape letters: R rays.
+The methods are a fast grid of signed distances (`neus_grid`), the published networks of NeuS
+(`neus_mlp`), and a radiance field (`nerf`). Shape letters: R rays.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from renderer.rays import pixel_grid, pixel_rays
 
 @dataclass(frozen=True)
 class Views:
-    """What one object's reconstruction is made of.
+    """The views of one object.
 
     Attributes:
         images: on white, in [0, 1], (N, S, S, 3) float32.
         masks: the object's opacity in [0, 1], (N, S, S) float32; None where masks are not used.
         cameras: N, for S x S images.
-        replaced: numbers of the views whose masks were spoiled. What the others say stands in the
-            masks; the images there may show anything.
+        replaced: numbers of the views whose masks were bad and are replaced by the hull of the
+            other views; their images may be wrong too.
     """
 
     images: np.ndarray
@@ -41,7 +41,7 @@ class Views:
         return self.images.shape[1]
 
     def trusted(self) -> Views:
-        """Return the views whose masks are their own: those that colours are taken from."""
+        """Return the views whose masks were not replaced; only these are used for colour."""
         kept = np.setdiff1d(np.arange(len(self.images)), self.replaced)
         if len(kept) == len(self.images):
             return self
@@ -52,7 +52,7 @@ class Views:
 
 @dataclass(frozen=True)
 class Rays:
-    """R rays and what the views show there.
+    """R rays with the colours and masks of their pixels.
 
     Attributes:
         origins: (R, 3).
@@ -70,13 +70,13 @@ class Rays:
         return len(self.origins)
 
     def at(self, index: Tensor) -> Rays:
-        """Return the rays of a list of numbers, (R,) int64."""
+        """Return the rays with the given numbers, (R,) int64."""
         masks = None if self.masks is None else self.masks[index]
         return Rays(self.origins[index], self.directions[index], self.colors[index], masks)
 
 
 def all_rays(views: Views, pixel_offset: float, device: torch.device) -> Rays:
-    """Make a ray of every pixel of every view, view by view, row by row.
+    """Cast a ray through every pixel of every view, view by view, row by row.
 
     Args:
         views: N of S x S pixels.
@@ -104,12 +104,12 @@ def all_rays(views: Views, pixel_offset: float, device: torch.device) -> Rays:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one training step says.
+    """Losses of a training step.
 
     Attributes:
-        loss: a scalar with its graph.
-        squared_error: mean squared difference of the colours, for the PSNR; a scalar, detached.
-        terms: single terms of the loss for the log, detached scalars.
+        loss: scalar with its graph.
+        squared_error: mean squared error of the colours, for the PSNR; detached scalar.
+        terms: of the loss, detached scalars.
     """
 
     loss: Tensor
@@ -119,7 +119,7 @@ class StepResult:
 
 @dataclass(frozen=True)
 class RenderedRays:
-    """What R rays see.
+    """Colour, opacity and normal of R rays.
 
     Attributes:
         color: in front of white, in [0, 1], (R, 3).
@@ -130,6 +130,11 @@ class RenderedRays:
     color: Tensor
     opacity: Tensor
     normal: Tensor
+
+    @classmethod
+    def cat(cls, parts: Sequence[RenderedRays]) -> RenderedRays:
+        """Concatenate the results of several chunks of rays."""
+        return cls(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)))
 
 
 @dataclass(frozen=True)
@@ -142,11 +147,11 @@ class ParameterGroup:
 
 @dataclass(frozen=True)
 class SDFGrid:
-    """Signed distances on a lattice.
+    """Signed distances on a regular grid.
 
     Attributes:
         sdf: negative inside, indexed x, y, z, (V, V, V) float32.
-        first: the coordinate of index 0 along every axis.
+        first: coordinate of index 0, the same on all axes.
         spacing: between neighbouring samples.
     """
 
@@ -156,12 +161,12 @@ class SDFGrid:
 
 
 class Method(Protocol):
-    """One way to find an object's shape and colours; the classes are `torch.nn.Module`s too.
+    """A reconstruction method; the classes are also `torch.nn.Module`s.
 
-    All that training changes is in the module's `state_dict` (buffers included), in the optimizer's
-    and in the generator's state: with these three a run goes on exactly where it was. Shapes of
-    parameters and buffers never change. What follows from the views and the configuration alone is
-    made in the constructor and not saved.
+    All that training changes is in the `state_dict` of the module, in that of the optimizer and in
+    the state of the generator; a run resumes from these three bit by bit. Shapes of parameters and
+    buffers never change. What depends on the views and the configuration alone is computed in the
+    constructor and not saved.
     """
 
     num_steps: int
@@ -170,22 +175,22 @@ class Method(Protocol):
     """Position of a pixel's ray in the pixel, see `renderer.rays.pixel_rays`."""
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """What the optimizer (Adam) changes."""
+        """Parameters for the optimizer (Adam)."""
 
     def learning_rates(self, step: int) -> list[float]:
-        """Learning rate of each of the groups at a step, counted from 0."""
+        """Learning rate of each group at a step, counted from 0."""
 
     def training_step(self, step: int, generator: torch.Generator) -> StepResult:
         """Render a batch of rays and compare it with the views.
 
-        All random numbers come from `generator`, which is a CPU one on every device.
+        All random numbers come from `generator`, which is on the CPU whatever the device.
         """
 
     def after_step(self, step: int) -> None:
-        """Do what must follow the optimizer's step: keep to bounds, renew the occupancy grid."""
+        """Update what follows the optimizer's step, for example the occupancy grid."""
 
     def render(self, origins: Tensor, directions: Tensor) -> RenderedRays:
-        """Render rays for looking at, without gradients; any R, in chunks of its own."""
+        """Render any number of rays without gradients."""
 
     def shape(self) -> SDFGrid:
-        """Sample the signed distance for the mesh (or what stands for it, times a length)."""
+        """Sample the signed distance, or a level-set function scaled to lengths, for the mesh."""

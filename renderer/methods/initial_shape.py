@@ -1,4 +1,4 @@
-"""The shape before any training: the visual hull, carved where stereo finds a deeper surface.
+"""Initial shape and colours of `neus_grid`: the visual hull, carved by stereo.
 
 Silhouettes say nothing about a concave surface, and the gradient of a rendering loss does not find
 it either: the colours of a wrong surface adapt faster than the surface moves. So depth maps are
@@ -20,6 +20,7 @@ from torch import Tensor
 from multiview.cameras import Cameras
 from multiview.visual_hull import HALF_SIDE, cell_centres, close_underside, visual_hull
 from renderer.mesh import extract, rasterise_mesh
+from renderer.methods.base import Views
 from renderer.methods.stereo import (
     CameraTensors,
     StereoConfig,
@@ -27,8 +28,13 @@ from renderer.methods.stereo import (
     plane_sweep,
     sample_nearest,
 )
+from renderer.texture import sample_vertex_colors
 
 _MIN_COSINE = 0.1
+_WHITE = 0.99
+"""Pixels whose channels are all above this are white."""
+_COLOR_DISTANCE = 4.0
+"""Cells further from the surface have no initial colour."""
 _MIN_TRUNCATION = 3.2
 """Cells; a plateau closer to the surface would look like a fault of the signed distance."""
 
@@ -178,3 +184,63 @@ def _surface_cosine(depth: Tensor, cameras: CameraTensors, view: int) -> Tensor:
     normals = F.normalize(torch.linalg.cross(down, across), dim=-1)
     cosine = (normals * F.normalize(rays, dim=-1)).sum(dim=-1).abs()
     return cosine.nan_to_num(nan=0.0).clamp_min(_MIN_COSINE)
+
+
+def initial_distances(
+    views: Views, resolution: int, slack: float, config: StereoConfig, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Initial signed distances, and lower bounds of all later ones, in cells.
+
+    Args:
+        views: without masks, all that is not white is the object, and there are no bounds.
+        resolution: V, cells a side of the object's cube.
+        slack: cells by which the surface may be outside of the hull.
+        config: of the stereo search.
+        device: of the result.
+
+    Returns:
+        both (1, 1, V, V, V).
+
+    Raises:
+        ValueError: the masks have no volume in common.
+    """
+    masks = _threshold_white(views.images) if views.masks is None else views.masks
+    shape = estimate_initial_shape(views.images, masks, views.cameras, resolution, config, device)
+    cell = 2 * HALF_SIDE / resolution
+    sdf, hull = (
+        torch.from_numpy(grid)[None, None].to(device) / cell for grid in (shape.sdf, shape.hull)
+    )
+    if views.masks is None:  # the hull of all that is not white may be wrong
+        return sdf, torch.full_like(hull, -torch.inf)
+    return sdf, hull - slack
+
+
+def _threshold_white(images: np.ndarray) -> np.ndarray:
+    """Masks of all that is not white, with holes filled, float32 (N, S, S)."""
+    from scipy import ndimage
+
+    return np.stack(
+        [ndimage.binary_fill_holes(image.min(axis=-1) < _WHITE) for image in images]
+    ).astype(np.float32)
+
+
+def initial_colors(start: Tensor, views: Views) -> Tensor:
+    """Logits of the views' colours on the initial surface, (1, 3, V, V, V).
+
+    Cells take the colour of the nearest vertex of the surface; cells far from it are grey.
+    """
+    from scipy.spatial import cKDTree
+
+    sdf = start[0, 0].cpu().numpy()
+    centres = cell_centres(len(sdf))
+    spacing = centres[1] - centres[0]
+    logits = np.zeros((*sdf.shape, 3), dtype=np.float32)
+    mesh = extract(sdf * spacing, centres[0], spacing)
+    colors = np.clip(
+        sample_vertex_colors(mesh, views.images, views.masks, views.cameras), 0.02, 0.98
+    )
+    near = np.abs(sdf) < _COLOR_DISTANCE
+    points = centres[np.argwhere(near)]
+    _, vertex = cKDTree(np.asarray(mesh.vertices)).query(points)
+    logits[near] = np.log(colors / (1 - colors))[vertex]
+    return torch.from_numpy(logits).permute(3, 0, 1, 2)[None].contiguous()

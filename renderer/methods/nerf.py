@@ -1,7 +1,8 @@
-"""A radiance field on a hash grid: volume rendering without a surface (NeRF, Instant-NGP).
+"""Radiance field on a hash grid: volume rendering without a surface (NeRF, Instant-NGP).
 
-Follows the variant that SyncDreamer published: a blob in the centre to start from, an occupancy
-grid, colour and mask losses. Shape letters: R rays, P points or samples, N views, V cells a side.
+Follows the variant that SyncDreamer published: a density blob in the centre at the start, an
+occupancy grid, colour and mask losses. Shape letters: R rays, P points or samples, N views, V cells
+a side.
 """
 
 from __future__ import annotations
@@ -31,45 +32,44 @@ from renderer.methods.radiance_field import FieldConfig, RadianceField
 from renderer.rays import OBJECT_HALF_SIZE, PIXEL_CENTRE_OFFSET
 
 _OPAQUE = 7.0
-"""Optical depth behind which nothing is looked at: a thousandth of the light."""
+"""Optical depth at which rays end: a thousandth of the light is left."""
 _FOREGROUND = 0.5
-_CANDIDATES = 64
-"""Cells a side in which the masks' views are counted; the margin is several of them."""
+_CANDIDATE_CELLS = 64
+"""Cells a side of the grid of candidates; much smaller than the masks' margin."""
 _HULL_CELLS = 96
 _HULL_SLACK = 0.0125
-"""World units, a cell of the hull: the density may be outside of it by so much."""
+"""The surface may be outside of the hull by this much, a cell of the hull; world units."""
 _RAYS_AT_ONCE = 1 << 15
 _POINTS_AT_ONCE = 1 << 18
 
 
 @dataclass(frozen=True)
 class NeRFConfig:
-    """Settings of a run; the defaults are the published ones where there are such.
+    """Settings of the method; the defaults are the published ones where such exist.
 
     Attributes:
         network: sizes of the field.
-        occupancy: of the grid that says where to look.
-        steps: of training.
-        rays: a step.
-        max_samples: of all rays of a step; rays beyond are left out.
-        length: between the samples of a ray, world units.
+        occupancy: settings of the occupancy grid.
+        steps: number of training steps.
+        rays: per step.
+        max_samples: of all rays of a step together; further rays are left out.
+        length: distance between the samples of a ray, world units.
         learning_rate: at the first step.
         final_rate: at the last step, as a share of the first one.
-        color: factor of the difference of colours.
-        mask: factor of the squared difference of opacities.
-        distortion: factor of the distances between what one ray sees (mip-NeRF 360).
-        solid: factor of the lack of density where no light gets to.
-        solid_density: the density that is wanted there.
-        hidden_every: one in so many of the samples there is looked at.
+        color: weight of the colour loss.
+        mask: weight of the mask loss.
+        distortion: weight of the distortion loss (mip-NeRF 360).
+        solid: weight of the interior density loss, see `NeRF`.
+        solid_density: density that it aims at.
+        hidden_every: it uses every n-th of the hidden samples.
         softness: see `renderer.methods.neus.LossConfig`.
-        background: share of the rays that are taken from anywhere, not from near the masks.
-        margin: of the neighbourhood of the masks, as a share of the views' size.
-        agreement: share of the views in whose masks, with the margin, a cell must lie so that it
-            is looked at from the beginning.
+        background: share of the rays that are anywhere, not only near the masks.
+        margin: by which the masks are dilated, as a share of the views' size.
+        agreement: share of the dilated masks that a cell must lie in to be occupied at the start.
         level: density on the surface of the mesh.
         mesh_resolution: samples a side for the mesh.
         pixel_offset: see `renderer.rays.pixel_rays`.
-        half: let the networks compute with half as many bits, on CUDA only.
+        half: evaluate the networks in bfloat16 (CUDA only).
     """
 
     network: FieldConfig = field(default_factory=FieldConfig)
@@ -111,7 +111,10 @@ class NeRFConfig:
 
 
 class NeRF(nn.Module):
-    """A radiance field that learns from views: a `renderer.methods.base.Method`."""
+    """A radiance field and its training: a `renderer.methods.base.Method`.
+
+    The names of buffers and parameters are keys of saved checkpoints.
+    """
 
     def __init__(self, config: NeRFConfig, views: Views, device: torch.device) -> None:
         super().__init__()
@@ -129,16 +132,16 @@ class NeRF(nn.Module):
         self.to(device)
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """All parameters learn alike."""
+        """All parameters, in one group."""
         return [ParameterGroup(list(self.parameters()), betas=(0.9, 0.99))]
 
     def learning_rates(self, step: int) -> list[float]:
-        """Fall exponentially."""
+        """Exponential decay."""
         progress = step / max(1, self.num_steps - 1)
         return [self.config.learning_rate * self.config.final_rate**progress]
 
     def training_step(self, step: int, generator: torch.Generator) -> StepResult:  # noqa: ARG002
-        """Render rays at random pixels and compare them with the views."""
+        """Render random rays, and compare them with the views."""
         batch = self.rays.at(self._sample_ray_indices(generator))
         shifts = torch.rand(len(batch), generator=generator).to(batch.origins.device)
         samples = self.occupancy.march(batch.origins, batch.directions, shifts)
@@ -170,16 +173,16 @@ class NeRF(nn.Module):
         return StepResult(loss, F.mse_loss(color.detach(), batch.colors), detached)
 
     def _interior_density_loss(self, hidden: Tensor) -> Tensor:
-        """Share of the wanted density that points (P, 3) lack which no light gets to, a scalar.
+        """Mean lack of density at points (P, 3) that no light reaches, a share, scalar.
 
-        The inside of an object, which the views say nothing about, becomes solid by it. What is
-        empty because other rays say so stays empty: there the density has next to no gradient.
+        It makes the inside of the object solid, where the views give no evidence. Space that other
+        rays found to be empty stays empty, as the density has next to no gradient there.
         """
         lack = F.relu(1 - self.field.density(hidden) / self.config.solid_density)
         return lack.mean() if len(hidden) else lack.sum()
 
     def _sample_ray_indices(self, generator: torch.Generator) -> Tensor:
-        """Numbers of random rays: most of them near the masks, if there are any, (R,)."""
+        """Numbers of random rays, most of them near the masks if there are any, (R,)."""
         device = self.rays.origins.device
         anywhere = torch.randint(len(self.rays), (self.config.rays,), generator=generator)
         if self.near_object is None:
@@ -190,7 +193,7 @@ class NeRF(nn.Module):
         return torch.where(is_background.to(device), anywhere.to(device), near)
 
     def after_step(self, step: int) -> None:
-        """Renew the occupancy grid when its time has come."""
+        """Update the occupancy grid every few steps."""
         turn, rest = divmod(step + 1, self.config.occupancy.every)
         if rest == 0:
             self.occupancy.update(self.field.density, turn)
@@ -198,7 +201,7 @@ class NeRF(nn.Module):
     def _visible(
         self, samples: PackedSamples, origins: Tensor, directions: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Which samples light reaches, (P,), and the optical depths of these; no gradients."""
+        """Samples that light reaches, bool (P,), and their optical depths; no gradients."""
 
         def density(part: PackedSamples) -> Tensor:
             return self.field.density(part.points(origins, directions))
@@ -207,14 +210,9 @@ class NeRF(nn.Module):
 
     @torch.no_grad()
     def render(self, origins: Tensor, directions: Tensor) -> RenderedRays:
-        """Render rays (R, 3), (R, 3); the normal is that where the ray ends on average."""
+        """Render any number of rays; the normal is that at the mean depth of the ray."""
         chunks = zip(origins.split(_RAYS_AT_ONCE), directions.split(_RAYS_AT_ONCE), strict=True)
-        pictures = [self._render_chunk(*chunk) for chunk in chunks]
-        return RenderedRays(
-            color=torch.cat([picture.color for picture in pictures]),
-            opacity=torch.cat([picture.opacity for picture in pictures]),
-            normal=torch.cat([picture.normal for picture in pictures]),
-        )
+        return RenderedRays.cat([self._render_chunk(*chunk) for chunk in chunks])
 
     def _render_chunk(self, origins: Tensor, directions: Tensor) -> RenderedRays:
         samples = self.occupancy.march(origins, directions)
@@ -238,10 +236,10 @@ class NeRF(nn.Module):
         return RenderedRays(color.clamp(0, 1), opacity, normal)
 
     def _normals(self, points: Tensor) -> Tensor:
-        """Unit vectors (P, 3) against the slope of the density at points (P, 3).
+        """Unit normals (P, 3), opposite to the gradient of the density, at points (P, 3).
 
-        Differences between the corners of a tetrahedron, whose sides are about as long as the
-        cells that matter; a derivative would show the single cells of the encoding.
+        Finite differences over the corners of a tetrahedron about as large as the cells that
+        matter; the derivative would show single cells of the encoding.
         """
         corners = torch.tensor(
             [[1.0, 1.0, 1.0], [1.0, -1.0, -1.0], [-1.0, 1.0, -1.0], [-1.0, -1.0, 1.0]],
@@ -253,11 +251,11 @@ class NeRF(nn.Module):
 
     @torch.no_grad()
     def shape(self) -> SDFGrid:
-        """Sample the density in the occupied cells, as a length to the surface at `level`.
+        """Sample the density in the occupied cells, as a distance to the level set at `level`.
 
-        The logits of the density, which are less curved than itself, are divided by their slope
-        on the surface. What no camera sees is as dense as the losses left it: the shape ends with
-        the masks' hull, its underside closed.
+        The logits of the density, which are less curved than the density, are divided by their
+        slope on the surface. The density that no camera sees is arbitrary: the shape is cut off at
+        the hull of the masks with its underside closed.
 
         Raises:
             ValueError: the density is nowhere as high as the level.
@@ -281,8 +279,8 @@ class NeRF(nn.Module):
             highest = self.config.network.density_scale * np.logaddexp(0, level - lack.min())
             raise ValueError(
                 f"the density is at most {highest:.3g}, nowhere above the level of the surface, "
-                f"{self.config.level:g}: nothing was learned (are the masks empty?), or lower "
-                "nerf.level"
+                f"{self.config.level:g}: nothing was learned (are the masks empty?), or nerf.level "
+                f"is too high"
             )
         sdf = _scale_to_distances(lack, spacing)
         if self.views.masks is not None:
@@ -300,7 +298,7 @@ def _closed_hull(views: Views, resolution: int) -> np.ndarray:
 
 
 def _scale_to_distances(lack: np.ndarray, spacing: float) -> np.ndarray:
-    """Scale values (V, V, V) to lengths by their slope at 0, and bound them by some cells."""
+    """Divide values (V, V, V) by their slope at the zero crossing, and clip them to 4 cells."""
     steps = []
     for axis in range(3):
         a, b = np.moveaxis(lack, axis, 0)[:-1], np.moveaxis(lack, axis, 0)[1:]
@@ -313,7 +311,7 @@ def _scale_to_distances(lack: np.ndarray, spacing: float) -> np.ndarray:
 
 
 def _dilated_masks(views: Views, config: NeRFConfig) -> np.ndarray:
-    """Masks with a margin, bool (N, S, S)."""
+    """Masks dilated by the margin, bool (N, S, S)."""
     assert views.masks is not None
     masks = views.masks >= _FOREGROUND
     empty = [str(k) for k, mask in enumerate(masks) if not mask.any()]
@@ -323,13 +321,13 @@ def _dilated_masks(views: Views, config: NeRFConfig) -> np.ndarray:
 
 
 def _rays_near_object(views: Views, config: NeRFConfig) -> Tensor:
-    """Numbers of the rays in the neighbourhood of the masks, int64."""
+    """Numbers of the rays in the dilated masks, int64."""
     return torch.from_numpy(_dilated_masks(views, config).reshape(-1).nonzero()[0])
 
 
 def _candidate_cells(views: Views, config: NeRFConfig) -> Tensor:
-    """Cells of the occupancy grid that enough of the grown masks show, bool (V, V, V)."""
-    axis = (torch.arange(_CANDIDATES) + 0.5) * (2 * OBJECT_HALF_SIZE / _CANDIDATES)
+    """Cells of the occupancy grid that lie in enough dilated masks, bool (V, V, V)."""
+    axis = (torch.arange(_CANDIDATE_CELLS) + 0.5) * (2 * OBJECT_HALF_SIZE / _CANDIDATE_CELLS)
     lattice = torch.meshgrid(*[axis - OBJECT_HALF_SIZE] * 3, indexing="ij")
     points = torch.stack(lattice, dim=-1).view(-1, 3)
     votes = torch.zeros(len(points))

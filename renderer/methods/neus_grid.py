@@ -1,10 +1,10 @@
-"""The fast default: NeuS on a grid of signed distances, which starts from carved silhouettes.
+"""NeuS on a grid of signed distances, the fast default method.
 
-The shape is what silhouettes and stereo give (`stereo`), plus what training adds to it on grids of
-several resolutions, coarse ones first. The rendering is that of NeuS (Wang et al. 2021), with the
-sharpness of the surface on a schedule, in a narrow interval of each ray around the first crossing
-of the surface; empty space is passed over with an occupancy grid. Colours are a grid as well, the
-same from all sides. Distances in a grid are in cells.
+The shape is that of silhouettes and stereo (`initial_shape`) plus corrections, which are trained on
+grids of several resolutions, coarse ones first. Rays are rendered as in NeuS (Wang et al. 2021),
+but only in a short interval around their first intersection with the surface, and with the
+sharpness on a schedule; an occupancy grid skips empty space. Colours are a grid too, and do not
+depend on the viewing direction. Distances in a grid are in cells.
 
 Shape letters: R rays, S samples a ray, P points, V cells a side.
 """
@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from multiview.visual_hull import HALF_SIDE, cell_centres
-from renderer.mesh import extract
 from renderer.methods.base import (
     ParameterGroup,
     Rays,
@@ -30,13 +29,15 @@ from renderer.methods.base import (
     Views,
     all_rays,
 )
-from renderer.methods.initial_shape import estimate_initial_shape
+from renderer.methods.initial_shape import (
+    initial_colors,
+    initial_distances,
+)
 from renderer.methods.neus import soft_l1
 from renderer.methods.occupancy import OccupancyConfig, OccupancyGrid
 from renderer.methods.stereo import StereoConfig
 from renderer.methods.voxel_grid import grid_normals, regularization_losses, sample_trilinear
 from renderer.rays import PIXEL_CENTRE_OFFSET, points_on_rays
-from renderer.texture import sample_vertex_colors
 from renderer.volume_rendering import (
     accumulate,
     composite_on_white,
@@ -45,39 +46,40 @@ from renderer.volume_rendering import (
 )
 
 _BLOCK = 3
-"""Cells of the shape a side of a cell of the occupancy grid."""
+"""Side of a cell of the occupancy grid, in cells of the shape."""
 _MARGIN = 4.0
-"""Cells; space further outside the surface than this is empty."""
-_NOT_SEEN = 9.0
-"""Distance, in cells, that stands for nothing at all."""
+"""Space further outside the surface than this is empty, cells."""
+_NO_SAMPLE = 9.0
+"""Signed distance that stands for a missing sample, cells."""
+_FAR_DEPTH = 1.5
+"""Depth of a missing sample: the distance from the cameras to the origin."""
 _RAYS_AT_ONCE = 1 << 15
-_WHITE = 0.99
 
 
 @dataclass(frozen=True)
 class GridNeuSConfig:
-    """Settings of a run; lengths are in cells of the shape.
+    """Settings of the method; lengths are in cells of the shape.
 
     Attributes:
         resolution: V, cells a side of the object's cube.
-        levels: cells a side of the grids that are trained, coarse ones first.
-        level_steps: the step at which each level begins to change.
-        steps: of training.
-        rays: a step.
-        samples: of a ray, around the surface.
+        levels: cells a side of the trained grids, coarse ones first.
+        level_steps: the step at which the training of each level starts.
+        steps: number of training steps.
+        rays: per step.
+        samples: per ray, around the surface.
         softness: of the surface, 1 / inv_s, at the first and the last step.
         learning_rate: of the shape, cells.
         color_learning_rate: of the colours' logits.
-        final_rate: share of the learning rates at the last step.
-        color: factor of the colours' difference.
-        mask: factor of the opacities' difference.
-        eikonal: factor of the gradients' deviation from length 1.
-        smoothness: factor of the squared Laplacian.
-        slack: the surface may leave the hull by this much.
-        margin: pixels of 256 around the masks whose rays are looked at.
-        renew_every: steps between two looks at which space is empty.
-        stereo: how the start is found.
-        pixel_offset: where in a pixel its ray goes through.
+        final_rate: learning rates at the last step, as a share of the first ones.
+        color: weight of the colour loss.
+        mask: weight of the mask loss.
+        eikonal: weight of the eikonal loss.
+        smoothness: weight of the squared Laplacian.
+        slack: the surface may be outside of the hull by this much.
+        margin: rays are trained up to this far from the masks, 256ths of the image.
+        renew_every: steps between updates of the occupancy grid.
+        stereo: settings of the initial shape.
+        pixel_offset: position of a pixel's ray in the pixel.
     """
 
     resolution: int = 96
@@ -122,12 +124,12 @@ class GridNeuSConfig:
 
 @dataclass(frozen=True)
 class _SampleInterval:
-    """The part of R rays that is sampled.
+    """Sample positions on R rays.
 
     Attributes:
         depths: increasing, (R, S + 1).
         hit: whether the ray meets the surface, (R,).
-        deepest: where the ray is furthest inside, or closest to the surface, (R,).
+        deepest: depth of the lowest signed distance on the ray, (R,).
     """
 
     depths: Tensor
@@ -136,17 +138,20 @@ class _SampleInterval:
 
 
 class GridNeuS(nn.Module):
-    """Signed distances and colours on grids; a `renderer.methods.base.Method`."""
+    """Signed distances and colours on grids; a `renderer.methods.base.Method`.
+
+    The names of buffers and parameters are keys of saved checkpoints.
+    """
 
     start: Tensor
     bound: Tensor
 
     def __init__(self, config: GridNeuSConfig, views: Views, device: torch.device) -> None:
-        """Find the start and the rays.
+        """Estimate the initial shape, and cast the rays.
 
         Args:
             config: settings.
-            views: without masks, the shape starts as the hull of all that is not white.
+            views: without masks, the initial shape is the hull of all that is not white.
             device: to compute on.
 
         Raises:
@@ -157,41 +162,29 @@ class GridNeuS(nn.Module):
         self.num_steps = config.steps
         self.pixel_offset = config.pixel_offset
         self.cell = 2 * HALF_SIDE / config.resolution
-        start, bound = self._initial_distances(views, device)
+        start, bound = initial_distances(
+            views, config.resolution, config.slack, config.stereo, device
+        )
         self.register_buffer("start", start)
         self.register_buffer("bound", bound)
         self.levels = nn.ParameterList(
             torch.zeros(1, 1, size, size, size, device=device) for size in config.levels
         )
         trusted = views.trusted()
-        self.colors = nn.Parameter(_initial_colors(start, trusted).to(device))
+        self.colors = nn.Parameter(initial_colors(start, trusted).to(device))
         self.rays = all_rays(trusted, config.pixel_offset, device)
         self.candidates = _rays_near_object(trusted, config.margin).to(device)
         cells = -(-config.resolution // _BLOCK)
         self.occupancy = OccupancyGrid(OccupancyConfig(resolution=cells), self.cell).to(device)
         self._update_occupancy()
 
-    def _initial_distances(self, views: Views, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Distances at the start, and those below which they may not fall, both (1, 1, V, V, V)."""
-        config = self.config
-        masks = _threshold_white(views.images) if views.masks is None else views.masks
-        carved = estimate_initial_shape(
-            views.images, masks, views.cameras, config.resolution, config.stereo, device
-        )
-        sdf, hull = (
-            torch.from_numpy(grid)[None, None].to(device) / self.cell
-            for grid in (carved.sdf, carved.hull)
-        )
-        free = views.masks is None  # nothing says that the hull is right
-        return sdf, torch.full_like(hull, -torch.inf) if free else hull - config.slack
-
     def parameter_groups(self) -> list[ParameterGroup]:
-        """One group a level, and one of the colours."""
+        """One group per level, and one for the colours."""
         betas = (0.9, 0.99)
         return [ParameterGroup([values], betas) for values in (*self.levels, self.colors)]
 
     def learning_rates(self, step: int) -> list[float]:
-        """Falling exponentially; levels that have not begun rest."""
+        """Exponential decay; 0 for levels that have not started."""
         config = self.config
         fade = config.final_rate ** (step / config.steps)
         shape = [
@@ -200,7 +193,7 @@ class GridNeuS(nn.Module):
         return [*shape, config.color_learning_rate * fade]
 
     def inv_s(self, step: int) -> float:
-        """The sharpness at a step, 1 / cells."""
+        """Sharpness of the surface at a step, 1 / cells."""
         first, last = self.config.softness
         return float(1.0 / (first * (last / first) ** (step / self.config.steps)))
 
@@ -241,13 +234,13 @@ class GridNeuS(nn.Module):
         return StepResult(loss, error, {name: term.detach() for name, term in terms.items()})
 
     def after_step(self, step: int) -> None:
-        """Look again which space is empty."""
+        """Update the occupancy grid."""
         if (step + 1) % self.config.renew_every == 0:
             self._update_occupancy()
 
     @torch.no_grad()
     def _update_occupancy(self) -> None:
-        """Mark the blocks of cells in which the surface, or the inside, may be."""
+        """Mark the blocks of cells that are near the surface or inside."""
         near = (self.distances() < _MARGIN).float()
         self.occupancy.replace(F.max_pool3d(near, _BLOCK, ceil_mode=True)[0, 0])
 
@@ -260,20 +253,20 @@ class GridNeuS(nn.Module):
         inv_s: float,
         shifts: Tensor | None,
     ) -> _SampleInterval:
-        """March along rays to the surface, and place samples around it.
+        """March along rays to the surface, and place samples around the intersection.
 
         Args:
             distances: (1, 1, V, V, V).
             origins: (R, 3).
             directions: (R, 3).
             inv_s: 1 / cells; the softer the surface, the longer the interval.
-            shifts: in [0, 1), (R,), of the samples; None for the middle.
+            shifts: random, in [0, 1), (R,), of the samples; None for none.
         """
         samples = self.occupancy.march(origins, directions)
         values = sample_trilinear(distances, samples.points(origins, directions))[0]
         width = int(samples.ranks.max()) + 1 if len(samples) else 1
-        found = origins.new_full((len(origins), width), _NOT_SEEN)
-        depths = origins.new_full((len(origins), width), 1.5)
+        found = origins.new_full((len(origins), width), _NO_SAMPLE)
+        depths = origins.new_full((len(origins), width), _FAR_DEPTH)
         found[samples.rays, samples.ranks] = values
         depths[samples.rays, samples.ranks] = samples.depths
         inside = found < 0
@@ -298,7 +291,7 @@ class GridNeuS(nn.Module):
         inv_s: float,
         normals: bool = False,
     ) -> RenderedRays:
-        """Render a interval of R rays (NeuS Eq. 11 and 13); what a hit ray has left is opaque."""
+        """Render R rays (NeuS Eq. 11 and 13); the last sample of a ray that hits is opaque."""
         ends = points_on_rays(origins, directions, interval.depths)  # (R, S + 1, 3)
         shape = ends.shape[:2]
         sdf = sample_trilinear(distances, ends.reshape(-1, 3))[0].reshape(shape)
@@ -316,9 +309,9 @@ class GridNeuS(nn.Module):
     def _mask_loss(
         self, distances: Tensor, rays: Rays, interval: _SampleInterval, inv_s: float
     ) -> Tensor:
-        """Squared difference of the opacities that the deepest points of the rays stand for.
+        """Squared error of the opacities at the deepest points of the rays.
 
-        Where a mask is grossly wrong the opacity is close to 0 or 1 and has hardly a gradient: a
+        Where a mask is grossly wrong, the opacity is close to 0 or 1 and has hardly any gradient: a
         wrong mask moves outlines a little, but makes no holes.
         """
         if rays.masks is None:
@@ -332,33 +325,20 @@ class GridNeuS(nn.Module):
         """Render any number of rays at the final sharpness."""
         distances, inv_s = self.distances(), self.inv_s(self.config.steps)
         parts = []
-        for chunk in range(0, len(origins), _RAYS_AT_ONCE):
-            some = origins[chunk : chunk + _RAYS_AT_ONCE], directions[chunk : chunk + _RAYS_AT_ONCE]
+        for some in zip(origins.split(_RAYS_AT_ONCE), directions.split(_RAYS_AT_ONCE), strict=True):
             interval = self._find_surface(distances, *some, inv_s, None)
             parts.append(self._render(distances, *some, interval, inv_s, normals=True))
-        return RenderedRays(
-            *(torch.cat([getattr(part, name) for part in parts])
-              for name in ("color", "opacity", "normal"))
-        )  # fmt: skip
+        return RenderedRays.cat(parts)
 
     @torch.no_grad()
     def shape(self) -> SDFGrid:
-        """Return the signed distances, world units."""
+        """Return the signed distances in world units."""
         sdf: np.ndarray = (self.distances()[0, 0] * self.cell).cpu().numpy()
         return SDFGrid(sdf, float(cell_centres(len(sdf))[0]), self.cell)
 
 
-def _threshold_white(images: np.ndarray) -> np.ndarray:
-    """What stands out from a white background, without its holes, float32 (N, S, S)."""
-    from scipy import ndimage
-
-    return np.stack(
-        [ndimage.binary_fill_holes(image.min(axis=-1) < _WHITE) for image in images]
-    ).astype(np.float32)
-
-
 def _rays_near_object(views: Views, margin: float) -> Tensor:
-    """Numbers of the rays that pass the object closely; without masks, all of them."""
+    """Numbers of the rays that pass near the object; without masks, all rays."""
     if views.masks is None:
         return torch.arange(views.images[..., 0].size)
     from scipy import ndimage
@@ -366,25 +346,3 @@ def _rays_near_object(views: Views, margin: float) -> Tensor:
     pixels = margin * views.size / 256
     close = [ndimage.distance_transform_edt(mask < 0.5) <= pixels for mask in views.masks]
     return torch.from_numpy(np.flatnonzero(np.stack(close)))
-
-
-def _initial_colors(start: Tensor, views: Views) -> Tensor:
-    """Logits of the colours that the views show on the surface at the start, (1, 3, V, V, V).
-
-    Cells take the colour of the closest vertex of the surface; cells far from it are grey.
-    """
-    from scipy.spatial import cKDTree
-
-    sdf = start[0, 0].cpu().numpy()
-    centres = cell_centres(len(sdf))
-    spacing = centres[1] - centres[0]
-    logits = np.zeros((*sdf.shape, 3), dtype=np.float32)
-    mesh = extract(sdf * spacing, centres[0], spacing)
-    colors = np.clip(
-        sample_vertex_colors(mesh, views.images, views.masks, views.cameras), 0.02, 0.98
-    )
-    near = np.abs(sdf) < _MARGIN
-    points = centres[np.argwhere(near)]
-    _, vertex = cKDTree(np.asarray(mesh.vertices)).query(points)
-    logits[near] = np.log(colors / (1 - colors))[vertex]
-    return torch.from_numpy(logits).permute(3, 0, 1, 2)[None].contiguous()

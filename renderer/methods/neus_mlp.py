@@ -1,6 +1,6 @@
-"""The published way of reconstruction: NeuS with its networks, trained on random rays.
+"""The published method: NeuS with its networks, trained on random rays.
 
-Slow by its nature: every step asks eight layers of 256 at half a million points, so it wants a GPU.
+It needs a GPU: every step evaluates eight layers of 256 channels at half a million points.
 """
 
 from __future__ import annotations
@@ -40,29 +40,28 @@ from renderer.volume_rendering import cos_anneal_ratio
 log = logging.getLogger(__name__)
 
 BLOCK = 8
-"""Samples a side of the blocks of the lattice that are filled in or left coarse as a whole."""
+"""Side of the blocks that `sample_near_surface` samples finely or coarsely, in samples."""
 POINTS_AT_ONCE = 1 << 18
-"""Points of the lattice that the network is asked about at once."""
+"""Points per evaluation of the network when the mesh is extracted."""
 
 
 @dataclass(frozen=True)
 class MLPNeuSConfig:
-    """The published method; all defaults are its values.
+    """Settings of the published method; the defaults are its values.
 
     Attributes:
-        networks: their sizes.
+        networks: sizes.
         sampling: of a ray.
-        loss: factors of the terms.
+        loss: weights of the terms.
         learning_rate: of all parameters.
-        steps: of a whole run.
-        rays: of a step, anywhere in the views.
-        foreground_rays: of a step, inside the masks, beside the others; anywhere without masks.
-        anneal_steps: steps until only surfaces that face the camera count.
-        pixel_offset: where in a pixel its ray goes through. Compat: 0 is its corner.
+        steps: number of training steps.
+        rays: per step, anywhere in the views.
+        foreground_rays: additional rays per step, inside the masks; anywhere without masks.
+        anneal_steps: steps of the cosine annealing, see `cos_anneal_ratio`.
+        pixel_offset: position of a pixel's ray in the pixel. Compat: 0 is its corner.
         resolution: of the mesh, samples along each side of the cube.
-        rays_at_once: when looking, not training; bounds the memory.
-        half: compute colours, and where to sample, in bfloat16 (CUDA only). The surface and its
-            second derivatives stay in float32.
+        rays_at_once: when rendering without training; bounds the memory.
+        half: half precision of colours and sampling (CUDA only), see `AutocastField`.
     """
 
     networks: NeuSFieldConfig = field(default_factory=NeuSFieldConfig)
@@ -85,7 +84,7 @@ class MLPNeuSConfig:
 
 
 class MLPNeuS(nn.Module):
-    """The networks and their training: a `Method`.
+    """The networks of NeuS and their training: a `Method`.
 
     The names of the parameters are those of the published checkpoints, `renderer.` included.
     """
@@ -98,9 +97,10 @@ class MLPNeuS(nn.Module):
         self.pixel_offset = config.pixel_offset
         if device.type == "cpu" and config.networks.sdf.width >= SDFNetworkConfig.width:
             log.warning(
-                "%d steps with networks of the published size need hours on a CPU: take a GPU, or "
-                "the fast method, configs/neus.yaml", config.steps,
-            )  # fmt: skip
+                "%d steps with networks of the published size take hours on a CPU: use a GPU, or "
+                "the fast method (configs/neus.yaml)",
+                config.steps,
+            )
         self.renderer = NeuSField(config.networks).to(device)
         self._rays = all_rays(views, config.pixel_offset, device)
         masks = self._rays.masks
@@ -122,7 +122,7 @@ class MLPNeuS(nn.Module):
         return [learning_rate(step, self.config.learning_rate)]
 
     def training_step(self, step: int, generator: torch.Generator) -> StepResult:
-        """Compare random rays, more of them inside the masks, with the views."""
+        """Render random rays, more of them inside the masks, and compare them with the views."""
         index = self._sample_ray_indices(generator)
         uniforms = torch.rand(len(index), generator=generator).to(self.device)
         batch = self._rays.at(index)
@@ -145,14 +145,14 @@ class MLPNeuS(nn.Module):
         )
 
     def _sample_ray_indices(self, generator: torch.Generator) -> Tensor:
-        """Numbers of the rays of a step, on the device."""
-        wanted = [(None, self.config.rays), (self._foreground, self.config.foreground_rays)]
-        drawn = []
-        for among, count in wanted:
+        """Random numbers of the rays of a step, on the device."""
+        groups = [(None, self.config.rays), (self._foreground, self.config.foreground_rays)]
+        indices = []
+        for among, count in groups:
             total = len(self._rays) if among is None else len(among)
             numbers = torch.randint(total, (count,), generator=generator).to(self.device)
-            drawn.append(numbers if among is None else among[numbers])
-        return torch.cat(drawn)
+            indices.append(numbers if among is None else among[numbers])
+        return torch.cat(indices)
 
     def _render(
         self,
@@ -168,11 +168,11 @@ class MLPNeuS(nn.Module):
         return render_rays(self._surface, origins, directions, depths, cos_anneal)
 
     def after_step(self, step: int) -> None:
-        """Nothing follows a step."""
+        """Do nothing."""
 
     @torch.no_grad()
     def render(self, origins: Tensor, directions: Tensor) -> RenderedRays:
-        """Render rays for looking at, without gradients."""
+        """Render any number of rays without gradients."""
         size = self.config.rays_at_once
         parts = [
             self._render(some_origins, some_directions)
@@ -187,22 +187,22 @@ class MLPNeuS(nn.Module):
         )
 
     def shape(self) -> SDFGrid:
-        """Sample the signed distance, finely where the surface is."""
+        """Sample the signed distance, finely near the surface."""
         return sample_near_surface(self.renderer.sdf, self.config.resolution, self.device)
 
 
 class AutocastField:
-    """A field whose colours, and where its rays are sampled, come in half precision.
+    """A field with colours in bfloat16, and with float16 distances for choosing samples.
 
-    Both are 16-bit numbers: colours with the range of float32, as they have gradients; distances
-    without gradients with more digits. Distances that are differentiated twice stay in float32.
+    Colours have gradients and need the range of float32; distances for sampling have none and need
+    more digits. Distances that are differentiated twice stay in float32.
     """
 
     def __init__(self, field: NeuSField) -> None:
         self._field = field
 
     def sdf(self, points: Tensor) -> Tensor:
-        """Signed distances to choose samples by, (...,)."""
+        """Signed distances (...,) without gradients, for choosing samples."""
         with torch.autocast(points.device.type, torch.float16):
             return self._field.sdf(points).float()
 
@@ -222,11 +222,11 @@ class AutocastField:
 
 @torch.no_grad()
 def sample_near_surface(sdf: SDFFunction, resolution: int, device: torch.device) -> SDFGrid:
-    """Sample a signed distance on a lattice over the object's cube, most of it coarsely.
+    """Sample a signed distance on a grid over the object's cube, coarsely far from the surface.
 
-    Every sample is exact in blocks that the surface may pass through, even where the gradient is
-    twice as long as it should be; between the corners of the others it is interpolated. So 512
-    samples a side cost about a tenth of the 134 million evaluations.
+    Samples are exact in all blocks that the surface may intersect, even if the gradient has twice
+    the length that it should have; in the other blocks they are interpolated. This takes about a
+    tenth of the 134 million evaluations of 512 samples a side.
 
     Args:
         sdf: (P, 3) to (P,).
@@ -236,12 +236,12 @@ def sample_near_surface(sdf: SDFFunction, resolution: int, device: torch.device)
     spacing = 2 * OBJECT_HALF_SIZE / (resolution - 1)
     blocks = math.ceil((resolution - 1) / BLOCK)
 
-    def ask(nodes: Tensor) -> Tensor:
-        """Distances at whole numbers of lattice steps, (P, 3) to (P,), on the CPU."""
+    def evaluate(nodes: Tensor) -> Tensor:
+        """Distances at integer grid coordinates, (P, 3) to (P,), on the CPU."""
         parts = nodes.to(device).split(POINTS_AT_ONCE)
         return torch.cat([sdf(part * spacing - OBJECT_HALF_SIZE).float().cpu() for part in parts])
 
-    coarse = ask(torch.cartesian_prod(*[torch.arange(blocks + 1) * BLOCK] * 3))
+    coarse = evaluate(torch.cartesian_prod(*[torch.arange(blocks + 1) * BLOCK] * 3))
     coarse = coarse.reshape(1, 1, blocks + 1, blocks + 1, blocks + 1)
     nearest = -F.max_pool3d(-coarse.abs(), 2, stride=1)
     crossed = F.max_pool3d(coarse, 2, stride=1) * -F.max_pool3d(-coarse, 2, stride=1) <= 0
@@ -253,6 +253,6 @@ def sample_near_surface(sdf: SDFFunction, resolution: int, device: torch.device)
     inner = torch.cartesian_prod(*[torch.arange(BLOCK)] * 3)
     for some in corners.split(max(1, POINTS_AT_ONCE // len(inner))):
         nodes = (some[:, None] + inner).reshape(-1, 3)
-        values[nodes.unbind(dim=1)] = ask(nodes)
+        values[nodes.unbind(dim=1)] = evaluate(nodes)
     sampled = values[:resolution, :resolution, :resolution]
     return SDFGrid(np.ascontiguousarray(sampled.numpy()), -OBJECT_HALF_SIZE, spacing)

@@ -23,16 +23,16 @@ from renderer.rays import OBJECT_HALF_SIZE
 
 @dataclass(frozen=True)
 class FieldConfig:
-    """The networks; the defaults are the published ones.
+    """Sizes of the radiance field; the defaults are the published ones.
 
     Attributes:
         grid: encoding of points.
         width: of all hidden layers.
-        density_depth: hidden layers of the density's network.
-        color_depth: hidden layers of the colour's network.
-        features: from the density's network for the colour's.
+        density_depth: hidden layers of the density network.
+        color_depth: hidden layers of the colour network.
+        features: outputs of the density network for the colour network.
         density_scale: the density is this times softplus(network + blob).
-        blob: added to the network in the centre; falls to 0 at `blob_radius`, and on.
+        blob: added to the network at the centre; falls linearly, to 0 at `blob_radius`.
         blob_radius: world units.
     """
 
@@ -61,7 +61,7 @@ def _network(inputs: int, width: int, depth: int, outputs: int) -> nn.Sequential
 
 
 class RadianceField(nn.Module):
-    """Density and colour of points (Instant-NGP Sec. 5.4)."""
+    """Hash grid, density network and colour network."""
 
     def __init__(self, config: FieldConfig, half: bool = False) -> None:
         super().__init__()
@@ -76,12 +76,12 @@ class RadianceField(nn.Module):
         )
 
     def _autocast(self, device: torch.device) -> torch.autocast:
-        """Half precision where it is asked for; bfloat16, whose gradients need no scaling."""
+        """Half precision if it is turned on: bfloat16, whose gradients need no scaling."""
         enabled = self.half_on_cuda and device.type == "cuda"
         return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
 
     def geometry(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Look at points (P, 3) of the object's cube.
+        """Evaluate the density network at points (P, 3) of the object's cube.
 
         Returns:
             logits of the density (P,) and features for the colour (P, F).
@@ -93,11 +93,11 @@ class RadianceField(nn.Module):
         return out[:, 0] + self.config.blob * (1 - radii), out[:, 1:]
 
     def to_density(self, logits: Tensor) -> Tensor:
-        """Density, a world unit, of its logits."""
+        """Density per world unit from its logits."""
         return self.config.density_scale * F.softplus(logits)
 
     def density(self, points: Tensor) -> Tensor:
-        """Density, a world unit, of points (P, 3)."""
+        """Density per world unit at points (P, 3)."""
         return self.to_density(self.geometry(points)[0])
 
     def color(self, features: Tensor, directions: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from multiview.visual_hull import HALF_SIDE
 
 
 def sample_trilinear(grid: Tensor, points: Tensor) -> Tensor:
-    """Trilinear values of a grid over the object's cube, by the outermost cells beyond it.
+    """Sample a grid over the object's cube trilinearly, clamped beyond its outermost cells.
 
     Args:
         grid: indexed x, y, z, (1, C, V, V, V).
