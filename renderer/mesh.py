@@ -1,7 +1,7 @@
-"""Triangle meshes: out of a grid of signed distances, cleaned, simplified, seen and written.
+"""Triangle meshes: extraction from signed distances, cleaning, simplification, rasterisation.
 
-A mesh that encloses a volume is closed here in the strict sense: every edge belongs to exactly two
-faces, even where vertices at equal positions are taken as one.
+Closed meshes are closed in the strict sense: every edge belongs to exactly two faces, even if
+vertices at equal positions are merged.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ log = logging.getLogger(__name__)
 
 
 def extract(sdf: np.ndarray, first: float, spacing: float) -> Trimesh:
-    """Triangulate the surface where the signed distance is 0, by marching cubes.
+    """Extract the zero level set of a signed distance by marching cubes.
 
-    What lies beyond the samples counts as outside: a surface that leaves the grid is closed there.
+    Everything beyond the samples is outside: a surface that leaves the grid is closed there.
 
     Args:
         sdf: negative inside, indexed x, y, z, (V, V, V).
-        first: the coordinate of index 0 along every axis.
+        first: coordinate of index 0, the same on all axes.
         spacing: between neighbouring samples.
 
     Returns:
-        a closed mesh with its faces towards the outside.
+        a closed mesh with outward faces.
 
     Raises:
         ValueError: the distances are not finite, or negative nowhere.
     """
     trimesh, measure = import_optional("trimesh", "making meshes"), _marching_cubes()
     if not np.isfinite(sdf).all():
-        raise ValueError("the signed distances hold nan or infinite numbers; no mesh can be made")
+        raise ValueError("the signed distances contain nan or infinite numbers")
     if not (sdf < 0).any():
-        raise ValueError("the signed distance is negative nowhere: there is no surface to mesh")
+        raise ValueError("the signed distance is negative nowhere: there is no surface")
     padded = np.pad(sdf.astype(np.float32), 1, constant_values=spacing)
-    # Samples on the surface would give several vertices at one place and faces without area.
+    # Samples on the surface would give coincident vertices, and faces without area.
     closest = np.float32(1e-3 * spacing)
     padded = np.where(np.abs(padded) < closest, np.where(padded < 0, -closest, closest), padded)
     vertices, faces, _, _ = measure.marching_cubes(padded, 0.0)
@@ -63,14 +63,14 @@ def _marching_cubes() -> ModuleType:
 
 
 def remove_floaters(mesh: Trimesh, share: float = 0.01) -> Trimesh:
-    """Keep the connected pieces that make up the object, without the cavities inside them.
+    """Remove small connected pieces, cavities, and pieces inside others.
 
     Args:
-        mesh: of closed pieces, with their faces towards the outside.
+        mesh: of closed pieces with outward faces.
         share: pieces with less than this share of the largest piece's volume are removed.
 
     Returns:
-        a mesh without inner surfaces: no cavities, and nothing that was inside another piece.
+        a mesh without inner surfaces.
 
     Raises:
         ValueError: no piece encloses a positive volume.
@@ -98,7 +98,7 @@ def remove_floaters(mesh: Trimesh, share: float = 0.01) -> Trimesh:
 
 
 def _encloses(corners: np.ndarray, point: np.ndarray) -> bool:
-    """Whether the winding number of closed triangles, (F, 3, 3), about a point is not 0."""
+    """Whether the winding number of a closed surface, triangles (F, 3, 3), at a point is not 0."""
     a, b, c = np.moveaxis(corners - point, 1, 0)
     la, lb, lc = (np.linalg.norm(side, axis=1) for side in (a, b, c))
     triple = np.einsum("fi,fi->f", a, np.cross(b, c))
@@ -115,15 +115,15 @@ def _submesh(mesh: Trimesh, chosen: np.ndarray) -> Trimesh:
 
 
 def simplify(mesh: Trimesh, faces: int) -> Trimesh:
-    """Merge faces until about `faces` are left; a closed mesh stays closed if that can be.
+    """Simplify a mesh to about `faces` faces; a closed mesh stays closed if possible.
 
     Args:
-        mesh: colours and texture are not kept.
-        faces: how many to aim at; up to about twice as many are left where fewer would break a
-            closed surface. Where that breaks it, too, the result has cracks, with a warning.
+        mesh: its colours and texture are not kept.
+        faces: target; up to about twice as many are left if fewer would break a closed surface.
+            If that breaks it too, the result has cracks, and a warning is logged.
 
     Returns:
-        a new mesh, or `mesh` itself where it is small enough already.
+        a new mesh, or `mesh` if it is small enough.
     """
     if len(mesh.faces) <= faces:
         return mesh
@@ -142,15 +142,15 @@ def simplify(mesh: Trimesh, faces: int) -> Trimesh:
         if simpler.is_watertight and simpler.is_winding_consistent and simpler.volume > 0:
             return simpler
         cracked.append(simpler)
-    log.warning("the mesh has small cracks where it is simplified to %d faces", faces)
+    log.warning("the mesh has small cracks after simplification to %d faces", faces)
     return cracked[0]
 
 
 def _part_touching_sheets(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Undo what collapsed edges leave: flat folds, and sheets that share an edge.
+    """Repair what edge collapses leave: flat folds, and sheets that share an edge.
 
-    Folds are pairs of faces on the same corners, which are removed. Vertices of edges with more
-    than two faces are doubled, one for each sheet, and the doubles are moved a little into theirs.
+    Folds are pairs of faces with the same corners, which are removed. Vertices of edges with more
+    than two faces are duplicated, one for each sheet, and moved a little into their sheet.
 
     Args:
         vertices: (V, 3).
@@ -184,7 +184,7 @@ def _part_touching_sheets(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.n
 
 
 def _sheets(faces: list[list[int]], vertex: int, torn: set[tuple[int, ...]]) -> np.ndarray:
-    """Number the faces around a vertex by the sheet they are in; sheets end at torn edges."""
+    """Label the faces around a vertex by their sheet; sheets end at torn edges."""
     sheet = np.arange(len(faces))
     first_at: dict[int, int] = {}
     for index, face in enumerate(faces):
@@ -196,7 +196,7 @@ def _sheets(faces: list[list[int]], vertex: int, torn: set[tuple[int, ...]]) -> 
 
 
 def with_vertex_colors(mesh: Trimesh, colors: np.ndarray) -> Trimesh:
-    """Return a copy whose vertices have colours.
+    """Return a copy with vertex colours.
 
     Args:
         mesh: V vertices.
@@ -208,7 +208,7 @@ def with_vertex_colors(mesh: Trimesh, colors: np.ndarray) -> Trimesh:
 
 
 def write_ply(path: Path, mesh: Trimesh) -> None:
-    """Write a binary PLY, with the colours of the vertices as bytes if they have some."""
+    """Write a binary PLY, with 8-bit vertex colours if there are any."""
     content = mesh.export(file_type="ply", vertex_normal=False)
     assert isinstance(content, bytes)
     with atomic_write(path) as temporary:
@@ -217,13 +217,13 @@ def write_ply(path: Path, mesh: Trimesh) -> None:
 
 @dataclass(frozen=True)
 class Fragments:
-    """Where triangles cover the centres of pixels, in no particular order.
+    """Pixel centres that triangles cover, in no particular order.
 
     Attributes:
         pixels: row * size + column, (P,).
-        faces: the triangle, (P,).
-        weights: of its three corners, they sum to 1, (P, 3).
-        depth: camera-z, or 0 for triangles that are flat from the start, (P,).
+        faces: index of the triangle, (P,).
+        weights: barycentric, (P, 3).
+        depth: camera-z, 0 for triangles given in 2D, (P,).
     """
 
     pixels: np.ndarray
@@ -232,17 +232,17 @@ class Fragments:
     depth: np.ndarray
 
     def interpolate(self, values: np.ndarray, faces: np.ndarray) -> np.ndarray:
-        """Values of vertices (V, C), connected by faces (F, 3), at the fragments, (P, C)."""
+        """Interpolate vertex values (V, C) of faces (F, 3) at the fragments, (P, C)."""
         corners = faces[self.faces]
         return sum(values[corners[:, k]] * self.weights[:, k, None] for k in range(3))
 
 
 def rasterise(corners: np.ndarray, size: int) -> Fragments:
-    """Find all pixels whose centres (column + 0.5, row + 0.5) lie in flat triangles.
+    """Rasterise 2D triangles: all pixels with centres (column + 0.5, row + 0.5) in them.
 
     Args:
         corners: in pixels, x to the right and y downwards, (F, 3, 2).
-        size: pixels a side of the image; what is outside is left out.
+        size: pixels a side of the image, to which triangles are clipped.
     """
     low = np.clip(np.ceil(corners.min(axis=1) - 0.5), 0, size).astype(np.int64)
     high = np.clip(np.floor(corners.max(axis=1) - 0.5), -1, size - 1).astype(np.int64)
@@ -255,9 +255,12 @@ def rasterise(corners: np.ndarray, size: int) -> Fragments:
     slopes /= np.where(area == 0, 1, area)[:, None]
     start = low + 0.5 - corners[:, 0]  # from corner 0 to the first pixel centre
     constants = np.stack(
-        [slopes[:, 0] * start[:, 0] + slopes[:, 1] * start[:, 1],
-         slopes[:, 2] * start[:, 0] + slopes[:, 3] * start[:, 1]], axis=1,
-    )  # fmt: skip
+        [
+            slopes[:, 0] * start[:, 0] + slopes[:, 1] * start[:, 1],
+            slopes[:, 2] * start[:, 0] + slopes[:, 3] * start[:, 1],
+        ],
+        axis=1,
+    )
     faces = np.repeat(np.arange(len(corners)), counts)
     index = np.arange(len(faces)) - np.repeat(np.cumsum(counts) - counts, counts)
     rows, columns = np.divmod(index, np.repeat(extent[:, 0], counts))
@@ -272,16 +275,16 @@ def rasterise(corners: np.ndarray, size: int) -> Fragments:
 
 
 def rasterise_mesh(mesh: Trimesh, intrinsics: np.ndarray, pose: np.ndarray, size: int) -> Fragments:
-    """What a camera sees of a mesh, in the middle of its pixels; both sides of faces are seen.
+    """Rasterise a mesh as a camera sees it, at pixel centres; faces are two-sided.
 
     Args:
-        mesh: all of it in front of the camera.
+        mesh: in front of the camera as a whole.
         intrinsics: of a size x size image, (3, 3).
         pose: world-to-camera, (3, 4).
         size: pixels a side.
 
     Returns:
-        the nearest fragment of every pixel that sees the mesh.
+        the nearest fragment of every covered pixel.
     """
     in_camera = np.asarray(mesh.vertices) @ pose[:, :3].T + pose[:, 3]
     assert (in_camera[:, 2] > 0).all(), "a part of the mesh is behind the camera"
@@ -289,7 +292,7 @@ def rasterise_mesh(mesh: Trimesh, intrinsics: np.ndarray, pose: np.ndarray, size
     projected = homogeneous[:, :2] / homogeneous[:, 2:]
     corners = mesh.faces.view(np.ndarray)
     flat = rasterise(projected[corners], size)
-    # Over an image, 1 / z is what is affine on a plane.
+    # In image space 1 / z, not z, is affine on a plane.
     shares = flat.weights / in_camera[:, 2][corners[flat.faces]]
     nearness = shares.sum(axis=1)
     nearest = np.zeros(size * size)
@@ -307,17 +310,17 @@ def rasterise_mesh(mesh: Trimesh, intrinsics: np.ndarray, pose: np.ndarray, size
     )
 
 
-def sample_bilinear(image: Tensor, places: Tensor) -> Tensor:
-    """Bilinear values of an image, by the nearest ones beyond the centres of its outer pixels.
+def sample_bilinear(image: Tensor, positions: Tensor) -> Tensor:
+    """Sample an image bilinearly, clamped beyond the centres of its outer pixels.
 
     Args:
         image: (C, H, W).
-        places: x to the right, y downwards, from -1 to 1 between the edges of the image, (P, 2).
+        positions: x to the right, y downwards, from -1 to 1 between the edges of the image, (P, 2).
 
     Returns:
         (P, C).
     """
     sampled = F.grid_sample(
-        image[None], places[None, None], padding_mode="border", align_corners=False
+        image[None], positions[None, None], padding_mode="border", align_corners=False
     )
     return sampled[0, :, 0].T

@@ -1,4 +1,4 @@
-"""Rays through pixels, and the part of a ray that an object can lie on.
+"""Rays through pixels, and their intersection with the object's cube.
 
 Directions have length 1, so depths are distances from the camera centre in world units.
 """
@@ -13,15 +13,15 @@ from torch import Tensor
 OBJECT_HALF_SIZE = 0.6
 """Objects lie inside the cube |x|, |y|, |z| <= this, in world units."""
 PUBLISHED_PIXEL_OFFSET = 0.0
-"""The published method shoots its rays through whole pixel coordinates."""
+"""The published method casts its rays through integer pixel coordinates."""
 PIXEL_CENTRE_OFFSET = 0.5
-"""Where the centre of pixel (0, 0) is when the principal point is at half the image's size."""
+"""Centre of pixel (0, 0) if the principal point is at half the image's size."""
 
 _TINY = 1e-12
 
 
 def pixel_grid(height: int, width: int, device: torch.device | None = None) -> Tensor:
-    """Whole coordinates (column, row) of all pixels, row by row.
+    """Integer coordinates (column, row) of all pixels, row by row.
 
     Returns:
         float32, (H * W, 2).
@@ -43,12 +43,11 @@ def pixel_rays(
     (P,) pixels for N * P rays.
 
     Args:
-        pixels: (column, row), (..., 2); whole numbers count from the first pixel.
+        pixels: (column, row), (..., 2), integer coordinates.
         intrinsics: pixels, (..., 3, 3).
         world_to_camera: `[R | t]`, (..., 3, 4).
-        pixel_offset: added to `pixels`: `PIXEL_CENTRE_OFFSET` for images in which a pixel is the
-            square from its coordinates to the next ones, `PUBLISHED_PIXEL_OFFSET` for the
-            published method.
+        pixel_offset: added to `pixels`: `PIXEL_CENTRE_OFFSET` for rays through pixel centres,
+            `PUBLISHED_PIXEL_OFFSET` for the published method.
 
     Returns:
         origins and unit directions in world coordinates, both (..., 3).
@@ -64,7 +63,7 @@ def pixel_rays(
 
 
 def points_on_rays(origins: Tensor, directions: Tensor, depths: Tensor) -> Tensor:
-    """Points at the given depths.
+    """Points on rays at the given depths.
 
     Args:
         origins: (..., 3).
@@ -78,7 +77,7 @@ def points_on_rays(origins: Tensor, directions: Tensor, depths: Tensor) -> Tenso
 
 
 def inside_object_cube(points: Tensor, half_size: float = OBJECT_HALF_SIZE) -> Tensor:
-    """Tell which points lie in the cube |x|, |y|, |z| <= half_size.
+    """Whether points are in the cube |x|, |y|, |z| <= half_size.
 
     Args:
         points: (..., 3).
@@ -93,7 +92,7 @@ def inside_object_cube(points: Tensor, half_size: float = OBJECT_HALF_SIZE) -> T
 def depths_around_origin(
     origins: Tensor, directions: Tensor, half_length: float = math.sqrt(3) / 2
 ) -> tuple[Tensor, Tensor]:
-    """First and last depth of a stretch around the ray's closest point to the world's origin.
+    """First and last depth of an interval around the ray's closest point to the world origin.
 
     Compat: the published method samples `half_length` to both sides of the closest point, whether
     or not the ray meets the ball of that radius.

@@ -1,9 +1,9 @@
-"""Colours for a mesh out of the views that show it: of its vertices, or as a texture.
+"""Colour a mesh from the views, as vertex colours or as a texture.
 
-Every point of the surface takes its colour from the few views that see it best: facing it, not
-hidden, and away from silhouettes, where pixels mix the object with what is behind it. Views that
-disagree with the others, as generated ones do here and there, count less. What no view sees is
-filled from the surface around it.
+Every point takes its colour from the few views that see it best: frontally, not occluded, and away
+from silhouettes, where pixels mix the object with its background. Views that disagree with the
+others, as generated views sometimes do, get less weight. Parts that no view sees are filled in from
+the surface around them.
 """
 
 from __future__ import annotations
@@ -25,36 +25,36 @@ if TYPE_CHECKING:
     from trimesh import Trimesh
 
 FACING_POWER = 8
-"""Views count with this power of the cosine between the normal and the direction to the camera."""
-FACING_LEAST = 0.1
-"""Views with a smaller cosine count nothing."""
+"""Power of the cosine between normal and direction to the camera in a view's weight."""
+MIN_FACING = 0.1
+"""Views with a smaller cosine have weight 0."""
 BEST_VIEWS = 3
-"""At most so many views are mixed in a point."""
+"""Largest number of views that are blended at a point."""
 SAFE_DISTANCE = (0.75, 5.0)
-"""Pixels nearer to a silhouette than the first, which mix in what is behind it, count nothing; from
-the second on, for images of 256 pixels and scaled for others, they count in full: shapes are not
-exact."""
+"""Distances to a silhouette, in pixels, below which a pixel has weight 0 (as it mixes in the
+background), and from which it has full weight (as shapes are not exact). The second one is for
+images of 256 pixels, and scaled for others."""
 DISAGREEMENT = 0.15
-"""Distance to the colour that the views agree on at which a view counts markedly less."""
+"""Standard deviation of the weight by a view's distance to the colour that the views agree on."""
 FRONT_PREFERENCE = 0.3
-"""How much more the front view counts than the back view: one of many equally good views is
-preferred over a large area, where it would change from point to point."""
-SEEN_WELL = 3e-4
-"""Sum of the weights at which a point's own colour and the filled-in colour count the same."""
+"""Weight of the front view is 1 + this, of the back view 1 - this: so that one of several equally
+good views is preferred in a large area, instead of another one at every point."""
+HALF_VISIBLE = 3e-4
+"""Sum of weights at which a point's own colour and the filled-in colour are mixed equally."""
 CHUNK = 1 << 18
-"""Points whose colours are mixed at once."""
+"""Points that are blended at once."""
 
 
 @dataclass(frozen=True)
 class ProjectedViews:
-    """Views, and what tells which points of a mesh they show.
+    """Views with depth and confidence maps of a mesh that is projected into them.
 
     Attributes:
         colors: in [0, 1], (N, 3, S, S) float32.
-        depth_and_trust: camera-z of the mesh, far away where it is not seen, and in [0, 1] how
-            far the pixel is to be trusted, (N, 2, D, D) float32.
+        depth_and_trust: camera-z of the mesh, large where it is not seen, and confidence of the
+            pixel in [0, 1], (N, 2, D, D) float32.
         cameras: N; their intrinsics are those of S x S images.
-        tolerance: a point this much behind the depth is hidden.
+        tolerance: a point further than this behind the depth is occluded.
     """
 
     colors: torch.Tensor
@@ -66,12 +66,12 @@ class ProjectedViews:
 def project_views(
     mesh: Trimesh, views: np.ndarray, masks: np.ndarray | None, cameras: Cameras
 ) -> ProjectedViews:
-    """Find out what each view shows of a mesh, and which of its pixels can be trusted.
+    """Project a mesh into the views, and rate the confidence of their pixels.
 
     Args:
         mesh: in the world of the cameras.
         views: in [0, 1], (N, S, S, 3).
-        masks: where the object is, bool or in [0, 1], (N, S, S); None: where the mesh is.
+        masks: bool or in [0, 1], (N, S, S); None for the mesh's silhouettes.
         cameras: N, for S x S images.
 
     Raises:
@@ -84,7 +84,7 @@ def project_views(
         got = f"views {views.shape}, masks {None if masks is None else masks.shape}"
         raise ValueError(f"expected square views (N, S, S, 3) of {shape[0]} cameras, got {got}")
     size = views.shape[1]
-    fine = 2 * size  # depth is sharper than the views, so that fewer points at edges are unsure
+    fine = 2 * size  # depth is sharper than the views: fewer uncertain points at edges
     pixel = 1.5 / cameras.intrinsics[0, 0, 0]  # a pixel's side in the world, at the object
     none, full = 2 * SAFE_DISTANCE[0], 2 * SAFE_DISTANCE[1] * max(size / 256, 0.5)
     layers = []
@@ -115,16 +115,16 @@ def project_views(
 def blend_colors(
     projected: ProjectedViews, points: np.ndarray, normals: np.ndarray, flat_normals: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mix the colours of points from the views that see them best.
+    """Blend the colours of points from the views that see them best.
 
     Args:
         projected: N views.
         points: in the world, (P, 3).
         normals: of the surface, smooth, unit length, (P, 3).
-        flat_normals: of the faces; a view counts by the one that it sees less of, (P, 3).
+        flat_normals: of the faces; the less frontal one of both normals counts, (P, 3).
 
     Returns:
-        colours in [0, 1], (P, 3), and how well each point is seen, at least 0, (P,); both float32.
+        colours in [0, 1], (P, 3), and the sum of weights, (P,); both float32.
     """
     colors = np.zeros((len(points), 3), dtype=np.float32)
     seen = np.zeros(len(points), dtype=np.float32)
@@ -153,24 +153,24 @@ def _mix(
         towards = -(pose[:, :3].T @ pose[:, 3]) - points
         facing = torch.minimum((towards * normals).sum(1), (towards * flat_normals).sum(1))
         facing = facing / towards.norm(dim=1)
-        front = (facing > FACING_LEAST).nonzero()[:, 0]
+        front = (facing > MIN_FACING).nonzero()[:, 0]
         in_camera = points[front] @ pose[:, :3].T + pose[:, 3]
         homogeneous = in_camera @ torch.from_numpy(cameras.intrinsics[index]).float().T
-        places = homogeneous[:, :2] / homogeneous[:, 2:] / size * 2 - 1  # (P, 2) in [-1, 1]
-        color[index, front] = sample_bilinear(projected.colors[index], places)
-        depth, trust = sample_bilinear(projected.depth_and_trust[index], places).unbind(dim=1)
+        positions = homogeneous[:, :2] / homogeneous[:, 2:] / size * 2 - 1  # (P, 2) in [-1, 1]
+        color[index, front] = sample_bilinear(projected.colors[index], positions)
+        depth, trust = sample_bilinear(projected.depth_and_trust[index], positions).unbind(dim=1)
         shown = trust * (in_camera[:, 2] < depth + projected.tolerance)
         preferred = 1 + FRONT_PREFERENCE * np.cos(cameras.azimuths[index])
         weight[index, front] = preferred * shown * facing[front] ** FACING_POWER
 
     total = weight.sum(dim=0)
-    votes = weight**0.25  # views from the side may not give the colour, but have a say in it
+    votes = weight**0.25  # oblique views hardly give the colour, but help to agree on it
     agreed = (votes[..., None] * color).sum(dim=0) / votes.sum(dim=0).clamp(min=1e-12)[:, None]
     apart = (color - agreed).square().sum(dim=-1)
     weight *= torch.exp(-apart / (2 * DISAGREEMENT**2))
     if len(weight) > BEST_VIEWS:
         best, which = weight.topk(BEST_VIEWS + 1, dim=0)
-        # Less the first that is left out: views come in with weight 0, so that none shows an edge.
+        # Minus the next best: views enter with weight 0, so that there are no visible edges.
         weight = best[:-1] - 0.99 * best[-1:]
         color = color.gather(0, which[:-1, :, None].expand(-1, -1, 3))
     mixed = (weight[..., None] * color).sum(dim=0) / weight.sum(dim=0).clamp(min=1e-12)[:, None]
@@ -178,20 +178,20 @@ def _mix(
 
 
 def _visibility_weight(seen: np.ndarray) -> np.ndarray:
-    """How much of its own colour, against the filled-in one, a point so well seen gets."""
-    return 1 - 1 / (1 + (seen / SEEN_WELL) ** 2)
+    """Share of a point's own colour, against the filled-in colour, by its sum of weights."""
+    return 1 - 1 / (1 + (seen / HALF_VISIBLE) ** 2)
 
 
 def fill_unseen(mesh: Trimesh, colors: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Let colours flow along the surface to where no view sees it well.
+    """Fill in colours where no view sees the surface well.
 
-    Solves a screened Laplace equation on the edges of the mesh: what is well seen keeps its
-    colour, the rest is as smooth as it can be.
+    Solves a screened Laplace equation on the edges of the mesh: well visible vertices keep their
+    colours, and the others are smooth.
 
     Args:
         mesh: V vertices.
         colors: in [0, 1], (V, 3).
-        seen: how well, at least 0, (V,).
+        seen: sums of weights from `blend_colors`, (V,).
 
     Returns:
         colours of all vertices, in [0, 1], (V, 3) float64.
@@ -205,7 +205,7 @@ def fill_unseen(mesh: Trimesh, colors: np.ndarray, seen: np.ndarray) -> np.ndarr
     trust = _visibility_weight(seen)
     mean = trust @ colors / trust.sum() if trust.any() else np.full(3, 0.5)
     anchored = trust / (1 - trust + 0.01)
-    lonely = 1e-6  # of pieces that no view sees: they take the mean colour
+    lonely = 1e-6  # pieces that no view sees take the mean colour
     diagonal = graph.sum(axis=1) + anchored + lonely
     system = (diags_array(diagonal) - graph).tocsr()
     start = trust[:, None] * colors + (1 - trust)[:, None] * mean
@@ -218,12 +218,12 @@ def fill_unseen(mesh: Trimesh, colors: np.ndarray, seen: np.ndarray) -> np.ndarr
 def sample_vertex_colors(
     mesh: Trimesh, views: np.ndarray, masks: np.ndarray | None, cameras: Cameras
 ) -> np.ndarray:
-    """Colours of the vertices of a mesh, taken from views.
+    """Vertex colours of a mesh from views.
 
     Args:
         mesh: V vertices, in the world of the cameras.
         views: in [0, 1], (N, S, S, 3).
-        masks: where the object is, bool or in [0, 1], (N, S, S); None: where the mesh is.
+        masks: bool or in [0, 1], (N, S, S); None for the mesh's silhouettes.
         cameras: N, for S x S images.
 
     Returns:
@@ -242,19 +242,19 @@ def bake(
     size: int = 1024,
     faces: int = 12_000,
 ) -> Trimesh:
-    """Give a mesh a texture out of the views that show it.
+    """Simplify, unwrap and texture a mesh from views.
 
     Args:
         mesh: in the world of the cameras.
         views: in [0, 1], (N, S, S, 3).
-        masks: where the object is, bool or in [0, 1], (N, S, S); None: where the mesh is.
+        masks: bool or in [0, 1], (N, S, S); None for the mesh's silhouettes.
         cameras: N, for S x S images.
         size: pixels a side of the texture.
-        faces: the mesh is simplified to about so many, for it takes long to unwrap more.
+        faces: target of the simplification; unwrapping more takes long.
 
     Returns:
-        the simplified mesh, its vertices doubled at the seams of the texture, with smooth normals
-        and a `TextureVisuals` of one matte PBR material.
+        the simplified mesh with vertices duplicated at seams, smooth normals, and a
+        `TextureVisuals` of one matte PBR material.
     """
     mesh = simplify(mesh, faces)
     projected = project_views(mesh, views, masks, cameras)
@@ -275,17 +275,17 @@ def bake(
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors (V, 3) at length 1; upwards where there is no direction, as files need one."""
+    """Vectors (V, 3) normalised to length 1; (0, 0, 1) for zero vectors, as files need normals."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.where(lengths > 1e-9, vectors / lengths.clip(1e-9), [0.0, 0.0, 1.0])
 
 
 def _unwrap(mesh: Trimesh, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cut a mesh into charts that lie flat in the unit square.
+    """Unwrap a mesh into charts in the unit square.
 
     Returns:
-        the vertex of the mesh that each vertex of the charts comes from, (W,); the charts' faces
-        in the order of the mesh's, (F, 3); places with v downwards, (W, 2).
+        index of the mesh's vertex for each vertex of the charts, (W,); faces of the charts, in the
+        order of the mesh's, (F, 3); texture coordinates with v downwards, (W, 2).
     """
     xatlas = import_optional("xatlas", "texturing meshes")
     atlas = xatlas.Atlas()
@@ -298,7 +298,7 @@ def _unwrap(mesh: Trimesh, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def _paint(texels: Fragments, colors: np.ndarray, size: int) -> Image.Image:
-    """Put colours into an image; what lies between the charts takes the nearest one's colour."""
+    """Write texels into an image; pixels between the charts take the nearest texel's colour."""
     from scipy import ndimage
 
     image = np.zeros((size * size, 3))
@@ -331,9 +331,8 @@ def write_glb(path: Path, mesh: Trimesh) -> None:
     """Write a textured mesh as one self-contained glTF file.
 
     Args:
-        path: of the .glb; written whole or not at all.
-        mesh: textured, z up. The file has y up, as glTF demands: (x, y, z) becomes (x, z, -y), and
-            importers for which z is up turn it back.
+        path: the .glb; written atomically.
+        mesh: textured, z up. The file has y up, as glTF requires: (x, y, z) becomes (x, z, -y).
     """
     trimesh = import_optional("trimesh", "texturing meshes")
     y_up = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])

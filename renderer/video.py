@@ -1,4 +1,4 @@
-"""Pictures of coloured meshes, and videos of them."""
+"""Render coloured meshes to images and videos."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from trimesh import Trimesh
 
 SUPERSAMPLING = 2
-"""Samples of a pixel along either side."""
+"""Samples per pixel along each axis."""
 
 
 def render(mesh: Trimesh, cameras: Cameras, size: int) -> Iterator[np.ndarray]:
-    """Draw a coloured mesh, unlit and on white, as each of several cameras sees it.
+    """Render a coloured mesh, unlit and on white, from several cameras.
 
     Args:
-        mesh: with a texture or with colours of its vertices.
-        cameras: N of them, for size x size images.
+        mesh: with a texture or vertex colours.
+        cameras: N, for size x size images.
         size: pixels a side.
 
     Yields:
-        red, green, blue and opacity in [0, 1], not multiplied, (size, size, 4) float32.
+        RGBA in [0, 1], alpha not premultiplied, (size, size, 4) float32.
     """
     fine = size * SUPERSAMPLING
     scale = np.diag([SUPERSAMPLING, SUPERSAMPLING, 1.0])
@@ -47,46 +47,46 @@ def render(mesh: Trimesh, cameras: Cameras, size: int) -> Iterator[np.ndarray]:
 
 
 def _colors(mesh: Trimesh, seen: Fragments) -> np.ndarray:
-    """Unlit colours in [0, 1] of what is seen of a mesh, (P, 3)."""
+    """Unlit colours of a mesh's fragments, in [0, 1], (P, 3)."""
     faces, visual = mesh.faces.view(np.ndarray), cast(Any, mesh.visual)
     if visual.kind != "texture":
         return seen.interpolate(visual.vertex_colors[:, :3] / np.float32(255), faces)
     texture = np.asarray(visual.material.baseColorTexture.convert("RGB")).astype(np.float32) / 255
-    places = seen.interpolate(visual.uv * [2, -2] + [-1, 1], faces)  # v = 0 is at the bottom
+    positions = seen.interpolate(visual.uv * [2, -2] + [-1, 1], faces)  # v = 0 is at the bottom
     channels = torch.from_numpy(texture).permute(2, 0, 1)
-    return sample_bilinear(channels, torch.from_numpy(places.astype(np.float32))).numpy()
+    return sample_bilinear(channels, torch.from_numpy(positions.astype(np.float32))).numpy()
 
 
 def orbit_frames(
     mesh: Trimesh, num: int = 180, elevation_deg: float = 30.0, size: int = 256
 ) -> Iterator[np.ndarray]:
-    """Frames of a full turn around a coloured mesh, from azimuth 0 on, on white.
+    """Yield the frames of a full turn around a coloured mesh from azimuth 0, on white.
 
     Args:
-        mesh: with a texture or with colours of its vertices.
-        num: frames of the turn.
-        elevation_deg: of the camera, degrees above the horizon.
+        mesh: with a texture or vertex colours.
+        num: number of frames.
+        elevation_deg: of the camera, above the horizon.
         size: pixels a side.
 
     Yields:
         uint8 (size, size, 3).
     """
     cameras = orbit_cameras(num, elevation_deg=elevation_deg, image_size=size)
-    for picture in render(mesh, cameras, size):
-        yield np.round(picture[..., :3] * 255).astype(np.uint8)
+    for image in render(mesh, cameras, size):
+        yield np.round(image[..., :3] * 255).astype(np.uint8)
 
 
 def write_video(path: Path, frames: Iterable[np.ndarray], fps: int = 30) -> None:
-    """Write a video that browsers and editors play: H.264 in MP4, yuv420p.
+    """Write an MP4 video that browsers and editors play (H.264, yuv420p).
 
     Args:
-        path: of the .mp4; written whole or not at all.
-        frames: uint8 (H, W, 3), all of one size; odd sides get one more white line of pixels.
-        fps: frames a second.
+        path: the .mp4; written atomically.
+        frames: uint8 (H, W, 3), all of one size; odd sides are padded with a white line of pixels.
+        fps: frames per second.
 
     Raises:
         ImportError: the package with the encoder is not installed.
-        ValueError: there are no frames, or they are not pictures of one size.
+        ValueError: there are no frames, or they are not uint8 images of one size.
     """
     import_optional("imageio_ffmpeg", "writing videos")
     imageio = import_optional("imageio.v2", "writing videos")

@@ -1,4 +1,4 @@
-"""Volume rendering of samples along rays, as pure functions.
+"""Volume rendering of samples along rays.
 
 Shape letters: R rays, S samples a ray. Symbols and equation numbers are those of NeuS (Wang et
 al. 2021): f is the signed distance, Phi_s(x) = sigmoid(s x), T_i the transmittance before sample i.
@@ -33,7 +33,7 @@ def weights_from_alpha(alpha: Tensor) -> Tensor:
 
 
 def accumulate(weights: Tensor, values: Tensor) -> Tensor:
-    """Sum of values along rays, weighted.
+    """Weighted sum of values along rays.
 
     Args:
         weights: (..., S).
@@ -61,7 +61,7 @@ def composite_on_white(weights: Tensor, colors: Tensor) -> Tensor:
 def sample_pdf(
     bins: Tensor, weights: Tensor, num_samples: int, uniforms: Tensor | None = None
 ) -> Tensor:
-    """Draw depths from a piecewise constant density by inverting its cumulative sum.
+    """Sample depths from a piecewise constant density by inverting its CDF.
 
     Compat: 1e-5 is added to all weights, and cells with less than 1e-5 of the probability are
     not stretched: samples in them stay close to the cell's beginning.
@@ -95,19 +95,19 @@ def sample_pdf(
 
 
 def cos_anneal_ratio(step: int, anneal_steps: int = 200) -> float:
-    """How far the annealing of the cosine has come at a training step: from 0 to 1.
+    """Progress of the cosine annealing at a training step, from 0 to 1.
 
-    Evaluation uses 1.
+    Rendering without training uses 1.
     """
     return min(1.0, step / anneal_steps) if anneal_steps > 0 else 1.0
 
 
 def annealed_cosine(cosine: Tensor, ratio: float) -> Tensor:
-    """Cosine between ray and SDF gradient that is used for the slope of f along the ray.
+    """Cosine between ray and SDF gradient, annealed, as slope of f along the ray.
 
     Source: the published NeuS implementation; not in the paper. With ratio 1 only surfaces that
-    face the camera count, min(cosine, 0). With ratio 0 it is min(cosine - 1, 0) / 2, which lets
-    all surfaces learn as long as the shape is still wrong.
+    face the camera count, min(cosine, 0). With ratio 0 it is min(cosine - 1, 0) / 2, which
+    gives all surfaces a gradient while the shape is still wrong.
 
     Args:
         cosine: direction times gradient, negative where the ray enters, (...).

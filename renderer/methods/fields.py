@@ -1,4 +1,4 @@
-"""The networks of NeuS: signed distance, colour, sharpness (Wang et al. 2021).
+"""Networks of NeuS: signed distance, colour, sharpness (Wang et al. 2021).
 
 The attribute names, and the order of the parameters, are those of the published checkpoints
 (`renderer.sdf_network.lin0.weight_g`, ...).
@@ -22,7 +22,7 @@ _PUBLISHED_PREFIX = "renderer."
 
 @dataclass(frozen=True)
 class SurfaceSamples:
-    """What the geometry says about P points.
+    """Geometry at P points.
 
     Attributes:
         sdf: signed distance, positive outside, world units, (P,).
@@ -36,7 +36,7 @@ class SurfaceSamples:
 
 
 class SurfaceField(Protocol):
-    """All that the renderer needs to know of a surface; the networks here are one of many."""
+    """Interface of a surface for the renderer in `neus`."""
 
     def sdf(self, points: Tensor) -> Tensor:
         """Signed distances (P,) of points (P, 3)."""
@@ -100,16 +100,16 @@ class WeightNormLinear(nn.Module):
 
 @dataclass(frozen=True)
 class SDFNetworkConfig:
-    """Size and start of the signed-distance network.
+    """Size and initialisation of the signed-distance network.
 
     Attributes:
         width: of the hidden layers.
         depth: number of hidden layers.
-        skip: the layer that sees the encoded point again.
+        skip: the layer with a skip connection from the encoded point.
         bands: frequencies of the point's encoding.
         features: outputs beside the signed distance.
         beta: sharpness of the softplus.
-        init_radius: world units, of the sphere that the untrained network resembles.
+        init_radius: of the sphere that the untrained network approximates, world units.
     """
 
     width: int = 256
@@ -153,9 +153,9 @@ class SDFNetwork(nn.Module):
     def _start_as_sphere(self, i: int, layer: WeightNormLinear) -> None:
         """Geometric initialisation of layer i (SAL, Atzmon & Lipman 2020).
 
-        The network then starts roughly as |p| - r, within about 0.2: the frequencies have no weight
-        at first, hidden layers keep the length of their input, the last one takes the mean. The
-        softplus, which is not 0 at 0, lifts the centre.
+        The network then approximates |p| - r within about 0.2: the frequencies have weight 0,
+        hidden layers keep the length of their input, the last one takes the mean. The softplus,
+        which is not 0 at 0, raises the centre.
         """
         outputs, inputs = layer.weight_v.shape
         if i == self.config.depth:
@@ -184,7 +184,7 @@ class SDFNetwork(nn.Module):
         return x
 
     def with_gradients(self, points: Tensor) -> SurfaceSamples:
-        """Evaluate and differentiate by the points, in one pass.
+        """Evaluate the network and its gradient by the points in one pass.
 
         Works under `torch.no_grad` too (not in inference mode). The gradients can themselves be
         differentiated by the parameters unless gradients are off.
@@ -259,7 +259,7 @@ class ColorNetwork(nn.Module):
 
 
 class SingleVariance(nn.Module):
-    """The learned sharpness of the surface, s = exp(10 v)."""
+    """Learned sharpness of the surface, s = exp(10 v)."""
 
     def __init__(self, init_variance: float) -> None:
         super().__init__()
@@ -272,7 +272,7 @@ class SingleVariance(nn.Module):
 
 @dataclass(frozen=True)
 class NeuSFieldConfig:
-    """The three networks; the defaults are the published ones."""
+    """Sizes of the three networks; the defaults are the published ones."""
 
     sdf: SDFNetworkConfig = field(default_factory=SDFNetworkConfig)
     color: ColorNetworkConfig = field(default_factory=ColorNetworkConfig)
@@ -280,7 +280,7 @@ class NeuSFieldConfig:
 
 
 class NeuSField(nn.Module):
-    """Signed distance, colour and sharpness with the published names: a `SurfaceField`."""
+    """The three networks with their published names: a `SurfaceField`."""
 
     def __init__(self, config: NeuSFieldConfig | None = None) -> None:
         super().__init__()

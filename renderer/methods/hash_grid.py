@@ -1,8 +1,8 @@
-"""Encodings of places and directions for small networks, in plain PyTorch.
+"""Multi-resolution hash encoding and spherical harmonics, in plain PyTorch.
 
-Multi-resolution hash encoding is Instant-NGP's (Mueller et al. 2022, Sec. 3). Levels whose lattice
-fits in the table are kept as lattices, which needs no hash and is interpolated by `grid_sample`;
-that is several times as fast on a CPU. Shape letters: P points, L levels, F features a level.
+The hash encoding is Instant-NGP's (Mueller et al. 2022, Sec. 3). Levels whose lattice fits in the
+table are stored as lattices and interpolated by `grid_sample`, which is several times as fast on a
+CPU. Shape letters: P points, L levels, F features a level.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from common.config import check_positive
 
 SPHERICAL_HARMONICS = 16
-"""Real spherical harmonics of the degrees 0 to 3, the first four."""
+"""Number of real spherical harmonics of the degrees 0 to 3."""
 
 _PRIMES = (1, 2654435761, 805459861)  # Instant-NGP Eq. 4
 _INIT = 1e-4
@@ -25,12 +25,13 @@ _INIT = 1e-4
 
 @dataclass(frozen=True)
 class HashGridConfig:
-    """Size of the encoding; the defaults are the published ones.
+    """Size of the hash encoding; the defaults are the published ones.
 
     Attributes:
         levels: L lattices, from coarse to fine in a geometric series.
         features: F, of every lattice point.
-        log2_table: of the most entries that a level has; finer lattices share them.
+        log2_table: of the largest number of entries of a level; points of finer lattices share
+            entries.
         base_resolution: cells a side of the coarsest lattice.
         max_resolution: cells a side of the finest lattice.
     """
@@ -112,7 +113,7 @@ class HashGrid(nn.Module):
 
 
 def hashed_corners(points: Tensor, resolution: int, entries: int) -> tuple[Tensor, Tensor]:
-    """Table entries of the corners of the cells in which points lie (Instant-NGP Eq. 4).
+    """Table entries and weights of the corners of the points' cells (Instant-NGP Eq. 4).
 
     Args:
         points: in [0, 1], (P, 3).
@@ -136,12 +137,12 @@ def hashed_corners(points: Tensor, resolution: int, entries: int) -> tuple[Tenso
 
 
 def _weighted_rows(table: Tensor, index: Tensor, weights: Tensor) -> Tensor:
-    """Sums (P, F) of 8 weighted rows of a table (E, F), by numbers and weights (P, 8)."""
+    """Weighted sums (P, F) of 8 rows of a table (E, F); indices and weights are (P, 8)."""
     return _WeightedRows.apply(table, index, weights)
 
 
 class _WeightedRows(torch.autograd.Function):
-    """`embedding_bag`, whose own backward pass is ten times as slow on a CPU."""
+    """`embedding_bag` with a backward pass that is ten times as fast on a CPU."""
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, index: Tensor, weights: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """NeuS (Wang et al. 2021) as SyncDreamer published it: sampling, rendering, losses.
 
-Knows the surface only as a `SurfaceField`; the randomness is an argument. Shape letters: R rays,
-S samples a ray.
+Any `SurfaceField` can be rendered; random numbers are arguments. Shape letters: R rays, S samples a
+ray.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _NO_OPACITY = 1e-5
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """Where a ray is sampled (NeuS, hierarchical sampling).
+    """Numbers of samples of a ray (NeuS, hierarchical sampling).
 
     Attributes:
         coarse: evenly spaced samples.
-        importance: further samples close to the surface, in all rounds together.
+        importance: additional samples near the surface, in all rounds together.
         rounds: of up-sampling.
         first_inv_s: sharpness of the density of the first round; it doubles every round.
     """
@@ -62,15 +62,15 @@ class SamplingConfig:
 def upsample_depths(
     sdf: Tensor, depths: Tensor, inside: Tensor, inv_s: float, num_samples: int
 ) -> Tensor:
-    """Propose further depths where the signed distance changes its sign.
+    """Propose additional depths where the signed distance changes its sign.
 
-    The slope of a section is the steeper of its own and the previous one's, never rising
-    (from the published NeuS implementation; not in the paper).
+    The slope of a section is the more negative one of its own and the previous section's, and at
+    most 0 (from the published NeuS implementation; not in the paper).
 
     Args:
         sdf: at the depths, (R, S).
         depths: increasing, (R, S).
-        inside: which samples count, (R, S); a section counts if one of its ends does.
+        inside: samples in the object's cube, (R, S); sections with none get no weight.
         inv_s: sharpness of the density to draw from.
         num_samples: n, a ray.
 
@@ -133,16 +133,16 @@ def sample_depths(
 
 @dataclass(frozen=True)
 class Rendering:
-    """What R rays of S samples see.
+    """Result of rendering R rays of S samples.
 
     Attributes:
         color: in front of white, in [0, 1], (R, 3).
         opacity: sum of the weights: the predicted mask, (R,).
         normal: sum of the weighted unit normals, not normalised, world axes, (R, 3).
-        depth: weighted mean distance from the origin of the ray; 0 where nothing is hit, (R,).
+        depth: weighted mean depth; 0 where nothing is hit, (R,).
         weights: (R, S).
         gradient_error: (|gradient of the SDF| - 1)^2, 0 outside the object's cube, (R, S).
-        inside: bool, which samples lie in the object's cube, (R, S).
+        inside: samples in the object's cube, bool (R, S).
     """
 
     color: Tensor
@@ -154,7 +154,7 @@ class Rendering:
     inside: Tensor
 
 
-def _spread(values: Tensor, chosen: Tensor) -> Tensor:
+def _scatter(values: Tensor, chosen: Tensor) -> Tensor:
     """Put values (P, ...) where `chosen` (R, S) is true, zeros elsewhere: (R, S, ...)."""
     out = values.new_zeros(*chosen.shape, *values.shape[1:])
     out[chosen] = values
@@ -171,8 +171,8 @@ def render_rays(
 ) -> Rendering:
     """Render rays through the samples in the object's cube (NeuS Eq. 11 and 13).
 
-    Sections go from each depth to the next, the last is as long as the one before it; the field
-    is asked in their middles, and only inside the cube.
+    Sections go from each depth to the next, and the last one is as long as the one before it. The
+    field is evaluated in their middles, and only inside the cube.
 
     Args:
         surface_field: geometry and colour.
@@ -197,28 +197,28 @@ def render_rays(
     alpha = sdf_to_alpha(surface.sdf, cosine, lengths[inside], surface_field.inv_s())
     gradient_error = (surface.gradients.norm(dim=-1) - 1.0).square()
 
-    weights = weights_from_alpha(_spread(alpha, inside))  # (R, S)
+    weights = weights_from_alpha(_scatter(alpha, inside))  # (R, S)
     opacity = weights.sum(dim=-1)
     return Rendering(
-        color=composite_on_white(weights, _spread(colors, inside)),
+        color=composite_on_white(weights, _scatter(colors, inside)),
         opacity=opacity,
-        normal=accumulate(weights, _spread(normals, inside)),
+        normal=accumulate(weights, _scatter(normals, inside)),
         depth=(weights * middles).sum(dim=-1) / opacity.clamp_min(_NO_OPACITY),
         weights=weights,
-        gradient_error=_spread(gradient_error, inside),
+        gradient_error=_scatter(gradient_error, inside),
         inside=inside,
     )
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Factors of the three terms of the loss (NeuS Sec. 3.3).
+    """Weights of the three terms of the loss (NeuS Sec. 3.3).
 
     Attributes:
-        color: of the soft-L1 difference of colours.
-        mask: of the squared difference of opacities.
-        eikonal: of the deviation of the gradients from length 1.
-        softness: added under the root of the colours' difference, squared units of colour.
+        color: of the soft L1 loss of the colours.
+        mask: of the squared error of the opacities.
+        eikonal: of the squared deviation of the gradients' length from 1.
+        softness: added under the root of the soft L1 loss, squared units of colour.
     """
 
     color: float = 0.5
@@ -229,7 +229,7 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class Losses:
-    """Scalars; the three terms are without their factors."""
+    """Losses of a batch, scalars; the three terms are not weighted."""
 
     total: Tensor
     color: Tensor
@@ -243,7 +243,7 @@ def soft_l1(predicted: Tensor, target: Tensor, softness: float) -> Tensor:
 
 
 def eikonal_loss(gradient_error: Tensor, inside: Tensor) -> Tensor:
-    """Mean of (|gradient| - 1)^2 over the samples that count.
+    """Mean of (|gradient| - 1)^2 over the samples inside the object's cube.
 
     Compat: 1e-5 is added per sample, not once, in the denominator.
 
@@ -258,13 +258,13 @@ def eikonal_loss(gradient_error: Tensor, inside: Tensor) -> Tensor:
 def neus_losses(
     rendering: Rendering, colors: Tensor, masks: Tensor | None, config: LossConfig
 ) -> Losses:
-    """Compare rendered rays with the images.
+    """Losses of rendered rays against the images.
 
     Args:
         rendering: of R rays.
         colors: true colours on white, in [0, 1], (R, 3).
         masks: true opacities in [0, 1], (R,); None leaves the term out.
-        config: factors.
+        config: weights of the terms.
     """
     color = soft_l1(rendering.color, colors, config.softness)
     eikonal = eikonal_loss(rendering.gradient_error, rendering.inside)
@@ -275,13 +275,13 @@ def neus_losses(
 
 @dataclass(frozen=True)
 class LearningRateConfig:
-    """A linear warm-up, then steps down.
+    """Learning rate schedule: linear warm-up, then step decay.
 
     Attributes:
         peak: after the warm-up.
         warmup_steps: number of steps before `peak`.
-        warmup_start: of `peak`, at step 0.
-        decay: factor of every full interval; the default comes to 0.02 in two of them.
+        warmup_start: rate at step 0, as a share of `peak`.
+        decay: factor at every full interval; the default gives 0.02 after two of them.
         interval: steps, counted from step 0.
     """
 

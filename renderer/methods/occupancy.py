@@ -1,7 +1,7 @@
-"""Which cells of the object's cube hold anything, and the samples of rays that lie in them.
+"""Occupancy grid of the object's cube, ray marching, and volume rendering of the samples.
 
-PackedSamples are packed: those of all rays one after the other, with the number of their ray. Shape
-letters: R rays, P samples of all rays together, V cells a side.
+Samples are packed as in nerfacc: those of all rays one after the other, with the number of their
+ray. Shape letters: R rays, P samples of all rays together, V cells a side.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from common.config import check_positive
 from renderer.rays import OBJECT_HALF_SIZE, depths_in_cube, inside_object_cube
 
 DensityFunction = Callable[[Tensor], Tensor]
-"""Densities (P,), a world unit, of points (P, 3)."""
+"""Densities (P,) per world unit at points (P, 3)."""
 
 _CHUNK = 1 << 18
 _COARSE = 8
-"""Cells a side of a coarse cell, in which a ray is looked at first."""
+"""Side of a coarse cell, in cells; rays are tested against coarse cells first."""
 
 
 @dataclass(frozen=True)
 class OccupancyConfig:
-    """Settings of the grid; the defaults are the published ones where there are such.
+    """Settings of the grid; the defaults are the published ones where such exist.
 
     Attributes:
         resolution: V, cells a side.
-        every: training steps between renewals.
-        parts: a renewal looks at every so many-th cell, another part each time.
-        threshold: optical depth of one sample from which on its cell counts as occupied.
-        memory: how many times the threshold a cell remembers at most.
-        decay: factor of what a cell remembers, each time that it is looked at.
+        every: training steps between updates.
+        parts: each update evaluates every n-th cell, another part each time.
+        threshold: optical depth of one sample from which its cell is occupied.
+        memory: upper bound of the remembered optical depth, as a multiple of the threshold.
+        decay: of the remembered optical depth at every update of the cell.
     """
 
     resolution: int = 128
@@ -56,11 +56,11 @@ class OccupancyConfig:
 
 @dataclass(frozen=True)
 class PackedSamples:
-    """P samples of R rays, ray by ray, from the camera on.
+    """P samples of R rays, ray by ray, in order from the camera.
 
     Attributes:
-        rays: number of each sample's ray, never falling, int64 (P,).
-        ranks: number of each sample on its ray, int64 (P,).
+        rays: ray of each sample, not decreasing, int64 (P,).
+        ranks: index of each sample on its ray, int64 (P,).
         depths: (P,).
         num_rays: R; rays may have no samples.
     """
@@ -74,15 +74,15 @@ class PackedSamples:
         return len(self.rays)
 
     def where(self, chosen: Tensor) -> PackedSamples:
-        """Return the samples that are chosen, bool (P,) or numbers; their ranks stay."""
+        """Select samples by a bool mask (P,) or by numbers; ranks do not change."""
         return PackedSamples(
             self.rays[chosen], self.ranks[chosen], self.depths[chosen], self.num_rays
         )
 
     def within(self, budget: int) -> PackedSamples:
-        """Return all samples of the first rays, as many as have at most `budget` together.
+        """Return the first rays that have at most `budget` samples together.
 
-        At least one ray is left, whatever its number of samples.
+        At least one ray is kept, whatever its number of samples.
         """
         if len(self) <= budget:
             return self
@@ -91,7 +91,7 @@ class PackedSamples:
         return PackedSamples(kept.rays, kept.ranks, kept.depths, num_rays)
 
     def points(self, origins: Tensor, directions: Tensor) -> Tensor:
-        """Where the samples lie, (P, 3), on rays (R, 3)."""
+        """Positions (P, 3) of the samples on rays (R, 3), (R, 3)."""
         return origins[self.rays] + directions[self.rays] * self.depths[:, None]
 
 
@@ -99,7 +99,7 @@ def render_weights(samples: PackedSamples, optical_depths: Tensor) -> tuple[Tens
     """Weights T_i (1 - exp(-tau_i)) of samples, with T_i = exp(-sum_{j<i} tau_j) (NeRF Eq. 3).
 
     Args:
-        samples: P of them.
+        samples: P.
         optical_depths: tau, density times length, (P,).
 
     Returns:
@@ -116,10 +116,10 @@ def render_weights(samples: PackedSamples, optical_depths: Tensor) -> tuple[Tens
 
 
 def distortion_loss(samples: PackedSamples, weights: Tensor, length: float) -> Tensor:
-    """How far apart the weights of each ray lie (mip-NeRF 360, Eq. 15).
+    """Distortion loss of each ray: how far apart its weights are (mip-NeRF 360, Eq. 15).
 
     Args:
-        samples: P of them, in order.
+        samples: P, in order.
         weights: (P,).
         length: of a sample.
 
@@ -139,24 +139,24 @@ def distortion_loss(samples: PackedSamples, weights: Tensor, length: float) -> T
 
 
 def accumulate_along_rays(samples: PackedSamples, values: Tensor) -> Tensor:
-    """Sums of the samples' values (P, ...) ray by ray, (R, ...)."""
+    """Sum values (P, ...) of the samples over each ray, (R, ...)."""
     out = values.new_zeros(samples.num_rays, *values.shape[1:])
     return out.index_add(0, samples.rays, values)
 
 
-def _look_up(grid: Tensor, cell: float, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-    """Values of cells (V, V, V) of a given side at places (...); outside, of the nearest cells."""
+def _lookup(grid: Tensor, cell: float, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+    """Values of a grid (V, V, V) with the given cell size at points (...), clamped outside."""
     size = len(grid)
     i, j, k = (((a + OBJECT_HALF_SIZE) / cell).long().clamp(0, size - 1) for a in (x, y, z))
     return grid.flatten()[(i * size + j) * size + k]
 
 
-def _on_rays(
+def _lookup_rays(
     grid: Tensor, cell: float, origins: Tensor, directions: Tensor, depths: Tensor
 ) -> Tensor:
-    """Values (B, n) of cells at depths (B, n) on rays (B, 3), (B, 3)."""
+    """Values (B, n) of a grid at depths (B, n) on rays (B, 3), (B, 3)."""
     x, y, z = (origins[:, i, None] + directions[:, i, None] * depths for i in range(3))
-    return _look_up(grid, cell, x, y, z)
+    return _lookup(grid, cell, x, y, z)
 
 
 @torch.no_grad()
@@ -164,23 +164,23 @@ def render_visibility(
     samples: PackedSamples,
     density: Callable[[PackedSamples], Tensor],
     length: float,
-    most: float,
+    max_optical_depth: float,
     slab: int = 8,
 ) -> tuple[Tensor, Tensor]:
-    """Tell which samples do not lie behind opaque ones, without looking at all of them.
+    """Find the samples that are not behind opaque ones, without evaluating all of them.
 
-    Every ray is followed for `slab` samples at a time until it is opaque.
+    Every ray is followed `slab` samples at a time until it is opaque.
 
     Args:
-        samples: P of them.
-        density: densities of some of the samples, a world unit.
+        samples: P.
+        density: evaluates the density per world unit of some samples.
         length: of a sample.
-        most: optical depth at which a ray ends.
-        slab: samples of a ray between two looks.
+        max_optical_depth: at which a ray ends.
+        slab: samples of a ray per evaluation.
 
     Returns:
-        bool, which have an optical depth below `most` in front of them, (P,), and the optical
-        depths of these alone.
+        which samples have a lower optical depth in front of them, bool (P,), and the optical
+        depths of these samples alone.
     """
     passed = samples.depths.new_zeros(samples.num_rays)
     thickness = torch.zeros_like(samples.depths)
@@ -195,18 +195,19 @@ def render_visibility(
         rows = thickness.new_zeros(samples.num_rays, slab)
         rows[part.rays, part.ranks - first] = thickness[numbers]
         before = passed[:, None] + rows.cumsum(dim=1) - rows
-        seen[numbers] = before[part.rays, part.ranks - first] < most
+        seen[numbers] = before[part.rays, part.ranks - first] < max_optical_depth
         passed = passed + rows.sum(dim=1)
-        left = left[passed[samples.rays[left]] < most]
+        left = left[passed[samples.rays[left]] < max_optical_depth]
         first += slab
     return seen, thickness[seen]
 
 
 class OccupancyGrid(nn.Module):
-    """What cells of the cube |x|, |y|, |z| <= 0.6 a ray must be sampled in.
+    """Cells of the cube |x|, |y|, |z| <= 0.6 in which rays are sampled.
 
-    A cell remembers the most that was found in it, fading; occupied are the cells that remember
-    enough, and their neighbours, so that what is there can grow. All state is in the buffers.
+    A cell remembers the largest optical depth found in it, with a decay. Cells above the threshold
+    are occupied, and so are their neighbours, so that objects can grow. All state is in the
+    buffers, whose names are keys of saved checkpoints.
     """
 
     remembered: Tensor
@@ -217,12 +218,12 @@ class OccupancyGrid(nn.Module):
     def __init__(
         self, config: OccupancyConfig, length: float, candidates: Tensor | None = None
     ) -> None:
-        """Start with what might be occupied.
+        """Mark the candidates as occupied.
 
         Args:
-            config: sizes.
+            config: settings.
             length: of a sample, world units.
-            candidates: bool, indexed x, y, z, (V, V, V); None: every cell.
+            candidates: bool, indexed x, y, z, (V, V, V); None for every cell.
         """
         super().__init__()
         self.config = config
@@ -236,8 +237,7 @@ class OccupancyGrid(nn.Module):
         coarse = (-(-config.resolution // _COARSE),) * 3
         self.register_buffer("coarse", torch.zeros(coarse, dtype=torch.bool, device=start.device))
         self.register_buffer("box", torch.zeros(2, 3, device=start.device))
-        self._mark()
-
+        self._update_occupied()
         self._block = max(1, int(_COARSE * self.cell / length))
 
     @property
@@ -246,18 +246,16 @@ class OccupancyGrid(nn.Module):
         return 2 * OBJECT_HALF_SIZE / self.config.resolution
 
     def contains(self, points: Tensor) -> Tensor:
-        """Tell which points (..., 3) lie in occupied cells; none outside the cube does."""
-        return _look_up(self.occupied, self.cell, *points.unbind(dim=-1)) & inside_object_cube(
-            points
-        )
+        """Whether points (..., 3) are in occupied cells; False outside of the cube."""
+        occupied = _lookup(self.occupied, self.cell, *points.unbind(dim=-1))
+        return occupied & inside_object_cube(points)
 
     def march(
         self, origins: Tensor, directions: Tensor, shifts: Tensor | None = None
     ) -> PackedSamples:
         """Sample rays at equal distances, in occupied cells only.
 
-        The samples lie at (k + shift) times the length, k = 0, 1, ...; which of them are kept
-        depends on their own cells alone.
+        The samples are at (k + shift) times the length, k = 0, 1, ...
 
         Args:
             origins: (R, 3).
@@ -273,7 +271,7 @@ class OccupancyGrid(nn.Module):
         steps = torch.arange(self._block, device=origins.device)
         depths = (first[:, None] + steps + shifts[blocks, None]) * self.length  # (B, n)
         kept = (depths >= near[blocks, None]) & (depths <= far[blocks, None])
-        kept &= _on_rays(self.occupied, self.cell, origins[blocks], directions[blocks], depths)
+        kept &= _lookup_rays(self.occupied, self.cell, origins[blocks], directions[blocks], depths)
         rays = blocks[:, None].expand_as(kept)[kept]
         counts = torch.bincount(rays, minlength=len(origins))
         starts = counts.cumsum(dim=0) - counts
@@ -289,20 +287,20 @@ class OccupancyGrid(nn.Module):
         shifts: Tensor,
         hits: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Find the stretches of n samples that come close to an occupied cell.
+        """Find the blocks of n successive samples that are near an occupied cell.
 
-        Half of a stretch is at most half a coarse cell long, so that its middle lies in a coarse
-        cell next to those of its samples.
+        A block is at most one coarse cell long, so that its middle is in a coarse cell next to
+        those of its samples.
 
         Returns:
-            the rays of B stretches, in order, and the number of their first sample, both (B,).
+            the rays of B blocks, in order, and the number of their first sample, both (B,).
         """
         first = (near[hits] / self.length - shifts[hits]).ceil()
         last = (far[hits] / self.length - shifts[hits]).floor()
         count = int((last - first).max()) // self._block + 1 if len(hits) else 0
         first = first[:, None] + self._block * torch.arange(count, device=hits.device)
         middles = (first + (self._block - 1) / 2 + shifts[hits, None]) * self.length
-        near_any = _on_rays(
+        near_any = _lookup_rays(
             self.coarse, _COARSE * self.cell, origins[hits], directions[hits], middles
         )
         near_any &= first <= last[:, None]
@@ -310,11 +308,11 @@ class OccupancyGrid(nn.Module):
 
     @torch.no_grad()
     def update(self, density: DensityFunction, turn: int) -> None:
-        """Look at a part of the cells, each at one random point.
+        """Evaluate the density at one random point in each of a part of the cells.
 
         Args:
             density: the current one.
-            turn: number of the renewal, which alone decides on the cells and on the points.
+            turn: number of the update, which determines the cells and the points.
         """
         config, size = self.config, self.config.resolution
         device = self.remembered.device
@@ -329,16 +327,16 @@ class OccupancyGrid(nn.Module):
         flat[numbers] = torch.maximum(
             flat[numbers] * config.decay, found.clamp_max(config.memory * config.threshold)
         )
-        self._mark()
+        self._update_occupied()
 
     def replace(self, occupied: Tensor) -> None:
-        """Forget what was found, and take these cells for occupied, bool (V, V, V)."""
+        """Replace the remembered state: exactly these cells, bool (V, V, V), and neighbours."""
         self.remembered.copy_(occupied * self.config.memory * self.config.threshold)
-        self._mark()
+        self._update_occupied()
 
     @torch.no_grad()
-    def _mark(self) -> None:
-        """Derive the occupied cells and the box around them from what is remembered."""
+    def _update_occupied(self) -> None:
+        """Compute the occupied cells and their bounding box from the remembered state."""
         enough = (self.remembered >= self.config.threshold).float()
         grown = F.max_pool3d(enough[None], 3, stride=1, padding=1)[0] > 0
         self.occupied.copy_(grown)

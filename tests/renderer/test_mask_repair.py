@@ -157,8 +157,8 @@ def test_a_true_mask_among_views_of_other_things_is_not_replaced_but_a_warning_l
         repaired = repair_masks(masks, CAMERAS)
     assert repaired.replaced == ()
     np.testing.assert_array_equal(repaired.masks, masks)
-    assert "of 16 masks fit together" in caplog.text
-    assert "none is repaired" in caplog.text
+    assert "of 16 masks" in caplog.text
+    assert "none repaired" in caplog.text
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
@@ -175,7 +175,7 @@ def test_nine_empty_masks_of_sixteen_are_more_than_half(caplog):
     masks[:9] = 0.0
     with caplog.at_level(logging.WARNING):
         assert repair_masks(masks, CAMERAS).replaced == ()
-    assert "no more than 7 of 16 masks fit together" in caplog.text
+    assert "7 of 16 masks" in caplog.text
 
 
 @pytest.mark.parametrize(
