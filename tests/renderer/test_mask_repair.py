@@ -158,7 +158,7 @@ def test_a_true_mask_among_views_of_other_things_is_not_replaced_but_a_warning_l
     assert repaired.replaced == ()
     np.testing.assert_array_equal(repaired.masks, masks)
     assert "of 16 masks" in caplog.text
-    assert "none repaired" in caplog.text
+    assert "none is repaired" in caplog.text
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
