@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Generate the views of every picture in testset/.
+# Generate the views of every image in testset/.
 set -e
 PYTHON="${PYTHON:-.venv/bin/python}"
 "$PYTHON" generate.py --input testset/aeroplane.png --output output/aeroplane --elevation 15 "$@"

@@ -1,4 +1,4 @@
-"""Time the parts of a denoising step, beside the plain formulas in the same run.
+"""Time the parts of a denoising step, optionally beside the reference formulas.
 
 python -m tests.reference.seeded_weights --out ckpt/seeded.ckpt
 python -m benchmarks.denoise --ckpt ckpt/seeded.ckpt --plain
@@ -18,7 +18,7 @@ from common.devices import peak_memory, pick_device
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Build the parser."""
+    """Build the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -26,14 +26,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--ckpt", type=Path, required=True)
     parser.add_argument("--batch_view_num", type=int, default=8)
     parser.add_argument("--dtype", choices=["fp32", "bf16", "fp16"], default="fp32")
-    parser.add_argument("--repeat", type=int, default=3, help="of which the median counts")
-    parser.add_argument("--plain", action="store_true", help="time the plain formulas too")
+    parser.add_argument("--repeat", type=int, default=3, help="runs; the median is printed")
+    parser.add_argument("--plain", action="store_true", help="time the reference formulas too")
     add_common_flags(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Print a table of seconds."""
+    """Print a table of times in seconds."""
     args = build_parser().parse_args(argv)
 
     import torch
@@ -115,7 +115,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.plain:
         ours, theirs = [], []
         predict_noise = noise_predictor(model, conditioning, 2.0, group)
-        for _ in range(args.repeat):  # side by side, so that both see the same machine
+        for _ in range(args.repeat):  # alternating, so that both run under the same load
             ours.append(clock(lambda: predict_noise(latents, 501)))
             with plain.plain_layers():
                 theirs.append(

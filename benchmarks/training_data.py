@@ -1,6 +1,6 @@
-"""Count how many training items a second are read and decoded, beside the plain formula.
+"""Measure how many training samples a second are read and decoded, beside a plain implementation.
 
-An item is 17 RGBA images of 256 pixels. The objects are copies of the bundled example's views.
+A sample has 17 RGBA images of 256 pixels. The objects are copies of the bundled example's views.
 
 python -m benchmarks.training_data
 """
@@ -22,14 +22,14 @@ EXAMPLE = Path("eval_examples/locomotive-gt")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Build the parser."""
+    """Build the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--objects", type=int, default=48, help="objects of the set")
+    parser.add_argument("--objects", type=int, default=48, help="number of objects")
     parser.add_argument("--batch_size", type=int, default=4)
-    parser.add_argument("--num_workers", type=int, default=2, help="processes that decode")
-    parser.add_argument("--repeat", type=int, default=3, help="epochs, of which the median counts")
+    parser.add_argument("--num_workers", type=int, default=2, help="decoding processes")
+    parser.add_argument("--repeat", type=int, default=3, help="epochs; the median is printed")
     parser.add_argument("--debug", action="store_true", help="show a traceback on failure")
     return parser
 
@@ -52,7 +52,7 @@ def make_set(root: Path, count: int) -> None:
 
 
 def plain_items(root: Path) -> Iterator[object]:
-    """Make items as the published formula says, image by image in float32."""
+    """Decode samples with the published formula, image by image in float32."""
     import numpy as np
     import torch
     from PIL import Image
@@ -71,7 +71,7 @@ def plain_items(root: Path) -> Iterator[object]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Print a table of items a second."""
+    """Print a table of samples a second."""
     args = build_parser().parse_args(argv)
 
     import torch
@@ -99,7 +99,7 @@ def main(argv: list[str] | None = None) -> None:
         }
         rates: dict[str, list[float]] = {name: [] for name in ways}
         cpu: dict[str, list[float]] = {name: [] for name in ways}
-        for epoch in range(args.repeat + 1):  # side by side; the first warms up
+        for epoch in range(args.repeat + 1):  # alternating; the first epoch is a warm-up
             for name, work in ways.items():
                 start, cpu_start = time.perf_counter(), time.process_time()
                 items = work()

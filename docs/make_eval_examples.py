@@ -1,9 +1,8 @@
-"""Make the bundled example for the evaluation commands, from nothing but this code.
+"""Make the bundled example for the evaluation commands, without any other data.
 
-The toy of `docs.toy`, painted with more detail, takes the place of an object of the evaluation
-set: true views, true depth maps and the true mesh. The prediction is a stand-in made of the same
-toy, not a model's output. Run from the project's folder (about 2 minutes on one CPU core; needs
-scikit-image):
+The object is the toy of `docs.toy` in more detailed colours: true views, true depth maps and the
+true mesh. The prediction is a degraded version of the same toy, not a model's output. Run from the
+project's folder (about 2 minutes on one CPU core; needs scikit-image):
 
     python -m docs.make_eval_examples
 """
@@ -44,7 +43,7 @@ PIXEL_CENTRE = 0.5  # as Blender and rasterisers sample a pixel
 TRUE_GRID = 1 / 75  # marching cubes cells, in units of the toy's length
 STAND_IN_GRID = 1 / 68
 GRID_PHASE = np.array([0.37, 0.05, 0.8])  # cells; a row of samples meets the plough's sharp tip
-STAND_IN_TURN = 2.0  # degrees about z
+STAND_IN_ROTATION = 2.0  # degrees about z
 STAND_IN_SMOOTHING = 0.011  # standard deviation, world units
 STAND_IN_INFLATION = 0.007
 STAND_IN_BLUR = 1.1  # pixels
@@ -68,46 +67,46 @@ class Mesh:
 
 @dataclass(frozen=True)
 class Placement:
-    """From the toy as it is modelled to the world: `scale * turn @ (point - centre)`.
+    """Transform from the toy's frame to the world: `scale * rotation @ (point - centre)`.
 
     Attributes:
         centre: (3,).
         scale: world units per unit of the toy.
-        turn: rotation about z, (3, 3).
+        rotation: about z, (3, 3).
     """
 
     centre: np.ndarray
     scale: float
-    turn: np.ndarray
+    rotation: np.ndarray
 
-    def turned(self, degrees: float) -> Placement:
-        """Return this placement, turned about the world's z axis."""
+    def rotated(self, degrees: float) -> Placement:
+        """Return this placement, rotated about the world's z axis."""
         cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
-        turn = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
-        return Placement(self.centre, self.scale, turn @ self.turn)
+        rotation = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
+        return Placement(self.centre, self.scale, rotation @ self.rotation)
 
     def apply(self, mesh: Mesh) -> Mesh:
-        """Move a mesh from the toy's frame to the world."""
-        return Mesh(self.scale * (mesh.vertices - self.centre) @ self.turn.T, mesh.faces)
+        """Transform a mesh from the toy's frame to the world."""
+        return Mesh(self.scale * (mesh.vertices - self.centre) @ self.rotation.T, mesh.faces)
 
     def pose_in_toy_frame(self, world_to_camera: np.ndarray) -> np.ndarray:
-        """Pose that sees the toy as modelled as `world_to_camera` sees it placed, (3, 4).
+        """Return the pose in the toy's frame of a camera in the world, (3, 4).
 
-        Depths of the result times `scale` are the world's.
+        Depths times `scale` are those in the world.
         """
-        rotation = world_to_camera[:, :3] @ self.turn
+        rotation = world_to_camera[:, :3] @ self.rotation
         translation = world_to_camera[:, 3] / self.scale - rotation @ self.centre
         return np.column_stack([rotation, translation])
 
 
 def centred(mesh: Mesh) -> Placement:
-    """The placement that centres a mesh's box on the origin and makes its longest side 1."""
+    """Return the placement that centres a mesh's bounding box and scales its longest side to 1."""
     low, high = mesh.vertices.min(axis=0), mesh.vertices.max(axis=0)
     return Placement((low + high) / 2, 1 / float((high - low).max()), np.eye(3))
 
 
 def random_of_cell(*cell: np.ndarray) -> np.ndarray:
-    """A number in [0, 1) for each cell of a grid, from its whole-number coordinates."""
+    """Return a random number in [0, 1) for each cell of a grid, given by integer coordinates."""
     table = np.random.default_rng(16).random(1021)
     primes = (7919, 104729, 611953)
     mixed = sum(c.astype(np.int64) * prime for c, prime in zip(cell, primes, strict=False))
@@ -120,7 +119,7 @@ def _one_of(colours: Sequence[Vector], choice: np.ndarray) -> np.ndarray:
 
 
 def _shingles(p: np.ndarray) -> np.ndarray:
-    """The roof's colours: staggered rows of shingles with dark joints."""
+    """Return the roof's colours: staggered rows of shingles with dark joints."""
     row = np.floor(p[1] / 0.05)
     along = p[0] / 0.055 + 0.5 * (row % 2)
     tile = random_of_cell(np.floor(along), row)
@@ -130,7 +129,7 @@ def _shingles(p: np.ndarray) -> np.ndarray:
 
 
 def _confetti(p: np.ndarray) -> np.ndarray:
-    """The boiler's colours: dots of several sizes around its axis."""
+    """Return the boiler's colours: dots of several sizes around its axis."""
     axis_z = -0.0275  # of the boiler, in the world
     u, v = p[0] / 0.052, np.arctan2(p[1], p[2] - axis_z) / (2 * np.pi) * 20
     cell_u, cell_v = np.floor(u), np.floor(v)
@@ -143,7 +142,7 @@ def _confetti(p: np.ndarray) -> np.ndarray:
 
 
 def _boards(p: np.ndarray) -> np.ndarray:
-    """The cab's and plough's colours: upright boards of several reds with nails."""
+    """Return the cab's and plough's colours: upright boards of several reds with nails."""
     across = (p[0] + p[1]) / 0.034
     board = np.floor(across)
     shade = 0.75 + 0.6 * random_of_cell(board)
@@ -155,7 +154,7 @@ def _boards(p: np.ndarray) -> np.ndarray:
 
 
 def _rivets(p: np.ndarray) -> np.ndarray:
-    """The frame's colours: rows of rivets, some of them missing."""
+    """Return the frame's colours: rows of rivets, some of them missing."""
     u, v = p[0] / 0.032, (p[1] + p[2]) / 0.032
     there = random_of_cell(np.floor(u), np.floor(v)) < 0.6
     inside = np.hypot((u % 1) - 0.5, (v % 1) - 0.5) < 0.27
@@ -163,7 +162,7 @@ def _rivets(p: np.ndarray) -> np.ndarray:
 
 
 def painted(p: np.ndarray) -> np.ndarray:
-    """The toy's colours with patterns on its large parts, (3, N) for world points (3, N)."""
+    """Return the toy's colours at world points, with patterns on its large parts; both (3, N)."""
     plain = part_colour(p)
     large_red = (p[0] < 0.2) | (p[2] < -0.2)  # neither chimney nor hubs
     hub = (np.abs(p[1]) > 0.2) & (p[2] < -0.1)
@@ -181,10 +180,10 @@ def painted(p: np.ndarray) -> np.ndarray:
 
 
 def distance_grid(distance: Distance, cell: float) -> tuple[np.ndarray, np.ndarray]:
-    """Sample a distance around the toy.
+    """Sample a distance function around the toy.
 
     Returns:
-        Distances (X, Y, Z) and the first sample's place (3,).
+        Distances (X, Y, Z) and the position of the first sample (3,).
     """
     counts = np.ceil((BOUNDS + 0.04) / cell).astype(int)
     first = -(counts - GRID_PHASE) * cell
@@ -195,7 +194,7 @@ def distance_grid(distance: Distance, cell: float) -> tuple[np.ndarray, np.ndarr
 
 
 def surface(values: np.ndarray, first: np.ndarray, cell: float) -> Mesh:
-    """Marching cubes of sampled distances, without enclosed hollows and slivers."""
+    """Extract the surface by marching cubes, without enclosed hollows and slivers."""
     from skimage.measure import label, marching_cubes
 
     outside = label(values > 0, connectivity=1)
@@ -207,12 +206,12 @@ def surface(values: np.ndarray, first: np.ndarray, cell: float) -> Mesh:
 
 
 def true_mesh() -> Mesh:
-    """The toy's surface as modelled."""
+    """Return the toy's surface."""
     return surface(*distance_grid(surface_distance, TRUE_GRID), TRUE_GRID)
 
 
 def stand_in_mesh() -> Mesh:
-    """A smoothed, slightly inflated surface, as a reconstruction may be."""
+    """Return a smoothed, slightly inflated surface, like that of a reconstruction."""
     from skimage.filters import gaussian
 
     values, first = distance_grid(surface_distance, STAND_IN_GRID)
@@ -221,7 +220,7 @@ def stand_in_mesh() -> Mesh:
 
 
 def stand_in_view(view: Image.Image) -> Image.Image:
-    """A view as `generate.py` writes it, RGB on white; blurred and paler."""
+    """Return a blurred and paler view, RGB on white, as from `generate.py`."""
     pale = ImageEnhance.Color(on_white(view)).enhance(STAND_IN_SATURATION)
     return pale.filter(ImageFilter.GaussianBlur(STAND_IN_BLUR))
 
@@ -239,7 +238,7 @@ def write_ply(mesh: Mesh, colours: np.ndarray, path: Path) -> None:
     """Write a mesh as binary PLY.
 
     Args:
-        mesh: what to write.
+        mesh: to write.
         colours: of the vertices, (V, 3) uint8.
         path: `.ply`.
     """
@@ -269,7 +268,7 @@ def save(image: Image.Image, path: Path) -> None:
 
 def write_views(out: Path, placement: Placement) -> None:
     """Write the true views, their depth maps and the stand-in's views."""
-    stand_in = placement.turned(STAND_IN_TURN)
+    stand_in = placement.rotated(STAND_IN_ROTATION)
     size = REFERENCE_IMAGE_SIZE
     for i, world_to_camera in enumerate(orbit_cameras(NUM_VIEWS, ELEVATION).world_to_camera):
         pose = placement.pose_in_toy_frame(world_to_camera)
@@ -284,7 +283,7 @@ def write_views(out: Path, placement: Placement) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Make everything."""
+    """Write all files of the example."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -297,8 +296,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_obj(placement.apply(mesh), out / f"{NAME}-mesh" / "meshes" / "model.obj")
     mesh = stand_in_mesh()
     colours = (np.clip(painted(mesh.vertices.T), 0, 1) ** (1 / 2.2) * 255).round()
-    turned = placement.turned(STAND_IN_TURN)
-    write_ply(turned.apply(mesh), colours.T.astype(np.uint8), out / f"{NAME}-pr" / "mesh.ply")
+    rotated = placement.rotated(STAND_IN_ROTATION)
+    write_ply(rotated.apply(mesh), colours.T.astype(np.uint8), out / f"{NAME}-pr" / "mesh.ply")
     write_views(out, placement)
     files = sorted(path for path in out.rglob("*") if path.is_file())
     print(f"{out}: {len(files)} files, {sum(path.stat().st_size for path in files)} bytes")

@@ -1,7 +1,7 @@
-"""Draw the documentation's pictures and the bundled example input, from nothing but this code.
+"""Draw the documentation's figures and the bundled example input, without any other data.
 
-`testset/locomotive.png` shows the toy of `docs.toy` at an elevation of 20 degrees; the other
-pictures go to `docs/`. Run from the project's folder (less than a minute on one CPU core):
+`testset/locomotive.png` shows the toy of `docs.toy` at an elevation of 20 degrees; the figures go
+to `docs/`. Run from the project's folder (less than a minute on one CPU core):
 
     python -m docs.make_figures
 """
@@ -35,20 +35,18 @@ SMOOTH = 3  # the schematic is drawn this many times as large
 
 
 def on_white(image: Image.Image) -> Image.Image:
-    """Return an RGBA picture as RGB on white."""
+    """Composite an RGBA image on white."""
     return Image.fromarray(to_uint8(composite_white(image)))
 
 
-def captioned_row(
-    pictures: Sequence[Image.Image], captions: Sequence[str], gap: int
-) -> Image.Image:
-    """Put RGB pictures of one size side by side on white, each with a caption below."""
-    width, height = pictures[0].size
-    row = Image.new("RGB", (len(pictures) * (width + gap) + gap, height + gap + CAPTION), "white")
+def captioned_row(images: Sequence[Image.Image], captions: Sequence[str], gap: int) -> Image.Image:
+    """Put RGB images of equal size side by side on white, each with a caption below."""
+    width, height = images[0].size
+    row = Image.new("RGB", (len(images) * (width + gap) + gap, height + gap + CAPTION), "white")
     draw = ImageDraw.Draw(row)
-    for i, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+    for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
         left = gap + i * (width + gap)
-        row.paste(picture, (left, gap))
+        row.paste(image, (left, gap))
         draw.text(
             (left + width / 2, height + gap + CAPTION / 2),
             caption,
@@ -60,14 +58,14 @@ def captioned_row(
 
 
 def elevation_figure() -> Image.Image:
-    """The toy from several heights, to compare a photo with."""
+    """Show the toy at several elevations, to compare a photo with."""
     views = [on_white(render(elevation, INPUT_AZIMUTH, 220)) for elevation in ELEVATIONS]
     views = [view.crop((14, 10, 206, 210)) for view in views]
     return captioned_row(views, [f"{elevation}°" for elevation in ELEVATIONS], gap=6)
 
 
 def crop_size_figure(example: Image.Image) -> Image.Image:
-    """The example input as the model sees it with several values of `crop_size`."""
+    """Show the example input, framed with several values of `crop_size`."""
     frames = []
     for crop_size in CROP_SIZES:
         frame = on_white(crop_and_pad(example, crop_size, REFERENCE_IMAGE_SIZE))
@@ -77,7 +75,7 @@ def crop_size_figure(example: Image.Image) -> Image.Image:
 
 
 def views_figure(size: int = 128, columns: int = 8) -> Image.Image:
-    """The views of the 16 target cameras of the example input, numbered."""
+    """Show the numbered views of the 16 target cameras."""
     sheet = Image.new("RGB", (columns * size, NUM_VIEWS // columns * size), "white")
     draw = ImageDraw.Draw(sheet)
     azimuths = np.rad2deg(orbit_cameras(NUM_VIEWS, TARGET_ELEVATION).azimuths)
@@ -90,26 +88,26 @@ def views_figure(size: int = 128, columns: int = 8) -> Image.Image:
 
 
 class Schematic:
-    """A drawing around a centre, in world units with y up, and enlarged for smooth lines."""
+    """A supersampled drawing around a centre, in world units with y up."""
 
     def __init__(self, image: Image.Image, centre: Point, unit: float) -> None:
         self.image, self.centre, self.unit = image, centre, unit
         self.draw = ImageDraw.Draw(image)
 
     def at(self, radius: float, degrees: float) -> Point:
-        """Pixel of a point in polar coordinates, degrees counter-clockwise from the right."""
+        """Return the pixel of a point in polar coordinates; degrees 0 is right, 90 is up."""
         angle = np.deg2rad(degrees)
         x, y = radius * self.unit * np.cos(angle), radius * self.unit * np.sin(angle)
         return (self.centre[0] + x) * SMOOTH, (self.centre[1] - y) * SMOOTH
 
     def toy(self, elevation: float, azimuth: float) -> None:
-        """Paste the toy in the drawing's scale."""
+        """Paste the toy at the drawing's scale."""
         size = 256
         pixels_per_unit = orbit_cameras(1, image_size=size).intrinsics[0, 0, 0] / DISTANCE
         side = round(size * self.unit / pixels_per_unit * SMOOTH)
-        picture = render(elevation, azimuth, size).resize((side, side), Image.Resampling.BICUBIC)
+        image = render(elevation, azimuth, size).resize((side, side), Image.Resampling.BICUBIC)
         corner = tuple(round(c * SMOOTH - side / 2) for c in self.centre)
-        self.image.paste(picture, corner, picture)
+        self.image.paste(image, corner, image)
 
     def line(self, ends: tuple[Point, Point], colour: Colour, width: float = 1.5) -> None:
         """Draw a straight line between two points given as (radius, degrees)."""
@@ -117,7 +115,7 @@ class Schematic:
         self.draw.line(points, fill=colour, width=round(width * SMOOTH))
 
     def arc(self, radius: float, span: Point, colour: Colour, dashes: int = 0) -> None:
-        """Draw an arc between two angles in degrees, of `dashes` dashes where there are any."""
+        """Draw an arc between two angles in degrees, solid if `dashes` is 0."""
         edges = np.linspace(*span, 2 * dashes if dashes else 2)
         for first, last in edges.reshape(-1, 2):
             points = [self.at(radius, angle) for angle in np.linspace(first, last, 60)]
@@ -135,7 +133,7 @@ class Schematic:
         self.draw.polygon(corners, fill=colour)
 
     def camera(self, radius: float, degrees: float, colour: Colour) -> None:
-        """Draw a camera that looks at the centre: a box with a lens in front of it."""
+        """Draw a camera that faces the centre: a box with a lens."""
         body = ((0.0, -9), (0.0, 9), (17, 9), (17, -9))
         lens = ((0.0, -3), (0.0, 3), (-8, 7), (-8, -7))
         x, y = self.at(radius, degrees)
@@ -147,13 +145,13 @@ class Schematic:
     def text(
         self, at: Point, text: str, colour: Colour = INK, size: int = 15, anchor: str = "mm"
     ) -> None:
-        """Write at a point (radius, degrees)."""
+        """Write text at a point (radius, degrees)."""
         font = ImageFont.load_default(size=size * SMOOTH)
         self.draw.text(self.at(*at), text, fill=colour, font=font, anchor=anchor)
 
 
 def draw_side_view(image: Image.Image) -> None:
-    """The vertical plane through the object and the input camera, which is on the right."""
+    """Draw the vertical plane through the object and the input camera, on the right."""
     side = Schematic(image, centre=(330, 360), unit=168)
     side.toy(0.0, INPUT_AZIMUTH - 90)
     side.arc(DISTANCE, (-10, 190), PALE, dashes=43)
@@ -180,7 +178,7 @@ def draw_side_view(image: Image.Image) -> None:
 
 
 def draw_top_view(image: Image.Image) -> None:
-    """The ring of target cameras from above; the input's azimuth points down."""
+    """Draw the ring of target cameras from above; the input's azimuth points down."""
     top = Schematic(image, centre=(930, 290), unit=168)
     ring = DISTANCE * np.cos(np.deg2rad(TARGET_ELEVATION))
     top.toy(90.0, INPUT_AZIMUTH)
@@ -197,7 +195,7 @@ def draw_top_view(image: Image.Image) -> None:
 
 
 def cameras_figure() -> Image.Image:
-    """Side view and top view of the cameras around the object."""
+    """Show the cameras around the object from the side and from above."""
     width, height = 1200, 620
     image = Image.new("RGB", (width * SMOOTH, height * SMOOTH), "white")
     draw_side_view(image)
@@ -206,14 +204,14 @@ def cameras_figure() -> Image.Image:
 
 
 def save(image: Image.Image, path: Path) -> None:
-    """Write a PNG file and say so."""
+    """Write a PNG file and print its size."""
     path.parent.mkdir(exist_ok=True)
     image.save(path, optimize=True)
     print(f"{path.relative_to(ROOT)}: {image.width} x {image.height}, {path.stat().st_size} bytes")
 
 
 def main() -> None:
-    """Draw everything."""
+    """Draw all figures."""
     example = render(INPUT_ELEVATION, INPUT_AZIMUTH, REFERENCE_IMAGE_SIZE, samples=4)
     save(example, ROOT / "testset" / "locomotive.png")
     save(elevation_figure(), ROOT / "docs" / "elevation.png")

@@ -1,4 +1,4 @@
-"""Make the pictures of testset/ and validation_set/, and testset_parameters.sh.
+"""Render the images of testset/ and validation_set/, and write testset_parameters.sh.
 
     python -m docs.make_testset --furniture furniture
 
@@ -41,7 +41,7 @@ TESTSET: dict[str, tuple[int | str, float, float]] = {
     "hotdog": ("blendswap-cc-0-hotdog", 40, 60),
     "rocking-horse": ("blendswap-cc-0-caballito", 10, 55),
 }
-"""Name -> toy, counted from the first that is held out, or real object; elevation and azimuth of
+"""Name -> toy (number among the held-out ones) or uid of a real object; elevation and azimuth of
 the camera in degrees."""
 VALIDATION: dict[str, tuple[int | str, float, float]] = {
     "eight": (6, 10, 25),
@@ -50,21 +50,21 @@ VALIDATION: dict[str, tuple[int | str, float, float]] = {
     "windmill": (15, 0, 15),
 }
 LOCOMOTIVE = "--elevation 20 --crop_size 200"
-"""The one picture that is not of docs.make_testset, and not framed as the cameras see it."""
+"""Flags of the image by docs.make_figures, which is not framed as the cameras see it."""
 
 
 def render(item: int | str, elevation: float, azimuth: float, furniture: Path) -> Image.Image:
     """Render an object, RGBA.
 
     Raises:
-        ValueError: a real object is not there, or not held out.
+        ValueError: a real object does not exist, or is not held out.
     """
     if isinstance(item, int):
         scene = make_toy(HELD_OUT_SEED + item)
     else:
         models = {model.uid: model for model in list_models(furniture)}
         if item not in models or not is_held_out(item):
-            raise ValueError(f"{furniture}: {item} is not in there, or it is trained on")
+            raise ValueError(f"{furniture}: no held-out model {item}")
         scene = load_furniture(models[item])
     turn = np.deg2rad(-azimuth)
     matrix = np.eye(4)
@@ -75,13 +75,13 @@ def render(item: int | str, elevation: float, azimuth: float, furniture: Path) -
 
 
 def write_parameters(path: Path) -> None:
-    """Write the commands that generate the views of all test pictures."""
-    lines = ["#!/usr/bin/env bash", "# Generate the views of every picture in testset/.", "set -e"]
+    """Write a shell script that generates the views of all test images."""
+    lines = ["#!/usr/bin/env bash", "# Generate the views of every image in testset/.", "set -e"]
     lines.append('PYTHON="${PYTHON:-.venv/bin/python}"')
     flags = {name: f"--elevation {values[1]:g}" for name, values in TESTSET.items()}
-    for name, own in sorted((flags | {"locomotive": LOCOMOTIVE}).items()):
+    for name, extra in sorted((flags | {"locomotive": LOCOMOTIVE}).items()):
         lines.append(
-            f'"$PYTHON" generate.py --input testset/{name}.png --output output/{name} {own} "$@"'
+            f'"$PYTHON" generate.py --input testset/{name}.png --output output/{name} {extra} "$@"'
         )
     with atomic_write(path) as temporary:
         temporary.write_text("\n".join(lines) + "\n")
@@ -89,11 +89,13 @@ def write_parameters(path: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Make them all."""
+    """Render the images and write the script."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--furniture", type=Path, required=True, help="see demo.furniture")
+    parser.add_argument(
+        "--furniture", type=Path, required=True, help="folder of archives, see demo.furniture"
+    )
     parser.add_argument("--debug", action="store_true", help="show a traceback on failure")
     args = parser.parse_args(argv)
     for name, values in TESTSET.items():

@@ -1,8 +1,9 @@
-"""Draw a reconstruction beside the views that it was made of.
+"""Draw a reconstruction below its input views.
 
     python -m docs.reconstruction_figure output/renderer/chicken docs/reconstruction.png
 
-Rows: four of the 16 views; the textured mesh from other heights; its shape alone, lit.
+Rows: four of the 16 views; the textured mesh, and its shape in grey, at elevations of 10 degrees;
+the textured mesh at 50 degrees.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ SIZE = 256
 
 
 def load(path: Path) -> Trimesh:
-    """Read mesh.glb and turn it so that z is up again."""
+    """Read mesh.glb and rotate it so that z is up."""
     mesh = trimesh.load(path, force="mesh", process=False)
     assert isinstance(mesh, trimesh.Trimesh)
     mesh.vertices = np.asarray(mesh.vertices)[:, [0, 2, 1]] * [1, -1, 1]
@@ -37,19 +38,19 @@ def load(path: Path) -> Trimesh:
 
 
 def lit(mesh: Trimesh) -> Trimesh:
-    """The shape in grey, brighter where it faces the light."""
+    """Return the shape in grey, brighter where it faces the light."""
     brightness = 0.3 + 0.65 * np.clip(0.5 + 0.5 * (np.asarray(mesh.vertex_normals) @ LIGHT), 0, 1)
     return with_vertex_colors(mesh, np.repeat(brightness[:, None], 3, axis=1))
 
 
 def row(mesh: Trimesh, cameras: Cameras, size: int = SIZE) -> np.ndarray:
-    """What cameras see of a mesh, on white, side by side, uint8."""
-    pictures = [picture[..., :3] for picture in render(mesh, cameras, size)]
-    return np.round(np.concatenate(pictures, axis=1) * 255).astype(np.uint8)
+    """Render a mesh from several cameras on white, side by side, (H, N W, 3) uint8."""
+    images = [image[..., :3] for image in render(mesh, cameras, size)]
+    return np.round(np.concatenate(images, axis=1) * 255).astype(np.uint8)
 
 
 def figure(folder: Path) -> Image.Image:
-    """Draw the reconstruction in a folder of `train_renderer.py`."""
+    """Draw the reconstruction in an output folder of `train_renderer.py`."""
     views = [Image.open(folder / f"input-{4 * k}.png").resize((SIZE, SIZE)) for k in range(COLUMNS)]
     textured = load(folder / "mesh.glb")
     shape = trimesh.load(folder / "mesh.ply", process=False)
@@ -64,12 +65,12 @@ def figure(folder: Path) -> Image.Image:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Draw and write."""
+    """Draw the figure and write it."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("folder", type=Path, help="of one reconstruction")
-    parser.add_argument("picture", type=Path, help="to write")
+    parser.add_argument("folder", type=Path, help="output folder of a reconstruction")
+    parser.add_argument("image", type=Path, help="PNG file to write")
     args = parser.parse_args(argv)
-    figure(args.folder).save(args.picture, optimize=True)
+    figure(args.folder).save(args.image, optimize=True)
 
 
 if __name__ == "__main__":

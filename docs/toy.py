@@ -1,8 +1,8 @@
 """A toy locomotive as a signed distance function, and a small renderer for it in NumPy.
 
-The toy is the project's own: the pictures of the documentation and the bundled example input
-are made of it, so that nothing has to be downloaded. It stands in the world of
-`multiview.cameras`: z up, centred, its length (the longest side) is 1; it faces the x axis.
+The documentation's figures and the bundled example input show it, so nothing has to be downloaded.
+It is in the world of `multiview.cameras`: z up, centred, its length (the longest side) is 1; it
+faces the x axis.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from PIL import Image
 from multiview.cameras import orbit_cameras, orbit_pose
 
 DISTANCE = 1.5
-"""From the cameras to the object's centre, as for every camera of the project."""
+"""Distance of all cameras to the object's centre."""
 
 Distance = Callable[[np.ndarray], np.ndarray]
 Paint = Callable[[np.ndarray], np.ndarray]
@@ -24,7 +24,7 @@ Vector = tuple[float, float, float]
 
 CENTRE_Z = 0.0675  # half the difference of the toy's top and bottom as modelled below
 BOUNDS = np.array([0.51, 0.26, 0.40])  # half sides of a box around the toy
-STEP = 0.8  # of the distance: the bent and tapered parts overstate theirs
+STEP = 0.8  # step of sphere tracing in distances: those of bent and tapered parts are too large
 EPSILON = 4e-4
 RAYS_AT_ONCE = 1 << 14
 
@@ -33,7 +33,7 @@ GOLD, CREAM, WOOD = (0.88, 0.47, 0.04), (0.86, 0.76, 0.58), (0.45, 0.23, 0.09)
 
 
 def _box(centre: Vector, half: Vector, rounding: float, bend: float = 0.0) -> Distance:
-    """A rounded box; `bend` lowers it by `bend` y^2, as a roof."""
+    """Return a rounded box; `bend` lowers it by `bend` y^2, like a roof."""
 
     def distance(p: np.ndarray) -> np.ndarray:
         x, y, z = (np.abs(p[i] - centre[i] + (bend * p[1] ** 2 if i == 2 else 0)) for i in range(3))
@@ -47,7 +47,7 @@ def _box(centre: Vector, half: Vector, rounding: float, bend: float = 0.0) -> Di
 def _cylinder(
     axis: int, centre: Vector, radius: float, half: float, rounding: float, taper: float = 0.0
 ) -> Distance:
-    """A rounded cylinder; its radius grows by `taper` per unit of length along the axis."""
+    """Return a rounded cylinder; its radius grows by `taper` per unit of length along the axis."""
     a, b = (i for i in range(3) if i != axis)
 
     def distance(p: np.ndarray) -> np.ndarray:
@@ -62,7 +62,7 @@ def _cylinder(
 
 
 def _sphere(centre: Vector, radius: float, squash: float = 1.0) -> Distance:
-    """A ball, `squash` times as high as wide."""
+    """Return an ellipsoid, `squash` times as high as wide."""
 
     def distance(p: np.ndarray) -> np.ndarray:
         z = (p[2] - centre[2]) / squash
@@ -80,7 +80,7 @@ def _cut(part: Distance, *holes: Distance) -> Distance:
 
 
 def _smile(p: np.ndarray) -> np.ndarray:
-    """The lower arc of a thin ring on the boiler's front."""
+    """Distance to the lower arc of a thin ring on the boiler's front."""
     x, y, z = p[0] - 0.406, np.abs(p[1]), p[2] - 0.04
     arc = np.sqrt((np.sqrt(y**2 + z**2) - 0.088) ** 2 + x**2)
     end = np.sqrt((y - 0.0665) ** 2 + (z + 0.0576) ** 2 + x**2)
@@ -88,14 +88,14 @@ def _smile(p: np.ndarray) -> np.ndarray:
 
 
 def _cow_catcher(p: np.ndarray) -> np.ndarray:
-    """A plough: a box whose front slopes up backwards and to both sides."""
+    """Distance to a plough: a box whose front slopes up backwards and to both sides."""
     box = _box((0.41, 0.0, -0.245), (0.11, 0.165, 0.065), 0.015)(p)
     slope = 0.74 * (p[0] - 0.5003) + 0.37 * np.abs(p[1]) + 0.56 * (p[2] + 0.31)
     return np.maximum(box, slope)
 
 
 def _pennant(p: np.ndarray) -> np.ndarray:
-    """A waving triangle that points backwards."""
+    """Distance to a waving triangle that points backwards."""
     wave = _box((-0.40, 0.13, 0.392), (0.08, 0.009, 0.05), 0.008)
     waving = wave(np.stack([p[0], p[1] + 0.016 * np.sin(35 * (p[0] + 0.33)), p[2]]))
     return np.maximum(waving, 0.95 * np.abs(p[2] - 0.392) - 0.3 * (p[0] + 0.487))
@@ -154,7 +154,7 @@ PARTS: tuple[tuple[Vector, Distance], ...] = (
 
 
 def surface_distance(p: np.ndarray) -> np.ndarray:
-    """Distance to the toy at world points (3, N)."""
+    """Return the signed distance to the toy at world points (3, N)."""
     p = p + np.array([[0.0], [0.0], [CENTRE_Z]], dtype=p.dtype)
     nearest = PARTS[0][1](p)
     for _, part in PARTS[1:]:
@@ -163,14 +163,14 @@ def surface_distance(p: np.ndarray) -> np.ndarray:
 
 
 def part_colour(p: np.ndarray) -> np.ndarray:
-    """Colour of the nearest part at world points (3, N), linear RGB (3, N)."""
+    """Return the colour of the nearest part at world points (3, N), linear RGB (3, N)."""
     p = p + np.array([[0.0], [0.0], [CENTRE_Z]], dtype=p.dtype)
     nearest = np.argmin([part(p) for _, part in PARTS], axis=0)
     return np.array([colour for colour, _ in PARTS], dtype=p.dtype).T[:, nearest]
 
 
 def _march(origin: np.ndarray, rays: np.ndarray) -> np.ndarray:
-    """Distance along each unit ray (3, N) from `origin` (3, 1) to the toy; inf where it misses."""
+    """Trace unit rays (3, N) from `origin` (3, 1); return depths, infinite for misses."""
     with np.errstate(divide="ignore"):
         ends = (np.array([[-1.0], [1.0]])[..., None] * BOUNDS[:, None] - origin) / rays
     start, stop = ends.min(0).max(0), ends.max(0).min(0)
@@ -196,7 +196,7 @@ def _normals(p: np.ndarray) -> np.ndarray:
 
 
 def _visibility(p: np.ndarray, light: np.ndarray) -> np.ndarray:
-    """Soft shadow in [0, 1] at points (3, N) towards the unit vector `light` (3, 1)."""
+    """Return soft shadows in [0, 1] at points (3, N) towards the unit vector `light` (3, 1)."""
     visible = np.ones(p.shape[1], dtype=np.float32)
     travelled = np.full(p.shape[1], 0.015, dtype=np.float32)
     for _ in range(18):
@@ -207,7 +207,7 @@ def _visibility(p: np.ndarray, light: np.ndarray) -> np.ndarray:
 
 
 def _shade(p: np.ndarray, rays: np.ndarray, paint: Paint) -> np.ndarray:
-    """Linear RGB (3, N): a key light with soft shadows, a fill light, ambient light, a gloss."""
+    """Return linear RGB (3, N): key light with soft shadows, fill light, ambient light, gloss."""
     normals = _normals(p)
     p = p + 2e-3 * normals
     key, fill = (
@@ -229,10 +229,10 @@ def _shade(p: np.ndarray, rays: np.ndarray, paint: Paint) -> np.ndarray:
 def _pixel_rays(
     pose: np.ndarray, size: int, samples: int, pixel_centre: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rays of an image, `samples` along each side of a pixel, in the order of reading.
+    """Return the rays of an image in row order, `samples` along each side of a pixel.
 
     Returns:
-        The camera's place (3, 1) and the unit rays (3, N), float32.
+        The camera's position (3, 1) and unit directions (3, N), float32.
     """
     rotation, translation = pose[:, :3], pose[:, 3]
     intrinsics = orbit_cameras(num_views=1, image_size=size).intrinsics[0]
@@ -244,7 +244,7 @@ def _pixel_rays(
 
 
 def render(elevation_deg: float, azimuth_deg: float, size: int, samples: int = 3) -> Image.Image:
-    """Render the toy with a camera of the project; pixel centres are whole numbers.
+    """Render the toy from a camera on the orbit; pixel centres are whole numbers.
 
     Args:
         elevation_deg: degrees above the horizon.
@@ -253,7 +253,7 @@ def render(elevation_deg: float, azimuth_deg: float, size: int, samples: int = 3
         samples: rays per pixel along each side of it.
 
     Returns:
-        RGBA picture; alpha is the toy's mask, with smooth edges.
+        RGBA image; alpha is the antialiased mask.
     """
     pose = orbit_pose(np.deg2rad(elevation_deg), np.deg2rad(azimuth_deg), DISTANCE)
     return render_pose(pose, size, samples)
@@ -266,19 +266,18 @@ def render_pose(
     pixel_centre: float = 0.0,
     paint: Paint = part_colour,
 ) -> Image.Image:
-    """Render the toy with the project's intrinsics from anywhere.
+    """Render the toy with the project's intrinsics from any pose.
 
     Args:
         pose: world-to-camera `[R | t]`, (3, 4).
         size: pixels a side.
         samples: rays per pixel along each side of it.
-        pixel_centre: where the pixel of column j and row i is sampled: around
-            (j + pixel_centre, i + pixel_centre). 0: centres are whole numbers; 0.5: the image
-            ends at 0 and `size`, as for Blender and rasterisers.
+        pixel_centre: the centre of the pixel in column j and row i is (j + pixel_centre,
+            i + pixel_centre): 0 for whole numbers, 0.5 as in Blender and rasterisers.
         paint: colour of the surface.
 
     Returns:
-        RGBA picture; alpha is the toy's mask, with smooth edges.
+        RGBA image; alpha is the antialiased mask.
     """
     origin, rays = _pixel_rays(pose, size, samples, pixel_centre)
     linear = np.zeros((4, rays.shape[1]), dtype=np.float32)  # premultiplied
@@ -293,15 +292,15 @@ def render_pose(
     linear = linear.reshape(4, size, samples, size, samples).mean(axis=(2, 4))
     alpha = linear[3:]
     colour = np.divide(linear[:3], alpha, out=np.zeros_like(linear[:3]), where=alpha > 0)
-    picture = np.concatenate([colour ** (1 / 2.2), alpha])
-    return Image.fromarray((picture * 255).round().astype(np.uint8).transpose(1, 2, 0))
+    image = np.concatenate([colour ** (1 / 2.2), alpha])
+    return Image.fromarray((image * 255).round().astype(np.uint8).transpose(1, 2, 0))
 
 
 def render_depth(pose: np.ndarray, size: int, pixel_centre: float = 0.0) -> np.ndarray:
-    """Depth of the toy along the camera's z axis, one ray a pixel; arguments as `render_pose`.
+    """Render depth along the camera's z axis, one ray a pixel; arguments as `render_pose`.
 
     Returns:
-        World units, infinite where there is no toy, (size, size) float32.
+        World units, infinite in the background, (size, size) float32.
     """
     origin, rays = _pixel_rays(pose, size, 1, pixel_centre)
     chunks = np.split(rays, range(RAYS_AT_ONCE, rays.shape[1], RAYS_AT_ONCE), axis=1)

@@ -1,4 +1,4 @@
-"""Toys of the generator rendered small by the ray caster, and views that are spoiled."""
+"""Small renderings of generated toys, and corrupted views: fixtures of several tests."""
 
 from __future__ import annotations
 
@@ -27,14 +27,16 @@ class ToyViews:
 
 @cache
 def toy_views(number: int, size: int = 64) -> ToyViews:
-    """The views of a toy begin at the azimuth of its input, which is another one for each toy."""
+    """Render a toy; its views start at the input's azimuth, which differs between toys."""
     scene = make_toy(HELD_OUT_SEED + number)
     fixed = plan_cameras(ViewSettings("fixed", resolution=size), "toy")
     random = plan_cameras(ViewSettings("random", resolution=size), f"toy-{number}")
-    rays = RayScene(flatten_scene(scene, sample_distance(fixed, 2)))
+    scene_rays = RayScene(flatten_scene(scene, sample_distance(fixed, 2)))
     start = 5 * number % 16
-    views = np.roll(to_pixels(render_light(rays, fixed, size, 2)), -start, axis=0) / np.float32(255)
-    inputs = to_pixels(render_light(rays, random, size, 2))
+    views = np.roll(
+        to_pixels(render_light(scene_rays, fixed, size, 2)), -start, axis=0
+    ) / np.float32(255)
+    inputs = to_pixels(render_light(scene_rays, random, size, 2))
     alpha = views[..., 3:]
     return ToyViews(
         views[..., :3] * alpha + 1 - alpha,
@@ -43,45 +45,45 @@ def toy_views(number: int, size: int = 64) -> ToyViews:
     )
 
 
-SPOILED = (
+CORRUPTIONS = (
     "swapped", "neighbours", "flipped", "all flipped", "rotated", "upside down", "noisy",
     "all noisy", "blurred", "all blurred", "other", "reversed", "shifted", "recoloured",
 )  # fmt: skip
 
 
-def spoil(views: np.ndarray, kind: str, other: np.ndarray, seed: int) -> np.ndarray:  # noqa: C901
-    """Spoil one of the views, two, or all: one of `SPOILED`, with views of another object."""
+def corrupt(views: np.ndarray, kind: str, other: np.ndarray, seed: int) -> np.ndarray:  # noqa: C901
+    """Corrupt one view, two or all in one of the ways `CORRUPTIONS`; `other`: of another object."""
     rng = np.random.default_rng(seed)
-    spoiled, k, size = views.copy(), int(rng.integers(16)), views.shape[1]
+    corrupted, k, size = views.copy(), int(rng.integers(16)), views.shape[1]
     j = (k + int(rng.integers(2, 15))) % 16
     match kind:
         case "swapped":
-            spoiled[[k, j]] = views[[j, k]]
+            corrupted[[k, j]] = views[[j, k]]
         case "neighbours":
-            spoiled[[k, (k + 1) % 16]] = views[[(k + 1) % 16, k]]
+            corrupted[[k, (k + 1) % 16]] = views[[(k + 1) % 16, k]]
         case "flipped":
-            spoiled[k] = views[k, :, ::-1]
+            corrupted[k] = views[k, :, ::-1]
         case "all flipped":
-            spoiled = views[:, :, ::-1]
+            corrupted = views[:, :, ::-1]
         case "rotated":
             angle = rng.choice([-1, 1]) * rng.uniform(10, 60)
-            spoiled[k] = ndimage.rotate(views[k], angle, reshape=False, order=1, cval=1.0)
+            corrupted[k] = ndimage.rotate(views[k], angle, reshape=False, order=1, cval=1.0)
         case "upside down":
-            spoiled[k] = views[k, ::-1]
+            corrupted[k] = views[k, ::-1]
         case "noisy":
-            spoiled[k] += rng.normal(0, 0.1, views[k].shape)
+            corrupted[k] += rng.normal(0, 0.1, views[k].shape)
         case "all noisy":
-            spoiled += rng.normal(0, 0.05, views.shape)
+            corrupted += rng.normal(0, 0.05, views.shape)
         case "blurred":
-            spoiled[k] = ndimage.gaussian_filter(views[k], (size / 48, size / 48, 0))
+            corrupted[k] = ndimage.gaussian_filter(views[k], (size / 48, size / 48, 0))
         case "all blurred":
-            spoiled = ndimage.gaussian_filter(views, (0, size / 48, size / 48, 0))
+            corrupted = ndimage.gaussian_filter(views, (0, size / 48, size / 48, 0))
         case "other":
-            spoiled[k] = other[k]
+            corrupted[k] = other[k]
         case "reversed":
-            spoiled = views[-np.arange(16) % 16]
+            corrupted = views[-np.arange(16) % 16]
         case "shifted":
-            spoiled[k] = np.roll(views[k], size // 16 * rng.choice([-1, 1]), axis=1)
+            corrupted[k] = np.roll(views[k], size // 16 * rng.choice([-1, 1]), axis=1)
         case "recoloured":
-            spoiled[k] = views[k][..., [1, 2, 0]]
-    return np.ascontiguousarray(spoiled.clip(0, 1), dtype=np.float32)
+            corrupted[k] = views[k][..., [1, 2, 0]]
+    return np.ascontiguousarray(corrupted.clip(0, 1), dtype=np.float32)

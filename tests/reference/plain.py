@@ -1,7 +1,6 @@
-"""The model's formulas as the paper writes them, without any shortcut.
+"""Reference implementation: the model's formulas as in the paper, without any optimisation.
 
-The tests hold the shortcuts of `ldm` against these, and `benchmarks.denoise` measures what the
-shortcuts are worth.
+Tests compare `ldm` with these, and `benchmarks.denoise` measures the speed-up.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from ldm.networks.attention import ImageTokenAttention, SelfAttention, Transform
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """softmax(q k^T / sqrt(c)) v with a matrix of weights, (B, L, C) each."""
+    """Return softmax(q k^T / sqrt(c)) v with the full matrix of weights, (B, L, C) each."""
     q, k, v = (rearrange(x, "b l (n c) -> b n l c", n=heads) for x in (q, k, v))
     logits = einsum(q, k, "b n i c, b n j c -> b n i j") * q.shape[-1] ** -0.5
     return rearrange(logits.softmax(-1) @ v, "b n l c -> b l (n c)")
@@ -38,14 +37,14 @@ def cross_attention(layer: ImageTokenAttention, x: Tensor, context: Tensor, head
 
 
 def transformer_block(block: TransformerBlock, x: Tensor, context: Tensor) -> Tensor:
-    """Normalise, attend, add; three times."""
+    """Self-attention, cross-attention and feed-forward, each with normalisation and residual."""
     x = x + self_attention(block.attn1, block.norm1(x))
     x = x + cross_attention(block.attn2, block.norm2(x), context, block.attn1.heads)
     return x + block.ff(block.norm3(x))
 
 
 def depth_attention(layer: DepthAttention, x: Tensor, frustum: Tensor) -> Tensor:
-    """Keys and values at every depth, and their products with the query as a volume.
+    """Depth attention with explicit keys and values at every depth.
 
     Args:
         layer: its weights.
@@ -64,7 +63,7 @@ def depth_attention(layer: DepthAttention, x: Tensor, frustum: Tensor) -> Tensor
 
 @contextmanager
 def plain_layers() -> Iterator[None]:
-    """Let the attention layers compute the plain formulas."""
+    """Replace the attention layers by the reference formulas within the context."""
     with (
         mock.patch.object(DepthAttention, "forward", depth_attention),
         mock.patch.object(TransformerBlock, "forward", transformer_block),
@@ -80,7 +79,7 @@ def predict_noise(
     guidance_scale: float,
     views_at_once: int,
 ) -> Tensor:
-    """Guidance by the book: the second branch is the whole network with everything zeroed.
+    """Classifier-free guidance with two full passes; the unconditional one has zeroed conditions.
 
     The views are encoded one by one, and the geometry is computed at each step. Arguments and
     result as those of `ldm.sampler.noise_predictor` and its result.

@@ -1,8 +1,8 @@
-"""Write a checkpoint of the published layout whose weights are made from their names.
+"""Write a checkpoint of the published layout with random weights, seeded by their names.
 
-Such a file has every tensor of a real one, of the right shape and a sane scale, and is the same
-on every machine. Its pictures are noise; everything else about it is real: what it takes to
-load it, how long a step takes, whether two programs compute the same from it.
+The file has every tensor of the published one, of the right shape and a sane scale, and is the same
+on every machine. It generates noise, but loading time, speed, memory and the agreement of two
+implementations can be tested with it.
 
     python -m tests.reference.seeded_weights --cfg configs/syncdreamer.yaml --out ckpt/seeded.ckpt
 """
@@ -30,7 +30,7 @@ def _normal(label: str, shape: Iterable[int]) -> np.ndarray:
 
 
 def seeded_tensor(name: str, shape: Iterable[int]) -> np.ndarray:
-    """Make the weight called `name` in a full checkpoint, float32.
+    """Return the weight with this name in a full checkpoint, float32.
 
     Matrices and kernels are normal with deviation 1/sqrt(fan-in), norms' weights are around 1,
     biases around 0 with deviation 0.05, all else 0.02.
@@ -47,12 +47,12 @@ def seeded_tensor(name: str, shape: Iterable[int]) -> np.ndarray:
 
 
 def seeded_noise(label: str, shape: Iterable[int]) -> np.ndarray:
-    """Make a standard normal float32 array from a label."""
+    """Return a standard normal float32 array, seeded by a label."""
     return _normal("noise:" + label, shape).astype(np.float32)
 
 
 def seeded_image(label: str, size: int, channels: int = 3) -> np.ndarray:
-    """Make an image of 8 x 8 coloured blocks with fine noise, (channels, size, size) in [-1, 1]."""
+    """Return an image of 8 x 8 coloured blocks with noise, (channels, size, size) in [-1, 1]."""
     blocks = np.kron(
         _normal("image-coarse:" + label, (channels, 8, 8)), np.ones((size // 8, size // 8))
     )
@@ -61,7 +61,7 @@ def seeded_image(label: str, size: int, channels: int = 3) -> np.ndarray:
 
 
 def seeded_state(module: torch.nn.Module, prefix: str = "") -> dict[str, torch.Tensor]:
-    """Make all weights of a module, without its buffers.
+    """Return random weights of a module, without its buffers.
 
     Args:
         module: may be on the meta device.
@@ -71,12 +71,12 @@ def seeded_state(module: torch.nn.Module, prefix: str = "") -> dict[str, torch.T
 
     shapes = {name: tuple(weight.shape) for name, weight in module.named_parameters()}
     with ThreadPoolExecutor() as pool:
-        made = pool.map(lambda item: seeded_tensor(prefix + item[0], item[1]), shapes.items())
-        return {name: torch.from_numpy(array) for name, array in zip(shapes, made, strict=True)}
+        arrays = pool.map(lambda item: seeded_tensor(prefix + item[0], item[1]), shapes.items())
+        return {name: torch.from_numpy(array) for name, array in zip(shapes, arrays, strict=True)}
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Build the state of the configured model and save it as a Lightning checkpoint would."""
+    """Write the weights in the layout of a Lightning checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cfg", type=Path, default=Path("configs/syncdreamer.yaml"))
     parser.add_argument("--out", type=Path, required=True, help="the .ckpt file to write")
@@ -91,7 +91,7 @@ def main(argv: list[str] | None = None) -> None:
     from ldm.config import GenerateConfig, model_buffers
 
     if args.out.exists():
-        raise FileExistsError(f"{args.out}: is there already; remove it or choose another name")
+        raise FileExistsError(f"{args.out} exists; remove it or choose another name")
     config = load_config(GenerateConfig, args.cfg).model
     model = empty_model(config, choose_model_class(config))
     args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from multiview.views import read_views
 from pipeline.selection import ranking
 from pipeline.selection.ranking import SampleScore, order, score_sample, write_scores
 from tests.conftest import SHARED
-from tests.toy_views import SPOILED, spoil, toy_views
+from tests.toy_views import CORRUPTIONS, corrupt, toy_views
 
 SCANS = SHARED / "data" / "gso"
 
@@ -42,7 +42,8 @@ def share_first(objects: list[tuple[np.ndarray, ...]]) -> float:
         clean = score_sample(views, *given).score
         other = objects[(index + 1) % len(objects)][0]
         won += [
-            clean > score_sample(spoil(views, kind, other, index), *given).score for kind in SPOILED
+            clean > score_sample(corrupt(views, kind, other, index), *given).score
+            for kind in CORRUPTIONS
         ]
     return float(np.mean(won))
 
@@ -50,7 +51,7 @@ def share_first(objects: list[tuple[np.ndarray, ...]]) -> float:
 @pytest.mark.parametrize("kind", ["neighbours", "flipped", "noisy", "blurred", "other", "reversed"])
 def test_true_views_come_before_spoiled_ones(kind: str, clean: SampleScore):
     toy = toy_views(4)
-    spoiled = spoil(toy.views, kind, toy_views(3).views, 2)
+    spoiled = corrupt(toy.views, kind, toy_views(3).views, 2)
     spoiled = score_sample(spoiled, toy.image, toy.elevation_deg)
     assert spoiled.score < clean.score
     assert spoiled.halves_pattern < clean.halves_pattern
@@ -113,7 +114,7 @@ def test_scores_are_written_best_first(tmp_path: Path):
 
 def test_the_command_orders_strips(tmp_path: Path, capsys):
     toy = toy_views(4)
-    spoiled = spoil(toy.views, "swapped", toy.views, 1)
+    spoiled = corrupt(toy.views, "swapped", toy.views, 1)
     for name, views in (("0.png", spoiled), ("1.png", toy.views)):
         Image.fromarray((views_to_strip(views) * 255).astype(np.uint8)).save(tmp_path / name)
     Image.fromarray(toy.image).save(tmp_path / "input.png")
