@@ -15,10 +15,8 @@ import numpy as np
 
 from common.files import atomic_write
 from common.safe_pickle import read_pickle
-from multiview.cameras import Cameras, orbit_cameras
+from multiview.cameras import CAMERA_DISTANCE, Cameras, orbit_cameras
 
-CAMERA_DISTANCE = 1.5
-"""Distance of the cameras from the origin, in world units."""
 META = "meta.pkl"
 MAX_VIEWS = 1000
 """File names have three digits."""

@@ -33,12 +33,10 @@ from docs.toy import (
     surface_distance,
 )
 from evaluation.depth import write_depth_map
-from multiview.cameras import REFERENCE_IMAGE_SIZE, orbit_cameras
+from multiview.cameras import NUM_VIEWS, PIXEL_CENTRE, REFERENCE_IMAGE_SIZE, orbit_cameras
 
 NAME = "locomotive"
-NUM_VIEWS = 16
 ELEVATION = 30.0
-PIXEL_CENTRE = 0.5  # as Blender and rasterisers sample a pixel
 
 TRUE_GRID = 1 / 75  # marching cubes cells, in units of the toy's length
 STAND_IN_GRID = 1 / 68

@@ -14,15 +14,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from docs.toy import DISTANCE, render
-from multiview.cameras import REFERENCE_IMAGE_SIZE, orbit_cameras
+from docs.toy import render
+from multiview.cameras import CAMERA_DISTANCE, NUM_VIEWS, REFERENCE_IMAGE_SIZE, orbit_cameras
 from multiview.images import composite_white, crop_and_pad, to_uint8
 
 ROOT = Path(__file__).resolve().parent.parent
 INPUT_ELEVATION = 20.0
 INPUT_AZIMUTH = -40.0
 TARGET_ELEVATION = 30.0
-NUM_VIEWS = 16
 ELEVATIONS = (-10, 0, 15, 30, 40)
 CROP_SIZES = (150, 180, 200, 240)
 
@@ -103,7 +102,7 @@ class Schematic:
     def toy(self, elevation: float, azimuth: float) -> None:
         """Paste the toy at the drawing's scale."""
         size = 256
-        pixels_per_unit = orbit_cameras(1, image_size=size).intrinsics[0, 0, 0] / DISTANCE
+        pixels_per_unit = orbit_cameras(1, image_size=size).intrinsics[0, 0, 0] / CAMERA_DISTANCE
         side = round(size * self.unit / pixels_per_unit * SMOOTH)
         image = render(elevation, azimuth, size).resize((side, side), Image.Resampling.BICUBIC)
         corner = tuple(round(c * SMOOTH - side / 2) for c in self.centre)
@@ -154,15 +153,15 @@ def draw_side_view(image: Image.Image) -> None:
     """Draw the vertical plane through the object and the input camera, on the right."""
     side = Schematic(image, centre=(330, 360), unit=168)
     side.toy(0.0, INPUT_AZIMUTH - 90)
-    side.arc(DISTANCE, (-10, 190), PALE, dashes=43)
+    side.arc(CAMERA_DISTANCE, (-10, 190), PALE, dashes=43)
     side.line(((1.72, 180), (1.72, 0)), PALE)
     for degrees, colour in (
         (180 - TARGET_ELEVATION, BLUE),
         (TARGET_ELEVATION, BLUE),
         (INPUT_ELEVATION, ORANGE),
     ):
-        side.line(((0, 0), (DISTANCE - 0.03, degrees)), colour)
-        side.camera(DISTANCE, degrees, colour)
+        side.line(((0, 0), (CAMERA_DISTANCE - 0.03, degrees)), colour)
+        side.camera(CAMERA_DISTANCE, degrees, colour)
     side.draw.ellipse((*side.at(0.034, 135), *side.at(0.034, -45)), fill=INK)
     side.arc(0.78, (0, INPUT_ELEVATION), ORANGE)
     side.text((0.83, INPUT_ELEVATION / 2), "e", ORANGE, 20, "lm")
@@ -170,7 +169,7 @@ def draw_side_view(image: Image.Image) -> None:
         flat = 0 if anchor == "lm" else 180
         side.arc(1.12, (flat, degrees), BLUE)
         side.text((1.16, (3 * flat + degrees) / 4), f"{TARGET_ELEVATION:.0f}°", BLUE, 16, anchor)
-    side.text((0.98, 147.5), f"distance {DISTANCE}", BLUE, 15, "lb")
+    side.text((0.98, 147.5), f"distance {CAMERA_DISTANCE}", BLUE, 15, "lb")
     side.text((1.64, 31), "target 0", BLUE, 16, "lm")
     side.text((1.64, 149), "target 8", BLUE, 16, "rm")
     side.text((1.64, INPUT_ELEVATION), "input", ORANGE, 16, "lm")
@@ -180,7 +179,7 @@ def draw_side_view(image: Image.Image) -> None:
 def draw_top_view(image: Image.Image) -> None:
     """Draw the ring of target cameras from above; the input's azimuth points down."""
     top = Schematic(image, centre=(930, 290), unit=168)
-    ring = DISTANCE * np.cos(np.deg2rad(TARGET_ELEVATION))
+    ring = CAMERA_DISTANCE * np.cos(np.deg2rad(TARGET_ELEVATION))
     top.toy(90.0, INPUT_AZIMUTH)
     top.arc(ring, (0, 360), PALE)
     for i, azimuth in enumerate(np.rad2deg(orbit_cameras(NUM_VIEWS).azimuths)):

@@ -12,10 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from multiview.cameras import orbit_cameras, orbit_pose
-
-DISTANCE = 1.5
-"""Distance of all cameras to the object's centre."""
+from multiview.cameras import CAMERA_DISTANCE, orbit_cameras, orbit_pose
 
 Distance = Callable[[np.ndarray], np.ndarray]
 Paint = Callable[[np.ndarray], np.ndarray]
@@ -255,7 +252,7 @@ def render(elevation_deg: float, azimuth_deg: float, size: int, samples: int = 3
     Returns:
         RGBA image; alpha is the antialiased mask.
     """
-    pose = orbit_pose(np.deg2rad(elevation_deg), np.deg2rad(azimuth_deg), DISTANCE)
+    pose = orbit_pose(np.deg2rad(elevation_deg), np.deg2rad(azimuth_deg), CAMERA_DISTANCE)
     return render_pose(pose, size, samples)
 
 

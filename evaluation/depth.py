@@ -18,7 +18,7 @@ from torch import Tensor
 
 from common.files import atomic_write
 from common.optional import EVALUATION, import_optional
-from multiview.cameras import Cameras
+from multiview.cameras import PIXEL_CENTRE, Cameras
 from multiview.depth_png import depth_name, depth_to_levels, levels_to_depth
 from multiview.images import MAX_INPUT_PIXELS
 from multiview.projection import unproject
@@ -59,7 +59,7 @@ def _cast_rays(mesh: Trimesh, cameras: Cameras, size: int) -> np.ndarray:
     from trimesh.ray.ray_pyembree import RayMeshIntersector
 
     intersector = RayMeshIntersector(mesh)
-    centres = np.arange(size) + 0.5
+    centres = np.arange(size) + PIXEL_CENTRE
     columns, rows = np.meshgrid(centres, centres)
     pixels = np.stack([columns, rows, np.ones_like(rows)], axis=-1).reshape(-1, 3)
     maps = []

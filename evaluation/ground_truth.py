@@ -17,6 +17,7 @@ from common.cli import add_common_flags, run_script
 from common.devices import pick_device
 from common.files import atomic_write
 from evaluation.cli_args import angle
+from multiview.cameras import NUM_VIEWS
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,6 @@ def main(argv: list[str] | None = None) -> None:
     from evaluation.depth import depth_maps, depth_names, write_depth_map
     from evaluation.meshes import gso_rotation, read_mesh, to_render_frame
     from multiview.cameras import REFERENCE_IMAGE_SIZE, orbit_cameras
-    from multiview.views import NUM_VIEWS
 
     if args.out.exists() and not args.out.is_dir():
         raise NotADirectoryError(f"{args.out}: --out must be a folder, this is a file")

@@ -19,8 +19,7 @@ from evaluation.meshes import (
     warn_if_not_normalised,
     warn_if_not_watertight,
 )
-from multiview.cameras import REFERENCE_IMAGE_SIZE, orbit_cameras
-from multiview.views import NUM_VIEWS
+from multiview.cameras import NUM_VIEWS, REFERENCE_IMAGE_SIZE, orbit_cameras
 
 if TYPE_CHECKING:
     from trimesh import Trimesh

@@ -17,7 +17,7 @@ from ldm.networks.autoencoder import AutoencoderConfig
 from ldm.networks.clip import CLIPConfig
 from ldm.networks.unet import UNetConfig
 from ldm.schedule import DDIMStep, ScheduleConfig, Spacing, ddim_steps, schedule_buffers
-from multiview.cameras import orbit_cameras
+from multiview.cameras import CAMERA_DISTANCE, NUM_VIEWS, orbit_cameras
 
 VIEW_DIM = 4
 """Numbers that describe a viewpoint: see `viewpoint_embedding`."""
@@ -34,10 +34,10 @@ class CameraConfig:
         distance: from the object, in world units.
     """
 
-    num_views: int = 16
+    num_views: int = NUM_VIEWS
     image_size: int = 256
     elevation_deg: float = 30.0
-    distance: float = 1.5
+    distance: float = CAMERA_DISTANCE
 
     def __post_init__(self) -> None:
         check_positive(self)

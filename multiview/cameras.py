@@ -11,6 +11,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+NUM_VIEWS = 16
+"""Views of an object in the paper's protocol."""
+CAMERA_DISTANCE = 1.5
+"""From a camera to the origin, in world units."""
+OBJECT_HALF_SIDE = 0.6
+"""Objects lie inside the cube |x|, |y|, |z| <= this: half of their longest side, and some room."""
+PIXEL_CENTRE = 0.5
+"""Image coordinates of the centre of pixel (0, 0) where the principal point is at half the image
+size: renderers sample there. The networks of the published code take whole coordinates."""
 REFERENCE_IMAGE_SIZE = 256
 """Pixels a side for which the published intrinsics are written; they scale with the image."""
 FOCAL_LENGTH = 280.0
@@ -59,9 +68,9 @@ def orbit_pose(elevation: float, azimuth: float, distance: float) -> np.ndarray:
 
 
 def orbit_cameras(
-    num_views: int = 16,
+    num_views: int = NUM_VIEWS,
     elevation_deg: float | np.ndarray = 30.0,
-    distance: float = 1.5,
+    distance: float = CAMERA_DISTANCE,
     image_size: int = REFERENCE_IMAGE_SIZE,
 ) -> Cameras:
     """Cameras at equal azimuth steps, on a ring of constant elevation (paper Sec. 4.1) or not.

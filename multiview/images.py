@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from multiview.cameras import REFERENCE_IMAGE_SIZE
+from multiview.cameras import NUM_VIEWS, REFERENCE_IMAGE_SIZE
 
 log = logging.getLogger(__name__)
 
@@ -323,7 +323,7 @@ def strip_to_views(strip: np.ndarray) -> np.ndarray:
     return np.stack(np.split(strip, width // height, axis=1))
 
 
-def view_names(num_views: int = 16) -> list[str]:
+def view_names(num_views: int = NUM_VIEWS) -> list[str]:
     """File names of single views in the order of their azimuths: 000.png, 001.png, ..."""
     return [f"{index:03d}.png" for index in range(num_views)]
 

@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from multiview.cameras import NUM_VIEWS
 from multiview.images import FORMATS, composite_white_01, read_image, strip_to_views, view_names
 
 log = logging.getLogger(__name__)
 
-NUM_VIEWS = 16
-"""Views of an object in the paper's protocol."""
 MIN_SIZE = 16
 """Pixels a side below which views show nothing."""
 

@@ -12,12 +12,8 @@ import numpy as np
 from scipy import ndimage, sparse
 from scipy.sparse import linalg
 
-from multiview.cameras import Cameras
+from multiview.cameras import OBJECT_HALF_SIDE, PIXEL_CENTRE, Cameras
 
-HALF_SIDE = 0.6
-"""The hull is sought in |x|, |y|, |z| <= 0.6."""
-PIXEL_CENTRE = 0.5
-"""Views are sampled at the middle of their pixels."""
 GRAZING = 0.1
 """Surfaces whose normal has a smaller cosine than this with all lines of sight are not seen."""
 CLIFF = 2.0
@@ -30,7 +26,7 @@ rounder, and undersides lower, than a membrane from the last line of sight on.""
 
 def cell_centres(resolution: int) -> np.ndarray:
     """Coordinates of the cells' centres along each axis, (V,) for V = `resolution`."""
-    return ((np.arange(resolution) + 0.5) / resolution * 2 - 1) * HALF_SIDE
+    return ((np.arange(resolution) + 0.5) / resolution * 2 - 1) * OBJECT_HALF_SIDE
 
 
 def visual_hull(masks: np.ndarray, cameras: Cameras, resolution: int) -> np.ndarray:

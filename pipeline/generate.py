@@ -12,8 +12,9 @@ from typing import Literal
 import numpy as np
 
 from ldm.config import SyncDreamerConfig
+from multiview.cameras import NUM_VIEWS
 from multiview.images import prepare_image, read_image, resolve_crop_size
-from multiview.views import NUM_VIEWS, read_views
+from multiview.views import read_views
 from pipeline import generate_samples as generation
 from pipeline.generate_samples import GenerateOptions
 from pipeline.paths import CURVE, ELEVATION

@@ -22,6 +22,7 @@ from PIL import Image
 from common.files import atomic_write
 from common.records import Facts, RunDirectory, Step
 from ldm.config import SamplerConfig
+from multiview.cameras import NUM_VIEWS
 from multiview.images import (
     auto_crop_size,
     crop_and_pad,
@@ -32,7 +33,7 @@ from multiview.images import (
 )
 from multiview.matting import WHOLE_IMAGE, has_mask, mask_area, remove_background, save_rgba
 from multiview.segmentation import open_segmenter
-from multiview.views import NUM_VIEWS, read_views
+from multiview.views import read_views
 from pipeline.config import Context, PipelineConfig
 from pipeline.paths import (
     BEST,

@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from multiview.cameras import Cameras
-from multiview.visual_hull import HALF_SIDE, PIXEL_CENTRE, silhouette_distance
+from multiview.cameras import OBJECT_HALF_SIDE, PIXEL_CENTRE, Cameras
+from multiview.visual_hull import silhouette_distance
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ class _ConsistencyData:
 def _gather_data(masks: np.ndarray, cameras: Cameras) -> _ConsistencyData:
     size = masks.shape[-1]
     tolerance = max(TOLERANCE * size, MIN_TOLERANCE)
-    axis = np.linspace(-HALF_SIDE, HALF_SIDE, GRID_SIZE, dtype=np.float32)
+    axis = np.linspace(-OBJECT_HALF_SIDE, OBJECT_HALF_SIDE, GRID_SIZE, dtype=np.float32)
     outside = np.ones((len(masks), GRID_SIZE**3 + 1), dtype=bool)
     lines = np.full((SAMPLES_PER_LINE, len(masks), LINES_OF_SIGHT), GRID_SIZE**3)
     for k, mask in enumerate(masks):
@@ -195,7 +195,7 @@ def _points_on_lines(
     pixels = np.stack([columns + PIXEL_CENTRE, rows + PIXEL_CENTRE, np.ones(len(rows))])
     directions = pose[:, :3].T @ np.linalg.inv(cameras.intrinsics[k]) @ pixels
     origin = -pose[:, :3].T @ pose[:, 3]
-    reach = np.sqrt(3) * HALF_SIDE
+    reach = np.sqrt(3) * OBJECT_HALF_SIDE
     depths = np.linspace(max(pose[2, 3] - reach, 0), pose[2, 3] + reach, samples)
     points = origin[:, None, None] + depths[:, None] * directions[:, None]
     return points.astype(np.float32)
@@ -203,7 +203,9 @@ def _points_on_lines(
 
 def _grid_indices(points: np.ndarray) -> np.ndarray:
     """Numbers of the nearest grid points, (3, D, R) to (D, R)."""
-    x, y, z = index = ((points / HALF_SIDE + 1) * ((GRID_SIZE - 1) / 2)).round().astype(np.intp)
+    x, y, z = index = (
+        ((points / OBJECT_HALF_SIDE + 1) * ((GRID_SIZE - 1) / 2)).round().astype(np.intp)
+    )
     inside = ((index >= 0) & (index < GRID_SIZE)).all(axis=0)
     return np.where(inside, (x * GRID_SIZE + y) * GRID_SIZE + z, GRID_SIZE**3)
 

@@ -10,12 +10,10 @@ import math
 import torch
 from torch import Tensor
 
-OBJECT_HALF_SIZE = 0.6
-"""Objects lie inside the cube |x|, |y|, |z| <= this, in world units."""
+from multiview.cameras import OBJECT_HALF_SIDE
+
 PUBLISHED_PIXEL_OFFSET = 0.0
 """The published method casts its rays through integer pixel coordinates."""
-PIXEL_CENTRE_OFFSET = 0.5
-"""Centre of pixel (0, 0) if the principal point is at half the image's size."""
 
 _TINY = 1e-12
 
@@ -46,7 +44,7 @@ def pixel_rays(
         pixels: (column, row), (..., 2), integer coordinates.
         intrinsics: pixels, (..., 3, 3).
         world_to_camera: `[R | t]`, (..., 3, 4).
-        pixel_offset: added to `pixels`: `PIXEL_CENTRE_OFFSET` for rays through pixel centres,
+        pixel_offset: added to `pixels`: `PIXEL_CENTRE` for rays through pixel centres,
             `PUBLISHED_PIXEL_OFFSET` for the published method.
 
     Returns:
@@ -76,7 +74,7 @@ def points_on_rays(origins: Tensor, directions: Tensor, depths: Tensor) -> Tenso
     return origins[..., None, :] + directions[..., None, :] * depths[..., None]
 
 
-def inside_object_cube(points: Tensor, half_size: float = OBJECT_HALF_SIZE) -> Tensor:
+def inside_object_cube(points: Tensor, half_size: float = OBJECT_HALF_SIDE) -> Tensor:
     """Whether points are in the cube |x|, |y|, |z| <= half_size.
 
     Args:
@@ -112,7 +110,7 @@ def depths_around_origin(
 def depths_in_cube(
     origins: Tensor,
     directions: Tensor,
-    half_size: float = OBJECT_HALF_SIZE,
+    half_size: float = OBJECT_HALF_SIDE,
     min_near: float = 0.2,
 ) -> tuple[Tensor, Tensor]:
     """First and last depth of a ray in the cube |x|, |y|, |z| <= half_size.

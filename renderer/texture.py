@@ -18,7 +18,7 @@ from PIL import Image
 
 from common.files import atomic_write
 from common.optional import import_optional
-from multiview.cameras import Cameras
+from multiview.cameras import CAMERA_DISTANCE, Cameras
 from renderer.mesh import Fragments, rasterise, rasterise_mesh, sample_bilinear, simplify
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ def project_views(
         raise ValueError(f"expected square views (N, S, S, 3) of {shape[0]} cameras, got {got}")
     size = views.shape[1]
     fine = 2 * size  # depth is sharper than the views: fewer uncertain points at edges
-    pixel = 1.5 / cameras.intrinsics[0, 0, 0]  # a pixel's side in the world, at the object
+    # a pixel's side in the world, at the object
+    pixel = CAMERA_DISTANCE / cameras.intrinsics[0, 0, 0]
     none, full = 2 * SAFE_DISTANCE[0], 2 * SAFE_DISTANCE[1] * max(size / 256, 0.5)
     layers = []
     for index in range(len(views)):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from multiview.views import NUM_VIEWS
+from multiview.cameras import NUM_VIEWS
 
 MAX_VIEW_SIZE = 128
 """Largest side of a view on the page, pixels."""

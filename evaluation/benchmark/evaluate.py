@@ -28,8 +28,9 @@ from evaluation.mesh_metrics import evaluate_mesh
 from evaluation.meshes import gso_rotation
 from evaluation.results import Result, escape_unprintable, from_json, to_json
 from evaluation.view_metrics import read_pair, score_views
+from multiview.cameras import NUM_VIEWS
 from multiview.images import view_names
-from multiview.views import NUM_VIEWS, read_views
+from multiview.views import read_views
 
 log = logging.getLogger(__name__)
 

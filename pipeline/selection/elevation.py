@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from multiview.cameras import orbit_cameras, orbit_pose
+from multiview.cameras import CAMERA_DISTANCE, orbit_cameras, orbit_pose
 from multiview.visual_hull import close_underside
 from pipeline.selection.hull_renderer import TexturedHull, downsample_views, silhouette_distances
 from pipeline.selection.similarity import centre_input, measure_similarity, normalise_scale
@@ -25,8 +25,6 @@ Draft = Callable[[float], np.ndarray]
 """Assumed elevation of the input in degrees -> views on white, the first at the input's azimuth,
 uint8 or float in [0, 1], (N, H, H, 3)."""
 
-DISTANCE = 1.5
-"""From the cameras to the origin, in world units."""
 PSNR_WEIGHT = 0.05
 """Weight of one dB of PSNR relative to a silhouette IoU in [0, 1]."""
 PEAK_DROP = 0.04
@@ -137,7 +135,7 @@ def fit_hull(images: np.ndarray, config: ElevationConfig) -> TexturedHull:
     Raises:
         ValueError: no object in a view, or no volume common to all views.
     """
-    cameras = orbit_cameras(len(images), config.views_elevation, DISTANCE, images.shape[1])
+    cameras = orbit_cameras(len(images), config.views_elevation, CAMERA_DISTANCE, images.shape[1])
     views = downsample_views(images, cameras, config.size)
     hull = silhouette_distances(views, config.resolution).amax(dim=0)
     if not (hull < 0).any():
@@ -147,7 +145,7 @@ def fit_hull(images: np.ndarray, config: ElevationConfig) -> TexturedHull:
 
 def render_hull(hull: TexturedHull, elevation_deg: float) -> tuple[Tensor, Tensor]:
     """Render a hull from azimuth 0, scale normalised: alpha (S, S) and colours (3, S, S)."""
-    pose = orbit_pose(float(np.deg2rad(elevation_deg)), 0.0, DISTANCE)
+    pose = orbit_pose(float(np.deg2rad(elevation_deg)), 0.0, CAMERA_DISTANCE)
     view = hull.render(hull.views.cameras.intrinsics[0], pose, hull.views.size)
     return normalise_scale(view.alpha, view.colours, hull.views.size)
 

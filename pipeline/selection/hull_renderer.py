@@ -19,14 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from multiview.cameras import Cameras
+from multiview.cameras import OBJECT_HALF_SIDE, PIXEL_CENTRE, Cameras
 from multiview.segmentation import segment_white
-from multiview.visual_hull import (
-    HALF_SIDE,
-    PIXEL_CENTRE,
-    cell_centres,
-    silhouette_distance,
-)
+from multiview.visual_hull import cell_centres, silhouette_distance
 
 SAMPLES_PER_RAY = 56
 """Along a ray through the lattice."""
@@ -269,7 +264,7 @@ def _rays_through_box(
     Returns:
         indices of the rays that hit it, the nearest and the farthest depth; None without a hit.
     """
-    inside = (field < 2 * 2 * HALF_SIDE / len(field)).nonzero()
+    inside = (field < 2 * 2 * OBJECT_HALF_SIDE / len(field)).nonzero()
     if not len(inside):
         return None
     centres = torch.from_numpy(cell_centres(len(field))).float()
@@ -286,7 +281,8 @@ def _rays_through_box(
 
 def _sample_field(field: Tensor, points: Tensor) -> Tensor:
     """Trilinear samples of a lattice (V, V, V) at points (D, P, 3), border values outside."""
-    places = points.flip(-1) / HALF_SIDE  # grid_sample takes z, y, x of a field indexed x, y, z
+    # grid_sample takes z, y, x of a field indexed x, y, z
+    places = points.flip(-1) / OBJECT_HALF_SIDE
     return F.grid_sample(
         field[None, None], places[None, None], padding_mode="border", align_corners=False
     )[0, 0, 0]

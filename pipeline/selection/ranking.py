@@ -23,9 +23,9 @@ from torch import Tensor
 from common.files import atomic_write
 from evaluation.cli_args import angle
 from evaluation.results import table_row, to_json
-from multiview.cameras import orbit_cameras, orbit_pose
+from multiview.cameras import CAMERA_DISTANCE, NUM_VIEWS, orbit_cameras, orbit_pose
 from multiview.images import read_image
-from multiview.views import NUM_VIEWS, read_views
+from multiview.views import read_views
 from multiview.visual_hull import close_underside
 from pipeline.selection.hull_renderer import (
     LowResViews,
@@ -47,8 +47,6 @@ SIZE = 64
 """Pixels a side at which views are compared."""
 RESOLUTION = 48
 """Points a side of the hulls' lattice."""
-DISTANCE = 1.5
-"""From the cameras to the origin, in world units."""
 VIEWS_ELEVATION = 30.0
 """Degrees: of the views' cameras."""
 SCORES = "scores.json"
@@ -138,7 +136,7 @@ def score_sample(
         raise ValueError("an input and its elevation are given together")
     if len(images) < 6 or len(images) % 2:
         raise ValueError(f"expected an even number of views, at least 6, got {len(images)}")
-    cameras = orbit_cameras(len(images), VIEWS_ELEVATION, DISTANCE, images.shape[1])
+    cameras = orbit_cameras(len(images), VIEWS_ELEVATION, CAMERA_DISTANCE, images.shape[1])
     shown = None if image is None else centre_input(image, SIZE)
     try:
         views = downsample_views(images, cameras, min(SIZE, images.shape[1]))
@@ -203,7 +201,7 @@ def _compare_with_input(
     """Compare the input with the hull rendered for the input's camera, which is at azimuth 0."""
     closed = close_underside(distances.amax(dim=0).numpy(), views.cameras)
     hull = TexturedHull(views, torch.from_numpy(closed))
-    pose = orbit_pose(float(np.deg2rad(elevation_deg)), 0.0, DISTANCE)
+    pose = orbit_pose(float(np.deg2rad(elevation_deg)), 0.0, CAMERA_DISTANCE)
     rendered = hull.render(views.cameras.intrinsics[0], pose, views.size)
     return measure_similarity(
         *normalise_scale(rendered.alpha, rendered.colours, SIZE), *normalise_scale(*shown, SIZE)

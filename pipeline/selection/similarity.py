@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from multiview.cameras import PIXEL_CENTRE
 from multiview.segmentation import segment_white
 
 WINDOW = 5
@@ -97,7 +98,7 @@ def normalise_scale(alpha: Tensor, colours: Tensor, size: int) -> tuple[Tensor, 
     Returns:
         alpha (size, size) and colours (3, size, size); white outside the image.
     """
-    middle = torch.arange(len(alpha)) + 0.5
+    middle = torch.arange(len(alpha)) + PIXEL_CENTRE
     area = alpha.sum().clamp_min(1e-3)
     column, row = (alpha * middle).sum() / area, (alpha * middle[:, None]).sum() / area
     offsets = ((torch.arange(size) + 0.5) / size - 0.5) * FRAME_SIDE * area.sqrt()

@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from multiview.cameras import Cameras
-from multiview.visual_hull import HALF_SIDE, cell_centres, close_underside, visual_hull
+from multiview.cameras import OBJECT_HALF_SIDE, Cameras
+from multiview.visual_hull import cell_centres, close_underside, visual_hull
 from renderer.mesh import extract, rasterise_mesh
 from renderer.methods.base import Views
 from renderer.methods.stereo import (
@@ -150,10 +150,10 @@ def fuse_depth_maps(
     """
     used = torch.where(confirmed, depths, hull_depths)
     weights = torch.where(confirmed, 1.0, config.unconfirmed)
-    spacing = 2 * HALF_SIDE / len(hull)
+    spacing = 2 * OBJECT_HALF_SIDE / len(hull)
     truncation = max(config.truncation, _MIN_TRUNCATION * spacing)
     inner = hull < 2 * spacing
-    points = (inner.nonzero() + 0.5) * spacing - HALF_SIDE  # (P, 3)
+    points = (inner.nonzero() + 0.5) * spacing - OBJECT_HALF_SIDE  # (P, 3)
     total = torch.zeros(len(points), device=hull.device)
     weight = torch.zeros_like(total)
     for view in range(len(used)):
@@ -206,7 +206,7 @@ def initial_distances(
     """
     masks = _threshold_white(views.images) if views.masks is None else views.masks
     shape = estimate_initial_shape(views.images, masks, views.cameras, resolution, config, device)
-    cell = 2 * HALF_SIDE / resolution
+    cell = 2 * OBJECT_HALF_SIDE / resolution
     sdf, hull = (
         torch.from_numpy(grid)[None, None].to(device) / cell for grid in (shape.sdf, shape.hull)
     )

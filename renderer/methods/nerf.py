@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.config import check_positive
+from multiview.cameras import OBJECT_HALF_SIDE, PIXEL_CENTRE
 from multiview.projection import project
 from multiview.visual_hull import close_underside, silhouette_distance, visual_hull
 from renderer.methods.base import ParameterGroup, RenderedRays, SDFGrid, StepResult, Views, all_rays
@@ -29,7 +30,6 @@ from renderer.methods.occupancy import (
     render_weights,
 )
 from renderer.methods.radiance_field import FieldConfig, RadianceField
-from renderer.rays import OBJECT_HALF_SIZE, PIXEL_CENTRE_OFFSET
 
 _OPAQUE = 7.0
 """Optical depth at which rays end: a thousandth of the light is left."""
@@ -92,7 +92,7 @@ class NeRFConfig:
     agreement: float = 0.75
     level: float = 15.0
     mesh_resolution: int = 256
-    pixel_offset: float = PIXEL_CENTRE_OFFSET
+    pixel_offset: float = PIXEL_CENTRE
     half: bool = False
 
     def __post_init__(self) -> None:
@@ -261,8 +261,8 @@ class NeRF(nn.Module):
             ValueError: the density is nowhere as high as the level.
         """
         resolution = self.config.mesh_resolution
-        spacing = 2 * OBJECT_HALF_SIZE / resolution
-        first = -OBJECT_HALF_SIZE + spacing / 2
+        spacing = 2 * OBJECT_HALF_SIDE / resolution
+        first = -OBJECT_HALF_SIDE + spacing / 2
         axis = first + spacing * torch.arange(resolution, device=self.rays.origins.device)
         level = float(np.log(np.expm1(self.config.level / self.config.network.density_scale)))
 
@@ -327,8 +327,8 @@ def _rays_near_object(views: Views, config: NeRFConfig) -> Tensor:
 
 def _candidate_cells(views: Views, config: NeRFConfig) -> Tensor:
     """Cells of the occupancy grid that lie in enough dilated masks, bool (V, V, V)."""
-    axis = (torch.arange(_CANDIDATE_CELLS) + 0.5) * (2 * OBJECT_HALF_SIZE / _CANDIDATE_CELLS)
-    lattice = torch.meshgrid(*[axis - OBJECT_HALF_SIZE] * 3, indexing="ij")
+    axis = (torch.arange(_CANDIDATE_CELLS) + 0.5) * (2 * OBJECT_HALF_SIDE / _CANDIDATE_CELLS)
+    lattice = torch.meshgrid(*[axis - OBJECT_HALF_SIDE] * 3, indexing="ij")
     points = torch.stack(lattice, dim=-1).view(-1, 3)
     votes = torch.zeros(len(points))
     masks = torch.from_numpy(_dilated_masks(views, config))

@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.config import check_positive
+from multiview.cameras import OBJECT_HALF_SIDE
 from renderer.methods.fields import SurfaceField
-from renderer.rays import OBJECT_HALF_SIZE, inside_object_cube, points_on_rays
+from renderer.rays import inside_object_cube, points_on_rays
 from renderer.volume_rendering import (
     accumulate,
     annealed_cosine,
@@ -167,7 +168,7 @@ def render_rays(
     directions: Tensor,
     depths: Tensor,
     cos_anneal: float = 1.0,
-    half_size: float = OBJECT_HALF_SIZE,
+    half_size: float = OBJECT_HALF_SIDE,
 ) -> Rendering:
     """Render rays through the samples in the object's cube (NeuS Eq. 11 and 13).
 

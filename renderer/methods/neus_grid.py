@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from multiview.visual_hull import HALF_SIDE, cell_centres
+from multiview.cameras import OBJECT_HALF_SIDE, PIXEL_CENTRE
+from multiview.visual_hull import cell_centres
 from renderer.methods.base import (
     ParameterGroup,
     Rays,
@@ -37,7 +38,7 @@ from renderer.methods.neus import soft_l1
 from renderer.methods.occupancy import OccupancyConfig, OccupancyGrid
 from renderer.methods.stereo import StereoConfig
 from renderer.methods.voxel_grid import grid_normals, regularization_losses, sample_trilinear
-from renderer.rays import PIXEL_CENTRE_OFFSET, points_on_rays
+from renderer.rays import points_on_rays
 from renderer.volume_rendering import (
     accumulate,
     composite_on_white,
@@ -100,7 +101,7 @@ class GridNeuSConfig:
     margin: float = 6.0
     renew_every: int = 25
     stereo: StereoConfig = field(default_factory=StereoConfig)
-    pixel_offset: float = PIXEL_CENTRE_OFFSET
+    pixel_offset: float = PIXEL_CENTRE
 
     def __post_init__(self) -> None:
         for name in ("resolution", "steps", "rays", "samples", "renew_every"):
@@ -161,7 +162,7 @@ class GridNeuS(nn.Module):
         self.config = config
         self.num_steps = config.steps
         self.pixel_offset = config.pixel_offset
-        self.cell = 2 * HALF_SIDE / config.resolution
+        self.cell = 2 * OBJECT_HALF_SIDE / config.resolution
         start, bound = initial_distances(
             views, config.resolution, config.slack, config.stereo, device
         )

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.config import check_positive
+from multiview.cameras import OBJECT_HALF_SIDE
 from renderer.methods.base import ParameterGroup, RenderedRays, SDFGrid, StepResult, Views, all_rays
 from renderer.methods.fields import (
     NeuSField,
@@ -34,7 +35,7 @@ from renderer.methods.neus import (
     render_rays,
     sample_depths,
 )
-from renderer.rays import OBJECT_HALF_SIZE, PUBLISHED_PIXEL_OFFSET, depths_around_origin
+from renderer.rays import PUBLISHED_PIXEL_OFFSET, depths_around_origin
 from renderer.volume_rendering import cos_anneal_ratio
 
 log = logging.getLogger(__name__)
@@ -233,13 +234,13 @@ def sample_near_surface(sdf: SDFFunction, resolution: int, device: torch.device)
         resolution: V, samples along each side of the cube, both ends included.
         device: of the points.
     """
-    spacing = 2 * OBJECT_HALF_SIZE / (resolution - 1)
+    spacing = 2 * OBJECT_HALF_SIDE / (resolution - 1)
     blocks = math.ceil((resolution - 1) / BLOCK)
 
     def evaluate(nodes: Tensor) -> Tensor:
         """Distances at integer grid coordinates, (P, 3) to (P,), on the CPU."""
         parts = nodes.to(device).split(POINTS_AT_ONCE)
-        return torch.cat([sdf(part * spacing - OBJECT_HALF_SIZE).float().cpu() for part in parts])
+        return torch.cat([sdf(part * spacing - OBJECT_HALF_SIDE).float().cpu() for part in parts])
 
     coarse = evaluate(torch.cartesian_prod(*[torch.arange(blocks + 1) * BLOCK] * 3))
     coarse = coarse.reshape(1, 1, blocks + 1, blocks + 1, blocks + 1)
@@ -255,4 +256,4 @@ def sample_near_surface(sdf: SDFFunction, resolution: int, device: torch.device)
         nodes = (some[:, None] + inner).reshape(-1, 3)
         values[nodes.unbind(dim=1)] = evaluate(nodes)
     sampled = values[:resolution, :resolution, :resolution]
-    return SDFGrid(np.ascontiguousarray(sampled.numpy()), -OBJECT_HALF_SIZE, spacing)
+    return SDFGrid(np.ascontiguousarray(sampled.numpy()), -OBJECT_HALF_SIDE, spacing)

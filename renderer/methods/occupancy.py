@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.config import check_positive
-from renderer.rays import OBJECT_HALF_SIZE, depths_in_cube, inside_object_cube
+from multiview.cameras import OBJECT_HALF_SIDE
+from renderer.rays import depths_in_cube, inside_object_cube
 
 DensityFunction = Callable[[Tensor], Tensor]
 """Densities (P,) per world unit at points (P, 3)."""
@@ -147,7 +148,7 @@ def accumulate_along_rays(samples: PackedSamples, values: Tensor) -> Tensor:
 def _lookup(grid: Tensor, cell: float, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
     """Values of a grid (V, V, V) with the given cell size at points (...), clamped outside."""
     size = len(grid)
-    i, j, k = (((a + OBJECT_HALF_SIZE) / cell).long().clamp(0, size - 1) for a in (x, y, z))
+    i, j, k = (((a + OBJECT_HALF_SIDE) / cell).long().clamp(0, size - 1) for a in (x, y, z))
     return grid.flatten()[(i * size + j) * size + k]
 
 
@@ -243,7 +244,7 @@ class OccupancyGrid(nn.Module):
     @property
     def cell(self) -> float:
         """Side of a cell, world units."""
-        return 2 * OBJECT_HALF_SIZE / self.config.resolution
+        return 2 * OBJECT_HALF_SIDE / self.config.resolution
 
     def contains(self, points: Tensor) -> Tensor:
         """Whether points (..., 3) are in occupied cells; False outside of the cube."""
@@ -321,7 +322,7 @@ class OccupancyGrid(nn.Module):
         jitter = torch.rand(len(numbers), 3, generator=generator).to(device)
         numbers = numbers.to(device)
         cells = torch.stack([numbers // size**2, numbers // size % size, numbers % size], dim=-1)
-        points = (cells + jitter) * self.cell - OBJECT_HALF_SIZE
+        points = (cells + jitter) * self.cell - OBJECT_HALF_SIDE
         found = torch.cat([density(chunk) for chunk in points.split(_CHUNK)]) * self.length
         flat = self.remembered.view(-1)
         flat[numbers] = torch.maximum(
@@ -345,6 +346,6 @@ class OccupancyGrid(nn.Module):
         found = grown.nonzero()
         if len(found):
             corners = torch.stack([found.amin(dim=0), found.amax(dim=0) + 1])
-            self.box.copy_(corners * self.cell - OBJECT_HALF_SIZE)
+            self.box.copy_(corners * self.cell - OBJECT_HALF_SIDE)
         else:
             self.box.zero_()

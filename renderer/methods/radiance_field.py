@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.config import check_positive
+from multiview.cameras import OBJECT_HALF_SIDE
 from renderer.methods.hash_grid import (
     SPHERICAL_HARMONICS,
     HashGrid,
     HashGridConfig,
     spherical_harmonics,
 )
-from renderer.rays import OBJECT_HALF_SIZE
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class RadianceField(nn.Module):
         Returns:
             logits of the density (P,) and features for the colour (P, F).
         """
-        encoded = self.encoding((points + OBJECT_HALF_SIZE) / (2 * OBJECT_HALF_SIZE))
+        encoded = self.encoding((points + OBJECT_HALF_SIDE) / (2 * OBJECT_HALF_SIDE))
         with self._autocast(points.device):
             out = self.density_network(encoded).float()
         radii = points.norm(dim=-1) / self.config.blob_radius

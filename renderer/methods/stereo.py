@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from multiview.cameras import Cameras
-from renderer.rays import PIXEL_CENTRE_OFFSET, pixel_grid
+from multiview.cameras import PIXEL_CENTRE, Cameras
+from renderer.rays import pixel_grid
 
 _NO_SURFACE = 9.0
 """Finite depth that stands for "no surface", world units."""
@@ -88,7 +88,7 @@ class CameraTensors:
 
     def unproject(self, view: int, size: int) -> Tensor:
         """Points at depth 1 through the centres of all pixels, camera space, (S, S, 3)."""
-        pixels = pixel_grid(size, size, self.poses.device) + PIXEL_CENTRE_OFFSET
+        pixels = pixel_grid(size, size, self.poses.device) + PIXEL_CENTRE
         homogeneous = torch.cat([pixels, torch.ones_like(pixels[:, :1])], dim=-1)
         return (homogeneous @ torch.linalg.inv(self.intrinsics[view]).T).reshape(size, size, 3)
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from multiview.visual_hull import HALF_SIDE
+from multiview.cameras import OBJECT_HALF_SIDE
 
 
 def sample_trilinear(grid: Tensor, points: Tensor) -> Tensor:
@@ -22,14 +22,14 @@ def sample_trilinear(grid: Tensor, points: Tensor) -> Tensor:
     Returns:
         (C, P).
     """
-    places = (points / HALF_SIDE).flip(-1)[None, :, None, None]
+    places = (points / OBJECT_HALF_SIDE).flip(-1)[None, :, None, None]
     values = F.grid_sample(grid, places, padding_mode="border", align_corners=False)
     return values.reshape(grid.shape[1], -1)
 
 
 def grid_normals(distances: Tensor, points: Tensor) -> Tensor:
     """Unit normals by central differences over two cells, (P, 3)."""
-    step = 2 * HALF_SIDE / distances.shape[-1]
+    step = 2 * OBJECT_HALF_SIDE / distances.shape[-1]
     slopes = [
         sample_trilinear(distances, points + offset)[0]
         - sample_trilinear(distances, points - offset)[0]

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from blender.plan import CAMERA_DISTANCE, ViewSettings, meta_matches, plan_cameras, write_meta
+from blender.plan import ViewSettings, meta_matches, plan_cameras, write_meta
 from common.safe_pickle import read_pickle
-from multiview.cameras import orbit_cameras, orbit_pose
+from multiview.cameras import CAMERA_DISTANCE, orbit_cameras, orbit_pose
 from tests.conftest import SHARED, needs_shared
 
 RANDOM = ViewSettings("random")

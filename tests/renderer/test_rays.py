@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from multiview.cameras import orbit_cameras
+from multiview.cameras import PIXEL_CENTRE, orbit_cameras
 from multiview.projection import project
 from renderer.rays import (
-    PIXEL_CENTRE_OFFSET,
     PUBLISHED_PIXEL_OFFSET,
     depths_around_origin,
     depths_in_cube,
@@ -71,7 +70,7 @@ def test_rays_of_the_video_are_the_published_ones(published):
     assert_close(directions[[0, 45, 100]], expected, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("offset", [PUBLISHED_PIXEL_OFFSET, PIXEL_CENTRE_OFFSET])
+@pytest.mark.parametrize("offset", [PUBLISHED_PIXEL_OFFSET, PIXEL_CENTRE])
 def test_every_point_of_a_ray_is_seen_in_its_pixel(offset):
     intrinsics, world_to_camera = camera_tensors(dtype=torch.float64)
     pixels = torch.tensor([[0.0, 0.0], [255.0, 3.0], [100.0, 200.0]], dtype=torch.float64)
