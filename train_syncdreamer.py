@@ -94,6 +94,7 @@ def main(argv: list[str] | None = None) -> None:
     config = load_config(TrainConfig, args.base, args.set)
     device, gpus = choose_gpus(args.device, args.gpus)
     import_optional("lightning.pytorch", "Training", REQUIREMENTS)
+    from demo.loss import choose_loss
     from demo.model import choose_model_class
     from ldm.training.trainer import ResumeError, train
 
@@ -102,7 +103,12 @@ def main(argv: list[str] | None = None) -> None:
         gpus, device, args.num_nodes,
     )  # fmt: skip
     try:
-        signal = train(config, options, model_class=choose_model_class(config.model))
+        signal = train(
+            config,
+            options,
+            model_class=choose_model_class(config.model),
+            loss=choose_loss(config.model),
+        )
     except FileExistsError as error:
         advice = "continue with --resume, or choose another --ckptdir and --logdir"
         raise FileExistsError(f"{error}; {advice}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -9,11 +10,39 @@ from typing import Literal
 from common.config import check_positive
 from ldm.config import SamplerConfig, SyncDreamerConfig
 from ldm.data.loader import DataConfig
-from ldm.training.loss import StepConfig
 from ldm.training.optimizer import OptimizerConfig
 
 REQUIREMENTS = "requirements/train.txt"
 """Lists the additional packages that training needs."""
+
+
+@dataclass(frozen=True)
+class StepConfig:
+    """Settings of the training loss.
+
+    Attributes:
+        target_views: views of an object whose noise is predicted; the paper has 1.
+        drop_conditions: drop conditions of a fifth of the samples, see
+            `ldm.training.random_draws.condition_dropout`.
+        timestep_power: p; the density of the timesteps is proportional to t^p. The paper has 0; a
+            larger p trains more at high noise, where the shape is decided.
+        pure_noise: share of the samples that are as the sampler starts: noise of a random
+            temperature and nothing else, at the last timestep. There the schedule leaves a trace
+            of the object, on which a model learns to rely (Lin et al. 2024, Sec. 2); and
+            `SamplerConfig.temperature` samples with smaller noise. Not in the paper.
+    """
+
+    target_views: int = 1
+    drop_conditions: bool = False
+    timestep_power: float = 0.0
+    pure_noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_positive(self)
+        if not 0 <= self.timestep_power < math.inf:
+            raise ValueError(f"step.timestep_power must not be below 0, got {self.timestep_power}")
+        if not 0 <= self.pure_noise <= 1:
+            raise ValueError(f"step.pure_noise must be from 0 to 1, got {self.pure_noise}")
 
 
 @dataclass(frozen=True)

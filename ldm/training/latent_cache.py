@@ -19,7 +19,7 @@ from ldm.checkpoint.files import save_atomically
 from ldm.data.samples import TrainingBatch, to_model_range
 from ldm.model import ImageFeatures, SyncDreamer
 from ldm.networks.autoencoder import DiagonalGaussian
-from ldm.training.loss import Encoded
+from ldm.training.loss import EncodedBatch
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class LatentCache:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     @torch.no_grad()
-    def encode(self, model: SyncDreamer, batch: TrainingBatch) -> Encoded:
+    def encode(self, model: SyncDreamer, batch: TrainingBatch) -> EncodedBatch:
         """Do as `encode_batch`, but encode only images that are not on disk.
 
         Args:
@@ -65,7 +65,7 @@ class LatentCache:
         clip = torch.stack([tensors[f"{keys[-1]}{CLIP}"] for keys, tensors in pairs])
         mean, std = torch.stack(moments).to(device).chunk(2, dim=2)
         features = ImageFeatures(clip.to(device), DiagonalGaussian(mean[:, -1], std[:, -1]))
-        return Encoded(DiagonalGaussian(mean[:, :-1], std[:, :-1]), features)
+        return EncodedBatch(DiagonalGaussian(mean[:, :-1], std[:, :-1]), features)
 
     def _encode_missing(
         self, model: SyncDreamer, batch: TrainingBatch, index: int, cached: Mapping[str, Tensor]

@@ -23,9 +23,10 @@ from ldm.networks.volume_nets import VolumeBlock
 from ldm.spatial_volume import ViewGeometry
 from ldm.training.config import TrainConfig
 from ldm.training.latent_cache import LatentCache
-from ldm.training.loss import Encoded, draw_samples, encode_batch, view_losses
+from ldm.training.loss import EncodedBatch, Loss, diffusion_loss, encode_batch
 from ldm.training.metrics import LossByTimestep, StepTimer
 from ldm.training.optimizer import EMA, lr_multiplier, peak_lr, trainable_parameter_groups
+from ldm.training.random_draws import sample_training_noise
 
 EXTRA = "syncdreamer_training"
 """Entry of a checkpoint with what a resumed run needs beside Lightning's entries."""
@@ -71,9 +72,15 @@ class SyncDreamerTraining(L.LightningModule):
     network: SyncDreamer
 
     def __init__(
-        self, network: SyncDreamer, config: TrainConfig, seed: int, dataset: ObjectDataset
+        self,
+        network: SyncDreamer,
+        config: TrainConfig,
+        seed: int,
+        dataset: ObjectDataset,
+        loss: Loss = diffusion_loss,
     ) -> None:
         super().__init__()
+        self.loss = loss
         # Checkpoints must have the published names. As a child module, `network` would give them
         # the prefix "network.". So it is stored past nn.Module.__setattr__, and this module shares
         # the network's tables of children and buffers: the network's children are its own. All
@@ -169,7 +176,7 @@ class SyncDreamerTraining(L.LightningModule):
             group["lr"] = peak * multiplier
             group["weight_decay"] = config.weight_decay
 
-    def encode(self, batch: TrainingBatch) -> Encoded:
+    def encode(self, batch: TrainingBatch) -> EncodedBatch:
         """Encode a batch with the frozen encoders, through the cache if there is one."""
         if self.latent_cache is not None:
             return self.latent_cache.encode(self.network, batch)
@@ -181,7 +188,7 @@ class SyncDreamerTraining(L.LightningModule):
         assert self.geometry is not None
         config, count = self.config, len(batch)
         first = self.samples_seen + self.global_rank * count
-        draws = draw_samples(
+        noise = sample_training_noise(
             self.seed,
             range(first, first + count),
             config.model.latent_shape,
@@ -191,11 +198,12 @@ class SyncDreamerTraining(L.LightningModule):
         self.timer.mark("data")
         encoded = self.encode(batch)
         self.timer.mark("encoders")
-        losses = view_losses(
-            self.network, encoded, batch.input_elevations, draws, config.step, self.geometry,
-            self.timer.mark,
-        )  # fmt: skip
-        self.losses_by_timestep.add(draws.timesteps, losses)
+        with self.timer.active():
+            losses = self.loss(
+                self.network, encoded, batch.input_elevations, noise, self.geometry,
+                config.step.drop_conditions,
+            )  # fmt: skip
+        self.losses_by_timestep.add(noise.timesteps, losses)
         self.samples_seen += count * self.trainer.world_size
         self.data_state = state
         return losses.mean()

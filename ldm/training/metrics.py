@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TextIO
@@ -38,6 +40,16 @@ class StepTimer:
         """Assign the time since the last call to `part`."""
         self.marks.append((part, self._now()))
 
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Let `timed` blocks report to this timer meanwhile."""
+        global _active
+        _active = self
+        try:
+            yield
+        finally:
+            _active = None
+
     def split(self) -> dict[str, float]:
         """Return the seconds of each part since the last call."""
         if self.device.type == "cuda":
@@ -50,6 +62,27 @@ class StepTimer:
             seconds[part] += span
         self.marks = self.marks[-1:]
         return seconds
+
+
+_active: StepTimer | None = None
+
+
+@contextmanager
+def timed(part: str, inputs: Sequence[Tensor] = ()) -> Iterator[None]:
+    """Assign the time of a block to a part of the step; without an active timer do nothing.
+
+    Args:
+        part: see `PARTS`.
+        inputs: of the block. When their gradients are complete, so is its backward pass, whose
+            time is assigned too.
+    """
+    yield
+    timer = _active
+    if timer is None:
+        return
+    timer.mark(part)
+    if inputs and torch.is_grad_enabled():
+        torch.autograd.graph.register_multi_grad_hook(inputs, lambda _: timer.mark(part))
 
 
 class LossByTimestep:

@@ -32,6 +32,7 @@ from ldm.model import SyncDreamer
 from ldm.training.callbacks import LAST, TrainingCallback
 from ldm.training.config import REQUIREMENTS, TrainConfig, TrainOptions
 from ldm.training.lightning_module import EXTRA, SyncDreamerTraining
+from ldm.training.loss import Loss, diffusion_loss
 
 log = logging.getLogger(__name__)
 
@@ -175,6 +176,7 @@ def train(
     options: TrainOptions,
     callbacks: Sequence[L.Callback] = (),
     model_class: type[SyncDreamer] = SyncDreamer,
+    loss: Loss = diffusion_loss,
 ) -> int:
     """Train until `max_steps` or until a signal.
 
@@ -213,7 +215,7 @@ def train(
             images = read_validation_set(Path(config.data.validation), size)
         log.info("%d objects, %d validation images", len(dataset.uids), len(images))
         network = init_network(config, options, model_class)
-        module = SyncDreamerTraining(network, config, options.seed, dataset)
+        module = SyncDreamerTraining(network, config, options.seed, dataset, loss)
         log_trainable_parameters(module)
         if main_process:
             write_config(config, options)

@@ -9,22 +9,16 @@ import pytest
 import torch
 
 from common.config import load_config
+from demo.loss import v_prediction_loss, v_target
 from demo.model import SmallSyncDreamer, choose_model_class, v_to_noise
 from ldm.checkpoint.initialise import init_model
 from ldm.config import GenerateConfig, SamplerConfig, SyncDreamerConfig
 from ldm.model import ImageFeatures, SyncDreamer
 from ldm.networks.autoencoder import DiagonalGaussian
 from ldm.sampler import sample
-from ldm.training.config import TrainConfig
-from ldm.training.loss import (
-    Encoded,
-    StepConfig,
-    add_noise,
-    draw_samples,
-    of_views,
-    velocity,
-    view_losses,
-)
+from ldm.training.config import StepConfig, TrainConfig
+from ldm.training.loss import EncodedBatch, q_sample, select_views
+from ldm.training.random_draws import sample_training_noise
 from tests.conftest import ROOT, cast, relative_error, seeded_model
 
 
@@ -57,8 +51,8 @@ def test_velocity_and_noise_say_the_same(model):
     """With a = alpha_bar: x_t = sqrt(a) x_0 + sqrt(1 - a) e, v = sqrt(a) e - sqrt(1 - a) x_0."""
     clean, noise = torch.randn(3, *model.config.latent_shape), torch.randn(3, 16, 4, 16, 16)
     timesteps = torch.tensor([0, 500, 999])
-    noisy = add_noise(model, clean, noise, timesteps)
-    v = velocity(model, clean, noise, timesteps)
+    noisy = q_sample(model, clean, noise, timesteps)
+    v = v_target(model, clean, noise, timesteps)
     for n, t in enumerate(timesteps.tolist()):
         found = model.to_noise(v[n], noisy[n], t)
         torch.testing.assert_close(found, noise[n], atol=1e-5, rtol=1e-4)
@@ -112,19 +106,19 @@ def test_impossible_temperatures_are_refused(temperature: float):
 
 def test_the_loss_compares_velocities(model, config):
     """The losses are those of the noise, a network's answer understood as either, over a."""
-    encoded = Encoded(DiagonalGaussian(torch.randn(2, 16, 4, 16, 16), torch.zeros(1)),
+    encoded = EncodedBatch(DiagonalGaussian(torch.randn(2, 16, 4, 16, 16), torch.zeros(1)),
                       features(model, 2))  # fmt: skip
-    draws = draw_samples(0, range(2), config.latent_shape, 1000, StepConfig(2))
-    arguments = encoded, torch.tensor([0.1, 0.5]), draws, StepConfig(), model.view_geometry()
+    draws = sample_training_noise(0, range(2), config.latent_shape, 1000, StepConfig(2))
+    arguments = encoded, torch.tensor([0.1, 0.5]), draws, model.view_geometry()
     with torch.no_grad():
-        losses = view_losses(model, *arguments)
+        losses = v_prediction_loss(model, *arguments)
         answers = []
         unet = model.unet.forward
         model.unet.forward = lambda *a: answers.append(unet(*a)) or answers[0]
-        view_losses(model, *arguments)
+        v_prediction_loss(model, *arguments)
         del model.unet.forward
     latents = encoded.targets.mean
-    noisy = add_noise(model, latents, draws.noise, draws.timesteps)
+    noisy = q_sample(model, latents, draws.noise, draws.timesteps)
     chosen = torch.arange(2)[:, None], draws.target_views
     a = model.alphas_cumprod[draws.timesteps][:, None]
     noise = v_to_noise(
@@ -135,22 +129,22 @@ def test_the_loss_compares_velocities(model, config):
 
 
 def test_pure_noise_has_no_trace_of_the_object(model, config, monkeypatch):
-    draws = draw_samples(0, range(3), config.latent_shape, 1000, StepConfig(2, pure_noise=1.0))
+    draws = sample_training_noise(
+        0, range(3), config.latent_shape, 1000, StepConfig(2, pure_noise=1.0)
+    )
     seen = []
 
     def watch(model, noisy, draws, *_: object) -> torch.Tensor:
         seen.append(noisy)
-        return torch.zeros(6, 4, 16, 16)
+        return torch.zeros(3, 2, 4, 16, 16)
 
-    monkeypatch.setattr("ldm.training.loss.predict_views", watch)
+    monkeypatch.setattr("demo.loss.predict_target_views", watch)
     latents = torch.randn(3, 16, 4, 16, 16)
-    encoded = Encoded(DiagonalGaussian(latents, torch.zeros(1)), features(model, 3))
-    losses = view_losses(
-        model, encoded, torch.zeros(3), draws, StepConfig(2, pure_noise=1.0), model.view_geometry()
-    )
+    encoded = EncodedBatch(DiagonalGaussian(latents, torch.zeros(1)), features(model, 3))
+    losses = v_prediction_loss(model, encoded, torch.zeros(3), draws, model.view_geometry())
     torch.testing.assert_close(seen[0], draws.noise)
-    # What is to be predicted is the velocity of the sampler's first step, all but -x_0.
-    expected = of_views(latents, draws.target_views).square().mean(dim=(2, 3, 4))
+    # What is to be predicted is the v_target of the sampler's first step, all but -x_0.
+    expected = select_views(latents, draws.target_views).square().mean(dim=(2, 3, 4))
     torch.testing.assert_close(losses, expected, rtol=0.05, atol=0)
 
 

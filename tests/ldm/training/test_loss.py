@@ -14,23 +14,15 @@ from ldm.data.samples import TrainingBatch
 from ldm.model import ImageFeatures, SyncDreamer
 from ldm.networks.autoencoder import DiagonalGaussian
 from ldm.sampler import noise_predictor
-from ldm.training.loss import (
-    Draws,
-    Encoded,
-    StepConfig,
-    add_noise,
-    draw_samples,
-    drop_masks,
-    encode_batch,
-    of_views,
-    view_losses,
-)
+from ldm.training.config import StepConfig
+from ldm.training.loss import EncodedBatch, diffusion_loss, encode_batch, q_sample, select_views
 from ldm.training.optimizer import (
     OptimizerConfig,
     lr_multiplier,
     trainable_parameter_groups,
     warmup_multiplier,
 )
+from ldm.training.random_draws import TrainingNoise, sample_training_noise
 from tests.conftest import SHARED, needs_shared, relative_error, seeded_model
 from tests.reference.seeded_weights import seeded_image, seeded_noise
 
@@ -88,37 +80,18 @@ def test_the_groups_and_their_rates_are_the_published_ones():
 
 
 @needs_shared
-def test_conditions_are_dropped_as_published():
-    masks = drop_masks(torch.from_numpy(golden("drop_random")))
-    clip, volume, concat, everything = golden("drop_clip_volume_concat_all")
-    np.testing.assert_array_equal(masks.clip.numpy(), clip | everything)
-    np.testing.assert_array_equal(masks.volume.numpy(), volume | everything)
-    np.testing.assert_array_equal(masks.concat.numpy(), concat | everything)
-
-
-def test_each_way_to_drop_conditions_takes_a_twentieth_of_the_samples():
-    drop = (torch.arange(20_000, dtype=torch.float32) + 0.5) / 20_000
-    masks = drop_masks(drop)
-    for mask in (masks.clip, masks.volume, masks.concat):
-        assert mask.float().mean().item() == pytest.approx(0.1)
-    assert (masks.clip & masks.volume & masks.concat).float().mean().item() == pytest.approx(0.05)
-    kept = ~(masks.clip | masks.volume | masks.concat)
-    assert kept.float().mean().item() == pytest.approx(0.8)
-
-
-@needs_shared
 def test_the_input_of_the_unet_is_the_published_one(model64: SyncDreamer):
     posterior = model64.first_stage_model.encode(images("train-input-0", "train-input-1"))
     drawn = posterior.sample(noise("train-posterior-input", (2, 4, 32, 32)))
     assert relative_error(drawn * 0.18215, golden("x_input_latent")) < 1e-4
     views = torch.from_numpy(golden("target_index"))
-    expected = of_views(noise("train-noise", (2, 16, 4, 32, 32)), views)[:, 0]
+    expected = select_views(noise("train-noise", (2, 16, 4, 32, 32)), views)[:, 0]
     assert relative_error(expected, golden("noise_target")) < 1e-6
     clip = torch.from_numpy(golden("clip_embed"))
     features = ImageFeatures(clip, posterior)
     elevations = torch.from_numpy(golden("input_elevation_rad"))[:, 0]
     conditioning = model64.make_conditioning(features, elevations, torch.zeros(2, 4, 32, 32))
-    found = of_views(conditioning.context, views)
+    found = select_views(conditioning.context, views)
     assert relative_error(found, golden("unet_context")) < 1e-4
     # the posterior's sample goes in without the scale
     assert relative_error(drawn, golden("unet_input")[:, 4:]) < 1e-4
@@ -135,7 +108,7 @@ def test_the_loss_and_all_gradients_are_the_published_ones(model64: SyncDreamer)
             for b in range(2)
         ]
         features = model.encode_image(images("train-input-0", "train-input-1"))
-    encoded = Encoded(
+    encoded = EncodedBatch(
         DiagonalGaussian(
             torch.stack([p.mean for p in posteriors]), torch.stack([p.std for p in posteriors])
         ),
@@ -143,19 +116,19 @@ def test_the_loss_and_all_gradients_are_the_published_ones(model64: SyncDreamer)
     )
     shape = (2, 4, 32, 32)
     targets = [noise(f"train-posterior-target-{n}", shape) for n in range(16)]
-    draws = Draws(
+    draws = TrainingNoise(
         timesteps=torch.from_numpy(golden("time_steps")),
         target_views=torch.from_numpy(golden("target_index")),
         noise=noise("train-noise", (2, 16, 4, 32, 32)),
         target_posterior=torch.stack(targets, dim=1),
         input_posterior=noise("train-posterior-input", shape),
-        drop=torch.ones(2),
+        dropout=torch.ones(2),
         pure=torch.zeros(2, dtype=torch.bool),
     )
     latents = encoded.targets.sample(draws.target_posterior) * 0.18215
     assert relative_error(latents[:, [0, 5, 10, 15]], golden("x_target_latents")) < 1e-4
     elevations = torch.from_numpy(golden("input_elevation_rad"))[:, 0]
-    losses = view_losses(model, encoded, elevations, draws, StepConfig(), model.view_geometry())
+    losses = diffusion_loss(model, encoded, elevations, draws, model.view_geometry())
     np.testing.assert_allclose(losses[:, 0].detach().numpy(), golden("per_sample_loss"), rtol=1e-4)
     assert losses.mean().item() == pytest.approx(float(golden("loss")), rel=1e-4)
     losses.mean().backward()
@@ -173,65 +146,6 @@ def test_the_loss_and_all_gradients_are_the_published_ones(model64: SyncDreamer)
     assert relative_error(first, golden("grad_time_embed_0_weight_stride16")) < 1e-3
 
 
-def test_draws_follow_from_the_number_of_the_sample_alone():
-    shape = (16, 4, 8, 8)
-    together = draw_samples(3, range(10, 14), shape, 1000, StepConfig(2))
-    apart = [draw_samples(3, range(n, n + 1), shape, 1000, StepConfig(2)) for n in range(10, 14)]
-    for name, value in vars(together).items():
-        torch.testing.assert_close(
-            value, torch.cat([getattr(draw, name) for draw in apart]), rtol=0, atol=0
-        )
-    other = draw_samples(4, range(10, 14), shape, 1000, StepConfig(2))
-    assert not torch.equal(together.noise, other.noise)
-
-
-def test_draws_are_spread_as_they_should_be():
-    draws = draw_samples(0, range(4000), (16, 1, 1, 1), 1000, StepConfig(3))
-    assert draws.timesteps.min() >= 0
-    assert draws.timesteps.max() <= 999
-    assert draws.timesteps.float().mean().item() == pytest.approx(499.5, abs=20)
-    assert all(len(set(views)) == 3 for views in draws.target_views.tolist())
-    counts = torch.bincount(draws.target_views.flatten(), minlength=16)
-    assert counts.float().std() / counts.float().mean() < 0.06
-    assert draws.noise.std().item() == pytest.approx(1.0, abs=0.02)
-    assert draws.drop.mean().item() == pytest.approx(0.5, abs=0.02)
-
-
-@pytest.mark.parametrize("power", [1.0, 2.0])
-def test_the_density_of_the_time_steps_is_a_power_of_them(power: float):
-    config = StepConfig(timestep_power=power)
-    t = draw_samples(0, range(4000), (16, 1, 1, 1), 1000, config).timesteps.double()
-    assert 0 <= t.min() <= t.max() <= 999
-    for part in (0.25, 0.5, 0.75):
-        share = (t < 1000 * part).double().mean().item()
-        assert share == pytest.approx(part ** (1 + power), abs=0.03)
-
-
-def test_a_share_of_the_samples_is_pure_noise_of_any_temperature():
-    shape = (16, 4, 4, 4)
-    draws = draw_samples(0, range(2000), shape, 1000, StepConfig(pure_noise=0.4))
-    assert draws.pure.double().mean().item() == pytest.approx(0.4, abs=0.03)
-    assert (draws.timesteps[draws.pure] == 999).all()
-    assert draws.timesteps[~draws.pure].double().mean().item() == pytest.approx(499.5, abs=30)
-    size = draws.noise.flatten(1).std(dim=1)
-    assert (size[~draws.pure] - 1).abs().max() < 0.1
-    for part in (0.25, 0.5, 0.75):
-        share = (size[draws.pure] < part).double().mean().item()
-        assert share == pytest.approx(part, abs=0.06)
-    assert not draw_samples(0, range(50), shape, 1000, StepConfig()).pure.any()
-
-
-@pytest.mark.parametrize("share", [-0.1, 1.1])
-def test_an_impossible_share_of_pure_noise_is_refused(share: float):
-    with pytest.raises(ValueError, match=f"pure_noise must be from 0 to 1, got {share}"):
-        StepConfig(pure_noise=share)
-
-
-def test_an_impossible_density_of_the_time_steps_is_refused():
-    with pytest.raises(ValueError, match="timestep_power must not be below 0, got -1"):
-        StepConfig(timestep_power=-1.0)
-
-
 def batch_of(config, count: int) -> TrainingBatch:
     generator = torch.Generator().manual_seed(1)
     size, views = config.cameras.image_size, config.cameras.num_views
@@ -243,17 +157,16 @@ def batch_of(config, count: int) -> TrainingBatch:
     )
 
 
-def losses_of(model, encoded, elevations, draws, config=None):
-    return view_losses(
-        model, encoded, elevations, draws, config or StepConfig(), model.view_geometry()
-    )
+def losses_of(model, encoded, elevations, draws, drop_conditions=False):
+    geometry = model.view_geometry()
+    return diffusion_loss(model, encoded, elevations, draws, geometry, drop_conditions)
 
 
 @pytest.fixture(scope="module")
 def prepared(small_model: SyncDreamer):
     batch = batch_of(small_model.config, 2)
     encoded = encode_batch(small_model, batch)
-    draws = draw_samples(0, range(2), small_model.config.latent_shape, 1000, StepConfig(3))
+    draws = sample_training_noise(0, range(2), small_model.config.latent_shape, 1000, StepConfig(3))
     return small_model, encoded, batch.input_elevations, draws
 
 
@@ -262,7 +175,9 @@ def test_several_target_views_are_what_each_would_be_alone(prepared):
     with torch.no_grad():
         together = losses_of(model, encoded, elevations, draws)
         for view in range(3):
-            alone = Draws(**{**vars(draws), "target_views": draws.target_views[:, view : view + 1]})
+            alone = TrainingNoise(
+                **{**vars(draws), "target_views": draws.target_views[:, view : view + 1]}
+            )
             found = losses_of(model, encoded, elevations, alone)
             torch.testing.assert_close(together[:, view : view + 1], found, rtol=1e-4, atol=1e-5)
 
@@ -273,7 +188,7 @@ def test_the_loss_agrees_with_the_sampler_s_prediction(prepared):
     with torch.no_grad():
         losses = losses_of(model, encoded, elevations, draws)
         latents = encoded.targets.sample(draws.target_posterior) * model.config.autoencoder.scale
-        noisy = add_noise(model, latents, draws.noise, draws.timesteps)
+        noisy = q_sample(model, latents, draws.noise, draws.timesteps)
         conditioning = model.make_conditioning(encoded.input, elevations, draws.input_posterior)
         for b in range(2):
             parts = (conditioning.context, conditioning.viewpoints, conditioning.input_latents)
@@ -287,17 +202,16 @@ def test_the_loss_agrees_with_the_sampler_s_prediction(prepared):
 
 def test_what_is_dropped_has_no_influence(prepared):
     model, encoded, elevations, draws = prepared
-    config = StepConfig(drop_conditions=True)
     other = ImageFeatures(
         encoded.input.embedding + 1.0,
         DiagonalGaussian(encoded.input.posterior.mean + 1.0, encoded.input.posterior.std),
     )
-    changed = Encoded(encoded.targets, other)
+    changed = EncodedBatch(encoded.targets, other)
     with torch.no_grad():
         for number, same in ((0.03, True), (0.9, False)):
-            numbers = Draws(**{**vars(draws), "drop": torch.full((2,), number)})
-            one = losses_of(model, encoded, elevations, numbers, config)
-            two = losses_of(model, changed, elevations, numbers, config)
+            numbers = TrainingNoise(**{**vars(draws), "dropout": torch.full((2,), number)})
+            one = losses_of(model, encoded, elevations, numbers, True)
+            two = losses_of(model, changed, elevations, numbers, True)
             assert torch.equal(one, two) == same
 
 
@@ -307,7 +221,7 @@ def test_every_trained_parameter_gets_a_gradient_and_no_frozen_one_does(small_co
     config = OptimizerConfig(finetune_unet=everything, finetune_projection=everything)
     groups = trainable_parameter_groups(model, config)
     batch = batch_of(small_config, 1)
-    draws = draw_samples(0, range(1), small_config.latent_shape, 1000, StepConfig(1))
+    draws = sample_training_noise(0, range(1), small_config.latent_shape, 1000, StepConfig(1))
     losses_of(model, encode_batch(model, batch), batch.input_elevations, draws).mean().backward()
     trained = {id(p) for group in groups for p in group["params"]}
     assert len(trained) == sum(len(group["params"]) for group in groups)

@@ -1,0 +1,116 @@
+"""The random numbers of a training step: timesteps, target views, noise, dropped conditions.
+
+All random numbers of a sample follow from the seed and the sample's number in the training. So a
+resumed run continues with the same numbers, and they do not depend on how the samples are
+distributed over processes and batches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ldm.training.config import StepConfig
+
+DROP_RATE = 0.05
+"""Of each of the four ways to drop conditions."""
+
+
+@dataclass(frozen=True)
+class TrainingNoise:
+    """The random numbers of B samples.
+
+    Attributes:
+        timesteps: t of each object, the same for all its views, (B,).
+        target_views: views whose noise is predicted, (B, T).
+        noise: standard normal (times a temperature where it is pure), (B, N, C, H, W).
+        target_posterior: for the latents of the targets, likewise.
+        input_posterior: for the latents of the input view, (B, C, H, W).
+        dropout: uniform in [0, 1), float32, (B,); see `condition_dropout`.
+        pure: samples that are noise only, bool, (B,); see `StepConfig.pure_noise`.
+    """
+
+    timesteps: Tensor
+    target_views: Tensor
+    noise: Tensor
+    target_posterior: Tensor
+    input_posterior: Tensor
+    dropout: Tensor
+    pure: Tensor
+
+    def to(self, device: torch.device) -> TrainingNoise:
+        """Copy to a device."""
+        return TrainingNoise(**{name: value.to(device) for name, value in vars(self).items()})
+
+
+def sample_training_noise(
+    seed: int,
+    numbers: range,
+    latent_shape: tuple[int, int, int, int],
+    num_timesteps: int,
+    config: StepConfig,
+) -> TrainingNoise:
+    """Sample the random numbers of the samples with these numbers, on the CPU.
+
+    Args:
+        seed: of the training.
+        numbers: of the samples, counted over the whole training and all processes.
+        latent_shape: (N, C, H, W).
+        num_timesteps: of the schedule.
+        config: number of target views T, distribution of timesteps and noise.
+    """
+    samples: dict[str, list[Tensor]] = {name: [] for name in TrainingNoise.__dataclass_fields__}
+    for number in numbers:
+        generator = np.random.Generator(np.random.PCG64([seed, number]))
+
+        def normal(shape: tuple[int, ...], generator: np.random.Generator = generator) -> Tensor:
+            return torch.from_numpy(generator.standard_normal(shape, dtype=np.float32))
+
+        if config.timestep_power:
+            t = int(num_timesteps * generator.random() ** (1 / (1 + config.timestep_power)))
+        else:
+            t = int(generator.integers(num_timesteps))
+        temperature, pure = 1.0, False
+        if config.pure_noise:
+            temperature = generator.random() / config.pure_noise
+            pure = temperature < 1
+        if pure:
+            t = num_timesteps - 1
+        samples["timesteps"].append(torch.tensor(t))
+        samples["pure"].append(torch.tensor(pure))
+        views = generator.permutation(latent_shape[0])[: config.target_views]
+        samples["target_views"].append(torch.from_numpy(views))
+        samples["dropout"].append(torch.tensor(generator.random(dtype=np.float32)))
+        samples["noise"].append(min(temperature, 1.0) * normal(latent_shape))
+        samples["target_posterior"].append(normal(latent_shape))
+        samples["input_posterior"].append(normal(latent_shape[1:]))
+    return TrainingNoise(**{name: torch.stack(values) for name, values in samples.items()})
+
+
+@dataclass(frozen=True)
+class ConditionDropout:
+    """Conditions that are dropped, bool, (B,) each."""
+
+    clip: Tensor
+    volume: Tensor
+    concat: Tensor
+
+
+def condition_dropout(uniform: Tensor) -> ConditionDropout:
+    """Decide from one uniform number a sample what is dropped; each 5 % of the samples.
+
+    In increasing order of the number: everything, the input latents, the volumes, the image
+    token; the other samples keep all. Compared in float32, upper limits included.
+    """
+    everything = uniform <= DROP_RATE
+
+    def part(number: int) -> Tensor:
+        low, high = round(number * DROP_RATE, 2), round((number + 1) * DROP_RATE, 2)
+        return (uniform > low) & (uniform <= high)
+
+    return ConditionDropout(
+        clip=everything | part(3), volume=everything | part(2), concat=everything | part(1)
+    )
