@@ -129,11 +129,11 @@ def main(argv: list[str] | None = None) -> None:
         raise ValueError(
             f"--elevation must be auto or from {lowest:g} to {highest:g}, got {args.elevation:g}"
         )
-    settings, view_generator = read_config(args)
+    config, view_generator = read_config(args)
     examples = [source.path for source in collect_inputs([args.examples], [0.0], Path())]
     with open_socket(args.host, args.port) as bound:  # before loading the weights, which is slow
         view_generator.model()
-        serve(view_generator, settings, examples, Limits(args.max_queue, args.max_upload_mb), bound)
+        serve(view_generator, config, examples, Limits(args.max_queue, args.max_upload_mb), bound)
 
 
 if __name__ == "__main__":

@@ -39,19 +39,19 @@ class Layout:
     """All components of the page; created inside a `gr.Blocks` context.
 
     Args:
-        settings: initial values and limits.
+        config: initial values and limits.
         examples: example images.
         placeholder: a mesh file, loaded but not displayed: Gradio 6.31 loads its mesh viewer only
             if the page has a mesh from the start.
     """
 
-    def __init__(self, settings: PipelineConfig, examples: list[Path], placeholder: Path) -> None:
+    def __init__(self, config: PipelineConfig, examples: list[Path], placeholder: Path) -> None:
         gr.HTML(html.HEADER)
         with gr.Row(equal_height=False):
             with gr.Column(scale=4, min_width=320):
                 self._build_input(examples)
                 self._build_mask_editor()
-                self._build_settings(settings)
+                self._build_settings(config)
             with gr.Column(scale=7, min_width=320):
                 self._build_output(placeholder)
 
@@ -98,14 +98,14 @@ class Layout:
                 self.undo = gr.Button("Undo", size="sm", elem_id="undo", min_width=80)
                 self.reset = gr.Button("Reset", size="sm", elem_id="reset", min_width=80)
 
-    def _build_settings(self, settings: PipelineConfig) -> None:
-        automatic = settings.elevation == "auto"
-        most = settings.sample_num
+    def _build_settings(self, config: PipelineConfig) -> None:
+        automatic = config.elevation == "auto"
+        most = config.sample_num
         with gr.Accordion("More settings", open=False):
             self.auto = gr.Checkbox(automatic, label="Estimate the camera's elevation")
             self.elevation = gr.Slider(
                 *ELEVATIONS,
-                value=20 if automatic else settings.elevation,
+                value=20 if automatic else config.elevation,
                 step=1,
                 label="Camera elevation, degrees",
                 visible=not automatic,
@@ -113,7 +113,7 @@ class Layout:
             self.samples = gr.Slider(
                 1, max(most, 2), value=min(2, most), step=1, label="Samples", visible=most > 1
             )
-            self.seed = gr.Number(settings.seed, label="Seed", precision=0)
+            self.seed = gr.Number(config.seed, label="Seed", precision=0)
         with gr.Row():
             self.go = gr.Button("Make it 3D", variant="primary", size="lg", elem_id="go", scale=3)
             self.stop = gr.Button(

@@ -27,7 +27,7 @@ class ProgressGenerator:
 
     Args:
         view_generator: does the work.
-        settings: number of samples and steps.
+        config: number of samples and steps.
         directory: names the current step of the pipeline.
         on_progress: called at every denoising step.
     """
@@ -35,22 +35,19 @@ class ProgressGenerator:
     def __init__(
         self,
         view_generator: ViewGenerator,
-        settings: PipelineConfig,
+        config: PipelineConfig,
         directory: RunDirectory,
         on_progress: ProgressCallback,
     ) -> None:
-        self.view_generator, self.directory, self.on_progress = (
-            view_generator,
-            directory,
-            on_progress,
-        )
-        drafts_at = settings.elevations.drafts_at if settings.elevation == "auto" else ()
+        self.view_generator, self.directory = view_generator, directory
+        self.on_progress = on_progress
+        drafts_at = config.elevations.drafts_at if config.elevation == "auto" else ()
         self._drafts = [f"draft-{degrees:+.1f}" for degrees in drafts_at]
-        self._samples = [f"sample-{k}" for k in range(settings.sample_num)]
-        draft_steps = draft_sampler(settings.sampler, settings.draft_steps).steps
+        self._samples = [f"sample-{k}" for k in range(config.sample_num)]
+        draft_steps = draft_sampler(config.sampler, config.draft_steps).steps
         self._steps = {
             **dict.fromkeys(self._drafts, draft_steps),
-            **dict.fromkeys(self._samples, settings.sampler.steps),
+            **dict.fromkeys(self._samples, config.sampler.steps),
         }
         """Denoising steps of each strip, by the names of the pipeline's steps, in order."""
 

@@ -50,13 +50,13 @@ def is_not_cancellation(record: logging.LogRecord) -> bool:
 
 @contextmanager
 def open_server(
-    view_generator: ViewGenerator, settings: PipelineConfig, examples: list[Path], limits: Limits
+    view_generator: ViewGenerator, config: PipelineConfig, examples: list[Path], limits: Limits
 ) -> Iterator[tuple[uvicorn.Server, SessionStore]]:
     """Set up a server, ready to run; all session files are removed at the end.
 
     Args:
-        view_generator: of views.
-        settings: settings that visitors do not choose.
+        view_generator: generates the views.
+        config: settings that visitors do not choose.
         examples: example images.
         limits: limits of the server.
 
@@ -83,7 +83,7 @@ def open_server(
         stack.enter_context(cleanup_thread(sessions))
         placeholder = root / "placeholder.glb"
         placeholder.write_bytes(trimesh.creation.box().export(file_type="glb"))
-        service = Service(view_generator, settings)
+        service = Service(view_generator, config)
         ui = UI(service, sessions, examples, placeholder, limits.max_queue)
         app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
         app = gr.mount_gradio_app(
@@ -110,11 +110,11 @@ def open_server(
         unqueued = {number for number, function in ui.blocks.fns.items() if not function.queue}
         max_upload = limits.max_upload_mb * 10**6
         protected = SecurityMiddleware(app, max_upload, sessions.has_room, unqueued)
-        config = uvicorn.Config(
+        uvicorn_config = uvicorn.Config(
             protected, log_level="warning", ws="none", timeout_graceful_shutdown=SHUTDOWN_SECONDS
         )
         logging.getLogger("uvicorn.error").addFilter(is_not_cancellation)
-        yield uvicorn.Server(config), sessions
+        yield uvicorn.Server(uvicorn_config), sessions
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -137,13 +137,13 @@ def listen(host: str, port: int) -> socket.socket:
 
 def serve(
     view_generator: ViewGenerator,
-    settings: PipelineConfig,
+    config: PipelineConfig,
     examples: list[Path],
     limits: Limits,
     bound: socket.socket,
 ) -> None:
     """Serve the page until Ctrl-C or SIGTERM, see `open_server`."""
-    with open_server(view_generator, settings, examples, limits) as (server, _):
+    with open_server(view_generator, config, examples, limits) as (server, _):
         host, port = bound.getsockname()[:2]
         log.info("serving at http://%s:%d (Ctrl-C to stop)", host, port)
         server.run(sockets=[bound])

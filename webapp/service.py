@@ -99,21 +99,21 @@ class Service:
     """Runs the pipeline for all sessions.
 
     Args:
-        view_generator: of views.
-        settings: settings that visitors do not choose; `sample_num` limits their number of samples.
+        view_generator: generates the views.
+        config: settings that visitors do not choose; `sample_num` limits their number of samples.
     """
 
-    def __init__(self, view_generator: ViewGenerator, settings: PipelineConfig) -> None:
-        self.view_generator, self.settings = view_generator, settings
+    def __init__(self, view_generator: ViewGenerator, config: PipelineConfig) -> None:
+        self.view_generator, self.config = view_generator, config
         self.notice = ""
         """Message for visitors whose image has no mask."""
         self._segment = self._open_segmenter()
 
     def _open_segmenter(self) -> Segmenter:
         try:
-            return open_segmenter(self.settings.backend, str(self.settings.device))
+            return open_segmenter(self.config.backend, str(self.config.device))
         except SegmentationUnavailableError as error:
-            if self.settings.backend != "auto":
+            if self.config.backend != "auto":
                 raise
             log.warning("only white backgrounds are segmented: %s", error)
             self.notice = NO_NETWORK
@@ -127,7 +127,7 @@ class Service:
         """
         image = read_upload(path)
         has_alpha = image.mode == "RGBA"
-        session.editor = MaskEditor(image, self._segment, self.settings.backend)
+        session.editor = MaskEditor(image, self._segment, self.config.backend)
         if self.notice and not has_alpha and not session.editor.notice:
             session.editor.notice = self.notice
         return session.editor
@@ -147,7 +147,7 @@ class Service:
             raise UserError("Elevation, samples and seed must be numbers.")
         return GenerationRequest(
             "auto" if auto else min(max(degrees, low), high),
-            min(max(number, 1), self.settings.sample_num),
+            min(max(number, 1), self.config.sample_num),
             min(max(first, 0), 2**31),
         )
 
@@ -244,17 +244,17 @@ class Service:
         request: GenerationRequest,
         on_progress: ProgressCallback,
     ) -> Run:
-        settings = replace(
-            self.settings,
+        config = replace(
+            self.config,
             elevation=request.elevation,
             sample_num=request.num_samples,
             seed=request.seed,
             overwrite=False,
         )
         directory = RunDirectory(folder)
-        view_generator = ProgressGenerator(self.view_generator, settings, directory, on_progress)
+        view_generator = ProgressGenerator(self.view_generator, config, directory, on_progress)
         context = Context(view_generator, self._segment, reconstruction_progress(on_progress))
-        return Run(session.folder / "object.png", directory, settings, context)
+        return Run(session.folder / "object.png", directory, config, context)
 
 
 def _copy(source: Path, target: Path) -> None:

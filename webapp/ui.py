@@ -65,7 +65,7 @@ class UI:
             analytics_enabled=False,
             delete_cache=(int(CLEANUP_SECONDS), int(IDLE_SECONDS)),
         ) as self.blocks:
-            self.layout = Layout(service.settings, examples, placeholder)
+            self.layout = Layout(service.config, examples, placeholder)
             self._connect_input()
             self._connect_generation()
             self.blocks.unload(self.on_unload)
