@@ -2,8 +2,8 @@
 # make eval   set up, run the evaluation commands on the bundled example (needs a C++ compiler)
 # make train  set up what training needs
 # make app    set up what the web page needs, then open it at http://127.0.0.1:7860
-# make demo-model   render a training set, train the small model, evaluate it: hours; it goes on where
-#                   it was interrupted. FURNITURE=<folder> adds real objects (README.md)
+# make demo-model   render a training set, train the small model, evaluate it: hours; it resumes where
+#                   it was interrupted. FURNITURE=<folder> adds real objects (demo/README.md)
 # make lint   ruff, import contracts, hadolint: seconds
 # make types  mypy
 # make test   set up, lint, check types, run the quick tests (under 3 minutes on 2 cores)

@@ -167,9 +167,9 @@ def render_object(obj: DatasetObject, out: Path, size: int, meshes: bool) -> Ren
 def _one_line(error: Exception) -> str:
     """Return the error's message, with its type where the message alone may not be understood."""
     name, text = type(error).__name__, " ".join(str(error).split())
-    return (
-        text if text and isinstance(error, ValueError | OSError) else f"{name}: {text}".rstrip(": ")
-    )
+    if not text:
+        return name
+    return text if isinstance(error, ValueError | OSError) else f"{name}: {text}"
 
 
 def render_set(

@@ -61,7 +61,8 @@ def test_help_takes_less_than_a_second(script: str):
 
 
 def readme_commands() -> list[list[str]]:
-    text = (ROOT / "README.md").read_text() + (ROOT / "ckpt" / "README.md").read_text()
+    pages = ("README.md", "ckpt/README.md", "demo/README.md")
+    text = "".join((ROOT / page).read_text() for page in pages)
     joined = text.replace("\\\n", " ")
     found = re.findall(r"^ *(?:\.venv/bin/)?python (.*)$", joined, flags=re.M)
     found += [
@@ -100,7 +101,13 @@ def test_every_command_of_the_readme_parses_and_its_files_exist():
 
 
 def test_every_local_link_of_a_page_leads_to_a_file():
-    pages = ("README.md", "ckpt/README.md", "eval_examples/README.md", "docs/platforms.md")
+    pages = (
+        "README.md",
+        "ckpt/README.md",
+        "demo/README.md",
+        "eval_examples/README.md",
+        "docs/platforms.md",
+    )
     for page in (ROOT / name for name in pages):
         for link in re.findall(r"\]\(([^)#:]+)(?:#[\w-]+)?\)", page.read_text()):
             assert (page.parent / link).exists(), link
