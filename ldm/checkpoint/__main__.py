@@ -1,8 +1,10 @@
 """List, inspect and convert checkpoints.
 
-python -m ldm.checkpoint manifest --cfg configs/syncdreamer.yaml
-python -m ldm.checkpoint inspect ckpt/syncdreamer-pretrain.ckpt
-python -m ldm.checkpoint convert ckpt/syncdreamer-pretrain.ckpt ckpt/syncdreamer.safetensors
+    python -m ldm.checkpoint manifest --cfg configs/syncdreamer.yaml
+    python -m ldm.checkpoint inspect ckpt/syncdreamer-pretrain.ckpt
+    python -m ldm.checkpoint convert ckpt/syncdreamer-pretrain.ckpt ckpt/syncdreamer.safetensors
+
+No code in a checkpoint is run, and its tensors are read from the file only as they are needed.
 """
 
 from __future__ import annotations

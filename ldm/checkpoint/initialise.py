@@ -38,14 +38,15 @@ class InitReport:
     Attributes:
         loaded: names of tensors from the file.
         adapted: those of them whose shape was changed to fit.
-        random: names of tensors that keep their random initial values, without CLIP's.
+        initialised: names of tensors that keep their (random or computed) initial values,
+            without CLIP's.
         ignored: names of tensors that only the file has.
         clip: source of CLIP's weights: a file, "random" or a remark.
     """
 
     loaded: list[str]
     adapted: list[str]
-    random: list[str]
+    initialised: list[str]
     ignored: list[str]
     clip: str
 
@@ -53,7 +54,7 @@ class InitReport:
         """Format the report for the log."""
         kinds = (
             ("loaded", self.loaded),
-            ("initialised at random", self.random),
+            ("initialised", self.initialised),
             ("of the file ignored", self.ignored),
         )
         lines = [f"{len(names)} tensors {kind}{_by_part(names)}" for kind, names in kinds if names]
@@ -100,7 +101,7 @@ def load_pretrained(model: SyncDreamer, path: Path | None, clip_from: str) -> In
     loaded = [name for name in expected if name in state]
     for name in loaded:
         expected[name].copy_(state[name])
-    random = [n for n in expected if n not in state and not n.startswith(CLIP_PREFIX)]
+    initialised = [n for n in expected if n not in state and not n.startswith(CLIP_PREFIX)]
     ignored = [name for name in state if name not in expected]
     clip_names = [name for name in expected if name.startswith(CLIP_PREFIX)]
     if model.config.image_encoder == "none":
@@ -109,7 +110,7 @@ def load_pretrained(model: SyncDreamer, path: Path | None, clip_from: str) -> In
         clip = str(path)
     else:
         clip = _load_clip(model, path, state, clip_from)
-    return InitReport(loaded, adapted, random, ignored, clip)
+    return InitReport(loaded, adapted, initialised, ignored, clip)
 
 
 def _adapt(state: dict[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> list[str]:

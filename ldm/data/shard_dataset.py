@@ -173,7 +173,7 @@ def walk_tar(content: memoryview) -> Iterator[tuple[str, memoryview]]:
             raise ValueError(f"{head.name!r} has {head.size} bytes, at most {MAX_FILE_BYTES}")
         first = start + BLOCK
         if first + padded_size(head.size) > len(content):
-            raise ValueError(f"{head.name!r} goes on beyond the end")
+            raise ValueError(f"{head.name!r} extends beyond the end")
         yield head.name, content[first : first + head.size]
         start = first + padded_size(head.size)
 

@@ -1,7 +1,10 @@
 """Pack a training set into tar shards, and check shards.
 
-python -m ldm.shards pack training_examples shards
-python -m ldm.shards check shards
+    python -m ldm.shards pack training_examples shards
+    python -m ldm.shards check shards
+
+A shard is a plain tar file in WebDataset's convention, see ldm/data/pack_shards.py. Equal trees
+give equal shards.
 """
 
 from __future__ import annotations

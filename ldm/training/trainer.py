@@ -247,9 +247,9 @@ def init_network(
     report = load_pretrained(network, options.finetune_from, config.run.clip_from)
     for line in report.lines():
         log.info("%s", line)
-    if any(name.startswith("first_stage_model.") for name in report.random):
+    if any(name.startswith("first_stage_model.") for name in report.initialised):
         log.warning("the autoencoder has random weights, which are never trained")
-    if FIRST_LAYER in report.random and not config.optimizer.finetune_unet:
+    if FIRST_LAYER in report.initialised and not config.optimizer.finetune_unet:
         log.warning(
             "the UNet has random weights, most of which are never trained (optimizer.finetune_unet)"
         )

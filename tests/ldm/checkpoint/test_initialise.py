@@ -94,12 +94,12 @@ def test_what_zero123_has_is_taken_and_the_rest_is_fresh(model: SyncDreamer, tmp
         elif name.startswith(CLIP_PREFIX):
             torch.testing.assert_close(tensor, file[clip], rtol=0, atol=0)
         else:
-            assert name in report.random
+            assert name in report.initialised
             torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
     assert report.clip.endswith("zero123.ckpt")
     lines = "\n".join(report.lines())
     assert f"{len(report.loaded)} tensors loaded" in lines
-    assert f"{len(report.random)} tensors initialised" in lines
+    assert f"{len(report.initialised)} tensors initialised" in lines
 
 
 def test_the_first_layer_of_a_file_with_four_channels_is_widened(
@@ -118,7 +118,7 @@ def test_a_checkpoint_of_ours_gives_every_name(small_model, model, tmp_path: Pat
     path = saved(tmp_path / "ours.ckpt", small_model.state_dict())
     report = load_pretrained(model, path, "auto")
     assert len(report.loaded) == len(model.state_dict())
-    assert not report.random
+    assert not report.initialised
     for name, tensor in small_model.state_dict().items():
         torch.testing.assert_close(model.state_dict()[name], tensor, rtol=0, atol=0)
 

@@ -217,7 +217,7 @@ HOSTILE = {
     ),
     "huge": (huge(2**62), "has 4611686018427387904 bytes"),
     "negative": (huge(-512), "has -512 bytes"),
-    "beyond": (huge(5000), "goes on beyond the end"),
+    "beyond": (huge(5000), "extends beyond the end"),
     "zeros": (bytes(1024), "no tar header"),
     "no header": (b"\xff" * 1024, "no tar header"),
     "cut header": (archive(("u0.meta.json", tarfile.REGTYPE, b""))[:100] + b"", "no tar header"),

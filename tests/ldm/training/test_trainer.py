@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -160,9 +161,10 @@ def test_two_processes_and_accumulation_have_the_gradients_of_one(run: SmallRun,
 
 @pytest.mark.slow
 def test_fsdp_has_the_losses_of_one_process_and_resumes(run: SmallRun, tmp_path: Path):
-    train_syncdreamer.main(run.flags())
+    validation = [f"data.validation={run.data / 'val'}", "validation.sampler.steps=2"]
+    train_syncdreamer.main(run.flags(*validation))
     other = SmallRun(tmp_path / "fsdp", run.start, run.data)
-    settings = ["data.batch_size=1", "run.cpu_processes=2", "run.strategy=fsdp"]
+    settings = ["data.batch_size=1", "run.cpu_processes=2", "run.strategy=fsdp", *validation]
     for extra in (["--set", "run.max_steps=2"], ["--resume"]):
         process = other.start_process(*other.flags(*settings), *extra)
         output = process.communicate(timeout=400)[0]
@@ -170,6 +172,12 @@ def test_fsdp_has_the_losses_of_one_process_and_resumes(run: SmallRun, tmp_path:
     assert list(other.losses().values()) == pytest.approx(list(run.losses().values()), rel=1e-4)
     names = list(contents(run.checkpoints / "last.ckpt")["state_dict"])
     assert list(contents(other.checkpoints / "last.ckpt")["state_dict"]) == names
+    alone, shared = (
+        np.asarray(Image.open(r.logs / "images" / "val" / "4.jpg")).astype(int)
+        for r in (run, other)
+    )
+    assert alone.shape == shared.shape
+    assert np.abs(alone - shared).mean() < 1
 
 
 @pytest.mark.parametrize("finetune_unet", [False, True])
