@@ -1,8 +1,7 @@
+"""Loading, comparing and converting checkpoints."""
+
 from __future__ import annotations
 
-import os
-import pickle
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from safetensors.torch import save_file
 
 from ldm.checkpoint import load as checkpoint
 from ldm.checkpoint.__main__ import main
-from ldm.checkpoint.files import read_state_dict, save_atomically
+from ldm.checkpoint.files import read_state_dict
 from ldm.checkpoint.load import convert, fingerprint, inspect, load_model
 from ldm.config import SyncDreamerConfig
 from ldm.model import SyncDreamer
@@ -135,91 +134,8 @@ def test_other_kinds_of_checkpoints_are_recognised(tiny_config, tmp_path: Path, 
         load(tiny_config, path)
 
 
-def test_files_that_are_no_checkpoints_are_recognised(tmp_path: Path, tiny_checkpoint: Path):
-    def refused(name: str, content: bytes, message: str) -> None:
-        path = tmp_path / name
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match=message) as caught:
-            read_state_dict(path)
-        assert name in str(caught.value)
-
-    whole = tiny_checkpoint.read_bytes()
-    refused("half.ckpt", whole[: len(whole) // 2], "half download")
-    refused("empty.ckpt", b"", "empty")
-    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5000000000\n"
-    refused("pointer.ckpt", pointer, "git-lfs pointer")
-    refused("page.ckpt", b"<!DOCTYPE html><html>Sign in</html>", "web page")
-    refused("noise.ckpt", b"\x01\x02\x03" * 100, "is no checkpoint")
-    for content in ([1, 2], torch.zeros(3), {1: torch.zeros(3)}, {"state_dict": [1]}, {}):
-        torch.save(content, tmp_path / "odd.ckpt")
-        with pytest.raises(ValueError, match=r"odd\.ckpt: holds no tensors by name"):
-            read_state_dict(tmp_path / "odd.ckpt")
-    refused("garbled.ckpt", whole.replace(b"state_dict", b"\xff" * 10), "refused|damaged")
-    refused("directory.ckpt", whole[:-60] + b"\0" * 60, "half download")
-    refused("tensor.ckpt", pickle.dumps([1, 2]), "refused")
-
-    good = tmp_path / "good.safetensors"
-    save_file({"a": torch.zeros(1000)}, good)
-    data = good.read_bytes()
-    refused("half.safetensors", data[:-1], "half download")
-    refused("header.safetensors", data[:20], "half download")
-    refused("short.safetensors", data[:5], "no safetensors")
-    refused("junk.safetensors", b"\x10" + b"\0" * 7 + b"{not json at all", "header is damaged")
-
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        archive.writestr("readme.txt", "hello")
-    refused("zip.ckpt", (tmp_path / "a.zip").read_bytes(), "without torch weights")
-    with pytest.raises(FileNotFoundError, match=r"ckpt/README\.md"):
-        read_state_dict(tmp_path / "nothing.ckpt")
-    with pytest.raises(ValueError, match="folder"):
-        read_state_dict(tmp_path)
-
-
-def test_a_torchscript_archive_such_as_clips_is_recognised(tmp_path: Path):
-    path = tmp_path / "ViT-L-14.pt"
-    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
-    with pytest.raises(ValueError, match="TorchScript archive, as OpenAI's CLIP file"):
-        read_state_dict(path)
-
-
-class Attack:
-    """Would make a folder if the pickle's code were run."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __reduce__(self):
-        return Path.mkdir, (self.folder,)
-
-
 class Callback:
     """Stands for a class of an old Lightning that the file's reader does not have."""
-
-
-def test_a_file_that_needs_code_is_refused_and_nothing_of_it_runs(tmp_path: Path, tiny_config):
-    trap = tmp_path / "trap"
-    path = tmp_path / "attack.ckpt"
-    torch.save({"state_dict": {"a": torch.zeros(2)}, "callbacks": Attack(trap)}, path)
-    with pytest.raises(ValueError, match="refused"):
-        read_state_dict(path)
-    with pytest.raises(ValueError, match="cannot be read without running code"):
-        read_state_dict(path, placeholders=True)
-    assert not trap.exists()
-
-
-def test_the_system_call_of_a_malicious_file_is_never_made(tmp_path: Path):
-    trap = tmp_path / "trap"
-
-    class Shell:
-        def __reduce__(self):
-            return os.mkdir, (str(trap),)
-
-    path = tmp_path / "shell.ckpt"
-    torch.save({"state_dict": {"a": torch.zeros(2)}, "x": Shell()}, path)
-    for placeholders in (False, True):
-        with pytest.raises(ValueError, match=r"shell\.ckpt"):
-            read_state_dict(path, placeholders)
-    assert not trap.exists()
 
 
 def test_convert_takes_the_tensors_out_of_a_file_with_foreign_classes(
@@ -321,14 +237,3 @@ def test_fingerprints_tell_weights_apart(tiny_model):
     before = fingerprint(state)
     state["cc_projection.bias"] = state["cc_projection.bias"] + 1
     assert fingerprint(state) != before
-
-
-def test_a_full_disk_is_said_with_the_name_of_the_file(tmp_path: Path, monkeypatch):
-    def save(content, path: Path) -> None:
-        path.write_bytes(b"half")
-        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
-
-    monkeypatch.setattr(torch, "save", save)
-    with pytest.raises(OSError, match=r"new\.pt: cannot be written \(is the disk full"):
-        save_atomically({"a": torch.zeros(2)}, tmp_path / "new.pt")
-    assert not list(tmp_path.iterdir())
