@@ -18,6 +18,7 @@ import signal
 import sys
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -33,6 +34,8 @@ from evaluation.results import Result, table_row
 if TYPE_CHECKING:
     from evaluation.benchmark.dataset import ObjectFiles
     from evaluation.benchmark.evaluate import ObjectRecord, Settings
+
+    Evaluate = Callable[[ObjectFiles, Settings, Path, str, int], None]
 
 log = logging.getLogger(__name__)
 
@@ -181,8 +184,45 @@ def choose_settings(args: argparse.Namespace) -> tuple[Settings, list[str]]:
     return settings, missing
 
 
+def evaluate_in_worker(
+    files: ObjectFiles, settings: Settings, folder: Path, key: str, threads: int
+) -> None:
+    """Evaluate an object in a worker process; warnings go to the record, not to the console.
+
+    Args:
+        files: files of the object.
+        settings: settings of the evaluation.
+        folder: folder of the object in the report.
+        key: see `record_key`.
+        threads: CPU threads of this process.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent process
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    os.environ["TQDM_DISABLE"] = "1"  # read by tqdm when it is imported
+    import torch
+
+    from evaluation.benchmark.evaluate import evaluate_object
+
+    torch.set_num_threads(threads)
+    logging.getLogger().addHandler(logging.NullHandler())
+    evaluate_object(files, settings, folder, key)
+
+
+def _exit_with_parent() -> None:
+    """Exit when the parent process was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
 def evaluate_all(
-    objects: list[ObjectFiles], settings: Settings, folder: Path, workers: int
+    objects: list[ObjectFiles],
+    settings: Settings,
+    folder: Path,
+    workers: int,
+    evaluate: Evaluate = evaluate_in_worker,
 ) -> list[ObjectRecord]:
     """Evaluate objects in parallel, each in its own process; reuse unchanged records.
 
@@ -191,6 +231,7 @@ def evaluate_all(
         settings: settings of the evaluation.
         folder: parent of the folders with the record and the strips of each object.
         workers: maximum number of processes.
+        evaluate: runs in the processes and writes the record.
 
     Returns:
         a record for each object; its errors say if the process crashed or could not be started.
@@ -207,7 +248,9 @@ def evaluate_all(
             while waiting or running:
                 while waiting and len(running) < workers:
                     files = waiting.popleft()
-                    started = _reuse_or_start(files, settings, folder / files.name, threads)
+                    started = _reuse_or_start(
+                        files, settings, folder / files.name, threads, evaluate
+                    )
                     if isinstance(started, _Task):
                         running.append(started)
                     else:
@@ -252,7 +295,7 @@ class _Task:
 
 
 def _reuse_or_start(
-    files: ObjectFiles, settings: Settings, folder: Path, threads: int
+    files: ObjectFiles, settings: Settings, folder: Path, threads: int, evaluate: Evaluate
 ) -> ObjectRecord | _Task:
     """Return the record of an object if it is complete and up to date, else start a process."""
     from evaluation.benchmark.evaluate import ObjectRecord, check_folder, record_key
@@ -268,32 +311,9 @@ def _reuse_or_start(
             check_folder(folder)
         ObjectRecord.remove(folder)
         process = multiprocessing.get_context("spawn").Process(
-            target=_evaluate, args=(files, settings, folder, key, threads), daemon=True
+            target=evaluate, args=(files, settings, folder, key, threads), daemon=True
         )
         process.start()
     except Exception as error:  # noqa: BLE001 - recorded, other objects continue
         return ObjectRecord("", Result(files.name), {"start": str(error) or type(error).__name__})
     return _Task(files.name, key, folder, process)
-
-
-def _evaluate(files: ObjectFiles, settings: Settings, folder: Path, key: str, threads: int) -> None:
-    """Evaluate an object in a worker process; warnings go to the record, not to the console."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent process
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-    os.environ["TQDM_DISABLE"] = "1"  # read by tqdm when it is imported
-    import torch
-
-    from evaluation.benchmark.evaluate import evaluate_object
-
-    torch.set_num_threads(threads)
-    logging.getLogger().addHandler(logging.NullHandler())
-    evaluate_object(files, settings, folder, key)
-
-
-def _exit_with_parent() -> None:
-    """Exit when the parent process was killed."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)

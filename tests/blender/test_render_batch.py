@@ -60,9 +60,9 @@ class Batch:
 
     def run(self, *flags: str) -> tuple[int, str]:
         process = self.start(*flags)
-        _, said = process.communicate(timeout=120)
-        assert "Traceback" not in said, said
-        return process.returncode, said
+        _, output = process.communicate(timeout=120)
+        assert "Traceback" not in output, output
+        return process.returncode, output
 
     def runs(self) -> dict[str, int]:
         """How often Blender was started for an object since the last call."""
@@ -95,9 +95,9 @@ def is_running(pid: int) -> bool:
 
 def test_four_of_six_are_done_two_reported_and_a_second_run_does_what_is_missing(batch: Batch):
     batch.add("a", "b", "huge", "c", "corrupt", "hangs")
-    code, said = batch.run("--timeout", "6")
+    code, output = batch.run("--timeout", "6")
     assert code == 1
-    assert "2 of 6 objects failed" in said
+    assert "2 of 6 objects failed" in output
     assert batch.uids() == ["a", "b", "c", "huge"]
     failures = batch.failures()
     assert set(failures) == {"corrupt", "hangs"}
@@ -117,8 +117,8 @@ def test_four_of_six_are_done_two_reported_and_a_second_run_does_what_is_missing
     (batch.models / "corrupt.glb").unlink()
     (batch.out / "input" / "b" / "002.png").unlink()
     (batch.out / "target" / "c" / "001.png").write_bytes(b"cut off")
-    code, said = batch.add("d").run()
-    assert code == 0, said
+    code, output = batch.add("d").run()
+    assert code == 0, output
     assert batch.runs() == {"d": 2, "b": 1, "c": 1}
     assert batch.uids() == ["a", "b", "c", "d", "huge"]
     assert batch.failures() == {}
@@ -163,12 +163,12 @@ def read_if_there(batch: Batch) -> list[str]:
 def test_a_tree_is_not_mixed_of_two_settings(batch: Batch):
     batch.add("a")
     assert batch.run()[0] == 0
-    code, said = batch.run("--samples", "9")
+    code, output = batch.run("--samples", "9")
     assert code == 1
-    assert "was rendered with samples 128, not 9" in said
-    code, said = batch.run("--elevation", "20")
+    assert "was rendered with samples 128, not 9" in output
+    code, output = batch.run("--elevation", "20")
     assert code == 1
-    assert "another folder" in said
+    assert "another folder" in output
     assert batch.run("--workers", "1", "--timeout", "99")[0] == 0
 
 
@@ -189,18 +189,18 @@ def test_objects_take_turns_on_gpus(batch: Batch):
 
 
 def test_what_is_wrong_for_all_objects_is_said_once_before_any(batch: Batch, tmp_path: Path):
-    code, said = batch.run()
-    assert (code, "no models found" in said) == (1, True)
+    code, output = batch.run()
+    assert (code, "no models found" in output) == (1, True)
     batch.add("a")
-    code, said = batch.run("--blender", str(tmp_path / "none"))
-    assert (code, "none: no such program" in said, "--blender" in said) == (1, True, True)
+    code, output = batch.run("--blender", str(tmp_path / "none"))
+    assert (code, "none: no such program" in output, "--blender" in output) == (1, True, True)
     (tmp_path / "fake").write_text("#!/bin/sh\necho hello")
     (tmp_path / "fake").chmod(0o755)
-    code, said = batch.run("--blender", str(tmp_path / "fake"))
-    assert (code, "is not a working Blender: hello" in said) == (1, True)
+    code, output = batch.run("--blender", str(tmp_path / "fake"))
+    assert (code, "is not a working Blender: hello" in output) == (1, True)
     (batch.models / "a.obj").touch()
-    code, said = batch.run()
-    assert (code, "two models have the uid 'a'" in said) == (1, True)
+    code, output = batch.run()
+    assert (code, "two models have the uid 'a'" in output) == (1, True)
     assert not (batch.out / "uid_set.pkl").exists()
 
 
@@ -254,8 +254,8 @@ def test_wrong_usage_exits_2(capsys: pytest.CaptureFixture[str], flags: list[str
 def test_a_local_ray_cluster_does_the_same(batch: Batch):
     pytest.importorskip("ray", reason="needs Ray: pip install -r requirements/render.txt")
     batch.add("a", "b", "huge", "c", "corrupt", "hangs")
-    code, said = batch.run("--engine", "ray", "--timeout", "6")
-    assert code == 1, said
+    code, output = batch.run("--engine", "ray", "--timeout", "6")
+    assert code == 1, output
     assert set(batch.failures()) == {"corrupt", "hangs"}
     assert batch.uids() == ["a", "b", "c", "huge"]
     pids = map(int, (batch.notes / "hangs").read_text().split())
@@ -263,8 +263,8 @@ def test_a_local_ray_cluster_does_the_same(batch: Batch):
     batch.runs()
     (batch.models / "hangs.glb").unlink()
     (batch.models / "corrupt.glb").unlink()
-    code, said = batch.add("d").run("--engine", "ray")
-    assert code == 0, said
+    code, output = batch.add("d").run("--engine", "ray")
+    assert code == 0, output
     assert batch.runs() == {"d": 2}
 
 

@@ -92,10 +92,9 @@ def test_a_second_run_evaluates_only_what_changed(
     assert after["equal & <same>"] == before["equal & <same>"]
 
 
-def test_a_process_that_dies_is_reported_and_the_others_go_on(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(benchmark, "_evaluate", die_or_save)
+def test_a_process_that_dies_is_reported_and_the_others_go_on(tmp_path: Path):
     objects = [ObjectFiles(name, *[None] * 5) for name in ("dies", "lives")]
-    records = benchmark.evaluate_all(objects, SETTINGS, tmp_path, workers=2)
+    records = benchmark.evaluate_all(objects, SETTINGS, tmp_path, workers=2, evaluate=die_or_save)
     assert records[0].errors == {
         "crash": "the process that evaluated the object ended by exit status 3"
     }
@@ -109,41 +108,39 @@ def test_a_process_that_dies_is_reported_and_the_others_go_on(tmp_path: Path, mo
     assert "ended by exit status 3" in rows(tmp_path)["dies"]["errors"]
 
 
-def test_an_object_that_cannot_be_started_does_not_stop_the_others(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(benchmark, "_evaluate", die_or_save)
+def test_an_object_that_cannot_be_started_does_not_stop_the_others(tmp_path: Path):
     (tmp_path / "blocked").write_text("a file where its folder should be")
     objects = [ObjectFiles(name, *[None] * 5) for name in ("blocked", "lives")]
-    blocked, lives = benchmark.evaluate_all(objects, SETTINGS, tmp_path, workers=1)
+    blocked, lives = benchmark.evaluate_all(
+        objects, SETTINGS, tmp_path, workers=1, evaluate=die_or_save
+    )
     assert "blocked" in blocked.errors["start"]
     assert lives.errors == {}
 
 
-def test_a_process_killed_by_a_signal_is_named_by_it(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(benchmark, "_evaluate", kill_itself)
+def test_a_process_killed_by_a_signal_is_named_by_it(tmp_path: Path):
     (record,) = benchmark.evaluate_all(
-        [ObjectFiles("dies", *[None] * 5)], SETTINGS, tmp_path, workers=1
+        [ObjectFiles("dies", *[None] * 5)], SETTINGS, tmp_path, workers=1, evaluate=kill_itself
     )
     assert record.errors["crash"].endswith("ended by signal 9")
 
 
 def test_interrupting_ends_the_processes_and_leaves_no_record(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(benchmark, "_evaluate", sleep_long)
     monkeypatch.setattr(benchmark, "wait", interrupt)
     objects = [ObjectFiles(name, *[None] * 5) for name in ("a", "b")]
     with pytest.raises(KeyboardInterrupt):
-        benchmark.evaluate_all(objects, SETTINGS, tmp_path, workers=2)
+        benchmark.evaluate_all(objects, SETTINGS, tmp_path, workers=2, evaluate=sleep_long)
     assert not multiprocessing.active_children()
     assert not list(tmp_path.rglob("record.json"))
 
 
-def test_files_of_others_in_the_reports_folder_are_refused_and_left(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(benchmark, "_evaluate", die_or_save)
+def test_files_of_others_in_the_reports_folder_are_refused_and_left(tmp_path: Path):
     theirs = [tmp_path / "a" / "000.png", tmp_path / "b" / "colmap" / "mine.txt"]
     for path in theirs:
         path.parent.mkdir(parents=True)
         path.write_text("precious")
     objects = [ObjectFiles(name, *[None] * 5) for name in ("a", "b", "c")]
-    a, b, c = benchmark.evaluate_all(objects, SETTINGS, tmp_path, workers=1)
+    a, b, c = benchmark.evaluate_all(objects, SETTINGS, tmp_path, workers=1, evaluate=die_or_save)
     assert "such as 000.png; choose another folder for --out" in a.errors["start"]
     assert "such as colmap/mine.txt" in b.errors["start"]
     assert c.errors == {}
