@@ -48,19 +48,20 @@ def build_parser() -> argparse.ArgumentParser:
     """Build the parser without importing torch."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
-    add("-i", "--image_path", type=input_path, required=True,
-        help="16 views side by side, as generate.py writes them, or a folder 000.png .. 015.png; "
-        "their alpha, if any, is the mask")  # fmt: skip
+    views = (
+        "16 views side by side, as generate.py writes them, or a folder 000.png .. 015.png; their "
+        "alpha, if any, is the mask"
+    )
+    add("-i", "--image_path", type=input_path, required=True, help=views)
     add("-n", "--name", required=True, help="of the results' folder, inside --log")
     add("-b", "--base", type=Path, default=Path("configs/neus.yaml"), help="configuration file")
     add("-l", "--log", type=Path, default=Path("output/renderer"), help="folder of all results")
     add("-s", "--seed", type=int, default=6033, help="of all random numbers")
-    add("-g", "--gpus", default=DEFAULT_GPUS,
-        help="list of GPUs, of which the first is used; no effect without CUDA")  # fmt: skip
+    add("-g", "--gpus", default=DEFAULT_GPUS, help="list; the first GPU is used (CUDA only)")
     add("-r", "--resume", action="store_true", help="continue from the folder's ckpt/last.ckpt")
     add("--fp16", action="store_true", help="half precision, if the method has it (CUDA only)")
-    add("--preset", choices=["fast", "default", "best"], default="default",
-        help="trade-off of run time and quality")  # fmt: skip
+    presets = ["fast", "default", "best"]
+    add("--preset", choices=presets, default="default", help="trade-off of time and quality")
     add("--overwrite", action="store_true", help="replace the results in the folder")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="override the --base file")
     add_common_flags(parser)

@@ -72,7 +72,7 @@ def upsample_depths(
         sdf: at the depths, (R, S).
         depths: increasing, (R, S).
         inside: samples in the object's cube, (R, S); sections with none get no weight.
-        inv_s: sharpness of the density to draw from.
+        inv_s: sharpness of the density to sample from.
         num_samples: n, a ray.
 
     Returns:

@@ -236,12 +236,12 @@ def geometric_consistency(depths: Tensor, cameras: CameraTensors, config: Stereo
     """
     counts = torch.zeros(depths.shape, dtype=torch.int64, device=depths.device)
     for view in range(len(depths)):
-        there = torch.isfinite(depths[view])
+        valid = torch.isfinite(depths[view])
         rays = cameras.unproject(view, depths.shape[-1])
-        points = cameras.to_world(view, (rays * depths[view][..., None])[there])
+        points = cameras.to_world(view, (rays * depths[view][..., None])[valid])
         for step in config.neighbours:
             other = cameras.neighbour(view, step)
             pixels, depth = cameras.project(other, points)
             seen = sample_nearest(depths[other], pixels)
-            counts[view, there] += (seen - depth).abs() < config.tolerance
+            counts[view, valid] += (seen - depth).abs() < config.tolerance
     return counts

@@ -65,20 +65,20 @@ def ellipsoid(size: int = SIZE) -> np.ndarray:
         depth = (-b - np.sqrt(np.where(hit, b**2 - a * c, 0))) / a
         points = (origin + depth[..., None] * directions) * RADII
         colors = np.where(hit[..., None], 0.5 + points, 1.0)
-        picture = np.concatenate([colors, hit[..., None]], axis=-1)
-        views.append(picture.reshape(size, 4, size, 4, 4).mean(axis=(1, 3)))
+        image = np.concatenate([colors, hit[..., None]], axis=-1)
+        views.append(image.reshape(size, 4, size, 4, 4).mean(axis=(1, 3)))
     return np.stack(views).astype(np.float32)
 
 
 def ellipsoid_views(masks: bool = True, size: int = SIZE) -> Views:
-    pictures = ellipsoid(size)
+    images = ellipsoid(size)
     cameras = orbit_cameras(16, image_size=size)
-    return Views(pictures[..., :3].copy(), pictures[..., 3].copy() if masks else None, cameras)
+    return Views(images[..., :3].copy(), images[..., 3].copy() if masks else None, cameras)
 
 
 def write_strip(path: Path, views: np.ndarray | None = None) -> Path:
     """Write views (16, S, S, C), the ellipsoid's by default, side by side."""
-    pictures = ellipsoid()[..., :3] if views is None else views
-    strip = np.concatenate(list(pictures), axis=1)
+    images = ellipsoid()[..., :3] if views is None else views
+    strip = np.concatenate(list(images), axis=1)
     Image.fromarray((strip * 255).round().astype(np.uint8)).save(path)
     return path

@@ -108,7 +108,7 @@ def test_true_masks_stay_bit_for_bit():
     ("kind", "views"),
     [*((kind, (0, 7, 13)) for kind in SPOIL), ("half", (4, 5, 6)), ("mirrored", (6,))],
 )
-def test_spoiled_masks_are_found_and_mended(kind: str, views: tuple[int, ...]):
+def test_bad_masks_are_found_and_repaired(kind: str, views: tuple[int, ...]):
     masks = TRUE.copy()
     for k in views:
         masks[k] = SPOIL[kind](k)
@@ -128,7 +128,7 @@ def test_spoiled_masks_are_found_and_mended(kind: str, views: tuple[int, ...]):
             np.testing.assert_array_equal(repaired.masks[k], given[k])
 
 
-def test_five_masks_spoiled_in_different_ways_are_found():
+def test_five_masks_that_are_bad_in_different_ways_are_found():
     masks = TRUE.copy()
     for k, kind in zip(
         (1, 2, 6, 10, 15), ("half", "inverted", "blob", "shifted", "empty"), strict=True
@@ -139,7 +139,7 @@ def test_five_masks_spoiled_in_different_ways_are_found():
     assert min(overlap(*pair) for pair in zip(repaired.masks, TRUE, strict=True)) > 0.88
 
 
-def test_outlines_that_wobble_are_left_alone_and_what_is_spoiled_among_them_is_not():
+def test_noisy_outlines_are_kept_and_a_bad_mask_among_them_is_not():
     assert repair_masks(wobbling(TRUE, pixels=2.0), CAMERAS).replaced == ()
     masks = wobbling(TRUE, pixels=1.0)
     assert np.mean([overlap(*pair) for pair in zip(masks, TRUE, strict=True)]) < 0.9
@@ -192,7 +192,7 @@ def test_any_number_and_size_of_views_will_do(count: int, size: int, least: floa
     assert overlap(repaired.masks[1], true[1]) > least
 
 
-def test_a_rod_thinner_than_the_lattice_is_kept_and_drawn():
+def test_a_rod_thinner_than_the_grid_is_kept_and_rendered():
     size = 256
     cameras = orbit_cameras(16, image_size=size)
     rod = ball_masks(
@@ -206,7 +206,7 @@ def test_a_rod_thinner_than_the_lattice_is_kept_and_drawn():
     assert overlap(repaired.masks[5], rod[5]) > 0.7
 
 
-def test_an_object_that_the_picture_cuts_off_is_no_fault():
+def test_an_object_that_the_image_cuts_off_is_not_replaced():
     masks = ball_masks([(0.0, 0.0, 0.3, 0.45), (0.4, 0.3, -0.3, 0.2)], CAMERAS)
     assert masks[:, 0].any()
     assert repair_masks(masks, CAMERAS).replaced == ()

@@ -138,7 +138,7 @@ def test_the_meshes_are_closed_coloured_and_the_same_shape(whole):
     np.testing.assert_allclose(np.ptp(textured.bounds, axis=0).max(), mesh.extents.max(), rtol=0.02)
 
 
-def test_pictures_show_colour_mask_and_normals_of_one_view_each_time_another(whole):
+def test_previews_show_colour_mask_and_normals_of_another_view_each_time(whole):
     early, late = (read_image(whole[0] / "images" / name) for name in ("3.jpg", "6.jpg"))
     for shown in (early, late):
         assert shown.shape == (SIZE, 3 * SIZE, 3)
@@ -179,10 +179,10 @@ def test_the_psnr_is_that_of_the_textured_mesh_in_the_sixteen_views(whole):
     written = trimesh.load(folder / "mesh.glb", force="mesh", process=False)
     x, y, z = np.asarray(written.vertices).T
     written.vertices = np.stack([x, -z, y], axis=1)  # the file has y up
-    drawn = np.stack(list(render(written, orbit_cameras(16, image_size=SIZE), SIZE)))
-    errors = np.square(drawn[..., :3] - ellipsoid()[..., :3]).mean(axis=(1, 2, 3))
+    rendered = np.stack(list(render(written, orbit_cameras(16, image_size=SIZE), SIZE)))
+    errors = np.square(rendered[..., :3] - ellipsoid()[..., :3]).mean(axis=(1, 2, 3))
     assert np.mean(-10 * np.log10(errors)) == pytest.approx(result.metrics["psnr"], abs=0.05)
-    ours, theirs = drawn[..., 3] >= 0.5, ellipsoid()[..., 3] >= 0.5
+    ours, theirs = rendered[..., 3] >= 0.5, ellipsoid()[..., 3] >= 0.5
     iou = (ours & theirs).sum() / (ours | theirs).sum()
     assert iou == pytest.approx(result.metrics["mask_iou"], abs=0.02)
 
@@ -282,7 +282,7 @@ def test_the_seconds_of_a_resumed_run_are_those_of_all_its_parts(
     assert 5000 < again.metrics["seconds"] < 5600
 
 
-def test_sixteen_pictures_show_sixteen_views(strip, tmp_path, monkeypatch, only_the_mesh):
+def test_sixteen_previews_show_sixteen_views(strip, tmp_path, monkeypatch, only_the_mesh):
     def preview_only(training, stop, save, save_every, preview, preview_every, on_step) -> None:
         for step in range(preview_every, 17 * preview_every, preview_every):
             preview(step)
@@ -481,7 +481,7 @@ def test_a_folder_of_views_gives_the_same_as_a_strip(strip, tmp_path):
 
 
 def text_file(path: Path) -> Path:
-    path.write_text("no picture")
+    path.write_text("no image")
     return path
 
 
@@ -530,7 +530,7 @@ def test_a_bad_input_is_named_and_nothing_is_written(tmp_path, name):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_few_spoiled_masks_are_only_warned_about(tmp_path, caplog):
+def test_a_few_bad_masks_only_give_a_warning(tmp_path, caplog):
     alpha = opaque_views(3, 9)
     alpha[5] = 0
     path = write_strip(tmp_path / "0.png", with_alpha(alpha))
@@ -540,7 +540,7 @@ def test_a_few_spoiled_masks_are_only_warned_about(tmp_path, caplog):
     assert given.views.masks[3].min() == 1
 
 
-def test_spoiled_masks_are_replaced_and_named(tmp_path, caplog):
+def test_bad_masks_are_replaced_and_named(tmp_path, caplog):
     path = write_strip(tmp_path / "0.png", with_alpha(opaque_views(3)))
     given = read_input(path, TINY, "cpu")
     assert given.views.replaced == (3,)
@@ -586,7 +586,7 @@ def test_the_video_of_a_radiance_field_shows_the_field(strip, tmp_path, monkeypa
     assert {frame.dtype for frame in frames} == {np.dtype(np.uint8)}
     color = read_image(folder / "images" / "10.jpg")[:, :SIZE].astype(int)
     assert np.ptp(frames[0]) > 10
-    # View 5 was drawn, azimuth 112.5; the second frame is from 120 degrees
+    # The preview is of view 5, azimuth 112.5; the second frame is from 120 degrees
     nearest, other = (np.abs(frames[k].astype(int) - color).mean() for k in (1, 2))
     assert nearest < min(10, other)
 
@@ -809,7 +809,7 @@ def test_the_command_names_flags_that_improve_a_result(caplog):
     assert not caplog.records
 
 
-def test_the_command_passes_on_what_it_is_told(strip, tmp_path, monkeypatch, caplog):
+def test_the_command_passes_on_its_flags(strip, tmp_path, monkeypatch, caplog):
     (tmp_path / "tiny.yaml").write_text(TINY_YAML)
     calls = []
 

@@ -24,8 +24,8 @@ SIDES = np.array(
 
 def photos(mesh, cameras: Cameras) -> tuple[np.ndarray, np.ndarray]:
     """Views on white, (N, S, S, 3), and masks (N, S, S)."""
-    pictures = np.stack(list(render(mesh, cameras, SIZE)))
-    return pictures[..., :3], pictures[..., 3] > 0.5
+    images = np.stack(list(render(mesh, cameras, SIZE)))
+    return images[..., :3], images[..., 3] > 0.5
 
 
 @cache

@@ -122,7 +122,7 @@ def test_a_run_that_was_stopped_and_resumed_ends_with_the_same_bits(tmp_path: Pa
     assert_same(whole, second)
 
 
-def test_a_run_killed_between_a_picture_and_its_checkpoint_misses_no_picture(tmp_path: Path):
+def test_a_run_killed_between_a_preview_and_its_checkpoint_misses_no_preview(tmp_path: Path):
     for end in (4, 10):
         killed = Run(tmp_path / f"{end}.ckpt", Line())
 
@@ -173,7 +173,7 @@ def test_each_group_has_its_own_learning_rate_and_momentum(tmp_path: Path):
     assert_close(first.training.method.slope.detach(), torch.tensor(0.1), rtol=1e-4, atol=0)
 
 
-def test_checkpoints_and_pictures_come_when_they_are_due(tmp_path: Path):
+def test_checkpoints_and_previews_come_when_they_are_due(tmp_path: Path):
     run = Run(tmp_path / "a.ckpt", Line()).go(preview_every=4)
     assert run.previews == [4, 8, 10]
     assert run.saved == [10]
@@ -246,7 +246,7 @@ def test_the_first_signal_asks_and_the_second_acts_as_before(number: int, caplog
         signal.signal(number, former)
 
 
-def test_without_a_terminal_ten_lines_tell_how_far_it_is(tmp_path: Path, caplog, monkeypatch):
+def test_without_a_terminal_ten_lines_show_the_progress(tmp_path: Path, caplog, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
     with caplog.at_level(logging.INFO):
         Run(tmp_path / "a.ckpt", Line(num_steps=37)).go(preview_every=100)
@@ -257,7 +257,7 @@ def test_without_a_terminal_ten_lines_tell_how_far_it_is(tmp_path: Path, caplog,
     assert set(np.diff(steps)) <= {3, 4}
 
 
-def test_slow_steps_are_told_of_every_minute(tmp_path: Path, caplog, monkeypatch):
+def test_slow_steps_are_logged_every_minute(tmp_path: Path, caplog, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
     monkeypatch.setattr("renderer.trainer.LOG_SECONDS", 0.0)
     with caplog.at_level(logging.INFO):

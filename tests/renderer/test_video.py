@@ -19,9 +19,9 @@ def colored_ball(radius: float = 0.45):
     return with_vertex_colors(ball, np.tile(COLOUR, (len(ball.vertices), 1)))
 
 
-def test_a_ball_is_drawn_in_its_colour_on_white_and_as_large_as_it_is():
-    (picture,) = render(colored_ball(), orbit_cameras(1, image_size=128), 128)
-    color, opacity = picture[..., :3], picture[..., 3]
+def test_a_ball_is_rendered_in_its_colour_on_white_and_as_large_as_it_is():
+    (image,) = render(colored_ball(), orbit_cameras(1, image_size=128), 128)
+    color, opacity = image[..., :3], image[..., 3]
     np.testing.assert_allclose(color[64, 64], COLOUR, atol=0.003)
     np.testing.assert_array_equal(color[opacity == 0], 1)
     edge = (opacity > 0) & (opacity < 1)

@@ -63,8 +63,8 @@ def test_samples_of_a_density_are_the_published_ones(published):
     for count in (16, 64):
         expected = published[f"pdf_samples{count}"]
         assert_close(sample_pdf(bins, weights, count), expected, atol=1e-6, rtol=0)
-    drawn = sample_pdf(bins, weights, 8, published["pdf_u"])
-    assert_close(drawn, published["pdf_samples_random8"], atol=1e-6, rtol=0)
+    sampled = sample_pdf(bins, weights, 8, published["pdf_u"])
+    assert_close(sampled, published["pdf_samples_random8"], atol=1e-6, rtol=0)
 
 
 def test_a_density_in_one_cell_puts_all_samples_there(published):

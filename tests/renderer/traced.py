@@ -33,7 +33,7 @@ def traced_views(shape: Shape, size: int, masks: bool = True, fine: int = 2) -> 
     cameras = orbit_cameras(16, image_size=size * fine)
     rows, columns = np.mgrid[: size * fine, : size * fine] + 0.5
     pixels = np.stack([columns, rows, np.ones_like(rows)], axis=-1)
-    pictures = []
+    images = []
     for intrinsics, pose in zip(cameras.intrinsics, cameras.world_to_camera, strict=True):
         directions = pixels @ np.linalg.inv(intrinsics).T @ pose[:, :3]
         directions /= np.linalg.norm(directions, axis=-1, keepdims=True)
@@ -42,8 +42,8 @@ def traced_views(shape: Shape, size: int, masks: bool = True, fine: int = 2) -> 
             depth = np.minimum(depth + shape(origin + directions * depth[..., None]), 3.0)
         points = origin + directions * depth[..., None]
         hit = shape(points)[..., None] < 1e-3
-        picture = np.concatenate([np.where(hit, pattern(points), 1.0), hit], axis=-1)
-        pictures.append(picture.reshape(size, fine, size, fine, 4).mean(axis=(1, 3)))
-    views = np.stack(pictures).astype(np.float32)
+        image = np.concatenate([np.where(hit, pattern(points), 1.0), hit], axis=-1)
+        images.append(image.reshape(size, fine, size, fine, 4).mean(axis=(1, 3)))
+    views = np.stack(images).astype(np.float32)
     alpha = np.ascontiguousarray(views[..., 3]) if masks else None
     return Views(np.ascontiguousarray(views[..., :3]), alpha, orbit_cameras(16, image_size=size))

@@ -88,19 +88,19 @@ def test_a_ball_is_seen_again_from_between_the_views(trained):
     )
     truth = ball_views(between)
     rays = all_rays(truth, 0.5, CPU)
-    picture = trained.render(rays.origins, rays.directions)
-    error = (picture.color - rays.colors).square().mean().item()
+    rendered = trained.render(rays.origins, rays.directions)
+    error = (rendered.color - rays.colors).square().mean().item()
     assert -10 * math.log10(error) > 25
-    seen, true = picture.opacity > 0.5, rays.masks > 0.5
+    seen, true = rendered.opacity > 0.5, rays.masks > 0.5
     assert (seen & true).sum() / (seen | true).sum() > 0.95
 
     inner = rays.masks == 1
     normals = (rays.colors[inner] - 0.5) / 0.4
-    cosines = torch.nn.functional.cosine_similarity(picture.normal[inner], normals)
+    cosines = torch.nn.functional.cosine_similarity(rendered.normal[inner], normals)
     assert cosines.mean() > 0.8
-    assert (picture.normal.norm(dim=-1) <= 1 + 1e-5).all()
+    assert (rendered.normal.norm(dim=-1) <= 1 + 1e-5).all()
     far = rays.masks == 0
-    assert picture.opacity[far].mean() < 0.02
+    assert rendered.opacity[far].mean() < 0.02
 
 
 def test_the_shape_of_a_ball_has_its_radius_and_about_its_distances(trained):
@@ -168,7 +168,7 @@ def test_without_masks_the_colours_alone_are_learned():
     assert "mask" not in run[0].training_step(0, run[2]).terms
 
 
-def test_most_rays_are_drawn_near_the_masks():
+def test_most_rays_are_near_the_masks():
     method, _, generator = new_run(replace(SMALL, rays=20000), ball_views())
     numbers = method._sample_ray_indices(generator)
     masks = method.rays.masks
@@ -227,9 +227,9 @@ def test_a_ball_is_learned_on_a_gpu(half: bool):
     losses = train(method, optimizer, torch.Generator().manual_seed(0), 0, 100)
     assert np.mean(losses[-5:]) < 0.1 * losses[0]
     rays = method.rays.at(torch.arange(SIZE**2, device=device))
-    picture = method.render(rays.origins, rays.directions)
-    assert picture.color.dtype == torch.float32
-    assert (picture.color - rays.colors).square().mean() < 0.01
+    rendered = method.render(rays.origins, rays.directions)
+    assert rendered.color.dtype == torch.float32
+    assert (rendered.color - rays.colors).square().mean() < 0.01
 
 
 def test_the_shape_ends_where_the_closed_hull_of_the_masks_does(trained):

@@ -21,11 +21,11 @@ TINY = GridNeuSConfig(
 )
 
 
-def new_run(views: Views, config: GridNeuSConfig = SHORT, seed: int = 0) -> Training:
+def new_training(views: Views, config: GridNeuSConfig = SHORT, seed: int = 0) -> Training:
     return Training(GridNeuS(config, views, CPU), seed)
 
 
-def go_on(run: Training, steps: int) -> Training:
+def train(run: Training, steps: int) -> Training:
     for _ in range(steps):
         run.train_step()
     return run
@@ -43,7 +43,7 @@ def small_views() -> Views:
 
 @pytest.fixture(scope="module")
 def trained(ball_views) -> GridNeuS:
-    return go_on(new_run(ball_views), SHORT.steps).method
+    return train(new_training(ball_views), SHORT.steps).method
 
 
 def seen_points(grid: SDFGrid) -> np.ndarray:
@@ -67,7 +67,7 @@ def test_the_ball_is_closed_in_one_piece_without_a_cavity(trained):
 
 
 def test_a_hollow_that_no_silhouette_shows_is_found():
-    run = go_on(new_run(traced_views(bowl, 64)), SHORT.steps)
+    run = train(new_training(traced_views(bowl, 64)), SHORT.steps)
     points = seen_points(run.method.shape())
     hollow = points[(np.linalg.norm(points[:, :2], axis=1) < 0.2) & (points[:, 2] > 0)]
     assert np.abs(bowl(hollow)).mean() < 0.015
@@ -76,10 +76,10 @@ def test_a_hollow_that_no_silhouette_shows_is_found():
 def test_what_was_learned_is_seen_from_between_the_views(trained):
     cameras = orbit_cameras(32, image_size=64)
     truth = traced_views(ball(RADIUS), 64)
-    picture = render_view(trained, cameras, 0, 64, CPU)
-    color = picture.color.reshape(64, 64, 3).numpy()
+    rendered = render_view(trained, cameras, 0, 64, CPU)
+    color = rendered.color.reshape(64, 64, 3).numpy()
     assert -10 * np.log10(np.square(color - truth.images[0]).mean()) > 24
-    opacity = picture.opacity.reshape(64, 64).numpy() > 0.5
+    opacity = rendered.opacity.reshape(64, 64).numpy() > 0.5
     mask = truth.masks[0] > 0.5
     assert (opacity & mask).sum() / (opacity | mask).sum() > 0.97
     between = render_view(trained, cameras, 1, 64, CPU)
@@ -89,25 +89,25 @@ def test_what_was_learned_is_seen_from_between_the_views(trained):
 
 def test_normals_point_to_the_outside(trained):
     cameras = orbit_cameras(16, image_size=64)
-    picture = render_view(trained, cameras, 0, 64, CPU)
-    normal = picture.normal.reshape(64, 64, 3)[32, 32].numpy()
+    rendered = render_view(trained, cameras, 0, 64, CPU)
+    normal = rendered.normal.reshape(64, 64, 3)[32, 32].numpy()
     towards = -cameras.world_to_camera[0, :, :3].T @ cameras.world_to_camera[0, :, 3] / 1.5
     assert normal @ towards > 0.95
 
 
 def test_training_improves_the_colours(ball_views):
-    run = new_run(ball_views)
+    run = new_training(ball_views)
     errors = [float(run.train_step().squared_error) for _ in range(60)]
     assert np.mean(errors[-10:]) < 0.6 * np.mean(errors[:10])
 
 
 def test_a_level_rests_until_its_first_step(small_views):
-    run = go_on(new_run(small_views, TINY), 5)
+    run = train(new_training(small_views, TINY), 5)
     coarse, middle, fine = run.method.levels
     assert coarse.abs().max() > 0
     assert middle.abs().max() == 0
     assert fine.abs().max() == 0
-    go_on(run, 1)
+    train(run, 1)
     assert middle.abs().max() > 0
 
 
@@ -116,18 +116,18 @@ def test_the_surface_stays_within_the_slack_of_the_hull(trained):
 
 
 def test_a_run_that_was_stopped_goes_on_with_the_same_bits(small_views):
-    whole = go_on(new_run(small_views, TINY), 30)
-    state = go_on(new_run(small_views, TINY), 17).state()
-    other = new_run(small_views, TINY, seed=5)
+    whole = train(new_training(small_views, TINY), 30)
+    state = train(new_training(small_views, TINY), 17).state()
+    other = new_training(small_views, TINY, seed=5)
     other.load_state(state)
-    go_on(other, 13)
+    train(other, 13)
     for name, values in whole.method.state_dict().items():
         assert torch.equal(values, other.method.state_dict()[name]), name
 
 
 def test_without_masks_the_white_background_gives_the_start():
     views = traced_views(ball(RADIUS), 64, masks=False)
-    method = go_on(new_run(views), 60).method
+    method = train(new_training(views), 60).method
     lengths = np.linalg.norm(seen_points(method.shape()), axis=1)
     assert abs(lengths.mean() - RADIUS) < 0.03 * RADIUS
     assert torch.isinf(method.bound).all()
@@ -139,7 +139,7 @@ def test_a_mask_that_is_grossly_wrong_hardly_moves_the_surface(ball_views):
     wrong[: 64 * 64] = 0  # the first view says that nothing is there
     rays = method.rays
     object.__setattr__(rays, "masks", wrong)
-    run = go_on(Training(method, 0), SHORT.steps)
+    run = train(Training(method, 0), SHORT.steps)
     lengths = np.linalg.norm(seen_points(run.method.shape()), axis=1)
     assert np.abs(lengths - RADIUS).mean() < 0.03 * RADIUS
 
@@ -150,9 +150,9 @@ def test_views_with_replaced_masks_give_no_colours(ball_views):
     views = Views(images, ball_views.masks, ball_views.cameras, replaced=(3,))
     method = GridNeuS(SHORT, views, CPU)
     assert len(method.rays) == 15 * 64 * 64
-    picture = render_view(method, views.cameras, 3, 64, CPU)
+    rendered = render_view(method, views.cameras, 3, 64, CPU)
     truth = ball_views.images[3].reshape(-1, 3)
-    assert -10 * np.log10(np.square(picture.color.numpy() - truth).mean()) > 20
+    assert -10 * np.log10(np.square(rendered.color.numpy() - truth).mean()) > 20
 
 
 @pytest.mark.parametrize(
@@ -176,6 +176,6 @@ def test_impossible_settings_are_refused(change, message):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_ball_is_recovered_on_a_gpu(ball_views):
-    run = go_on(Training(GridNeuS(SHORT, ball_views, torch.device("cuda")), 0), SHORT.steps)
+    run = train(Training(GridNeuS(SHORT, ball_views, torch.device("cuda")), 0), SHORT.steps)
     lengths = np.linalg.norm(seen_points(run.method.shape()), axis=1)
     assert np.abs(lengths - RADIUS).mean() < 0.01 * RADIUS

@@ -50,22 +50,22 @@ def test_a_step_takes_rays_from_everywhere_and_more_from_inside_the_masks():
     method = tiny()
     masks = torch.from_numpy(ellipsoid()[..., 3].reshape(-1))
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.stack([method._sample_ray_indices(generator) for _ in range(20)])
-    assert drawn.shape == (20, 96 + 32)
-    assert (masks[drawn[:, 96:]] > 0.5).all()
-    assert (masks[drawn[:, :96]] > 0.5).float().mean() == pytest.approx(
+    indices = torch.stack([method._sample_ray_indices(generator) for _ in range(20)])
+    assert indices.shape == (20, 96 + 32)
+    assert (masks[indices[:, 96:]] > 0.5).all()
+    assert (masks[indices[:, :96]] > 0.5).float().mean() == pytest.approx(
         (masks > 0.5).float().mean().item(), abs=0.03
     )
-    assert len(drawn.unique()) > 2000  # of 16384
+    assert len(indices.unique()) > 2000  # of 16384
 
 
 def test_without_masks_all_rays_are_from_everywhere_and_the_mask_term_is_zero():
     method = tiny(masks=False)
     masks = torch.from_numpy(ellipsoid()[..., 3].reshape(-1))
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.cat([method._sample_ray_indices(generator)[96:] for _ in range(20)])
-    assert len(drawn) == 20 * 32
-    assert (masks[drawn] < 0.5).float().mean() > 0.6
+    indices = torch.cat([method._sample_ray_indices(generator)[96:] for _ in range(20)])
+    assert len(indices) == 20 * 32
+    assert (masks[indices] < 0.5).float().mean() > 0.6
     assert method.training_step(0, generator).terms["mask"] == 0
 
 

@@ -177,15 +177,15 @@ def test_weights_have_the_right_derivatives():
 
 
 @pytest.mark.parametrize("slab", [1, 4, 64])
-def test_visible_samples_are_those_that_light_reaches_however_they_are_looked_for(slab: int):
+def test_visible_samples_are_those_that_light_reaches_whatever_the_slab(slab: int):
     samples = packed([40, 0, 7, 33, 1])
     density = 100 * torch.rand(len(samples), generator=torch.Generator().manual_seed(1))
     starts = torch.tensor([0, 40, 40, 47, 80])
-    looked = []
+    evaluated = []
 
     def look_up(part: PackedSamples) -> Tensor:
         index = starts[part.rays] + part.ranks
-        looked.append(index)
+        evaluated.append(index)
         return density[index]
 
     found, optical_depths = render_visibility(samples, look_up, LENGTH, 5.0, slab)
@@ -194,8 +194,8 @@ def test_visible_samples_are_those_that_light_reaches_however_they_are_looked_fo
     assert 0 < seen.sum() < len(samples)
     assert torch.equal(found, seen)
     assert_close(optical_depths, density[seen] * LENGTH)
-    assert len(torch.cat(looked).unique()) == len(torch.cat(looked))  # each at most once
-    assert len(torch.cat(looked)) <= seen.sum() + 5 * slab
+    assert len(torch.cat(evaluated).unique()) == len(torch.cat(evaluated))  # each at most once
+    assert len(torch.cat(evaluated)) <= seen.sum() + 5 * slab
 
 
 def test_a_budget_of_samples_keeps_whole_rays():
