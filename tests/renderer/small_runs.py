@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from multiview.cameras import orbit_cameras
@@ -14,6 +15,7 @@ from renderer.methods.base import Views
 from renderer.methods.fields import ColorNetworkConfig, NeuSFieldConfig, SDFNetworkConfig
 from renderer.methods.neus import LearningRateConfig, SamplingConfig
 from renderer.methods.neus_mlp import MLPNeuSConfig
+from renderer.reconstruction import ReconstructionOptions
 
 SIZE = 32
 RADII = np.array([0.45, 0.3, 0.35])
@@ -82,3 +84,32 @@ def write_strip(path: Path, views: np.ndarray | None = None) -> Path:
     strip = np.concatenate(list(images), axis=1)
     Image.fromarray((strip * 255).round().astype(np.uint8)).save(path)
     return path
+
+
+OPTIONS = ReconstructionOptions(seed=7, device=torch.device("cpu"))
+
+
+RESULTS = ["mesh.glb", "mesh.ply", "metrics.json", "rendering.mp4"]
+
+
+NUMBERED = [f"{name}-{k}.png" for name in ("input", "masked") for k in range(16)]
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def read_image(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def with_alpha(alpha: np.ndarray) -> np.ndarray:
+    return np.concatenate([ellipsoid()[..., :3], alpha[..., None]], axis=-1)
+
+
+def opaque_views(*which: int) -> np.ndarray:
+    """The true masks, but full in some views."""
+    alpha = ellipsoid()[..., 3].copy()
+    alpha[list(which)] = 1
+    return alpha

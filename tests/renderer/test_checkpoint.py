@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from renderer.checkpoint import (
+    CheckpointError,
+    CheckpointMismatchError,
+    NoCheckpointError,
+    RunFingerprint,
+    read_checkpoint,
+    write_checkpoint,
+)
+
+FINGERPRINT = RunFingerprint({"kind": "mlp", "mlp": {"steps": 10, "peak": (1, 2)}}, 6033, "abc")
+
+
+def written(path: Path) -> Path:
+    write_checkpoint(path, FINGERPRINT, {"step": 3, "values": torch.arange(1000)}, 12.5)
+    return path
+
+
+def test_a_checkpoint_gives_back_its_state_and_leaves_no_other_file(tmp_path: Path):
+    state, seconds = read_checkpoint(written(tmp_path / "ckpt" / "last.ckpt"), FINGERPRINT)
+    assert state["step"] == 3
+    assert_close(state["values"], torch.arange(1000))
+    assert seconds == 12.5
+    assert [path.name for path in (tmp_path / "ckpt").iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 1}, "seed was 6033, is 1"),
+        ({"views": "x"}, "other views"),
+        ({"settings": {"kind": "nerf", "nerf": {}}}, "kind was mlp, is nerf"),
+        ({"settings": {"kind": "mlp", "mlp": {"steps": 5, "peak": (1, 2)}}}, "steps was 10, is 5"),
+        ({"settings": {"kind": "mlp", "mlp": {"steps": 10, "peak": (1, 3)}}}, "mlp.peak was"),
+        ({"settings": {"kind": "mlp", "mlp": {"steps": 10}}}, r"mlp\.peak was \(1, 2\), is None"),
+    ],
+)
+def test_the_checkpoint_of_another_run_is_refused(tmp_path: Path, change, message):
+    path = written(tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointMismatchError, match=f"last.ckpt: .*{message}"):
+        read_checkpoint(path, replace(FINGERPRINT, **change))
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path):
+    path = written(tmp_path / "last.ckpt")
+    whole = path.read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"text", whole[:2000] + whole[4000:]):
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"last\.ckpt: "):
+            read_checkpoint(path, FINGERPRINT)
+
+
+def test_other_files_of_torch_and_other_versions_are_refused(tmp_path: Path):
+    path = tmp_path / "last.ckpt"
+    torch.save({"state_dict": {}}, path)
+    with pytest.raises(CheckpointError, match=r"last\.ckpt: not a checkpoint"):
+        read_checkpoint(path, FINGERPRINT)
+    torch.save({"state": {}, "format": 0}, path)
+    with pytest.raises(CheckpointError, match="format 0, expected 1"):
+        read_checkpoint(path, FINGERPRINT)
+    with pytest.raises(NoCheckpointError, match=r"no\.ckpt"):
+        read_checkpoint(tmp_path / "no.ckpt", FINGERPRINT)
+
+
+class Program:
+    """What would be run by a file of any Python objects."""
+
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (Path("executed"),))
+
+
+def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state": Program(), "format": 1}, tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointError):
+        read_checkpoint(tmp_path / "last.ckpt", FINGERPRINT)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path: Path, monkeypatch):
+    path, write = tmp_path / "last.ckpt", Path.write_bytes
+
+    def full(self: Path, content: bytes) -> int:
+        write(self, b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError, match=r"last\.ckpt: .*No space"):
+            written(path)
+        assert not list(tmp_path.iterdir())
+    before = written(path).read_bytes()
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"last\.ckpt: .*No space"):
+        written(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_why_the_system_takes_no_more_bytes_is_said(tmp_path: Path):
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"last\.ckpt: .*File too large") as caught:
+            written(tmp_path / "last.ckpt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "inline_container" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["settings", "seed", "views", "seconds"])
+def test_a_checkpoint_that_lacks_a_part_is_called_damaged(tmp_path: Path, name: str):
+    path = written(tmp_path / "last.ckpt")
+    content = torch.load(path, weights_only=True)
+    del content[name]
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=f"{name} is missing"):
+        read_checkpoint(path, FINGERPRINT)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("settings", "text"),
+        ("settings", torch.zeros(2)),
+        ("seed", "6033"),
+        ("seed", True),
+        ("views", 3),
+        ("state", [1, 2]),
+        ("seconds", None),
+        ("seconds", float("nan")),
+        ("seconds", -1.0),
+    ],
+)
+def test_a_checkpoint_with_a_part_of_another_kind_is_called_damaged(tmp_path: Path, name, value):
+    path = written(tmp_path / "last.ckpt")
+    torch.save({**torch.load(path, weights_only=True), name: value}, path)
+    with pytest.raises(CheckpointError, match=rf"last\.ckpt: .*\({name} is "):
+        read_checkpoint(path, FINGERPRINT)
+
+
+def test_settings_that_cannot_be_compared_are_others(tmp_path: Path):
+    path = written(tmp_path / "last.ckpt")
+    for settings in ({"kind": torch.zeros(2)}, {1: 2, "kind": "mlp"}):
+        torch.save({**torch.load(path, weights_only=True), "settings": settings}, path)
+        with pytest.raises(CheckpointMismatchError, match=" was "):
+            read_checkpoint(path, FINGERPRINT)
+
+
+def test_of_a_damaged_or_dangerous_file_torchs_advice_to_run_it_is_not_passed_on(tmp_path: Path):
+    path = tmp_path / "last.ckpt"
+    torch.save({"state": Program(), "format": 1}, path)
+    dangerous = path.read_bytes()
+    whole = written(path).read_bytes()
+    for content in (dangerous, whole[: len(whole) // 2], b"text"):
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError) as caught:
+            read_checkpoint(path, FINGERPRINT)
+        said = str(caught.value)
+        assert "weights_only" not in said
+        assert len(said) < len(str(path)) + 120
+
+
+def test_a_checkpoint_that_cannot_be_read_is_not_called_damaged(tmp_path: Path, monkeypatch):
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    path = written(tmp_path / "last.ckpt")
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(OSError, match=r"last\.ckpt: cannot be read \(Permission denied\)"):
+        read_checkpoint(path, FINGERPRINT)
+
+
+def test_another_kind_of_method_is_said_without_all_of_its_settings(tmp_path: Path):
+    section = {f"setting {k}": list(range(50)) for k in range(50)}
+    identity = replace(FINGERPRINT, settings={"kind": "grid", "grid": section})
+    path = tmp_path / "last.ckpt"
+    write_checkpoint(path, identity, {"step": 3}, 1.0)
+    with pytest.raises(CheckpointMismatchError, match=": kind was grid, is mlp, ") as caught:
+        read_checkpoint(path, FINGERPRINT)
+    assert len(str(caught.value)) < len(str(path)) + 400

@@ -1,0 +1,246 @@
+"""The command `train_renderer.py`: flags, advice, signals."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import train_renderer
+from common.devices import pick_device
+from renderer import reconstruction
+from renderer.checkpoint import (
+    CheckpointError,
+    CheckpointMismatchError,
+    NoCheckpointError,
+    RunFingerprint,
+    write_checkpoint,
+)
+from renderer.reconstruction import NoMeshError, ReconstructionOptions, ReconstructionResult
+from renderer.views import MaskError
+from tests.conftest import ROOT
+from tests.renderer.small_runs import NUMBERED, RESULTS, TINY, TINY_YAML, files
+
+pytest.importorskip("trimesh")
+pytest.importorskip("xatlas")
+pytest.importorskip("imageio_ffmpeg")
+
+
+def command(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, ROOT / "train_renderer.py", *map(str, arguments)],
+        cwd=cwd,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other signals")
+def test_ctrl_c_ends_the_training_and_the_results_are_written(strip, tmp_path):
+    (tmp_path / "long.yaml").write_text(TINY_YAML.replace("steps: 6", "steps: 100000"))
+    running = command(
+        "-i", strip, "-n", "a", "-b", "long.yaml", "-l", "log", "--device", "cpu",
+        "--set", "save_every=1e-9", "--set", "log_every=5", cwd=tmp_path,
+    )  # fmt: skip
+    folder, deadline = tmp_path / "log" / "a", time.monotonic() + 120
+    while not (folder / "images" / "5.jpg").exists():
+        assert running.poll() is None, running.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    said = running.communicate(timeout=120)[1]
+    assert running.returncode == 130, said
+    assert "stopping after this step" in said
+    assert "of 100000 steps" in said
+    assert "--resume continues" in said
+    assert "Traceback" not in said
+    assert {*RESULTS, *NUMBERED, "ckpt/last.ckpt"} <= set(files(folder))
+    steps = json.loads((folder / "metrics.json").read_text())["steps"]
+    assert 5 <= steps < 100000
+    assert torch.load(folder / "ckpt" / "last.ckpt", weights_only=True)["state"]["step"] == steps
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "long.yaml"]
+
+
+GOOD = ["-i", "0.png", "-n", "a"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["-n", ""], "--name must not be empty"),
+        (["-n", "  "], "--name must not be empty"),
+        (["-n", "a/b"], "not a path"),
+        (["-n", "a\\b"], "not a path"),
+        (["-n", "/tmp/a"], "not a path"),
+        (["-n", ".."], "cannot be the name of a folder"),
+        (["-n", "."], "cannot be the name of a folder"),
+        (["-n", "a:b"], "not a path"),
+        (["-n", "what?"], "not a path"),
+        (["-n", "a\nb"], "not a path"),
+        (["-n", "NUL"], "cannot be the name of a folder"),
+        (["-n", "a."], "cannot be the name of a folder"),
+        (["--resume", "--overwrite"], "choose one"),
+        (["-i", ""], "--image_path: must not be empty"),
+        (["-i", " "], "--image_path: must not be empty"),
+        (["--seed", "-1"], "--seed must be from 0"),
+        (["--gpus", "first"], "--gpus is a list of numbers"),
+        (["--gpus", ""], "--gpus is a list of numbers"),
+        (["--preset", "slow"], "invalid choice"),
+    ],
+)
+def test_wrong_usage_exits_2_and_says_what_is_expected(capsys, flags, message):
+    with pytest.raises(SystemExit) as caught:
+        train_renderer.parse([*GOOD, *flags])
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["a", "a b", "löwe", ".hidden", "v1.2", "console", "-x"])
+def test_names_of_folders_are_taken(name):
+    assert train_renderer.parse(["-i", "0.png", f"--name={name}"]).name == name
+
+
+def test_the_published_flags_are_known():
+    flags = ["-i", "0.png", "-n", "a", "-b", "x.yaml", "-l", "logs", "-s", "1", "-g", "1,", "-r"]
+    args = train_renderer.parse([*flags, "--fp16"])
+    assert (args.image_path, args.name, args.base) == (Path("0.png"), "a", Path("x.yaml"))
+    assert (args.log, args.seed, args.gpus) == (Path("logs"), 1, "1,")
+    assert args.resume
+    assert args.fp16
+    defaults = train_renderer.parse(GOOD)
+    assert (defaults.log, defaults.seed, defaults.gpus) == (Path("output/renderer"), 6033, "0,")
+    assert defaults.base.name == "neus.yaml"
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "cuda", "expected"),
+    [
+        ("auto", "0,", True, "cuda:0"),
+        ("auto", "1,0", True, "cuda:1"),
+        ("auto", "3", True, "cuda:3"),
+        ("auto", "0,", False, "auto"),
+        ("auto", "1,", False, "auto"),
+        ("cpu", "0,", True, "cpu"),
+        ("mps", "0,", False, "mps"),
+    ],
+)
+def test_the_first_gpu_of_the_list_computes(monkeypatch, caplog, device, gpus, cuda, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    assert train_renderer.choose_device(device, gpus) == expected
+    assert ("--gpus 1, has no effect" in caplog.text) == (gpus == "1,")
+    assert ("only one GPU is used" in caplog.text) == (gpus == "1,0")
+
+
+@pytest.mark.parametrize(("mps", "expected"), [(True, "mps"), (False, "cpu")])
+def test_without_cuda_and_gpus_the_device_is_that_of_every_command(
+    monkeypatch, caplog, mps, expected
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    args = train_renderer.parse(GOOD)
+    device = pick_device(train_renderer.choose_device(args.device, args.gpus))
+    assert device.type == expected
+    assert not caplog.records
+
+
+RGBA, NO_MASKS = "RGBA views", "--set use_mask=false"
+
+
+@pytest.mark.parametrize(
+    ("error", "resumable", "flags"),
+    [
+        (NoCheckpointError("x"), False, ["--resume", "--overwrite"]),
+        (CheckpointError("x"), True, ["--overwrite"]),
+        (CheckpointMismatchError("x"), True, ["same flags", "--overwrite", "--name"]),
+        (FileExistsError("x"), False, ["--overwrite", "--name"]),
+        (FileExistsError("x"), True, ["--resume", "--overwrite", "--name"]),
+        (MaskError("x"), False, ["better alpha", NO_MASKS]),
+        (MaskError("x", "white"), False, [RGBA, "--set segmenter=u2net or carvekit", NO_MASKS]),
+        (MaskError("x", "u2net"), False, [RGBA, "--set segmenter=carvekit or white", NO_MASKS]),
+        (NoMeshError("x"), True, ["--resume"]),
+        (FloatingPointError("x"), True, ["--seed"]),
+        (MemoryError("x"), False, ["--set mlp.rays=48", "--preset fast"]),
+        (ValueError("x"), True, []),
+        (FileNotFoundError("x"), False, []),
+    ],
+)
+def test_the_command_adds_the_flags_that_help(tmp_path, error, resumable, flags):
+    if resumable:
+        (tmp_path / "ckpt").mkdir()
+        (tmp_path / "ckpt" / "last.ckpt").touch()
+    with pytest.raises(type(error)) as caught, train_renderer.flag_advice(tmp_path, TINY):
+        raise error
+    said = str(caught.value)
+    assert said.startswith("x; ") == bool(flags)
+    for flag in flags:
+        assert flag in said
+    for flag in ("--resume", "--overwrite", "--name", "--set", "segmenter"):
+        assert (flag in said) == any(flag in expected for expected in flags)
+
+
+@pytest.mark.parametrize(("resumable", "flag"), [(False, "--overwrite"), (True, "--resume")])
+def test_the_command_says_how_to_continue_after_a_full_disk(tmp_path, monkeypatch, resumable, flag):
+    path = tmp_path / "ckpt" / "last.ckpt"
+    path.parent.mkdir()
+    if resumable:
+        path.touch()
+
+    def full(self: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with (
+        pytest.raises(OSError, match=rf"last\.ckpt: .*No space.*free some.*{flag}"),
+        train_renderer.flag_advice(tmp_path, TINY),
+    ):
+        write_checkpoint(path, RunFingerprint({}, 1, "abc"), {}, 1.0)
+
+
+def test_the_command_names_flags_that_improve_a_result(caplog):
+    metrics = {"replaced_masks": [3], "mask_iou": 0.5}
+    with caplog.at_level("INFO"):
+        train_renderer.log_hints(ReconstructionResult(metrics, 2), "default")
+    for flag in ("--set repair_masks=false", "--preset best", "--resume"):
+        assert flag in caplog.text
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        good = {"replaced_masks": [], "mask_iou": 0.9}
+        train_renderer.log_hints(ReconstructionResult(good, None), "default")
+    assert not caplog.records
+
+
+def test_the_command_passes_on_its_flags(strip, tmp_path, monkeypatch, caplog):
+    (tmp_path / "tiny.yaml").write_text(TINY_YAML)
+    calls = []
+
+    def record(*arguments: object) -> ReconstructionResult:
+        calls.append(arguments)
+        numbers = {"seconds": 1, "psnr": 2, "field_psnr": 3, "mask_iou": None, "replaced_masks": []}
+        return ReconstructionResult({**numbers, "faces": 4, "watertight": True}, None)
+
+    monkeypatch.setattr(reconstruction, "reconstruct", record)
+    flags = ["-i", strip, "-n", "a", "-l", tmp_path, "-b", tmp_path / "tiny.yaml", "--fp16"]
+    flags += ["-s", "5", "--device", "cpu", "--preset", "fast", "--overwrite"]
+    train_renderer.main([*map(str, flags), "--set", "mlp.steps=3"])
+    ((image, folder, config, options),) = calls
+    assert (image, folder) == (strip, tmp_path / "a")
+    assert (config.mlp.steps, config.mlp.rays, config.mlp.half) == (3, 1536, True)
+    assert options == ReconstructionOptions(
+        5, torch.device("cpu"), "fast", resume=False, overwrite=True
+    )
+    assert "--fp16 has no effect on cpu" in caplog.text
+
+
+def test_a_folder_is_no_configuration_file(strip, tmp_path):
+    flags = ["-i", str(strip), "-n", "a", "-l", str(tmp_path / "log"), "--device", "cpu"]
+    with pytest.raises(ValueError, match="is a folder, expected a configuration file"):
+        train_renderer.main([*flags, "-b", str(tmp_path)])
