@@ -99,9 +99,16 @@ def main(argv: list[str] | None = None) -> None:
     from ldm.training.trainer import ResumeError, train
 
     options = TrainOptions(
-        args.base.stem, args.logdir, args.ckptdir, args.seed, args.finetune_from, args.resume,
-        gpus, device, args.num_nodes,
-    )  # fmt: skip
+        name=args.base.stem,
+        logdir=args.logdir,
+        ckptdir=args.ckptdir,
+        seed=args.seed,
+        finetune_from=args.finetune_from,
+        resume=args.resume,
+        gpus=gpus,
+        device=device,
+        num_nodes=args.num_nodes,
+    )
     try:
         signal = train(
             config,
@@ -109,14 +116,10 @@ def main(argv: list[str] | None = None) -> None:
             model_class=choose_model_class(config.model),
             loss=choose_loss(config.model),
         )
-    except FileExistsError as error:
-        advice = "continue with --resume, or choose another --ckptdir and --logdir"
-        raise FileExistsError(f"{error}; {advice}") from error
-    except ResumeError as error:
-        advice = "start a new run without --resume, in another --ckptdir and --logdir"
-        raise ValueError(
-            f"{error}; {advice} (--finetune_from <checkpoint> takes its weights)"
-        ) from error
+    except (FileExistsError, ResumeError) as error:
+        exists = isinstance(error, FileExistsError)
+        advice = "continue with --resume or" if exists else "start without --resume and"
+        raise ValueError(f"{error}; {advice} choose another --ckptdir and --logdir") from error
     if signal:
         sys.exit(128 + signal)
 
