@@ -120,7 +120,7 @@ def main(argv: list[str] | None = None) -> None:
     if importlib.util.find_spec("gradio") is None:
         raise ImportError("the web page needs Gradio: pip install -r requirements/app.txt")
     from pipeline.config import read_config
-    from pipeline.sample_store import collect_inputs
+    from pipeline.inputs import collect_images
     from webapp.server import Limits, serve
     from webapp.service import ELEVATIONS
 
@@ -130,7 +130,7 @@ def main(argv: list[str] | None = None) -> None:
             f"--elevation must be auto or from {lowest:g} to {highest:g}, got {args.elevation:g}"
         )
     config, view_generator = read_config(args)
-    examples = [source.path for source in collect_inputs([args.examples], [0.0], Path())]
+    examples = [path for path, _ in collect_images([args.examples], Path())]
     with open_socket(args.host, args.port) as bound:  # before loading the weights, which is slow
         view_generator.model()
         serve(view_generator, config, examples, Limits(args.max_queue, args.max_upload_mb), bound)

@@ -6,8 +6,7 @@
 writes output/locomotive/0.png .. 3.png, four samples of 16 views side by side: azimuth 0 (the
 input's) to 337.5 degrees in steps of 22.5, all at elevation 30.
 
-Without --ckpt the published checkpoint is used if it is in ckpt/, else the small model that comes
-with the project.
+Without --ckpt the published checkpoint is used if it is in ckpt/, else the bundled small model.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from pipeline.cli_args import (
     choose_model,
     crop_size,
     elevation,
+    flag_advice,
     given_sampler,
 )
 
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Build the parser; nothing heavy is imported for it."""
+    """Build the parser without importing torch."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=SparseHelpFormatter)
     add = parser.add_argument
     add_model_flags(parser)
@@ -43,67 +43,74 @@ def build_parser() -> argparse.ArgumentParser:
     add("--output", type=Path, required=True,
         help="folder of the results; with several inputs, of one folder an input")  # fmt: skip
     add("--elevation", type=elevation, nargs="+", required=True,
-        help="degrees that the input's camera looks down, useful from -10 to 40, or auto, which "
-        "estimates them from six drafts of the views; one or one for each input (a folder's by "
-        "name)")  # fmt: skip
+        help="degrees that the input's camera looks down, useful from -10 to 40, or auto to "
+        "estimate it from six drafts of the views; one for all inputs or one for each (a folder's "
+        "by name)")  # fmt: skip
     add("--keep", choices=["all", "best"],
-        help="order the samples of each input by how well their views fit together, write "
-        "scores.json, and keep all samples, or only the best (the others are removed; of them "
-        "only the settings stay, so that a second run knows them)")  # fmt: skip
+        help="rank the samples of each input by the consistency of their views, write "
+        "scores.json, and keep all samples or only the best (the others are removed; their "
+        "records stay, so that a second run does not repeat them)")  # fmt: skip
     add("--crop_size", type=crop_size, default=-1,
         help="scale the object's longer side to this many of 256 pixels (try 200, else 180 or "
-        "150); auto chooses, as in renders to train on; -1 takes the picture as it is")  # fmt: skip
+        "150); auto chooses, as in renders to train on; -1 keeps the whole image")  # fmt: skip
     add("--sampler", choices=["ddim"], default="ddim")
     add("--save_views", action="store_true", help="write <k>/000.png .. 015.png too")
     add("--preview", action="store_true", help="write the animation <k>.gif too")
-    add("--overwrite", action="store_true", help="make all samples anew, whatever is there")
+    add(
+        "--overwrite",
+        action="store_true",
+        help="generate all samples again, replacing existing ones",
+    )
     add_common_flags(parser)
     return parser
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """Parse and check the flags (exit 2 where they make no sense)."""
+    """Parse and check the flags; exit with 2 on invalid ones."""
     parser = build_parser()
     args = parser.parse_args(argv)
     choose_model(args)
     check_limits(parser, args)
-    warn_of_doubtful(args)
+    warn_unusual(args)
     return args
 
 
-def warn_of_doubtful(args: argparse.Namespace) -> None:
-    """Warn of values that work but are hardly meant."""
+def warn_unusual(args: argparse.Namespace) -> None:
+    """Warn of valid but unusual values."""
     for degrees in args.elevation:
         if degrees != "auto" and not -10 <= degrees <= 40:
-            log.warning("elevation %g is outside [-10, 40], which the model knows", degrees)
+            log.warning("elevation %g is outside [-10, 40], the range of the training", degrees)
     if args.cfg_scale is not None and args.cfg_scale < 1:
         effect = "weakened" if args.cfg_scale > 0 else "inverted" if args.cfg_scale else "ignored"
         log.warning("guidance %g is below 1: the input is %s", args.cfg_scale, effect)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Generate the views that the command line asks for."""
+    """Run the command."""
     args = parse(argv)
     from ldm.config import GenerateConfig
-    from pipeline.generate import generate
-    from pipeline.generate_samples import GenerateOptions
+    from pipeline.generate import GenerateOptions, generate
+    from pipeline.view_generator import SyncDreamerGenerator
 
     config = load_config(GenerateConfig, args.cfg, args.set)
+    device = pick_device(args.device)
     options = GenerateOptions(
-        checkpoint=args.ckpt,
         output=args.output,
         crop_size=args.crop_size,
-        sample_num=args.sample_num,
+        num_samples=args.sample_num,
         seed=args.seed,
         sampler=replace(config.sampler, **given_sampler(args)),
-        batch_view_num=args.batch_view_num,
-        dtype=args.dtype,
-        device=pick_device(args.device),
+        device=device,
+        keep=args.keep,
         overwrite=args.overwrite,
         save_views=args.save_views,
         preview=args.preview,
     )
-    generate(config.model, args.input, args.elevation, options, args.keep)
+    view_generator = SyncDreamerGenerator(
+        config.model, args.ckpt, device, args.dtype, args.batch_view_num
+    )
+    with flag_advice():
+        generate(args.input, args.elevation, options, view_generator)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""Steps whose results are files: what is there and still right is kept, the rest is done again.
+"""File-based step cache: a step is skipped if its settings, inputs and outputs are unchanged.
 
-A step has a record steps/<name>.json: its settings, checksums of the files that it reads and of
-those that it writes, what else it found, and its seconds. The record is the last file that a step
-writes. A step is kept where its settings, inputs and results are the recorded ones, so a change
-reaches as far as the files differ, and no further.
+A step has a record steps/<name>.json: its settings, checksums of its input and output files, its
+facts (values found besides the files), and its seconds. The record is the last file that a step
+writes. A change redoes only the steps whose settings or files it changes.
 """
 
 from __future__ import annotations
@@ -26,21 +25,25 @@ log = logging.getLogger(__name__)
 
 RECORDS = "steps"
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp(\..+)?")
-"""Names of `common.files.atomic_write` for files that are not whole yet."""
+"""Names of unfinished files of `common.files.atomic_write`."""
 
 Facts = dict[str, Any]
-"""What a step found beside its files, as plain JSON values."""
+"""Values that a step found besides its files, as plain JSON."""
+
+
+class ReplaceError(FileExistsError):
+    """Existing files would be replaced that are not results of the same input and settings."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One piece of work.
+    """A step: its settings, input files and output files.
 
     Attributes:
         name: of the record.
-        settings: all that the results depend on beside the inputs, as plain JSON values.
-        inputs: files that are read.
-        results: files that are written, inside the folder.
+        settings: everything besides the inputs that the results depend on, as plain JSON.
+        inputs: files that it reads.
+        results: files that it writes, inside the folder.
     """
 
     name: str
@@ -51,16 +54,17 @@ class Step:
 
 @dataclass
 class RunDirectory:
-    """The folder of one picture's results.
+    """The folder of one image's results, with the records of its steps.
 
     Attributes:
-        folder: where everything is.
-        overwrite: do each step anew, whatever is there.
-        current: name of the step under way.
-        done: steps that were done, not kept, in order.
+        folder: of all results.
+        overwrite: redo every step.
+        current: name of the running step.
+        done: names of the steps that were run, not kept, in order.
         names: of all steps, in order.
-        summary: name of the file that tells of all results; it is removed before a step is done,
-            so that it never tells of results that are no longer there.
+        summary: name of the file that describes all results; it is removed before any step runs,
+            so that it never describes replaced results.
+        checksums: known ones, of files that do not change during the run.
     """
 
     folder: Path
@@ -69,13 +73,14 @@ class RunDirectory:
     done: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     summary: str | None = None
+    checksums: dict[Path, str] = field(default_factory=dict)
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Make the folder, keep other processes out of it and remove what killed runs left.
+        """Create and lock the folder, and remove temporary files of killed runs.
 
         Raises:
-            FileExistsError: it holds files that are not this command's, and not `overwrite`.
+            ReplaceError: it holds files of other origin, and not `overwrite`.
             NotADirectoryError: something else has the name of the folder.
             OSError: another process is writing there, or nothing can be written there.
         """
@@ -85,19 +90,14 @@ class RunDirectory:
         records = self.folder / RECORDS
         foreign = self.folder.is_dir() and not records.is_dir() and any(self.folder.glob("[!.]*"))
         if foreign and not self.overwrite:
-            raise FileExistsError(
-                f"{self.folder}: holds files that are not results of this command; choose another "
-                f"folder, or let files of the same names be replaced with --overwrite"
-            )
+            raise ReplaceError(f"{self.folder}: holds files that are not results of this command")
         try:
             records.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=records):
                 pass
         except OSError as error:
             reason = error.strerror or error
-            raise OSError(
-                f"{self.folder}: cannot be written to ({reason}); see --output"
-            ) from error
+            raise OSError(f"{self.folder}: cannot be written to ({reason})") from error
         with file_lock(records, wait=False):
             for path in [*self.folder.glob(".*.tmp*"), *self.folder.glob("*/.*.tmp*")]:
                 if _TEMPORARY.fullmatch(path.name):
@@ -106,27 +106,26 @@ class RunDirectory:
             yield
 
     def check_same_input(self, name: str, path: Path) -> None:
-        """Raise FileExistsError where a step was done for an input of another name and content."""
+        """Raise ReplaceError if a step was run for an input of another name and content."""
         former = self.read(name)
         inputs = former.get("inputs") if former else None
         if self.overwrite or not isinstance(inputs, dict) or path.name in inputs:
             return
-        if checksum(path) not in inputs.values():
-            raise FileExistsError(
-                f"{self.folder} holds the results of another picture ({', '.join(inputs)}); choose "
-                f"another folder, or let them be replaced with --overwrite"
+        if self._checksum(path) not in inputs.values():
+            raise ReplaceError(
+                f"{self.folder}: holds the results of another image ({', '.join(inputs)})"
             )
 
     def record(self, name: str) -> Path:
-        """The file with the record of a step."""
+        """Path of the record of a step."""
         return self.folder / RECORDS / f"{name}.json"
 
     def records(self, pattern: str) -> list[Path]:
-        """The files with the records of steps whose names fit a pattern such as "sample-*"."""
+        """Record files of steps whose names match a pattern such as "sample-*"."""
         return sorted((self.folder / RECORDS).glob(f"{pattern}.json"))
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """Read the record of a step; None where there is none that is whole."""
+        """Read the record of a step; None if it is missing or damaged."""
         try:
             found = json.loads(self.record(name).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
@@ -134,20 +133,20 @@ class RunDirectory:
         return found if isinstance(found, dict) and "results" in found else None
 
     def do(self, step: Step, work: Callable[[], Facts | None]) -> Facts:
-        """Do a step, or keep what it did before.
+        """Run a step, or keep its results if nothing changed.
 
         Args:
-            step: what is to be done.
-            work: does it; every result is to be a whole file afterwards.
+            step: to run.
+            work: runs it and returns its facts; afterwards every result must exist.
 
         Returns:
-            what `work` returned, now or then.
+            the facts, of this run or of the recorded one.
         """
         self.current = step.name
         self.names.append(step.name)
         key = self._key(step)
         former = self.read(step.name)
-        if former is not None and not self.overwrite and self._still_right(former, key, step):
+        if former is not None and not self.overwrite and self._is_current(former, key, step):
             log.info("kept %s: made from the same inputs with the same settings", step.name)
             return dict(former["facts"])
         if self.summary is not None:
@@ -167,9 +166,9 @@ class RunDirectory:
         return facts
 
     def has_marker(self, step: Step) -> bool:
-        """Whether a step of these inputs and settings was begun before.
+        """Whether this step, with these inputs and settings, was started before.
 
-        For steps that can go on with what they left when they were killed.
+        For steps that can resume after they were killed.
         """
         try:
             was = json.loads(self._marker(step).read_text(encoding="utf-8"))
@@ -178,7 +177,7 @@ class RunDirectory:
         return bool(was == self._key(step)) and not self.overwrite
 
     def mark_started(self, step: Step) -> None:
-        """Write down that a step is begun; nothing of another beginning may be left by then."""
+        """Record that a step is started; files of earlier starts must be removed before."""
         self._write(self._marker(step), self._key(step))
 
     def _marker(self, step: Step) -> Path:
@@ -190,7 +189,7 @@ class RunDirectory:
         )
         return key
 
-    def _still_right(self, record: dict[str, Any], key: dict[str, Any], step: Step) -> bool:
+    def _is_current(self, record: dict[str, Any], key: dict[str, Any], step: Step) -> bool:
         return (
             all(record.get(part) == value for part, value in key.items())
             and isinstance(record.get("facts"), dict)
@@ -199,13 +198,16 @@ class RunDirectory:
         )
 
     def _checksums(self, paths: Sequence[Path]) -> dict[str, str]:
-        """Checksums under the names in the folder; of files elsewhere, the plain names."""
+        """Checksums by path relative to the folder; by plain name for files elsewhere."""
         return {
             path.relative_to(self.folder).as_posix()
             if path.is_relative_to(self.folder)
-            else path.name: checksum(path)
+            else path.name: self._checksum(path)
             for path in paths
         }
+
+    def _checksum(self, path: Path) -> str:
+        return self.checksums.get(path) or checksum(path)
 
     def _write(self, path: Path, content: dict[str, Any]) -> None:
         with atomic_write(path) as temporary:
@@ -223,5 +225,5 @@ def checksum(path: Path) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON makes of a value: tuples become lists."""
+    """A value after a JSON round trip: tuples become lists."""
     return json.loads(json.dumps(value, allow_nan=False))

@@ -147,15 +147,17 @@ def elevation_error(
 ) -> float:
     """Return the error of the estimated elevation of an item's input, in degrees."""
     from multiview.images import strip_to_views
-    from pipeline.selection.elevation import estimate_elevation
+    from pipeline.selection.elevation import ElevationConfig, estimate_elevation
     from pipeline.selection.elevation_drafts import draft_sampler
+    from pipeline.selection.similarity import crop_object
 
     def draft(assumed_deg: float) -> np.ndarray:
         return strip_to_views(
             generate_item_strip(model, item, draft_sampler(sampler), seed, assumed_deg)
         )
 
-    found = estimate_elevation(item.input_image.numpy().transpose(1, 2, 0), draft)
+    target = crop_object(item.input_image.numpy().transpose(1, 2, 0), ElevationConfig().size)
+    found = estimate_elevation(target, draft)
     return abs(found.elevation_deg - math.degrees(item.input_elevation))
 
 

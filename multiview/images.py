@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +23,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 """Pixel formats only: others that Pillow knows would start foreign programs."""
 
 
-def read_image(path: Path) -> Image.Image:
+def read_image(path: Path, content: bytes | None = None) -> Image.Image:
     """Read an image file of any common kind as 8-bit RGB or RGBA.
 
     16-bit grey is scaled to 8 bits; palette, grey, CMYK and other modes are converted; a
@@ -30,6 +31,7 @@ def read_image(path: Path) -> Image.Image:
 
     Args:
         path: a file that Pillow can read.
+        content: the file's bytes, if they have been read already.
 
     Returns:
         image of mode "RGBA" where the file has transparency, else "RGB".
@@ -44,7 +46,8 @@ def read_image(path: Path) -> Image.Image:
         kind = "a folder" if path.is_dir() else "no regular file"
         raise ValueError(f"{path}: is {kind}, expected an image file")
     try:
-        with _no_size_warning(), Image.open(path, formats=FORMATS) as image:
+        source = path if content is None else BytesIO(content)
+        with _no_size_warning(), Image.open(source, formats=FORMATS) as image:
             _check_size(image.size)
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
@@ -215,27 +218,6 @@ def auto_crop_size(image: Image.Image) -> int:
     return round(base + slope * min(sides) / max(sides))
 
 
-def resolve_crop_size(path: Path, crop_size: CropSize) -> int:
-    """Choose the crop size of an image file where it is to be chosen.
-
-    Args:
-        path: image file; RGBA if `crop_size` is "auto".
-        crop_size: a number stays what it is.
-
-    Raises:
-        FileNotFoundError, ValueError: naming the file, see `read_image` and `auto_crop_size`.
-    """
-    if crop_size != "auto":
-        return crop_size
-    image = read_image(path)
-    try:
-        chosen = auto_crop_size(image)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    log.info("%s: chose --crop_size %d by the object's outline", path, chosen)
-    return chosen
-
-
 def composite_white_01(image: Image.Image) -> np.ndarray:
     """Put an image on white.
 
@@ -278,7 +260,24 @@ def prepare_image(path: Path, crop_size: int, size: int) -> np.ndarray:
     Raises:
         FileNotFoundError, ValueError: naming the file, see `read_image` and `crop_and_pad`.
     """
-    image = read_image(path)
+    return frame_image(read_image(path), crop_size, size, path)
+
+
+def frame_image(image: Image.Image, crop_size: int, size: int, path: Path) -> np.ndarray:
+    """Turn a decoded input image into the model's input.
+
+    Args:
+        image: RGBA with the object's mask as alpha, or RGB if `crop_size` is -1.
+        crop_size: see `crop_and_pad`.
+        size: pixels a side of the model's views.
+        path: of the image, for messages.
+
+    Returns:
+        float32 RGB in [-1, 1], (size, size, 3).
+
+    Raises:
+        ValueError: naming the file, see `crop_and_pad`.
+    """
     if image.mode == "RGB":
         if crop_size == -1:
             log.warning("%s has no alpha channel: its background counts as the object", path)

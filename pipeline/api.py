@@ -1,12 +1,11 @@
-"""SyncDreamer in Python, without the commands: a picture in, its views and their cameras out.
+"""Python API: an image in, its views and their cameras out, and a mesh from those.
 
-    from pipeline.api import SyncDreamerPipeline
+    from syncdreamer import SyncDreamerPipeline
 
     pipeline = SyncDreamerPipeline.load()
     views = pipeline.generate("testset/locomotive.png", elevation=20)
 
-The same picture, seed and settings give the pixels that `generate.py` writes. It is here and not in
-`ldm` because finding the elevation and the mask takes more than the model.
+The same image, seed and settings give the pixels that `generate.py` writes.
 """
 
 from __future__ import annotations
@@ -36,41 +35,39 @@ from multiview.images import (
     auto_crop_size,
     composite_white,
     crop_and_pad,
-    normalise_image,
-    read_image,
     strip_to_views,
     views_to_strip,
 )
 from multiview.matting import has_mask, remove_background
-from multiview.segmentation import Backend, open_segmenter
+from multiview.segmentation import Backend, Segmenter, open_segmenter
 from pipeline.cli_args import LIMITS, choose_model
-from pipeline.selection.elevation import Draft
+from pipeline.inputs import ImageLike, as_image, with_mask
+from pipeline.selection.elevation import Draft, ElevationConfig
 from pipeline.selection.elevation_drafts import draft_sampler, find_elevation
+from pipeline.selection.similarity import crop_object
 from pipeline.view_generator import SyncDreamerGenerator
 from renderer.config import Preset, load_renderer_config
 from renderer.reconstruction import ReconstructionOptions, reconstruct
 
 log = logging.getLogger(__name__)
 
-Picture = str | PathLike[str] | Image.Image | np.ndarray
-"""A file, an image, or an array (H, W), (H, W, 3) or (H, W, 4), uint8 or float in [0, 1]."""
 SEED = 6033
-"""What the commands take, too."""
+"""Default of the commands, too."""
 NO_OBJECT = (
-    "nothing tells the object from the background: give an image with alpha, or mask=, or let "
-    "backend='auto' find the object, or take the whole picture with crop_size=-1"
+    "the object cannot be separated from the background: give an image with alpha, or mask=, or "
+    "backend='auto' to segment it, or crop_size=-1 to use the whole image"
 )
 
 
 @dataclass(frozen=True)
 class MultiviewImages:
-    """What the model made of one picture.
+    """Generated views of one image, with their cameras.
 
     Attributes:
-        images: the N views on white, uint8 RGB, (N, H, W, 3); the first at the picture's azimuth.
+        images: the N views on white, uint8 RGB, (N, H, W, 3); the first at the image's azimuth.
         cameras: of the views, see `multiview.cameras`: intrinsics (N, 3, 3) in pixels,
             world_to_camera (N, 3, 4) with OpenCV's axes, azimuths and elevations in radians.
-        elevation_deg: of the picture's camera, as given or as estimated.
+        elevation_deg: of the image's camera, given or estimated.
         seed: of the noise.
     """
 
@@ -79,8 +76,8 @@ class MultiviewImages:
     elevation_deg: float
     seed: int
 
-    def pictures(self) -> list[Image.Image]:
-        """The views as N images."""
+    def pil_images(self) -> list[Image.Image]:
+        """The views as N Pillow images."""
         return [Image.fromarray(view) for view in self.images]
 
     def strip(self) -> Image.Image:
@@ -97,16 +94,17 @@ class MultiviewImages:
 
 
 class SyncDreamerPipeline:
-    """A model that is loaded, and what brings a picture into the form that it wants.
+    """A loaded model with the preprocessing of its input images.
 
     Args:
-        view_generator: of views.
-        config: sizes of the model, and how it is best sampled.
+        view_generator: with loaded weights.
+        config: of the model and the sampler.
     """
 
     def __init__(self, view_generator: SyncDreamerGenerator, config: GenerateConfig) -> None:
         self.view_generator = view_generator
         self.config = config
+        self._segmenters: dict[Backend, Segmenter] = {}
 
     @classmethod
     def load(
@@ -117,7 +115,7 @@ class SyncDreamerPipeline:
         overrides: Sequence[str] = (),
         device: str = "auto",
         dtype: str = "fp32",
-        batch_view_num: int = 8,
+        views_at_once: int = 8,
     ) -> SyncDreamerPipeline:
         """Load a model, as the commands do.
 
@@ -128,14 +126,15 @@ class SyncDreamerPipeline:
             overrides: "key=value" for this file, e.g. "sampler.steps=20".
             device: "auto", "cpu", "cuda", "cuda:1" or "mps".
             dtype: "fp32", "tf32" (on CUDA only), "bf16" or "fp16".
-            batch_view_num: views denoised at once; bounds the memory.
+            views_at_once: views denoised at once; bounds the memory.
 
         Raises:
-            FileNotFoundError, ValueError: the weights, the configuration or the device are not
-                there, or not what they should be.
-            pipeline.view_generator.ModelError: the weights do not fit, or not into the memory.
+            FileNotFoundError, ValueError: the weights, the configuration or the device are missing
+                or invalid.
+            pipeline.view_generator.ModelError: the weights do not fit the configuration or the
+                memory.
         """
-        _check("batch_view_num", batch_view_num)
+        _check("batch_view_num", views_at_once, "views_at_once")
         if dtype not in (*DTYPES, "tf32"):
             raise ValueError(f"unknown dtype {dtype!r}, expected fp32, tf32, bf16 or fp16")
         chosen = argparse.Namespace(
@@ -145,17 +144,17 @@ class SyncDreamerPipeline:
         choose_model(chosen)
         sizes = load_config(GenerateConfig, chosen.cfg, overrides)
         view_generator = SyncDreamerGenerator(
-            sizes.model, chosen.ckpt, pick_device(device), dtype, batch_view_num
+            sizes.model, chosen.ckpt, pick_device(device), dtype, views_at_once
         )
         view_generator.model()
         return cls(view_generator, sizes)
 
     def generate(
         self,
-        image: Picture,
+        image: ImageLike,
         elevation: float | Literal["auto"] = "auto",
         *,
-        mask: Picture | None = None,
+        mask: ImageLike | None = None,
         backend: Backend | None = None,
         crop_size: CropSize = "auto",
         seed: int = SEED,
@@ -164,29 +163,29 @@ class SyncDreamerPipeline:
         eta: float | None = None,
         on_step: StepCallback | None = None,
     ) -> MultiviewImages:
-        """Draw the views of the object in a picture.
+        """Generate the views of the object in an image.
 
         Args:
-            image: its alpha, where there is some, is the object's mask.
-            elevation: degrees that the picture's camera looks down, useful from -10 to 40; "auto"
-                estimates them from six drafts of the views.
-            mask: of the object, as large as the image.
-            backend: finds the object in a picture without alpha, see
+            image: its alpha, if any, is the object's mask.
+            elevation: degrees that the image's camera looks down, useful from -10 to 40; "auto"
+                estimates it from six drafts of the views.
+            mask: of the object, of the image's size.
+            backend: segments the object in an image without alpha, see
                 `multiview.segmentation.open_segmenter`.
-            crop_size: see `multiview.images.crop_and_pad`; "auto" chooses by the mask, -1 takes the
-                picture as it is.
+            crop_size: see `multiview.images.crop_and_pad`; "auto" chooses by the mask, -1 keeps
+                the whole image.
             seed: of the noise; another seed gives another sample.
-            steps: denoising steps; like the next two, by default what the configuration says.
+            steps: denoising steps; this and the next two default to the configuration.
             guidance_scale: 1 is none.
             eta: randomness of the sampler, 0 to 1.
             on_step: called with a `ldm.generate_views.StepInfo` after every denoising step, also
                 of the drafts; its exceptions end the sampling.
 
         Raises:
-            FileNotFoundError, ValueError: the picture, its mask or a setting is not what it
-                should be, or the elevation cannot be estimated.
+            FileNotFoundError, ValueError: an invalid image, mask or setting, or the elevation
+                cannot be estimated.
             multiview.segmentation.SegmentationUnavailableError: the backend is not on this machine.
-            MemoryError: says how to need less.
+            MemoryError: not enough GPU memory.
         """
         given = {"steps": steps, "guidance_scale": guidance_scale, "eta": eta}
         given = {name: value for name, value in given.items() if value is not None}
@@ -202,85 +201,43 @@ class SyncDreamerPipeline:
         cut = self._cut_out(image, mask, backend)
         pixels = self._framed(cut, crop_size)
 
-        def draw(elevation_deg: float, sampler: SamplerConfig) -> np.ndarray:
+        def sample(elevation_deg: float, sampler: SamplerConfig) -> np.ndarray:
             return strip_to_views(
                 self.view_generator.generate(pixels, elevation_deg, seed, sampler, on_step)
             )
 
         degrees = (
-            _estimated(cut, lambda at: draw(at, draft_sampler(sampler)))
+            _estimated(cut, lambda at: sample(at, draft_sampler(sampler)))
             if elevation == "auto"
             else float(elevation)
         )
-        return MultiviewImages(draw(degrees, sampler), self.cameras(), degrees, seed)
+        return MultiviewImages(sample(degrees, sampler), self.cameras(), degrees, seed)
 
     def cameras(self) -> Cameras:
-        """The cameras of the views, which are the same for all pictures."""
+        """The cameras of the views, the same for all images."""
         ring = self.config.model.cameras
         return orbit_cameras(ring.num_views, ring.elevation_deg, ring.distance, ring.image_size)
 
     def _cut_out(
-        self, picture: Picture, mask: Picture | None, backend: Backend | None
+        self, given: ImageLike, mask: ImageLike | None, backend: Backend | None
     ) -> Image.Image:
-        image = as_image(picture)
+        image = as_image(given)
         if mask is not None:
             image = with_mask(image, mask)
         if backend is not None and not has_mask(image):
-            image = remove_background(
-                image, open_segmenter(backend, str(self.view_generator.device)), backend
-            )
+            if backend not in self._segmenters:
+                device = str(self.view_generator.device)
+                self._segmenters[backend] = open_segmenter(backend, device)
+            image = remove_background(image, self._segmenters[backend], backend)
         return image
 
     def _framed(self, image: Image.Image, crop_size: CropSize) -> np.ndarray:
-        """What the model expects: float32 RGB in [-1, 1], (size, size, 3)."""
+        """The model's input, float32 RGB in [-1, 1], (size, size, 3)."""
         opaque = image.mode == "RGB" or image.getchannel("A").getextrema()[0] == 255
         if opaque and (crop_size == "auto" or image.mode == "RGB") and crop_size != -1:
             raise ValueError(NO_OBJECT)
         chosen = auto_crop_size(image) if crop_size == "auto" else crop_size
         return composite_white(crop_and_pad(image, chosen, self.view_generator.size))
-
-
-def as_image(picture: Picture) -> Image.Image:
-    """Make an 8-bit RGB or RGBA image of a picture of any kind.
-
-    Raises:
-        FileNotFoundError, ValueError: what is wrong with it.
-    """
-    if isinstance(picture, Image.Image):
-        return normalise_image(picture)
-    if isinstance(picture, np.ndarray):
-        return normalise_image(Image.fromarray(_levels(picture)))
-    return read_image(Path(picture))
-
-
-def with_mask(image: Image.Image, mask: Picture) -> Image.Image:
-    """Give an image an object's mask as alpha; alpha that it has stays where it is smaller.
-
-    Args:
-        image: mode "RGB" or "RGBA".
-        mask: a grey picture, or a boolean array; of one that is see-through somewhere, the alpha.
-
-    Raises:
-        FileNotFoundError, ValueError: it is no mask, has levels 0 and 1 of 255, or is not as
-            large as the image.
-    """
-    if isinstance(mask, np.ndarray) and mask.dtype == bool:
-        mask = mask.astype(np.uint8) * 255
-    picture = as_image(mask)
-    if picture.size != image.size:
-        raise ValueError(
-            f"the mask has {picture.width} x {picture.height} pixels, the image "
-            f"{image.width} x {image.height}"
-        )
-    pixels = np.asarray(image)
-    alpha = np.asarray(picture.convert("RGBA").getchannel("A"))
-    if alpha.min() == 255:
-        alpha = np.asarray(picture.convert("L"))
-    if alpha.max() == 1:
-        raise ValueError("the mask has levels 0 and 1 of 255; give booleans, or 255 times it")
-    if pixels.shape[2] == 4:
-        alpha = np.minimum(alpha, pixels[:, :, 3])
-    return Image.fromarray(np.dstack([pixels[:, :, :3], alpha]))
 
 
 def reconstruct_mesh(
@@ -292,62 +249,51 @@ def reconstruct_mesh(
     seed: int = SEED,
     overwrite: bool = False,
 ) -> Path:
-    """Reconstruct the object of the views, as `train_renderer.py` does.
+    """Reconstruct the object in 16 views, as `train_renderer.py` does.
 
     Args:
-        views: 16 of them.
+        views: of one object.
         folder: of the results: mesh.glb, mesh.ply, rendering.mp4, metrics.json and others.
         preset: how much time it may take: "fast", "default" or "best".
         device: see `SyncDreamerPipeline.load`.
         seed: of the reconstruction's random numbers.
-        overwrite: replace the reconstruction that is in the folder.
+        overwrite: replace an existing reconstruction in the folder.
 
     Returns:
         path of mesh.glb.
 
     Raises:
-        FileExistsError: there are results in the folder already.
+        FileExistsError: the folder holds results already.
+        KeyboardInterrupt: the training was stopped; the files show what it had reached.
         ValueError, MemoryError: see `renderer.reconstruction.reconstruct`.
     """
     config = load_renderer_config(Path(__file__).parents[1] / "configs" / "neus.yaml", preset)
     options = ReconstructionOptions(seed, pick_device(device), preset, overwrite=overwrite)
     with tempfile.TemporaryDirectory() as temporary:
         strip = views.save(Path(temporary, "views.png"))
-        reconstruct(strip, Path(folder), config, options)
+        result = reconstruct(strip, Path(folder), config, options)
+    if result.stopped_by is not None:
+        raise KeyboardInterrupt(f"stopped in training; files of the unfinished result: {folder}")
     return Path(folder, "mesh.glb")
 
 
 def _estimated(image: Image.Image, draft: Draft) -> float:
-    """The elevation of an image, as `generate.py --elevation auto` finds it."""
+    """Estimate the elevation of an image in degrees, as `generate.py` does."""
     try:
-        estimate = find_elevation(np.asarray(image), draft)
+        target = crop_object(np.asarray(image), ElevationConfig().size)
+        estimate = find_elevation(target, draft)
     except ValueError as error:
         raise ValueError(
             f"the elevation cannot be estimated from drafts ({error.__cause__ or error}); give it "
             f"as elevation=<degrees>"
         ) from error
-    log.info("elevation %.1f +- %.1f degrees, estimated",
-             estimate.elevation_deg, estimate.uncertainty_deg)  # fmt: skip
-    return round(estimate.elevation_deg, 1)
-
-
-def _levels(array: np.ndarray) -> np.ndarray:
-    """Turn an array (H, W), (H, W, 3) or (H, W, 4) into uint8 levels."""
-    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))) or not array.size:
-        raise ValueError(
-            f"an image is an array (H, W), (H, W, 3) or (H, W, 4), got one of shape {array.shape}"
-        )
-    if array.dtype == np.uint8:
-        return array
-    if not np.issubdtype(array.dtype, np.floating):
-        raise ValueError(f"an image's values are uint8, or float in [0, 1], got {array.dtype}")
-    if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
-        raise ValueError("an image of floats has values from 0 to 1, got others")
-    levels: np.ndarray = (array * 255).round().astype(np.uint8)
-    return levels
+    found, uncertainty = estimate.elevation_deg, estimate.uncertainty_deg
+    log.info("elevation %.1f +- %.1f degrees, estimated", found, uncertainty)
+    return round(found, 1)
 
 
 def _check(limit: str, value: float, name: str | None = None) -> None:
+    """Raise ValueError where a number is outside its limits of `LIMITS`."""
     low, high = LIMITS[limit]
     whole = limit in ("seed", "sample_steps", "crop_size", "batch_view_num")
     if not isinstance(value, Integral if whole else Real):

@@ -1,17 +1,17 @@
-"""Many pictures with one model: what fails is written down, and the others go on."""
+"""Process many images with one model; failures are listed and do not stop the others."""
 
 from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from common.files import atomic_write
 from pipeline.config import Context, PipelineConfig
 from pipeline.image_to_3d import image_to_3d
+from pipeline.inputs import collect_images
 from pipeline.paths import FAILURES
-from pipeline.sample_store import collect_inputs
 from pipeline.view_generator import ModelError
 
 log = logging.getLogger(__name__)
@@ -23,52 +23,54 @@ def images_to_3d(
     config: PipelineConfig,
     context: Context,
     debug: bool = False,
+    describe: Callable[[Exception], str] = str,
 ) -> list[Path]:
-    """Make a mesh of each picture.
+    """Reconstruct the object in each image.
 
     Args:
-        paths: pictures and folders of them.
-        output: folder of the results; with several pictures, of one folder each, and of
-            failures.csv where any failed.
-        config: of all.
-        context: of all.
+        paths: images and folders of them.
+        output: folder of the results; several images get a folder each inside it, and failures
+            are listed in failures.csv.
+        config: settings of all images.
+        context: resources shared by all images.
         debug: show tracebacks of failures.
+        describe: message of a failure.
 
     Returns:
-        pictures that failed: always none of a single one, whose failure is raised.
+        the images that failed; the failure of a single image is raised instead.
 
     Raises:
-        FileNotFoundError, ValueError: no pictures, or several of one name.
+        FileNotFoundError, ValueError: no images, or several of one name.
         NotADirectoryError: the folder is a file.
         pipeline.view_generator.ModelError: the model cannot be loaded.
-        Exception: see `image_to_3d`, of a single picture.
+        Exception: of a single image, see `image_to_3d`.
     """
-    sources = collect_inputs(paths, [0.0], output)
-    if len(sources) == 1 and sources[0].folder == output:
-        image_to_3d(sources[0].path, output, config, context)
+    images = collect_images(paths, output)
+    if len(images) == 1 and images[0][1] == output:
+        image_to_3d(images[0][0], output, config, context)
         return []
     if output.exists() and not output.is_dir():
         raise NotADirectoryError(f"{output}: is a file, expected a folder for the results")
-    if any(source.folder.name == FAILURES for source in sources):
-        raise ValueError(f"the results of a picture cannot be called {FAILURES}; rename it")
+    if any(folder.name == FAILURES for _, folder in images):
+        raise ValueError(f"the results of an image cannot be called {FAILURES}; rename it")
     failures: dict[Path, str] = {}
-    _write_failures(output, failures)  # those of a former run are no longer right
-    for number, source in enumerate(sources, start=1):
-        log.info("picture %d of %d: %s", number, len(sources), source.path)
+    _write_failures(output, failures)  # remove those of an earlier run
+    for number, (path, folder) in enumerate(images, start=1):
+        log.info("image %d of %d: %s", number, len(images), path)
         try:
-            image_to_3d(source.path, source.folder, config, context)
+            image_to_3d(path, folder, config, context)
         except ModelError:
             raise
         except Exception as error:
-            message = " ".join(str(error).split()) or type(error).__name__
+            message = " ".join(describe(error).split()) or type(error).__name__
             log.error("%s", message, exc_info=debug)
-            failures[source.path] = message
+            failures[path] = message
             _write_failures(output, failures)
     return list(failures)
 
 
 def _write_failures(output: Path, failures: dict[Path, str]) -> None:
-    """Write failures.csv; where nothing failed, remove what is there."""
+    """Write failures.csv, or remove it if nothing failed."""
     path = output / FAILURES
     if not failures:
         path.unlink(missing_ok=True)
@@ -78,7 +80,7 @@ def _write_failures(output: Path, failures: dict[Path, str]) -> None:
         atomic_write(path) as temporary,
         temporary.open(
             "w", newline="", encoding="utf-8", errors="backslashreplace"
-        ) as file,  # names may be no text
+        ) as file,  # names may be undecodable
     ):
         rows = csv.writer(file)
         rows.writerow(["input", "error"])

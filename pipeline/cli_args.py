@@ -1,9 +1,14 @@
-"""Flags of the commands that generate views; nothing heavy is imported for them."""
+"""Flags of the commands that generate views, and advice on them for errors.
+
+Nothing heavy is imported at the top, so that --help is quick.
+"""
 
 from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +36,14 @@ LIMITS: dict[str, tuple[float, float]] = {
 
 
 class SparseHelpFormatter(HelpFormatter):
-    """Show only defaults that are not left to the configuration."""
+    """Show the defaults of flags, except of those that default to the configuration."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default is None else super()._get_help_string(action)
 
 
 def crop_size(text: str) -> int | str:
-    """Read a crop size, for argparse: a number of pixels, or "auto"."""
+    """Parse a crop size for argparse: a number of pixels, or "auto"."""
     if text == "auto":
         return text
     try:
@@ -48,7 +53,7 @@ def crop_size(text: str) -> int | str:
 
 
 def elevation(text: str) -> float | str:
-    """Read an elevation, for argparse: degrees, or "auto"."""
+    """Parse an elevation for argparse: degrees, or "auto"."""
     if text == "auto":
         return text
     try:
@@ -60,7 +65,7 @@ def elevation(text: str) -> float | str:
 def add_model_flags(
     parser: argparse.ArgumentParser, overrides: str = "override the --cfg file"
 ) -> None:
-    """Add the flags that say which model samples, and how.
+    """Add the flags of the model and the sampler.
 
     Args:
         parser: of the command.
@@ -87,7 +92,7 @@ def add_model_flags(
 
 
 def check_limits(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Exit 2 where a number is outside its `LIMITS`."""
+    """Exit with 2 if a number is outside its `LIMITS`."""
     for name, (low, high) in LIMITS.items():
         values = getattr(args, name)
         for value in values if isinstance(values, list) else [values]:
@@ -106,6 +111,38 @@ def given_sampler(args: argparse.Namespace) -> dict[str, Any]:
         "eta": args.eta,
     }
     return {name: value for name, value in flags.items() if value is not None}
+
+
+def with_advice(error: BaseException) -> str:
+    """The message of an error, and which flag helps against it."""
+    from common.records import ReplaceError
+    from pipeline.selection.elevation_drafts import ElevationError
+
+    advice = (
+        (ReplaceError, "choose another --output, or replace it with --overwrite"),
+        (FileExistsError, "choose another --output"),
+        (ElevationError, "give it with --elevation"),
+        (MemoryError, "use a smaller --batch_view_num, or --dtype bf16"),
+    )
+    cause: BaseException | None = error
+    while cause is not None:
+        for kind, text in advice:
+            if isinstance(cause, kind):
+                return f"{error}; {text}"
+        cause = cause.__cause__
+    return str(error)
+
+
+@contextmanager
+def flag_advice() -> Iterator[None]:
+    """Add advice on the flags to the messages of errors, see `with_advice`."""
+    try:
+        yield
+    except Exception as error:
+        message = with_advice(error)
+        if message == str(error):
+            raise
+        raise type(error)(message) from error
 
 
 def choose_model(args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""What `image_to_3d.py` was asked for, and what it works with."""
+"""Settings of `image_to_3d.py` and `app.py`, and the resources that all images share."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from renderer.config import Preset, RendererConfig, load_renderer_config
 
 @dataclass(frozen=True)
 class PipelineConfig:
-    """What `image_to_3d.py` was asked for.
+    """Settings of the steps from an image to a mesh.
 
     Attributes:
-        backend: what finds the object where the picture has no mask.
-        crop_size: see `multiview.images.resolve_crop_size`.
+        backend: segmentation of images without alpha.
+        crop_size: see `pipeline.inputs.prepare_inputs`.
         elevation: degrees that the camera looked down, or "auto" to estimate them.
         draft_steps: denoising steps of the drafts that the estimate needs.
-        sample_num: samples to choose from.
+        num_samples: samples to choose from.
         seed: of sample 0, the drafts and the reconstruction; sample k has seed + k.
         sampler: of the samples.
         renderer: of the reconstruction.
-        preset: name of what `renderer` holds.
-        device: for the segmentation and the reconstruction.
-        overwrite: do every step anew.
-        elevations: what the estimate tries.
+        preset: name of the settings in `renderer`.
+        device: of the segmentation and the reconstruction.
+        overwrite: redo every step.
+        elevations: search range of the elevation estimate.
     """
 
     backend: Backend
     crop_size: CropSize
     elevation: float | Literal["auto"]
     draft_steps: int
-    sample_num: int
+    num_samples: int
     seed: int
     sampler: SamplerConfig
     renderer: RendererConfig
@@ -55,11 +55,11 @@ class PipelineConfig:
 
 @dataclass
 class Context:
-    """What is opened once for all pictures.
+    """Resources shared by all images.
 
     Attributes:
-        view_generator: of views.
-        segmenter: opened when the first picture without a mask comes.
+        view_generator: generates drafts and samples.
+        segmenter: opened for the first image without a mask.
         report: told of the reconstruction, see `renderer.reconstruction.ReconstructionOptions`.
     """
 
@@ -71,7 +71,7 @@ class Context:
 def split_overrides(
     overrides: Sequence[str], of_model: Collection[str], of_renderer: Collection[str]
 ) -> tuple[list[str], list[str]]:
-    """Tell which file each --set is for, by the first word of its key.
+    """Assign each --set to a configuration file by the first word of its key.
 
     Args:
         overrides: of the form key=value.
@@ -104,7 +104,7 @@ def read_config(args: argparse.Namespace) -> tuple[PipelineConfig, SyncDreamerGe
         args: the flags, checked; without an `overwrite` nothing is overwritten.
 
     Returns:
-        the settings, and what draws; its weights are not read yet.
+        the settings, and the view generator; its weights are not read yet.
 
     Raises:
         FileNotFoundError, ValueError: see `load_config`, `split_overrides` and `pick_device`.
@@ -118,7 +118,7 @@ def read_config(args: argparse.Namespace) -> tuple[PipelineConfig, SyncDreamerGe
         crop_size=args.crop_size,
         elevation=args.elevation,
         draft_steps=args.draft_steps,
-        sample_num=args.sample_num,
+        num_samples=args.sample_num,
         seed=args.seed,
         sampler=replace(config.sampler, **given_sampler(args)),
         renderer=load_renderer_config(args.base, args.preset, of_base),

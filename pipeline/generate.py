@@ -1,32 +1,36 @@
-"""What `generate.py` can do before and after drawing: estimate elevations, and choose samples."""
+"""From input images to strips of views, the work of `generate.py`.
+
+read inputs -> drafts, elevation (where it is "auto") -> samples -> rank (where asked for)
+"""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import fields, replace
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
+from tqdm import tqdm
 
-from ldm.config import SyncDreamerConfig
+from common.devices import peak_memory
+from common.records import ReplaceError
+from ldm.config import SamplerConfig
 from multiview.cameras import NUM_VIEWS
-from multiview.images import prepare_image, read_image, resolve_crop_size
+from multiview.images import CropSize
 from multiview.views import read_views
-from pipeline import generate_samples as generation
-from pipeline.generate_samples import GenerateOptions
+from pipeline.inputs import Elevation, PreparedInput, prepare_inputs
 from pipeline.paths import CURVE, ELEVATION
 from pipeline.sample_store import (
     Sample,
-    Source,
+    StripFiles,
     check_conflicts,
-    check_replaceable,
-    collect_inputs,
-    plan_samples,
+    plan_sample,
     prepare_output,
-    write_sample,
 )
 from pipeline.selection.elevation import ElevationConfig
 from pipeline.selection.elevation_drafts import (
@@ -36,190 +40,251 @@ from pipeline.selection.elevation_drafts import (
     write_estimate,
 )
 from pipeline.selection.ranking import SCORES, SampleScore, order, score_sample, write_scores
-from pipeline.view_generator import SyncDreamerGenerator, ViewGenerator
+from pipeline.view_generator import ViewGenerator
 
 log = logging.getLogger(__name__)
 
-Elevation = float | Literal["auto"]
 Keep = Literal["all", "best"]
 
 
+@dataclass(frozen=True)
+class GenerateOptions:
+    """What `generate.py` was asked for.
+
+    Attributes:
+        output: folder of the results.
+        crop_size: see `pipeline.inputs.prepare_inputs`.
+        num_samples: samples of each input.
+        seed: of sample 0; sample k has seed + k.
+        sampler: settings of the reverse process.
+        device: for the report of memory.
+        keep: rank the samples of each input and keep all or only the best; None does not rank.
+        overwrite: generate all samples, replacing existing ones.
+        save_views: also write each view as a file.
+        preview: also write an animation.
+    """
+
+    output: Path
+    crop_size: CropSize
+    num_samples: int
+    seed: int
+    sampler: SamplerConfig
+    device: torch.device
+    keep: Keep | None = None
+    overwrite: bool = False
+    save_views: bool = False
+    preview: bool = False
+
+
 def generate(
-    config: SyncDreamerConfig,
     paths: Sequence[Path],
     elevations: Sequence[Elevation],
     options: GenerateOptions,
-    keep: Keep | None = None,
+    view_generator: ViewGenerator,
 ) -> list[Path]:
-    """Make the samples of all inputs, see `pipeline.generate_samples.generate`.
+    """Generate the samples of all inputs; existing ones with the same settings are kept.
+
+    Errors of the inputs, the settings and the output are found before the weights are loaded and
+    before any file is written.
 
     Args:
-        config: sizes of the model.
         paths: image files and folders of them.
         elevations: degrees or "auto", one for all images or one for each.
-        options: see there.
-        keep: see `rank_and_prune`; None does not compare the samples.
+        options: what to generate.
+        view_generator: loads its weights when the first strip is generated.
 
     Returns:
-        the strips that there are, in order.
+        the kept strips, in order.
 
     Raises:
-        FileNotFoundError, FileExistsError, ValueError, OSError, MemoryError: one line that says
-            what to do.
+        FileNotFoundError, FileExistsError, ValueError, OSError, MemoryError: naming the file.
         pipeline.view_generator.ModelError: the model cannot be loaded.
     """
-    model = None
-    degrees = [each for each in elevations if each != "auto"]
-    if len(degrees) < len(elevations):
-        view_generator = SyncDreamerGenerator(
-            config, options.checkpoint, options.device, options.dtype, options.batch_view_num
-        )
-        degrees = estimate_elevations(paths, elevations, options, view_generator)
-        model = view_generator.loaded
-    removed: dict[Path, SampleScore] = {}
-
-    def was_removed(sample: Sample) -> bool:
-        compare = keep == "best" and not options.overwrite
-        score = removed_score(sample, options.sample_num) if compare else None
-        if score is not None:
-            removed[sample.path] = score
-        return score is not None
-
-    strips = generation.generate(config, paths, degrees, options, model, was_removed)
-    if keep is None:
-        return strips
-    return rank_and_prune(collect_inputs(paths, degrees, options.output), strips, keep, removed)
+    compare = options.keep is not None
+    inputs = prepare_inputs(
+        paths, elevations, options.output, options.crop_size, view_generator.size, compare
+    )
+    inputs = estimate_elevations(inputs, options, view_generator)
+    samples, removed = generate_samples(inputs, options, view_generator)
+    if options.keep is not None:
+        samples = rank_and_prune(inputs, samples, options.keep, removed)
+    return [sample.path for sample in samples]
 
 
 def estimate_elevations(
-    paths: Sequence[Path],
-    elevations: Sequence[Elevation],
-    options: GenerateOptions,
-    view_generator: ViewGenerator,
-) -> list[float]:
-    """Put an estimate where an elevation is "auto".
+    inputs: Sequence[PreparedInput], options: GenerateOptions, view_generator: ViewGenerator
+) -> list[PreparedInput]:
+    """Estimate the unknown elevations from drafts.
 
-    The drafts are kept like samples, in the folder drafts/ of the input's results, and drawn anew
-    only with `options.overwrite`; elevation.json and elevation.png tell of the estimate.
-
-    Args:
-        paths: image files and folders of them, see `collect_inputs`.
-        elevations: degrees or "auto", one for all images or one for each.
-        options: of the samples; drafts have fewer steps.
-        view_generator: of the drafts.
+    The drafts are kept like samples, in the folder drafts/ of the input's results; elevation.json
+    and elevation.png show the estimate.
 
     Returns:
-        degrees, as many as there are images.
+        the inputs with all elevations known.
 
     Raises:
-        FileNotFoundError, ValueError: naming the image.
-        FileExistsError, OSError: drafts or samples cannot be written where they should be.
+        ValueError: naming the image.
+        FileExistsError, OSError: drafts or samples cannot be written to their folders.
         pipeline.view_generator.ModelError, MemoryError: see `ViewGenerator`.
     """
-    numbers = [float("nan") if given == "auto" else given for given in elevations]
-    sources = collect_inputs(paths, numbers, options.output)
+    settings = view_generator.settings(draft_sampler(options.sampler))
     drafts = {
-        source: _plan_drafts(source, options, view_generator)
-        for source in sources
-        if np.isnan(source.elevation_deg)
+        source: {
+            assumed: plan_sample(
+                source, draft_path(source.folder, assumed), assumed, options.seed, settings
+            )
+            for assumed in ElevationConfig().drafts_at
+        }
+        for source in inputs
+        if source.elevation_deg is None
     }
-    for source, planned in drafts.items():
-        _check_replaceable(source, planned.values(), options)
+    done = {
+        source: _check_estimate_files(source, list(planned.values()), inputs, options)
+        for source, planned in drafts.items()
+    }
     return [
-        _estimate(source, drafts[source], options, view_generator)
-        if source in drafts
-        else source.elevation_deg
-        for source in sources
+        source
+        if source.elevation_deg is not None
+        else _estimate(source, drafts[source], done[source], options, view_generator)
+        for source in inputs
     ]
 
 
-def _plan_drafts(
-    source: Source, options: GenerateOptions, view_generator: ViewGenerator
-) -> dict[float, Sample]:
-    """The drafts of an input by the elevations that they assume, degrees."""
-    settings = {
-        "crop_size": resolve_crop_size(source.path, options.crop_size),
-        **view_generator.settings(draft_sampler(options.sampler)),
-    }
-    drafts = {}
-    for assumed in ElevationConfig().drafts_at:
-        path = draft_path(source.folder, assumed)
-        drawn_for = replace(source, elevation_deg=assumed, folder=path.parent)
-        (draft,) = plan_samples([drawn_for], settings, 1, options.seed)
-        drafts[assumed] = replace(draft, path=path)
-    return drafts
+def _check_estimate_files(
+    source: PreparedInput,
+    drafts: Sequence[Sample],
+    inputs: Sequence[PreparedInput],
+    options: GenerateOptions,
+) -> list[Sample]:
+    """Check that neither drafts, nor the estimate, nor later the samples replace other files.
 
-
-def _check_replaceable(
-    source: Source, drafts: Collection[Sample], options: GenerateOptions
-) -> None:
-    """Raise FileExistsError, before anything is drawn, where files of others would be replaced."""
-    samples = plan_samples([source], {}, options.sample_num, options.seed)
-    check_conflicts([*drafts, *samples])
+    Returns:
+        the drafts that are up to date.
+    """
+    strips = [StripFiles(path) for path in _sample_paths(source, options)]
+    input_paths = [each.path for each in inputs]
+    check_conflicts([*drafts, *strips], input_paths)
     of_estimate = [source.folder / name for name in (ELEVATION, CURVE)]
-    if source.path.resolve() in [path.resolve() for path in of_estimate]:
-        raise FileExistsError(f"{source.path}: is an input; choose another --output")
+    for path in of_estimate:
+        if path.resolve() in {each.resolve() for each in input_paths}:
+            raise FileExistsError(f"{path}: is an input")
     if options.overwrite:
-        return
-    for sample in [*drafts, *(sample for sample in samples if not sample.is_recorded())]:
-        check_replaceable(sample)
+        return []
+    done = [draft for draft in drafts if draft.check_replaceable()]
+    for strip in strips:
+        strip.check_foreign()
     foreign = [path for path in of_estimate if path.exists()]
-    if foreign and not any(draft.is_recorded() for draft in drafts):
-        raise FileExistsError(
-            f"{foreign[0]}: is there already and is not a result of this command; choose another "
-            f"--output, or replace it with --overwrite"
-        )
+    if foreign and all(draft.read_record() is None for draft in drafts):
+        raise ReplaceError(f"{foreign[0]}: exists and is not a result of this command")
+    return done
+
+
+def _sample_paths(source: PreparedInput, options: GenerateOptions) -> list[Path]:
+    return [source.folder / f"{k}.png" for k in range(options.num_samples)]
 
 
 def _estimate(
-    source: Source,
+    source: PreparedInput,
     drafts: Mapping[float, Sample],
+    done: Sequence[Sample],
     options: GenerateOptions,
     view_generator: ViewGenerator,
-) -> float:
-    """Estimate the elevation of one input in degrees; draw the drafts that are not there."""
-    sampler, size = draft_sampler(options.sampler), view_generator.size
-    strip_bytes = NUM_VIEWS * size * size * 3
+) -> PreparedInput:
+    """Estimate the elevation of one input; generate the missing drafts."""
+    sampler = draft_sampler(options.sampler)
+    prepare_output(
+        [draft for draft in drafts.values() if draft not in done],
+        NUM_VIEWS * view_generator.size**2 * 3,
+        save_views=False,
+    )
 
     def draft(assumed: float) -> np.ndarray:
-        """Views of an assumed elevation in degrees, float32 in [0, 1], (N, H, H, 3)."""
+        """Views for an assumed elevation in degrees, float32 in [0, 1], (N, H, H, 3)."""
         sample = drafts[assumed]
-        if options.overwrite or not sample.is_done():
-            pixels = prepare_image(source.path, sample.settings["crop_size"], size)
-            write_sample(sample, view_generator.generate(pixels, assumed, sample.seed, sampler))
+        if sample not in done:
+            strip = view_generator.generate(source.framed, assumed, sample.seed, sampler)
+            sample.write(strip)
         return read_views(sample.path, NUM_VIEWS)
 
-    todo = [each for each in drafts.values() if options.overwrite or not each.is_done()]
-    prepare_output(todo, strip_bytes, save_views=False)
+    assert source.crop is not None
     try:
-        estimate = find_elevation(np.asarray(read_image(source.path)), draft)
+        estimate = find_elevation(source.crop, draft)
     except ValueError as error:
-        raise ValueError(f"{source.path}: {error}") from error
+        raise type(error)(f"{source.path}: {error}") from error
     found = float(write_estimate(source.folder, estimate)["elevation_deg"])
-    log.info("%s: elevation %.1f +- %.1f degrees, estimated",
-             source.path, found, estimate.uncertainty_deg)  # fmt: skip
-    return found
+    log.info(
+        "%s: elevation %.1f +- %.1f degrees, estimated",
+        source.path,
+        found,
+        estimate.uncertainty_deg,
+    )
+    return replace(source, elevation_deg=found)
 
 
-def removed_score(sample: Sample, sample_num: int) -> SampleScore | None:
-    """The score of a sample that was removed because a better one was there.
-
-    The sample's record and scores.json say so.
-
-    Args:
-        sample: one that would be made.
-        sample_num: how many are asked for, from 0 on; the better one must be one of them.
+def generate_samples(
+    inputs: Sequence[PreparedInput], options: GenerateOptions, view_generator: ViewGenerator
+) -> tuple[list[Sample], dict[Path, SampleScore]]:
+    """Generate the samples that are neither up to date nor removed as worse by an earlier run.
 
     Returns:
-        None where it was not made with these settings, or is the best one.
+        the existing samples, in order, and the scores of the removed ones by their paths.
     """
-    if not sample.was_made():
+    settings = view_generator.settings(options.sampler)
+    samples = [
+        plan_sample(source, path, source.elevation_deg, options.seed + k, settings)
+        for source in inputs
+        for k, path in enumerate(_sample_paths(source, options))
+    ]
+    check_conflicts(samples, [source.path for source in inputs])
+    removed: dict[Path, SampleScore] = {}
+    if options.keep == "best" and not options.overwrite:
+        for sample in samples:
+            if not sample.path.exists() and (score := removed_score(sample, options.num_samples)):
+                removed[sample.path] = score
+    samples = [sample for sample in samples if sample.path not in removed]
+    kept = [] if options.overwrite else [each for each in samples if each.check_replaceable()]
+    todo = [sample for sample in samples if sample not in kept]
+    copies = 1 + options.save_views + options.preview
+    strip_bytes = NUM_VIEWS * view_generator.size**2 * 3
+    prepare_output(todo, strip_bytes * copies, options.save_views)
+
+    for sample in kept:
+        log.info("kept %s: made from the same input with the same settings", sample.path)
+        sample.write_extras(options.save_views, options.preview)
+    start = time.perf_counter()
+    for sample in tqdm(todo, "samples", disable=None if len(todo) > 1 else True):
+        assert sample.source.elevation_deg is not None
+        strip = view_generator.generate(
+            sample.source.framed, sample.source.elevation_deg, sample.seed, options.sampler
+        )
+        if not options.overwrite:
+            sample.check_replaceable()  # another process may have written it in the meantime
+        sample.write(strip)
+        sample.write_extras(options.save_views, options.preview)
+        log.info("wrote %s", sample.path)
+    if todo:
+        seconds = time.perf_counter() - start
+        log.info("%d samples in %.1f s, %s", len(todo), seconds, peak_memory(options.device))
+    return samples, removed
+
+
+def removed_score(sample: Sample, num_samples: int) -> SampleScore | None:
+    """Score of a sample that an earlier run removed because another one was better.
+
+    Args:
+        sample: a planned one.
+        num_samples: how many are asked for; the better one must be among them.
+
+    Returns:
+        None if it was not generated with these settings, or is the best one.
+    """
+    if not sample.was_generated():
         return None
     try:
         rows = json.loads((sample.path.parent / SCORES).read_text(encoding="utf-8"))
         row = next(row for row in rows if row["name"] == sample.path.name)
         best = next(row["name"] for row in rows if row["rank"] == 1)
-        if row["name"] == best or int(Path(best).stem) >= sample_num:
+        if row["name"] == best or int(Path(best).stem) >= num_samples:
             return None
         return SampleScore(**{item.name: row[item.name] for item in fields(SampleScore)})
     except (OSError, ValueError, RecursionError, TypeError, KeyError, StopIteration):
@@ -227,41 +292,40 @@ def removed_score(sample: Sample, sample_num: int) -> SampleScore | None:
 
 
 def rank_and_prune(
-    sources: Sequence[Source],
-    strips: Sequence[Path],
+    inputs: Sequence[PreparedInput],
+    samples: Sequence[Sample],
     keep: Keep,
-    removed: Mapping[Path, SampleScore] | None = None,
-) -> list[Path]:
-    """Order the samples of every input; write scores.json beside them.
+    removed: Mapping[Path, SampleScore],
+) -> list[Sample]:
+    """Rank the samples of every input and write scores.json beside them.
 
     Args:
-        sources: the inputs.
-        strips: samples of all of them that are there, each in its input's folder.
-        keep: "best" removes the others, and what was made of them; their records stay.
+        inputs: of the samples.
+        samples: existing ones, at least one of each input.
+        keep: "best" removes the strips and views of all others; their records stay.
         removed: scores of samples that were removed before, by their paths.
 
     Returns:
-        the samples that are kept, in order.
+        the kept samples, in order.
     """
     kept = []
-    for source in sources:
-        picture = np.asarray(read_image(source.path))
-        samples = [path for path in strips if path.parent == source.folder]
+    for source in inputs:
+        own = [sample for sample in samples if sample.source is source]
         scores = {
-            path: score_sample(read_views(path, NUM_VIEWS), picture, source.elevation_deg)
-            for path in samples
+            sample.path: score_sample(
+                read_views(sample.path, NUM_VIEWS), source.crop, source.elevation_deg
+            )
+            for sample in own
         }
-        best = samples[order(list(scores.values()))[0]]
-        scores |= {
-            path: score for path, score in (removed or {}).items() if path.parent == source.folder
-        }
+        best = own[order(list(scores.values()))[0]]
+        scores |= {path: score for path, score in removed.items() if path.parent == source.folder}
         paths = sorted(scores, key=lambda path: int(path.stem))
         write_scores(
             source.folder / SCORES, [path.name for path in paths], [scores[path] for path in paths]
         )
-        log.info("%s: best of %d, score %.3f", best, len(paths), scores[best].score)
-        kept += samples if keep == "all" else [best]
-        for path in samples if keep == "best" else []:
-            if path != best:
-                Sample(source, path, 0, {}).remove()
+        log.info("%s: best of %d, score %.3f", best.path, len(paths), scores[best.path].score)
+        kept += own if keep == "all" else [best]
+        for sample in own if keep == "best" else []:
+            if sample is not best:
+                sample.remove()
     return kept

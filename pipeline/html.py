@@ -1,4 +1,4 @@
-"""Pictures inside an HTML page, so that it needs no other file."""
+"""Images embedded in an HTML page, so that it needs no other file."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path
 
 from PIL import Image
 
-LARGEST_PICTURE = 512
-"""Pixels of the longer side, of the input and its mask."""
+THUMBNAIL_SIDE = 512
+"""Longest side of the embedded input and mask, pixels."""
 
 
-def as_text(name: str) -> str:
-    """A file's name; bytes in it that are no text become question marks."""
+def printable(name: str) -> str:
+    """A file name as text; undecodable bytes become replacement characters."""
     return os.fsencode(name).decode("utf-8", "replace")
 
 
 def figure(source: str, words: str, escape: bool = True) -> str:
-    """A picture with words below it; these are HTML where they are not to be escaped."""
+    """An HTML figure with a caption; set `escape` to False for captions that are HTML."""
     caption = html.escape(words) if escape else words
     alt = html.escape(words) if escape else "curve of the scores"
     return (
@@ -29,20 +29,26 @@ def figure(source: str, words: str, escape: bool = True) -> str:
     )
 
 
+def thumbnail(image: Image.Image) -> Image.Image:
+    """Copy an image, downsampled if its longer side exceeds `THUMBNAIL_SIDE`."""
+    small = image.copy()
+    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    return small
+
+
 def embed_image(image: Image.Image, kind: str = "PNG") -> str:
-    """A data address of an image, made smaller where it is large."""
+    """Data URL of an image; PNGs are reduced to thumbnails."""
     if kind == "PNG":
-        image = image.copy()
-        image.thumbnail((LARGEST_PICTURE, LARGEST_PICTURE))
+        image = thumbnail(image)
     content = BytesIO()
     image.save(content, kind, **({"quality": 88} if kind == "JPEG" else {}))
-    return _address(content.getvalue(), f"image/{kind.lower()}")
+    return _data_url(content.getvalue(), f"image/{kind.lower()}")
 
 
 def embed(path: Path, kind: str) -> str:
-    """A data address of a file of a MIME type."""
-    return _address(path.read_bytes(), kind)
+    """Data URL of a file of a MIME type."""
+    return _data_url(path.read_bytes(), kind)
 
 
-def _address(content: bytes, kind: str) -> str:
+def _data_url(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"

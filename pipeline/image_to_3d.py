@@ -1,8 +1,8 @@
-"""From one picture to a mesh: the work of `image_to_3d.py`, step by step.
+"""From one image to a mesh: the steps of `image_to_3d.py`.
 
     segment -> frame -> drafts, elevation -> samples -> rank -> reconstruct -> export -> report
 
-Each step is a file or some, and a record (`common.records`).
+Each step writes files and a record (`common.records`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from multiview.cameras import NUM_VIEWS
 from multiview.images import (
     auto_crop_size,
     crop_and_pad,
-    prepare_image,
+    frame_image,
     read_image,
     save_animation,
     strip_to_views,
@@ -35,6 +36,8 @@ from multiview.matting import WHOLE_IMAGE, has_mask, mask_area, remove_backgroun
 from multiview.segmentation import open_segmenter
 from multiview.views import read_views
 from pipeline.config import Context, PipelineConfig
+from pipeline.html import thumbnail
+from pipeline.inputs import InputImage
 from pipeline.paths import (
     BEST,
     CURVE,
@@ -55,7 +58,15 @@ from pipeline.selection.elevation_drafts import (
     find_elevation,
     write_estimate,
 )
-from pipeline.selection.ranking import SCORES, Weights, order, score_sample, write_scores
+from pipeline.selection.ranking import (
+    SCORES,
+    SIZE,
+    Weights,
+    order,
+    score_sample,
+    write_scores,
+)
+from pipeline.selection.similarity import crop_object
 from pipeline.view_generator import ModelError
 from renderer.output_dir import CHECKPOINT
 from renderer.reconstruction import ReconstructionOptions, reconstruct
@@ -64,53 +75,57 @@ log = logging.getLogger(__name__)
 
 
 class StepError(Exception):
-    """A step failed; the message says of which picture, which step, and why."""
+    """A step failed; the message names the image, the step and the reason."""
 
 
 def image_to_3d(
     image: Path, folder: Path, config: PipelineConfig, context: Context
 ) -> RunDirectory:
-    """Make a mesh of the object in a picture; steps that were done before are kept.
+    """Reconstruct the object in an image; up-to-date steps of earlier runs are kept.
 
     Args:
-        image: the picture.
-        folder: of all results, made if it is not there.
-        config: what to do.
-        context: of all pictures.
+        image: path of the image.
+        folder: of all results; created if missing.
+        config: settings.
+        context: resources shared by all images.
 
     Returns:
-        which steps there were, and which of them were done now.
+        the folder, with the names of all steps and of those that were run.
 
     Raises:
-        FileNotFoundError, ValueError: the picture is not there, or is none.
-        FileExistsError, NotADirectoryError, OSError: the folder is not this command's to write to,
-            or holds results of another picture.
-        StepError: what went wrong in which step.
+        FileNotFoundError, ValueError: the image is missing or cannot be read.
+        FileExistsError, NotADirectoryError, OSError: the folder holds other files or results of
+            another image, or cannot be written to.
+        StepError: a step failed.
         pipeline.view_generator.ModelError: the model cannot be loaded.
     """
-    read_image(image)  # before anything is written
+    source = InputImage.read(image)  # before anything is written
     if image.resolve().is_relative_to(folder.resolve()):
-        raise FileExistsError(f"{image}: is in the folder of the results; choose another --output")
-    directory = RunDirectory(folder, config.overwrite, summary=REPORT)
+        raise FileExistsError(f"{image}: is in the folder of the results")
+    directory = RunDirectory(
+        folder, config.overwrite, summary=REPORT, checksums={image: source.sha256}
+    )
     run = Run(image, directory, config, context)
     with directory.open():
         directory.check_same_input("segment", image)
         with _named(image, directory):
-            run.segment()
+            run.segment(source)
+            small = thumbnail(source.pixels)
+            del source  # frees the pixels
             run.frame()
             elevation = run.find_elevation()
             samples = run.generate(elevation)
             run.rank(samples, elevation)
             run.reconstruct()
             run.export()
-            run.report(samples)
+            run.report(small, samples)
     log.info("%s: %s", image, folder / REPORT)
     return directory
 
 
 @contextmanager
 def _named(image: Path, directory: RunDirectory) -> Iterator[None]:
-    """Say of every failure which picture and which step it was."""
+    """Add the image and the step to the message of every failure."""
     try:
         yield
     except ModelError:
@@ -122,7 +137,14 @@ def _named(image: Path, directory: RunDirectory) -> Iterator[None]:
 
 @dataclass
 class Run:
-    """The steps of one picture."""
+    """The steps of one image.
+
+    Attributes:
+        image: path of the image.
+        directory: of its results.
+        config: settings.
+        context: resources shared by all images.
+    """
 
     image: Path
     directory: RunDirectory
@@ -134,10 +156,14 @@ class Run:
         """Of all results."""
         return self.directory.folder
 
-    def segment(self) -> None:
-        """object.png: the picture with its object's mask as alpha."""
-        result = self.folder / OBJECT
-        image = read_image(self.image)
+    @cached_property
+    def framed(self) -> Image.Image:
+        """The result of `frame`, decoded once."""
+        return read_image(self.folder / FRAMED)
+
+    def segment(self, source: InputImage) -> None:
+        """Write object.png: the image with its object's mask as alpha."""
+        result, image = self.folder / OBJECT, source.pixels
         given = has_mask(image)
         backend = None if given else self.config.backend
 
@@ -148,7 +174,7 @@ class Run:
                     self.context.segmenter = open_segmenter(backend, str(self.config.device))
                 found = remove_background(image, self.context.segmenter, backend)
             if mask_area(found) > WHOLE_IMAGE:
-                log.warning("%s: the mask covers the whole picture", self.image)
+                log.warning("%s: the mask covers the whole image", self.image)
             save_rgba(result, found)
             return {"mask": "given" if given else "found", "covered": round(mask_area(found), 4),
                     "width": image.width, "height": image.height}  # fmt: skip
@@ -156,7 +182,7 @@ class Run:
         self.directory.do(Step("segment", {"backend": backend}, [self.image], [result]), work)
 
     def frame(self) -> None:
-        """framed.png: the object brought into the picture as the model wants it."""
+        """Write framed.png: the object, cropped and padded as the model's input."""
         source, result = self.folder / OBJECT, self.folder / FRAMED
         size = self.context.view_generator.size
 
@@ -171,11 +197,11 @@ class Run:
         self.directory.do(Step("frame", settings, [source], [result]), work)
 
     def find_elevation(self) -> float:
-        """elevation.json, elevation.png: from how high the picture was taken, degrees."""
-        framed, result, curve = (self.folder / name for name in (FRAMED, ELEVATION, CURVE))
+        """Write elevation.json and elevation.png; return the camera's elevation in degrees."""
+        framed_path, result, curve = (self.folder / name for name in (FRAMED, ELEVATION, CURVE))
         asked = self.config.elevation
         if asked != "auto":
-            for path in (result, curve):  # the drafts stay, for another try
+            for path in (result, curve):  # the drafts are kept for a later estimate
                 path.unlink(missing_ok=True)
             self.directory.do(Step("elevation", {"elevation": asked}, [], []), lambda: None)
             return asked
@@ -183,12 +209,12 @@ class Run:
         sampler = draft_sampler(self.config.sampler, self.config.draft_steps)
         drafts = {degrees: draft_path(self.folder, degrees) for degrees in sought.drafts_at}
         for degrees, path in drafts.items():
-            self._draw(f"draft-{path.stem}", path, degrees, self.config.seed, sampler)
+            self._generate(f"draft-{path.stem}", path, degrees, self.config.seed, sampler)
 
         def work() -> Facts:
-            picture = np.asarray(read_image(framed))
+            target = crop_object(np.asarray(self.framed), sought.size)
             estimate = find_elevation(
-                picture, lambda degrees: read_views(drafts[degrees], NUM_VIEWS), sought
+                target, lambda degrees: read_views(drafts[degrees], NUM_VIEWS), sought
             )
             found = write_estimate(self.folder, estimate)
             return {name: found[name] for name in ("elevation_deg", "uncertainty_deg")}
@@ -196,7 +222,7 @@ class Run:
         step = Step(
             "elevation",
             {"elevation": asked, **asdict(sought)},
-            [framed, *drafts.values()],
+            [framed_path, *drafts.values()],
             [result, curve],
         )
         facts = self.directory.do(step, work)
@@ -204,28 +230,28 @@ class Run:
         return float(facts["elevation_deg"])
 
     def generate(self, elevation_deg: float) -> list[Path]:
-        """samples/<k>.png: strips of 16 views."""
+        """Write samples/<k>.png, strips of 16 views; return their paths."""
         samples = [
-            self.folder / SAMPLES / f"{k}.png" for k in range(self.config.sample_num)
+            self.folder / SAMPLES / f"{k}.png" for k in range(self.config.num_samples)
         ]  # fmt: skip
         for record in self.directory.records("sample-*"):
             path = self.folder / SAMPLES / f"{record.stem.removeprefix('sample-')}.png"
-            if path not in samples:  # no longer asked for
+            if path not in samples:  # of a run with more samples
                 path.unlink(missing_ok=True)
                 record.unlink()
         for k, path in enumerate(samples):
             seed = self.config.seed + k
-            self._draw(f"sample-{k}", path, elevation_deg, seed, self.config.sampler)
+            self._generate(f"sample-{k}", path, elevation_deg, seed, self.config.sampler)
         return samples
 
-    def _draw(
+    def _generate(
         self, name: str, path: Path, elevation_deg: float, seed: int, sampler: SamplerConfig
     ) -> None:
         framed, view_generator = self.folder / FRAMED, self.context.view_generator
 
         def work() -> None:
             path.parent.mkdir(exist_ok=True)
-            pixels = prepare_image(framed, -1, view_generator.size)
+            pixels = frame_image(self.framed, -1, view_generator.size, framed)
             strip = view_generator.generate(pixels, elevation_deg, seed, sampler)
             with atomic_write(path) as temporary:
                 Image.fromarray(strip).save(temporary)
@@ -238,16 +264,15 @@ class Run:
         self.directory.do(Step(name, settings, [framed], [path]), work)
 
     def rank(self, samples: list[Path], elevation_deg: float) -> None:
-        """scores.json, best.png, best.gif: the samples in order, and the best of them, turning."""
+        """Write scores.json, best.png and best.gif: the ranking, the best sample, its animation."""
         framed, scores_file, best, turning = (
             self.folder / name for name in (FRAMED, SCORES, BEST, TURNING)
         )
 
         def work() -> Facts:
-            picture = np.asarray(read_image(framed))
+            target = crop_object(np.asarray(self.framed), SIZE)
             scores = [
-                score_sample(read_views(path, NUM_VIEWS), picture, elevation_deg)
-                for path in samples
+                score_sample(read_views(path, NUM_VIEWS), target, elevation_deg) for path in samples
             ]
             first = order(scores)[0]
             if scores[first].problem:
@@ -265,7 +290,7 @@ class Run:
         log.info("best sample: %(best)s, score %(score)s", facts)
 
     def reconstruct(self) -> None:
-        """reconstruction/: what train_renderer.py writes."""
+        """Write reconstruction/, as train_renderer.py does."""
         strip, folder = self.folder / BEST, self.folder / RECONSTRUCTION
         settings = {
             "preset": self.config.preset,
@@ -292,14 +317,14 @@ class Run:
             )
             outcome = reconstruct(strip, folder, self.config.renderer, options)
             if outcome.stopped_by is not None:
-                log.warning("the same command goes on with it")
+                log.warning("run the same command again to resume")
                 sys.exit(128 + outcome.stopped_by)
             return outcome.metrics
 
         self.directory.do(step, work)
 
     def export(self) -> None:
-        """mesh.glb, mesh.ply, rendering.mp4, where one looks for them."""
+        """Copy mesh.glb, mesh.ply and rendering.mp4 into the folder of all results."""
         sources = [self.folder / RECONSTRUCTION / name for name in EXPORTED]
         results = [self.folder / name for name in EXPORTED]
 
@@ -310,8 +335,8 @@ class Run:
 
         self.directory.do(Step("export", {}, sources, results), work)
 
-    def report(self, samples: list[Path]) -> None:
-        """report.html: all of it on one page."""
+    def report(self, small: Image.Image, samples: list[Path]) -> None:
+        """Write report.html, which shows all steps; `small` is the input's thumbnail."""
         result = self.folder / REPORT
         names = list(self.directory.names)
         inputs = [self.image, *(self.directory.record(name) for name in names)]
@@ -320,6 +345,6 @@ class Run:
             records: dict[str, dict[str, Any]] = {
                 name: record for name in names if (record := self.directory.read(name))
             }
-            write_page(result, self.image, self.folder, records, samples)
+            write_page(result, self.image.name, small, self.folder, records, samples)
 
         self.directory.do(Step("report", {"samples": len(samples)}, inputs, [result]), work)

@@ -1,4 +1,4 @@
-"""Names of the files that come out of one picture."""
+"""File names of the results of one image."""
 
 from __future__ import annotations
 

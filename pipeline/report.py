@@ -1,4 +1,4 @@
-"""The report on one picture: an HTML page that needs no other file."""
+"""The report on one image: an HTML page that needs no other file."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from PIL import Image
 
 from common.files import atomic_write
 from multiview.images import read_image
-from pipeline.html import as_text, embed, embed_image, figure
+from pipeline.html import embed, embed_image, figure, printable
 from pipeline.paths import CURVE, EXPORTED, FRAMED, METRICS, OBJECT, RECONSTRUCTION
 from pipeline.quality_warnings import quality_warnings
 from pipeline.selection.ranking import SCORES
 
-LARGEST_VIDEO = 20 * 2**20
-"""Bytes; larger videos are left out of the page."""
+MAX_VIDEO_BYTES = 20 * 2**20
+"""Larger videos are not embedded."""
 VIEW_SIDE = 128
-"""Pixels a side of a view; smaller ones are scaled up by the browser."""
-TRAINING_PICTURES = 3
-"""The last ones of the reconstruction that are shown."""
+"""Pixels a side of an embedded view; the browser scales smaller ones up."""
+NUM_TRAINING_IMAGES = 3
+"""The last training images of the reconstruction are shown."""
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 1180px; padding: 1.5rem;
@@ -62,7 +62,7 @@ SCORE_PARTS = (
     ("input_pattern", "pattern with<br>the input's"),
     ("input_psnr", "colours with<br>the input's, dB"),
 )
-"""Of `pipeline.selection.ranking.SampleScore`, and what they are called, as HTML."""
+"""Attributes of `pipeline.selection.ranking.SampleScore` and their labels, as HTML."""
 NUMBERS = (
     ("psnr", "PSNR of the mesh in the views, dB", 2),
     ("field_psnr", "PSNR of the field, dB", 2),
@@ -74,44 +74,46 @@ NUMBERS = (
     ("preset", "preset", None),
     ("device", "device", None),
 )
-"""Of metrics.json: key, name, digits (None for words)."""
+"""Of metrics.json: key, label, digits (None for words)."""
 
 
 def write_page(
     path: Path,
-    image: Path,
+    name: str,
+    small: Image.Image,
     folder: Path,
     records: dict[str, dict[str, Any]],
     samples: Sequence[Path],
 ) -> None:
-    """Write the report on a picture, whole or not at all.
+    """Write the report on an image atomically.
 
     Args:
         path: of the page.
-        image: the picture.
+        name: of the image's file.
+        small: thumbnail of the image.
         folder: of its results.
         records: of the steps, by their names and in their order, see `common.records`.
         samples: strips of views.
     """
-    name = html.escape(as_text(image.name))
+    name = html.escape(printable(name))
     rows = json.loads((folder / SCORES).read_text(encoding="utf-8"))
     metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
     page = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{name}: from a picture to a mesh</title><style>{_STYLE}</style></head><body>
+<title>{name}: from an image to a mesh</title><style>{_STYLE}</style></head><body>
 <h1>{name}</h1>
-<p class="lead">From a picture to a mesh: {_summary(records, rows, metrics)}</p>
+<p class="lead">From an image to a mesh: {_summary(records, rows, metrics)}</p>
 {_warnings(records, rows, metrics)}
-{_result(image, folder)}
-<h2>The picture</h2>
-{_pictures(folder, records)}
-<h2>Its elevation</h2>
+{_result(small, folder, records)}
+<h2>Input image</h2>
+{_input(folder, records)}
+<h2>Elevation</h2>
 {_elevation(folder, records)}
-<h2>The samples, the best one first</h2>
+<h2>Samples, best first</h2>
 {_scores(rows)}
 {_samples(rows, samples)}
-<h2>The mesh</h2>
+<h2>Mesh</h2>
 {_mesh(folder, metrics)}
 <h2>Time and settings</h2>
 {_steps(records)}
@@ -133,7 +135,7 @@ def _warnings(
 def _summary(
     records: dict[str, dict[str, Any]], rows: list[dict[str, Any]], metrics: dict[str, Any]
 ) -> str:
-    """One line of HTML on what came out."""
+    """One line of HTML that summarises the results."""
     of_samples = f"the best of {len(rows)} samples" if len(rows) > 1 else "one sample"
     seconds = sum(record["seconds"] for record in records.values())
     return (
@@ -153,9 +155,9 @@ def _degrees(records: dict[str, dict[str, Any]]) -> str:
     )
 
 
-def _result(image: Path, folder: Path) -> str:
+def _result(small: Image.Image, folder: Path, records: dict[str, dict[str, Any]]) -> str:
     video = folder / "rendering.mp4"
-    if video.stat().st_size > LARGEST_VIDEO:
+    if video.stat().st_size > MAX_VIDEO_BYTES:
         turning = "<p>rendering.mp4 is too large for this page.</p>"
     else:
         source = embed(video, "video/mp4")
@@ -163,26 +165,29 @@ def _result(image: Path, folder: Path) -> str:
             f'<figure><video class="picture" src="{source}" autoplay loop muted playsinline '
             f"controls></video><figcaption>the mesh, rendering.mp4</figcaption></figure>"
         )
-    shown = read_image(image)
-    words = f"the picture, {shown.width} x {shown.height} pixels"
+    facts = records["segment"]["facts"]
+    words = f"input image, {facts['width']} x {facts['height']} pixels"
     files = ", ".join(
         f"{name} ({(folder / name).stat().st_size / 2**20:.1f} MiB)" for name in EXPORTED
     )
     return (
-        f'<div class="row large">{figure(embed_image(shown), words)}{turning}</div>'
+        f'<div class="row large">{figure(embed_image(small), words)}{turning}</div>'
         f"<p>Files beside this page: {files}.</p>"
     )
 
 
-def _pictures(folder: Path, records: dict[str, dict[str, Any]]) -> str:
+def _input(folder: Path, records: dict[str, dict[str, Any]]) -> str:
     cut_out = read_image(folder / OBJECT)
     segmented, framed = records["segment"]["facts"], records["frame"]["facts"]
     shown = [
-        (cut_out.getchannel("A"), f"mask, {segmented['mask']}: {segmented['covered']:.1%} of it"),
+        (
+            cut_out.getchannel("A"),
+            f"mask, {segmented['mask']}: {segmented['covered']:.1%}",
+        ),
         (cut_out, "object"),
-        (read_image(folder / FRAMED), f"framed, --crop_size {framed['crop_size']}"),
+        (read_image(folder / FRAMED), f"framed, crop size {framed['crop_size']}"),
     ]
-    figures = "".join(figure(embed_image(picture), words) for picture, words in shown)
+    figures = "".join(figure(embed_image(each), words) for each, words in shown)
     return f'<div class="row">{figures}</div>'
 
 
@@ -190,7 +195,7 @@ def _elevation(folder: Path, records: dict[str, dict[str, Any]]) -> str:
     said = _degrees(records)
     if "uncertainty_deg" not in records["elevation"]["facts"]:
         return f"<p>{said}.</p>"
-    said += ": how much drafts of the views, seen from each elevation, are like the picture"
+    said += ": similarity of the drafts, rendered from each elevation, to the input image"
     return figure(embed(folder / CURVE, "image/png"), said, escape=False)
 
 
@@ -229,7 +234,7 @@ def _sample(path: Path, row: dict[str, Any]) -> str:
 
 
 def two_rows(path: Path) -> Image.Image:
-    """The views of a strip in two rows, so that all are seen on a page."""
+    """Arrange the views of a strip in two rows that fit a page."""
     strip = read_image(path).convert("RGB")
     if strip.height > VIEW_SIDE:
         strip = strip.resize((strip.width * VIEW_SIDE // strip.height, VIEW_SIDE))
@@ -254,7 +259,7 @@ def _mesh(folder: Path, metrics: dict[str, Any]) -> str:
             embed(path, "image/jpeg"),
             f"colours, opacity and normals after {path.stem} steps",
         )
-        for path in images[-TRAINING_PICTURES:]
+        for path in images[-NUM_TRAINING_IMAGES:]
     )
     return f'<div class="row"><table>{rows}</table>{figures}</div>'
 

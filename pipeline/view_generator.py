@@ -1,4 +1,4 @@
-"""What draws the views: a model that is loaded when the first strip is asked for, and only once."""
+"""View generators: the interface, and SyncDreamer with weights that are loaded on first use."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from ldm.model import ImageFeatures, SyncDreamer
 
 
 class ModelError(Exception):
-    """The model cannot be loaded: no picture can be worked on."""
+    """The model cannot be loaded, so no image can be processed."""
 
 
 class ViewGenerator(Protocol):
-    """What draws strips of views."""
+    """Generates strips of views from framed input images."""
 
     @property
     def size(self) -> int:
         """Pixels a side of a view."""
 
     def settings(self, sampler: SamplerConfig) -> dict[str, Any]:
-        """All that a strip depends on, beside the input, its elevation and the seed."""
+        """Everything a strip depends on, except the input, its elevation and the seed."""
 
     def generate(
         self,
@@ -44,7 +44,7 @@ class ViewGenerator(Protocol):
         sampler: SamplerConfig,
         on_step: StepCallback | None = None,
     ) -> np.ndarray:
-        """Draw the views of an input that `prepare_image` made, uint8 (size, 16 size, 3).
+        """Generate the views of an input framed by `frame_image`, uint8 (size, 16 size, 3).
 
         Exceptions of `on_step` end it.
         """
@@ -52,28 +52,28 @@ class ViewGenerator(Protocol):
 
 @dataclass
 class SyncDreamerGenerator:
-    """Draws with SyncDreamer.
+    """Generates views with SyncDreamer.
 
     Attributes:
         config: sizes of the model.
         checkpoint: its weights.
         device: to compute on.
-        dtype: see `pipeline.generate_samples.GenerateOptions`.
-        batch_view_num: views denoised at once.
+        dtype: "fp32", "tf32" (on CUDA only), "bf16" or "fp16".
+        views_at_once: views denoised at once.
     """
 
     config: SyncDreamerConfig
     checkpoint: Path
     device: torch.device
     dtype: str
-    batch_view_num: int
+    views_at_once: int
     _model: SyncDreamer | None = field(default=None, init=False, repr=False)
     _pixels: np.ndarray | None = field(default=None, init=False, repr=False)
     _features: ImageFeatures | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_dtype(self.dtype, self.device)
-        self._identity = sampling_settings(
+        self._base_settings = sampling_settings(
             self.config, self.checkpoint, SamplerConfig(), self.dtype
         )
 
@@ -83,8 +83,8 @@ class SyncDreamerGenerator:
         return self.config.cameras.image_size
 
     def settings(self, sampler: SamplerConfig) -> dict[str, Any]:
-        """All that a strip depends on, beside the input, its elevation and the seed."""
-        return {**self._identity, **vars(sampler)}
+        """Everything a strip depends on, except the input, its elevation and the seed."""
+        return {**self._base_settings, **vars(sampler)}
 
     def generate(
         self,
@@ -94,33 +94,28 @@ class SyncDreamerGenerator:
         sampler: SamplerConfig,
         on_step: StepCallback | None = None,
     ) -> np.ndarray:
-        """Draw the views of an input that `prepare_image` made, uint8 (size, 16 size, 3).
+        """Generate the views of an input framed by `frame_image`, uint8 (size, 16 size, 3).
 
         Raises:
-            ModelError: the weights do not fit, or not into the memory.
-            MemoryError: says how to need less.
+            ModelError: the weights do not fit the configuration or the memory.
+            MemoryError: not enough GPU memory.
         """
         model = self.model()
         try:
             features = self._encoded(model, pixels)
             return generate_strip(
-                model, features, elevation_deg, seed, sampler, self.batch_view_num, on_step
+                model, features, elevation_deg, seed, sampler, self.views_at_once, on_step
             )
         except torch.OutOfMemoryError as error:
             raise MemoryError(
-                "not enough GPU memory; use a smaller --batch_view_num, or --dtype bf16"
+                f"not enough GPU memory for {self.views_at_once} views at once in {self.dtype}"
             ) from error
 
-    @property
-    def loaded(self) -> SyncDreamer | None:
-        """The model; None as long as nothing was drawn."""
-        return self._model
-
     def model(self) -> SyncDreamer:
-        """Load the model, if it is not loaded yet.
+        """Load the model on the first call.
 
         Raises:
-            ModelError: the weights do not fit, or not into the memory.
+            ModelError: the weights do not fit the configuration or the memory.
         """
         if self._model is None:
             try:
@@ -136,7 +131,7 @@ class SyncDreamerGenerator:
         return self._model
 
     def _encoded(self, model: SyncDreamer, pixels: np.ndarray) -> ImageFeatures:
-        """Features of an input; those of the last one are remembered."""
+        """Features of an input; those of the last input are cached."""
         last = self._pixels
         if self._features is None or last is None or not np.array_equal(last, pixels):
             image = torch.from_numpy(rearrange(pixels, "h w c -> 1 c h w"))

@@ -82,7 +82,7 @@ def small_config(**changes: Any) -> PipelineConfig:
         crop_size="auto",
         elevation="auto",
         draft_steps=2,
-        sample_num=3,
+        num_samples=3,
         seed=1,
         sampler=SamplerConfig(steps=3),
         renderer=replace(TINY, mlp=replace(TINY.mlp, resolution=16)),

@@ -70,9 +70,9 @@ def test_files_of_the_project_are_found_from_any_folder(tmp_path, monkeypatch):
 
 def test_flags_of_the_sampler_go_before_the_configuration(monkeypatch):
     samplers = []
+    monkeypatch.setattr("pipeline.view_generator.sampling_settings", lambda *_: {})
     monkeypatch.setattr(
-        "pipeline.generate_samples.generate",
-        lambda config, paths, degrees, o, *_: samplers.append(o.sampler),
+        "pipeline.generate.generate", lambda paths, degrees, o, *_: samplers.append(o.sampler)
     )
     base = [*REQUIRED, "--device", "cpu", "--ckpt", "x.ckpt"]
     generate.main(base)

@@ -100,7 +100,7 @@ class Layout:
 
     def _build_settings(self, config: PipelineConfig) -> None:
         automatic = config.elevation == "auto"
-        most = config.sample_num
+        most = config.num_samples
         with gr.Accordion("More settings", open=False):
             self.auto = gr.Checkbox(automatic, label="Estimate the camera's elevation")
             self.elevation = gr.Slider(

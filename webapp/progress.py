@@ -43,7 +43,7 @@ class ProgressGenerator:
         self.on_progress = on_progress
         drafts_at = config.elevations.drafts_at if config.elevation == "auto" else ()
         self._drafts = [f"draft-{degrees:+.1f}" for degrees in drafts_at]
-        self._samples = [f"sample-{k}" for k in range(config.sample_num)]
+        self._samples = [f"sample-{k}" for k in range(config.num_samples)]
         draft_steps = draft_sampler(config.sampler, config.draft_steps).steps
         self._steps = {
             **dict.fromkeys(self._drafts, draft_steps),

@@ -19,6 +19,7 @@ from multiview.matting import save_rgba
 from multiview.segmentation import SegmentationUnavailableError, Segmenter, open_segmenter
 from pipeline.config import Context, PipelineConfig
 from pipeline.image_to_3d import Run
+from pipeline.inputs import InputImage
 from pipeline.paths import BEST, EXPORTED, RECONSTRUCTION, SAMPLES
 from pipeline.selection.ranking import SCORES
 from pipeline.view_generator import ViewGenerator
@@ -100,7 +101,7 @@ class Service:
 
     Args:
         view_generator: generates the views.
-        config: settings that visitors do not choose; `sample_num` limits their number of samples.
+        config: settings that visitors do not choose; `num_samples` limits their samples.
     """
 
     def __init__(self, view_generator: ViewGenerator, config: PipelineConfig) -> None:
@@ -147,7 +148,7 @@ class Service:
             raise UserError("Elevation, samples and seed must be numbers.")
         return GenerationRequest(
             "auto" if auto else min(max(degrees, low), high),
-            min(max(number, 1), self.config.sample_num),
+            min(max(number, 1), self.config.num_samples),
             min(max(first, 0), 2**31),
         )
 
@@ -171,7 +172,7 @@ class Service:
         with run.directory.open():
             on_progress(Progress(0.0, "Preparing the image"))
             try:
-                run.segment()
+                run.segment(InputImage.read(run.image))
                 run.frame()
             except ValueError as error:
                 raise UserError(f"The object cannot be framed: {error}.") from error
@@ -247,7 +248,7 @@ class Service:
         config = replace(
             self.config,
             elevation=request.elevation,
-            sample_num=request.num_samples,
+            num_samples=request.num_samples,
             seed=request.seed,
             overwrite=False,
         )

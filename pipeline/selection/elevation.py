@@ -19,7 +19,7 @@ from torch import Tensor
 from multiview.cameras import CAMERA_DISTANCE, orbit_cameras, orbit_pose
 from multiview.visual_hull import close_underside
 from pipeline.selection.hull_renderer import TexturedHull, downsample_views, silhouette_distances
-from pipeline.selection.similarity import centre_input, measure_similarity, normalise_scale
+from pipeline.selection.similarity import ObjectCrop, measure_similarity, normalise_scale
 
 Draft = Callable[[float], np.ndarray]
 """Assumed elevation of the input in degrees -> views on white, the first at the input's azimuth,
@@ -93,23 +93,22 @@ class ElevationEstimate:
 
 
 def estimate_elevation(
-    image: np.ndarray, draft: Draft, config: ElevationConfig | None = None
+    target: ObjectCrop, draft: Draft, config: ElevationConfig | None = None
 ) -> ElevationEstimate:
     """Estimate the elevation of an input image.
 
     Args:
-        image: RGBA, or RGB on white, uint8 or float in [0, 1], (H, W, 4) or (H, W, 3).
+        target: the input image, cropped to `config.size` pixels.
         draft: returns views; called once for each of `config.drafts_at`.
         config: search settings.
 
     Raises:
-        ValueError: no object in the image or in a view, or views of no common shape.
+        ValueError: no object in a view, or views of no common shape.
     """
     config = config or ElevationConfig()
-    seen = centre_input(image, config.size)
     curves = np.stack(
         [
-            _score_curves(seen, fit_hull(draft(assumed), config), config)
+            _score_curves(target, fit_hull(draft(assumed), config), config)
             for assumed in config.drafts_at
         ]
     )
@@ -150,13 +149,11 @@ def render_hull(hull: TexturedHull, elevation_deg: float) -> tuple[Tensor, Tenso
     return normalise_scale(view.alpha, view.colours, hull.views.size)
 
 
-def _score_curves(
-    seen: tuple[Tensor, Tensor], hull: TexturedHull, config: ElevationConfig
-) -> np.ndarray:
+def _score_curves(target: ObjectCrop, hull: TexturedHull, config: ElevationConfig) -> np.ndarray:
     """Silhouette IoU and PSNR of all candidates, (E, 2)."""
-    target = normalise_scale(*seen, hull.views.size)
+    aligned = normalise_scale(target.alpha, target.colours, hull.views.size)
     found = [
-        measure_similarity(*target, *render_hull(hull, float(elevation)))
+        measure_similarity(*aligned, *render_hull(hull, float(elevation)))
         for elevation in config.candidates()
     ]
     return np.array([[each.silhouette, each.psnr] for each in found])

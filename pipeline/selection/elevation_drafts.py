@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from common.files import atomic_write
 from ldm.config import SamplerConfig
 from pipeline.paths import CURVE, DRAFTS, ELEVATION
@@ -20,8 +18,14 @@ from pipeline.selection.elevation import (
     estimate_elevation,
     plot_scores,
 )
+from pipeline.selection.similarity import ObjectCrop
 
 log = logging.getLogger(__name__)
+
+
+class ElevationError(ValueError):
+    """The elevation of an image cannot be estimated."""
+
 
 DRAFT_STEPS = 8
 """Denoising steps of a draft."""
@@ -61,23 +65,21 @@ def write_estimate(folder: Path, estimate: ElevationEstimate) -> dict[str, Any]:
 
 
 def find_elevation(
-    picture: np.ndarray, draft: Draft, config: ElevationConfig | None = None
+    target: ObjectCrop, draft: Draft, config: ElevationConfig | None = None
 ) -> ElevationEstimate:
     """Estimate an elevation from drafts, see `estimate_elevation`.
 
     Raises:
-        ValueError: it cannot be told; says what to do.
+        ElevationError: the drafts do not show an object.
     """
     try:
-        found = estimate_elevation(picture, draft, config)
+        found = estimate_elevation(target, draft, config)
     except ValueError as error:
-        raise ValueError(
-            f"the elevation cannot be estimated from drafts ({error}); give it with --elevation"
-        ) from error
+        raise ElevationError(f"the elevation cannot be estimated from drafts ({error})") from error
     if found.uncertainty_deg > UNCERTAIN:
         log.warning(
-            "the elevation is uncertain, %.0f +- %.0f degrees: drafts for many elevations are as "
-            "much like the picture; if you know it, give it with --elevation",
+            "the elevation is uncertain, %.0f +- %.0f degrees: drafts for many elevations are "
+            "similar to the image; if you know it, give it",
             found.elevation_deg,
             found.uncertainty_deg,
         )

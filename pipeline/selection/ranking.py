@@ -36,8 +36,9 @@ from pipeline.selection.hull_renderer import (
 )
 from pipeline.selection.similarity import (
     BEST_PSNR,
+    ObjectCrop,
     Similarity,
-    centre_input,
+    crop_object,
     measure_similarity,
     normalise_scale,
     soft_iou,
@@ -111,7 +112,7 @@ class SampleScore:
 
 def score_sample(
     images: np.ndarray,
-    image: np.ndarray | None = None,
+    target: ObjectCrop | None = None,
     elevation_deg: float | None = None,
     weights: Weights | None = None,
 ) -> SampleScore:
@@ -120,24 +121,21 @@ def score_sample(
     Args:
         images: views on white at elevation 30, equal azimuth steps from the input's on, uint8 or
             float in [0, 1], (N, S, S, 3), N even and at least 6.
-        image: the input: RGBA, or RGB on white, uint8 or float in [0, 1], (H, W, 4) or (H, W, 3);
-            its size and place in the image do not matter.
-        elevation_deg: of the input; give both `image` and this, or neither.
+        target: the input image, cropped to `SIZE` pixels.
+        elevation_deg: of the input; give both `target` and this, or neither.
         weights: of the parts.
 
     Returns:
         a score of 0 and the problem where a view shows no object.
 
     Raises:
-        ValueError: shapes that do not fit, no object in the input, or only one of input and
-            elevation.
+        ValueError: shapes that do not fit, or only one of input and elevation.
     """
-    if (image is None) != (elevation_deg is None):
+    if (target is None) != (elevation_deg is None):
         raise ValueError("an input and its elevation are given together")
     if len(images) < 6 or len(images) % 2:
         raise ValueError(f"expected an even number of views, at least 6, got {len(images)}")
     cameras = orbit_cameras(len(images), VIEWS_ELEVATION, CAMERA_DISTANCE, images.shape[1])
-    shown = None if image is None else centre_input(image, SIZE)
     try:
         views = downsample_views(images, cameras, min(SIZE, images.shape[1]))
     except ValueError as error:
@@ -152,8 +150,8 @@ def score_sample(
         "halves_pattern": float(np.mean([half.pattern for half in halves])),
         "halves_psnr": float(np.mean([half.psnr for half in halves])),
     }
-    if shown is not None and elevation_deg is not None:
-        seen = _compare_with_input(views, distances, shown, elevation_deg)
+    if target is not None and elevation_deg is not None:
+        seen = _compare_with_input(views, distances, target, elevation_deg)
         measured |= {
             "input_silhouette": seen.silhouette,
             "input_pattern": seen.pattern,
@@ -196,7 +194,7 @@ def _compare_halves(views: LowResViews, distances: Tensor) -> tuple[float, list[
 
 
 def _compare_with_input(
-    views: LowResViews, distances: Tensor, shown: tuple[Tensor, Tensor], elevation_deg: float
+    views: LowResViews, distances: Tensor, target: ObjectCrop, elevation_deg: float
 ) -> Similarity:
     """Compare the input with the hull rendered for the input's camera, which is at azimuth 0."""
     closed = close_underside(distances.amax(dim=0).numpy(), views.cameras)
@@ -204,7 +202,8 @@ def _compare_with_input(
     pose = orbit_pose(float(np.deg2rad(elevation_deg)), 0.0, CAMERA_DISTANCE)
     rendered = hull.render(views.cameras.intrinsics[0], pose, views.size)
     return measure_similarity(
-        *normalise_scale(rendered.alpha, rendered.colours, SIZE), *normalise_scale(*shown, SIZE)
+        *normalise_scale(rendered.alpha, rendered.colours, SIZE),
+        *normalise_scale(target.alpha, target.colours, SIZE),
     )
 
 
@@ -261,9 +260,9 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if (args.input is None) != (args.elevation is None):
         parser.error("--input and --elevation are given together, or neither")
-    image = None if args.input is None else np.asarray(read_image(args.input))
+    target = None if args.input is None else crop_object(np.asarray(read_image(args.input)), SIZE)
     strips = [read_views(path, NUM_VIEWS) for path in args.samples]
-    scores = [score_sample(views, image, args.elevation) for views in strips]
+    scores = [score_sample(views, target, args.elevation) for views in strips]
     write_scores(args.out or args.samples[0].parent / SCORES, list(map(str, args.samples)), scores)
     for k in order(scores):
         print(table_row(str(args.samples[k]), scores[k].score, scores[k].problem or None))

@@ -30,6 +30,19 @@ INPUT_OBJECT_SHARE = 0.8
 
 
 @dataclass(frozen=True)
+class ObjectCrop:
+    """An input image, cropped to its object with a margin and downsampled, for comparisons.
+
+    Attributes:
+        alpha: in [0, 1], (S, S).
+        colours: on white, in [0, 1], (3, S, S).
+    """
+
+    alpha: Tensor
+    colours: Tensor
+
+
+@dataclass(frozen=True)
 class Similarity:
     """Similarity of two images of an object.
 
@@ -111,16 +124,13 @@ def normalise_scale(alpha: Tensor, colours: Tensor, size: int) -> tuple[Tensor, 
     return found[3], found[:3] + 1
 
 
-def centre_input(image: np.ndarray, size: int) -> tuple[Tensor, Tensor]:
-    """Crop an input image to its object with a margin, and resize it.
+def crop_object(image: np.ndarray, size: int) -> ObjectCrop:
+    """Crop an input image to its object and resize it.
 
     Args:
         image: uint8 or float in [0, 1], RGBA with the object's mask as alpha, or RGB on white,
             (H, W, 4) or (H, W, 3).
         size: pixels a side of the result.
-
-    Returns:
-        alpha (size, size) and colours on white, in [0, 1], (3, size, size).
 
     Raises:
         ValueError: the shape does not fit, or there is no object.
@@ -146,4 +156,4 @@ def centre_input(image: np.ndarray, size: int) -> tuple[Tensor, Tensor]:
     small = F.interpolate(
         tensor, (size, size), mode="bilinear", antialias=True, align_corners=False
     )[0]
-    return small[3].clamp(0, 1), (small[:3] + 1).clamp(0, 1)
+    return ObjectCrop(small[3].clamp(0, 1), (small[:3] + 1).clamp(0, 1))

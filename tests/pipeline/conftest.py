@@ -1,16 +1,36 @@
 from __future__ import annotations
 
+import hashlib
+import sys
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from ldm.model import SyncDreamer
 from pipeline.image_to_3d import Context, PipelineConfig
+from tests.conftest import ROOT
 from tests.fakes import FakeGenerator, small_config
 from tests.renderer.small_runs import ellipsoid
+
+SMALL_CFG = ROOT / "configs" / "tiny.yaml"
+SIZES = {"cameras.image_size": 64, "volume.voxels": 8, "volume.depth_planes": 8}
+SMALL = [f"model.{name}={value}" for name, value in SIZES.items()]
+"""Overrides of `SMALL_CFG` that give the model of the fixture `small_model`."""
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(small_model: SyncDreamer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("ckpt") / "small.ckpt"
+    torch.save({"state_dict": small_model.state_dict()}, path)
+    return path
 
 
 @pytest.fixture
@@ -26,6 +46,54 @@ def context(view_generator: FakeGenerator) -> Context:
 @pytest.fixture(scope="session")
 def config() -> PipelineConfig:
     return small_config()
+
+
+class FileReads:
+    """Counts, within a `with`, how often files are opened, and their contents decoded and hashed.
+
+    Opening is counted by an audit hook, and so is hashing or decoding by path, which opens a file.
+    """
+
+    _active: ClassVar[list[FileReads]] = []
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = {str(path): path for path in paths}
+        self.opened: Counter[Path] = Counter()
+        self.decoded: Counter[Path] = Counter()
+        self.hashed: Counter[Path] = Counter()
+
+    def __enter__(self) -> FileReads:
+        if not hasattr(FileReads, "_hook"):  # audit hooks cannot be removed
+            FileReads._hook = FileReads._on_event
+            sys.addaudithook(FileReads._on_event)
+        self.contents = {path.read_bytes(): path for path in self.paths.values()}
+        self._active.append(self)
+        self._patch = pytest.MonkeyPatch()
+        open_image, sha256 = Image.open, hashlib.sha256
+
+        def counted_open(source, *args, **kwargs):
+            if isinstance(source, BytesIO) and source.getvalue() in self.contents:
+                self.decoded[self.contents[source.getvalue()]] += 1
+            return open_image(source, *args, **kwargs)
+
+        def counted_hash(data=b"", **kwargs):
+            if data in self.contents:
+                self.hashed[self.contents[data]] += 1
+            return sha256(data, **kwargs)
+
+        self._patch.setattr(Image, "open", counted_open)
+        self._patch.setattr(hashlib, "sha256", counted_hash)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._active.remove(self)
+        self._patch.undo()
+
+    @staticmethod
+    def _on_event(event: str, arguments: tuple[object, ...]) -> None:
+        for reads in FileReads._active if event == "open" else ():
+            if path := reads.paths.get(str(arguments[0])):
+                reads.opened[path] += 1
 
 
 @pytest.fixture

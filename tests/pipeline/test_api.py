@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import json
 import logging
+import os
 import re
 import shutil
+import signal
 import sys
 import types
 from pathlib import Path
@@ -21,51 +23,37 @@ from PIL import Image
 
 import generate as script
 from ldm.generate_views import StepInfo
-from ldm.model import SyncDreamer
 from multiview.cameras import orbit_cameras
 from multiview.images import auto_crop_size, prepare_image, read_image, strip_to_views
+from multiview.segmentation import segment_white
 from pipeline import cli_args as flags
-from pipeline.api import (
-    MultiviewImages,
-    SyncDreamerPipeline,
-    _check,
-    as_image,
-    reconstruct_mesh,
-    with_mask,
-)
+from pipeline.api import MultiviewImages, SyncDreamerPipeline, _check, reconstruct_mesh
+from pipeline.inputs import as_image, with_mask
 from pipeline.selection.elevation import ElevationEstimate
+from renderer.trainer import Training
 from tests.conftest import ROOT
+from tests.pipeline.conftest import SMALL, SMALL_CFG
 from tests.renderer.small_runs import TINY, ellipsoid
 
-CFG = ROOT / "configs" / "tiny.yaml"
-SIZES = {"cameras.image_size": 64, "volume.voxels": 8, "volume.depth_planes": 8}
-SETTINGS = [f"model.{name}={value}" for name, value in SIZES.items()]
 ONE_STEP = ["sampler.steps=1", "sampler.guidance_scale=1", "sampler.eta=0"]
 
 
 @pytest.fixture(scope="module")
-def checkpoint(small_model: SyncDreamer, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("ckpt") / "small.ckpt"
-    torch.save({"state_dict": small_model.state_dict()}, path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def pipeline(checkpoint: Path) -> SyncDreamerPipeline:
-    overrides = [*SETTINGS, *ONE_STEP]
-    return SyncDreamerPipeline.load(checkpoint, CFG, overrides=overrides, device="cpu")
+def pipeline(small_checkpoint: Path) -> SyncDreamerPipeline:
+    overrides = [*SMALL, *ONE_STEP]
+    return SyncDreamerPipeline.load(small_checkpoint, SMALL_CFG, overrides=overrides, device="cpu")
 
 
 @pytest.fixture
-def told(pipeline: SyncDreamerPipeline, monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
-    """What the model would have been shown; nothing is drawn."""
+def inputs(pipeline: SyncDreamerPipeline, monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    """Inputs of the model, which generates nothing."""
     shown: list[np.ndarray] = []
 
-    def draw(pixels: np.ndarray, *_: object) -> np.ndarray:
+    def generate(pixels: np.ndarray, *_: object) -> np.ndarray:
         shown.append(pixels)
         return np.zeros((64, 16 * 64, 3), np.uint8)
 
-    monkeypatch.setattr(pipeline.view_generator, "draw", draw)
+    monkeypatch.setattr(pipeline.view_generator, "generate", generate)
     return shown
 
 
@@ -80,11 +68,12 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def by_the_command(toy: Path, checkpoint: Path, out: Path, *flags: str) -> np.ndarray:
+def by_the_command(toy: Path, small_checkpoint: Path, out: Path, *flags: str) -> np.ndarray:
     script.main(
-        ["--input", str(toy), "--output", str(out), "--ckpt", str(checkpoint), "--cfg", str(CFG),
-         "--device", "cpu", "--sample_num", "1", "--sample_steps", "1", "--cfg_scale", "1",
-         "--eta", "0", *(part for text in SETTINGS for part in ("--set", text)), *flags]
+        ["--input", str(toy), "--output", str(out), "--ckpt", str(small_checkpoint),
+         "--cfg", str(SMALL_CFG), "--device", "cpu", "--sample_num", "1",
+         "--sample_steps", "1", "--cfg_scale", "1",
+         "--eta", "0", *(part for text in SMALL for part in ("--set", text)), *flags]
     )  # fmt: skip
     with Image.open(out / "0.png") as strip:
         return strip_to_views(np.asarray(strip))
@@ -100,10 +89,10 @@ def one_thread():
 
 
 @pytest.fixture(scope="module")
-def expected(toy: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory):
+def expected(toy: Path, small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory):
     out = tmp_path_factory.mktemp("command")
     return by_the_command(
-        toy, checkpoint, out, "--elevation", "20", "--crop_size", "auto", "--seed", "7"
+        toy, small_checkpoint, out, "--elevation", "20", "--crop_size", "auto", "--seed", "7"
     )
 
 
@@ -115,12 +104,12 @@ def test_the_pixels_are_those_of_the_command(pipeline, toy, expected, tmp_path):
     assert (views.elevation_deg, views.seed) == (20.0, 7)
     assert (pipeline.generate(toy, elevation=20, seed=8).images != expected).any()
     assert (pipeline.generate(toy, elevation=0, seed=7).images != expected).any()
-    np.testing.assert_array_equal(np.asarray(views.pictures()[5]), expected[5])
+    np.testing.assert_array_equal(np.asarray(views.pil_images()[5]), expected[5])
     with Image.open(views.save(tmp_path / "new" / "strip.png")) as strip:
         np.testing.assert_array_equal(strip_to_views(np.asarray(strip)), expected)
 
 
-def test_a_picture_in_memory_is_what_its_file_is(pipeline, toy, told):
+def test_a_picture_in_memory_is_what_its_file_is(pipeline, toy, inputs):
     file = prepare_image(toy, auto_crop_size(read_image(toy)), 64)
     with Image.open(toy) as image:
         image.load()
@@ -131,25 +120,25 @@ def test_a_picture_in_memory_is_what_its_file_is(pipeline, toy, told):
     }  # fmt: skip
     for name, picture in whole.items():
         pipeline.generate(picture, elevation=20)
-        np.testing.assert_array_equal(told[-1], file, err_msg=name)
+        np.testing.assert_array_equal(inputs[-1], file, err_msg=name)
     opaque = Image.fromarray(mask).convert("RGBA")  # white on black
     masks: dict[str, Any] = {"levels": mask, "yes or no": mask > 0, "shares": mask / 255.0}
     for name, given in {**masks, "file": toy, "image": image, "opaque": opaque}.items():
         pipeline.generate(pixels[:, :, :3], elevation=20, mask=given)
-        np.testing.assert_array_equal(told[-1], file, err_msg=name)
-    assert len(told) == 11
+        np.testing.assert_array_equal(inputs[-1], file, err_msg=name)
+    assert len(inputs) == 11
 
 
 def test_auto_is_what_the_command_estimates(
-    pipeline, toy, checkpoint, tmp_path, monkeypatch, caplog
+    pipeline, toy, small_checkpoint, tmp_path, monkeypatch, caplog
 ):
     """The estimate itself has tests of its own; a stand-in reads it off the drafts' pixels."""
     caplog.set_level(logging.INFO)
 
-    def estimate(image, draft, config):
+    def estimate(target, draft, config):
         drafts = draft(10.0)
         assert drafts.shape == (16, 64, 64, 3)
-        assert image.shape == (90, 120, 4)
+        assert target.alpha.shape == (64, 64)
         mean = drafts.mean() * (1 if drafts.dtype == np.uint8 else 255)
         none = np.zeros(1)
         return ElevationEstimate(float(mean) / 10 + 0.04, 3.0, none, none, none, none)
@@ -159,7 +148,7 @@ def test_auto_is_what_the_command_estimates(
     views = pipeline.generate(toy, seed=7, crop_size=200)
     out = tmp_path / "out"
     strip = by_the_command(
-        toy, checkpoint, out, "--elevation", "auto", "--crop_size", "200", "--seed", "7"
+        toy, small_checkpoint, out, "--elevation", "auto", "--crop_size", "200", "--seed", "7"
     )
     settings = json.loads((out / "0.json").read_text())["settings"]
     assert views.elevation_deg == settings["elevation_deg"]
@@ -206,18 +195,20 @@ def test_every_step_is_told_and_can_be_looked_at(pipeline, toy):
     assert views.images.shape[0] == 16
 
 
-def test_the_object_is_found_where_that_is_asked_for(pipeline, photo, toy, told):
+def test_the_object_is_found_where_that_is_asked_for(pipeline, photo, toy, inputs):
     for crop_size in ("auto", 200):
-        with pytest.raises(ValueError, match="nothing tells the object from the background"):
+        with pytest.raises(ValueError, match="cannot be separated from the background"):
             pipeline.generate(photo, elevation=20, crop_size=crop_size)
     pipeline.generate(photo, elevation=20, backend="white")
     pipeline.generate(photo, elevation=20, crop_size=-1)
-    found, whole = told
+    found, whole = inputs
     np.testing.assert_array_equal(whole, prepare_image(photo, -1, 64))
     rows, _ = np.nonzero((found < 0.99).any(axis=-1))
     assert np.ptp(rows) > 40  # it fills the frame
     pipeline.generate(toy, elevation=20, backend="white")  # has a mask already
-    np.testing.assert_array_equal(told[-1], prepare_image(toy, auto_crop_size(read_image(toy)), 64))
+    np.testing.assert_array_equal(
+        inputs[-1], prepare_image(toy, auto_crop_size(read_image(toy)), 64)
+    )
 
 
 @pytest.mark.parametrize(
@@ -240,21 +231,21 @@ def test_the_object_is_found_where_that_is_asked_for(pipeline, photo, toy, told)
     ],
 )
 def test_mistakes_are_told_before_anything_is_drawn(pipeline, toy, monkeypatch, settings, message):
-    monkeypatch.setattr(pipeline.view_generator, "draw", lambda *_: pytest.fail("drawn"))
+    monkeypatch.setattr(pipeline.view_generator, "generate", lambda *_: pytest.fail("drawn"))
     given = {"image": toy, "elevation": 20, **settings}
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         pipeline.generate(**given)
 
 
-def test_what_cannot_be_loaded_is_told(checkpoint, tmp_path):
+def test_what_cannot_be_loaded_is_told(small_checkpoint, tmp_path):
     with pytest.raises(FileNotFoundError, match="mine"):
-        SyncDreamerPipeline.load(tmp_path / "mine.ckpt", CFG, device="cpu")
+        SyncDreamerPipeline.load(tmp_path / "mine.ckpt", SMALL_CFG, device="cpu")
     with pytest.raises(ValueError, match="unknown dtype 'int8'"):
-        SyncDreamerPipeline.load(checkpoint, CFG, dtype="int8")
+        SyncDreamerPipeline.load(small_checkpoint, SMALL_CFG, dtype="int8")
     with pytest.raises(ValueError, match="tf32 is for CUDA devices"):
-        SyncDreamerPipeline.load(checkpoint, CFG, dtype="tf32", device="cpu")
-    with pytest.raises(ValueError, match="batch_view_num must be from 1"):
-        SyncDreamerPipeline.load(checkpoint, CFG, batch_view_num=0)
+        SyncDreamerPipeline.load(small_checkpoint, SMALL_CFG, dtype="tf32", device="cpu")
+    with pytest.raises(ValueError, match="views_at_once must be from 1"):
+        SyncDreamerPipeline.load(small_checkpoint, SMALL_CFG, views_at_once=0)
 
 
 def test_pictures_of_all_modes_become_rgb_or_rgba():
@@ -308,11 +299,11 @@ def test_views_become_a_mesh(quick_renderer, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def project(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(tmp_path: Path, small_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in which the model that is found by itself is the tiny one."""
-    changes = OmegaConf.from_dotlist([*SETTINGS, *ONE_STEP])
-    OmegaConf.save(OmegaConf.merge(OmegaConf.load(CFG), changes), tmp_path / "small.yaml")
-    monkeypatch.setattr(flags, "PUBLISHED_CKPTS", (str(checkpoint),))
+    changes = OmegaConf.from_dotlist([*SMALL, *ONE_STEP])
+    OmegaConf.save(OmegaConf.merge(OmegaConf.load(SMALL_CFG), changes), tmp_path / "small.yaml")
+    monkeypatch.setattr(flags, "PUBLISHED_CKPTS", (str(small_checkpoint),))
     monkeypatch.setattr(flags, "PUBLISHED_CFG", str(tmp_path / "small.yaml"))
     monkeypatch.chdir(tmp_path)
     shutil.copytree(ROOT / "testset", tmp_path / "testset")
@@ -408,3 +399,29 @@ def test_a_setting_that_is_no_number_is_named(limit, value):
     with pytest.raises(ValueError, match=f"{limit} must be a .*number, got"):
         _check(limit, value)
     _check(limit, np.int64(20))
+
+
+def test_an_interrupted_reconstruction_is_no_success(quick_renderer, tmp_path, monkeypatch):
+    """The first Ctrl-C ends the training; the files are written, and the caller hears of it."""
+    step = Training.train_step
+
+    def interrupted(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        return step(self)
+
+    monkeypatch.setattr(Training, "train_step", interrupted)
+    with pytest.raises(KeyboardInterrupt, match=re.escape(str(tmp_path / "mesh"))):
+        reconstruct_mesh(toy_views(), tmp_path / "mesh", preset="fast", device="cpu")
+    assert (tmp_path / "mesh" / "mesh.glb").is_file()
+
+
+def test_a_segmentation_network_is_opened_once(pipeline, photo, inputs, monkeypatch):
+    opened = []
+    monkeypatch.setattr(
+        "pipeline.api.open_segmenter", lambda *given: opened.append(given) or segment_white
+    )
+    for _ in range(2):
+        pipeline.generate(photo, elevation=20, backend="u2net")
+    pipeline.generate(photo, elevation=20, backend="auto")
+    assert [backend for backend, _ in opened] == ["u2net", "auto"]
+    assert len(inputs) == 3

@@ -1,3 +1,5 @@
+"""Elevations that are estimated, samples that are ranked, and how often inputs are read."""
+
 from __future__ import annotations
 
 import json
@@ -8,16 +10,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import generate as script
+from common.records import ReplaceError
 from ldm.config import SamplerConfig
 from multiview.images import views_to_strip
-from pipeline import generate as choice
-from pipeline import generate_samples as generation
-from pipeline.generate_samples import GenerateOptions
+from pipeline import generate as module
+from pipeline.generate import GenerateOptions, estimate_elevations, generate
+from pipeline.inputs import prepare_inputs
 from pipeline.selection.elevation import ElevationEstimate
-from pipeline.selection.elevation_drafts import draft_sampler
+from pipeline.selection.elevation_drafts import ElevationError, draft_sampler
 from pipeline.selection.ranking import SampleScore
+from tests.conftest import ROOT
+from tests.fakes import FakeGenerator
+from tests.pipeline.conftest import SMALL, SMALL_CFG, FileReads
 from tests.renderer.small_runs import ellipsoid
 
 
@@ -26,7 +33,7 @@ def estimates(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Estimate 17.26 degrees from one draft; for which elevations drafts were made."""
     drafted = []
 
-    def estimate(image, draft, config):
+    def estimate(target, draft, config):
         assert draft(30.0).shape[0] == 16
         drafted.append(30.0)
         values = np.zeros(2)
@@ -37,11 +44,16 @@ def estimates(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def options(output: Path, **changes: object) -> GenerateOptions:
-    given = GenerateOptions(
-        Path("x.ckpt"), output, -1, 1, 7, SamplerConfig(eta=1.0), 8, "fp32", torch.device("cpu"),
-        overwrite=False, save_views=False, preview=False,
-    )  # fmt: skip
+    given = GenerateOptions(output, -1, 1, 7, SamplerConfig(eta=1.0), torch.device("cpu"))
     return replace(given, **changes)  # type: ignore[arg-type]
+
+
+def estimated(paths, elevations, given, view_generator) -> list[float]:
+    inputs = prepare_inputs(
+        paths, elevations, given.output, given.crop_size, view_generator.size, compare=False
+    )
+    found = estimate_elevations(inputs, given, view_generator)
+    return [source.elevation_deg for source in found]
 
 
 @pytest.mark.parametrize(("of_a_sample", "of_a_draft"), [(50, 8), (8, 8), (3, 3)])
@@ -56,99 +68,128 @@ def test_an_estimate_takes_the_place_of_auto_and_of_nothing_else(
     other = tmp_path / "other.png"
     other.write_bytes(photo.read_bytes())
     several = options(tmp_path / "several")
-    found = choice.estimate_elevations([photo, other], [5.0, "auto"], several, view_generator)
-    assert found == [5.0, 17.3]
+    assert estimated([photo, other], [5.0, "auto"], several, view_generator) == [5.0, 17.3]
     assert view_generator.generated == [(30.0, 7)]
-    single = options(tmp_path / "single")
-    assert choice.estimate_elevations([photo], ["auto"], single, view_generator) == [17.3]
+    assert estimated([photo], ["auto"], options(tmp_path / "single"), view_generator) == [17.3]
     left = {path.name for path in (tmp_path / "single").rglob("*")}
     assert left == {"drafts", "+30.0.png", "+30.0.json", "elevation.json", "elevation.png"}
     assert {path.name for path in (tmp_path / "several").iterdir()} == {"other"}
 
 
 def test_drafts_are_kept_until_something_changes(photo, view_generator, estimates, tmp_path):
-    def drawn(**changes: object) -> int:
+    with Image.open(photo) as image:  # with alpha, for crop sizes
+        image.convert("RGBA").save(photo)
+
+    def count(**changes: object) -> int:
         before = len(view_generator.generated)
         given = options(tmp_path / "out", **changes)
-        assert choice.estimate_elevations([photo], ["auto"], given, view_generator) == [17.3]
+        assert estimated([photo], ["auto"], given, view_generator) == [17.3]
         return len(view_generator.generated) - before
 
-    assert [drawn(), drawn(), drawn(overwrite=True), drawn()] == [1, 0, 1, 0]
+    assert [count(), count(), count(overwrite=True), count()] == [1, 0, 1, 0]
     more_steps = SamplerConfig(steps=70, eta=0.5)  # drafts have their own
-    assert drawn(sampler=more_steps) == 0
+    assert count(sampler=more_steps) == 0
     for change in ({"seed": 8}, {"crop_size": 100}, {"sampler": SamplerConfig(guidance_scale=3.0)}):
-        with pytest.raises(FileExistsError, match="other settings"):
-            drawn(**change)
+        with pytest.raises(ReplaceError, match="other settings"):
+            count(**change)
     (tmp_path / "out" / "drafts" / "+30.0.png").unlink()
-    assert drawn() == 1
+    assert count() == 1
     photo.write_bytes(photo.read_bytes() + b" ")
-    with pytest.raises(FileExistsError, match="input was"):
-        drawn()
+    with pytest.raises(ReplaceError, match="input was"):
+        count()
 
 
 @pytest.mark.parametrize("name", ["0.png", "elevation.png", "drafts/+30.0.png"])
-def test_files_of_others_are_found_before_any_draft_is_drawn(
+def test_files_of_others_are_found_before_any_draft_is_generated(
     photo, view_generator, estimates, tmp_path, name
 ):
     path = tmp_path / "out" / name
     path.parent.mkdir(parents=True)
     path.write_bytes(b"mine")
-    with pytest.raises(FileExistsError, match=re.escape(str(path))):
-        choice.estimate_elevations([photo], ["auto"], options(tmp_path / "out"), view_generator)
+    with pytest.raises(ReplaceError, match=re.escape(str(path))):
+        estimated([photo], ["auto"], options(tmp_path / "out"), view_generator)
     assert (view_generator.generated, path.read_bytes()) == ([], b"mine")
     image = tmp_path / "elevation.png"
     image.write_bytes(photo.read_bytes())
     with pytest.raises(FileExistsError, match="is an input"):
-        choice.estimate_elevations(
-            [image], ["auto"], options(tmp_path, overwrite=True), view_generator
-        )
+        estimated([image], ["auto"], options(tmp_path, overwrite=True), view_generator)
 
 
-def test_samples_are_drawn_for_the_estimate_with_the_model_of_the_drafts(
-    photo, estimates, tiny_checkpoint, tmp_path, monkeypatch
-):
-    loaded = []
-    load = generation.load_model
-    monkeypatch.setattr(generation, "load_model", lambda *a: loaded.append(a) or load(*a))
-    monkeypatch.setattr(choice, "draft_sampler", lambda _: SamplerConfig(1, 1.0, 0.0))
-    flags = [
-        "--input", str(photo), "--output", str(tmp_path / "out"), "--elevation", "auto",
-        "--cfg", "configs/tiny.yaml", "--ckpt", str(tiny_checkpoint), "--device", "cpu",
-        "--sample_num", "1", "--sample_steps", "1", "--cfg_scale", "1",
-    ]  # fmt: skip
-    script.main(flags)
+def test_samples_are_generated_for_the_estimate(photo, view_generator, estimates, tmp_path):
+    given = options(tmp_path / "out", num_samples=2)
+    generate([photo], ["auto"], given, view_generator)
     record = json.loads((tmp_path / "out" / "0.json").read_text())
     assert record["settings"]["elevation_deg"] == 17.3
-    assert len(loaded) == 1
-    script.main(flags)
-    assert len(loaded) == 1, "all is there: no model is needed"
+    assert view_generator.generated == [(30.0, 7), (17.3, 7), (17.3, 8)]
+    generate([photo], ["auto"], given, view_generator)
+    assert len(view_generator.generated) == 3, "all files exist: nothing is generated"
 
 
-class NoisyDrawing:
-    """In place of the model: samples of one object, more or less noisy; which were drawn."""
+def test_a_failed_estimate_names_the_image(photo, view_generator, tmp_path, monkeypatch):
+    def fail(*_):
+        raise ValueError("there is no object in view 3")
+
+    monkeypatch.setattr("pipeline.selection.elevation_drafts.estimate_elevation", fail)
+    with pytest.raises(ElevationError, match=r"photo\.png: .*view 3"):
+        generate([photo], ["auto"], options(tmp_path / "out"), view_generator)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_command_reads_every_input_once(count, small_checkpoint, tmp_path, monkeypatch):
+    """Each is opened, hashed and decoded once, though drafts, samples and ranking need it."""
+    names = ["cup", "robot"][:count]
+    inputs = [tmp_path / f"{name}.png" for name in names]
+    for path in inputs:
+        path.write_bytes((ROOT / "testset" / path.name).read_bytes())
+    flags = [
+        "--input", *map(str, inputs), "--output", str(tmp_path / "out"), "--elevation", "auto",
+        "--keep", "best", "--crop_size", "auto", "--cfg", str(SMALL_CFG), "--ckpt",
+        str(small_checkpoint), *(f"--set={text}" for text in SMALL), "--device", "cpu",
+        "--sample_num", "2", "--sample_steps", "1", "--cfg_scale", "1",
+    ]  # fmt: skip
+    monkeypatch.setattr("pipeline.selection.elevation_drafts.estimate_elevation", one_estimate)
+    for _ in range(2):  # the second run finds all results
+        with FileReads(inputs) as reads:
+            script.main(flags)
+        assert [reads.opened[path] for path in inputs] == [1] * count
+        assert [reads.decoded[path] for path in inputs] == [1] * count
+        assert [reads.hashed[path] for path in inputs] == [1] * count
+
+
+def test_an_existing_strip_is_read_once_to_check_it_and_once_to_rank_it(
+    photo, view_generator, tmp_path
+):
+    given = options(tmp_path / "out", keep="all")
+    strips = generate([photo], [30.0], given, view_generator)
+    with FileReads(strips) as reads:
+        generate([photo], [30.0], given, view_generator)
+    assert reads.opened[strips[0]] == 2
+    assert len(view_generator.generated) == 1
+
+
+def one_estimate(target, draft, config):
+    for elevation in (-10.0, 0.0, 10.0, 20.0, 30.0, 40.0):
+        draft(elevation)
+    values = np.zeros(2)
+    return ElevationEstimate(17.26, 3.0, values, values, values, values)
+
+
+class NoisyGenerator(FakeGenerator):
+    """Samples of one object, more or less noisy."""
 
     noise = (60, 0, 90, 20, 40)
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.drawn: list[int] = []
-        monkeypatch.setattr(generation, "open_model", lambda *_: self)
-        monkeypatch.setattr(generation, "sampling_settings", lambda *_: {"weights": "toy"})
-        monkeypatch.setattr(generation, "generate_strip", self.draw)
-
-    def encode_image(self, image):
-        return image
-
-    def draw(self, model, features, elevation, seed, *_):
-        k = seed - 6033
-        self.drawn.append(k)
+    def generate(self, pixels, elevation_deg, seed, sampler, on_step=None):
+        k = seed - 7
+        self.generated.append(k)
         strip = (views_to_strip(ellipsoid()[..., :3]) * 255).round()
         marks = (strip < 200) * np.random.default_rng(k).normal(0, self.noise[k], strip.shape)
         return (strip + marks).clip(0, 255).astype(np.uint8)
 
 
 @pytest.fixture
-def noisy(monkeypatch: pytest.MonkeyPatch) -> NoisyDrawing:
-    return NoisyDrawing(monkeypatch)
+def noisy() -> NoisyGenerator:
+    return NoisyGenerator()
 
 
 @pytest.fixture
@@ -157,15 +198,14 @@ def quick_scores(monkeypatch: pytest.MonkeyPatch) -> None:
         noise = np.abs(views[..., :3] - ellipsoid()[..., :3]).mean()
         return SampleScore(score=1 / (1 + float(noise)))
 
-    monkeypatch.setattr(choice, "score_sample", score)
+    monkeypatch.setattr(module, "score_sample", score)
 
 
-def run(photo: Path, folder: Path, samples: int, *flags: str) -> set[str]:
-    """Draw; return names of the pictures and folders that are there."""
-    script.main(
-        ["--input", str(photo), "--output", str(folder), "--elevation", "30", "--ckpt", "x.ckpt",
-         "--device", "cpu", "--sample_num", str(samples), *flags]
-    )  # fmt: skip
+def run(photo: Path, folder: Path, view_generator, samples: int, **changes: object) -> set[str]:
+    """Generate; return names of the existing images and folders."""
+    given = options(folder, num_samples=samples, **changes)
+    strips = generate([photo], [30.0], given, view_generator)
+    assert all(strip.exists() for strip in strips)
     return {path.name for path in folder.iterdir() if path.suffix != ".json"}
 
 
@@ -174,44 +214,45 @@ def ranking(folder: Path) -> list[str]:
 
 
 def test_all_samples_are_kept_in_order(photo, noisy, tmp_path):
-    assert run(photo, tmp_path / "out", 3, "--keep", "all") == {"0.png", "1.png", "2.png"}
+    kept = run(photo, tmp_path / "out", noisy, 3, keep="all")
+    assert kept == {"0.png", "1.png", "2.png"}
     assert ranking(tmp_path / "out") == ["1.png", "0.png", "2.png"]
 
 
-def test_the_best_sample_is_kept_and_the_others_are_not_drawn_again(
+def test_the_best_sample_is_kept_and_the_others_are_not_generated_again(
     photo, noisy, quick_scores, tmp_path
 ):
     out = tmp_path / "out"
     kept = {"1", "1.gif", "1.png"}
-    assert run(photo, out, 3, "--keep", "best", "--save_views", "--preview") == kept
-    assert noisy.drawn == [0, 1, 2]
+    assert run(photo, out, noisy, 3, keep="best", save_views=True, preview=True) == kept
+    assert noisy.generated == [0, 1, 2]
     scores = (out / "scores.json").read_text()
-    assert run(photo, out, 3, "--keep", "best") == kept
-    assert noisy.drawn == [0, 1, 2]
+    assert run(photo, out, noisy, 3, keep="best") == kept
+    assert noisy.generated == [0, 1, 2]
     assert (out / "scores.json").read_text() == scores
-    assert run(photo, out, 5, "--keep", "best") == kept
-    assert noisy.drawn == [0, 1, 2, 3, 4]
+    assert run(photo, out, noisy, 5, keep="best") == kept
+    assert noisy.generated == [0, 1, 2, 3, 4]
     assert ranking(out) == ["1.png", "3.png", "4.png", "0.png", "2.png"]
 
 
-def test_samples_that_are_wanted_are_drawn_though_they_were_removed_once(
+def test_samples_that_are_wanted_are_generated_though_they_were_removed_once(
     photo, noisy, quick_scores, tmp_path
 ):
     out = tmp_path / "out"
-    run(photo, out, 2, "--keep", "best")
+    run(photo, out, noisy, 2, keep="best")
     (out / "1.png").unlink()  # by hand: it was the best
-    assert run(photo, out, 2, "--keep", "best") == {"1.png"}
-    assert noisy.drawn[2:] == [1]
-    assert run(photo, out, 1, "--keep", "best") == {"0.png", "1.png"}  # 1 is not asked for
-    assert noisy.drawn[3:] == [0]
-    assert run(photo, out, 2, "--keep", "best", "--overwrite") == {"1.png"}
-    assert noisy.drawn[4:] == [0, 1]
-    assert run(photo, out, 2) == {"0.png", "1.png"}
-    assert noisy.drawn[6:] == [0]
-    run(photo, out, 2, "--keep", "best")
+    assert run(photo, out, noisy, 2, keep="best") == {"1.png"}
+    assert noisy.generated[2:] == [1]
+    assert run(photo, out, noisy, 1, keep="best") == {"0.png", "1.png"}  # 1 is not asked for
+    assert noisy.generated[3:] == [0]
+    assert run(photo, out, noisy, 2, keep="best", overwrite=True) == {"1.png"}
+    assert noisy.generated[4:] == [0, 1]
+    assert run(photo, out, noisy, 2) == {"0.png", "1.png"}
+    assert noisy.generated[6:] == [0]
+    run(photo, out, noisy, 2, keep="best")
     (out / "scores.json").unlink()
-    assert run(photo, out, 2, "--keep", "best") == {"1.png"}
-    assert noisy.drawn[7:] == [0]
+    assert run(photo, out, noisy, 2, keep="best") == {"1.png"}
+    assert noisy.generated[7:] == [0]
 
 
 def test_a_sample_that_is_removed_takes_no_file_of_others_with_it(
@@ -221,5 +262,27 @@ def test_a_sample_that_is_removed_takes_no_file_of_others_with_it(
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
     kept = {"0", "1", "1.png"}
-    assert run(photo, tmp_path / "out", 2, "--keep", "best", "--save_views") == kept
+    assert run(photo, tmp_path / "out", noisy, 2, keep="best", save_views=True) == kept
     assert [path.name for path in mine.parent.iterdir()] == ["notes.txt"]
+
+
+def test_the_command_hands_on_its_flags(monkeypatch, tmp_path):
+    """Also which flag helps against an error."""
+    calls = []
+
+    def fail(*given):
+        calls.append(given)
+        raise ReplaceError("0.png: was made with other settings")
+
+    monkeypatch.setattr("pipeline.generate.generate", fail)
+    monkeypatch.setattr("pipeline.view_generator.sampling_settings", lambda *_: {})
+    with pytest.raises(ReplaceError, match=r"0\.png.*--output.*--overwrite"):
+        script.main(
+            ["--input", "a.png", "--output", "out", "--elevation", "auto", "--ckpt", "x.ckpt",
+             "--device", "cpu", "--keep", "best", "--sample_num", "3", "--batch_view_num", "2",
+             "--preview"]
+        )  # fmt: skip
+    ((paths, elevations, given, view_generator),) = calls
+    assert (paths, elevations) == ([Path("a.png")], ["auto"])
+    assert (given.keep, given.num_samples, given.preview) == ("best", 3, True)
+    assert view_generator.views_at_once == 2

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 import image_to_3d as script
-from common.records import RunDirectory, Step, checksum
+from common.records import ReplaceError, RunDirectory, Step, checksum
 from ldm.config import SamplerConfig
 from multiview.segmentation import segment_white
 from pipeline import image_to_3d as module
@@ -84,7 +84,7 @@ def test_a_photo_becomes_a_mesh_and_a_kill_while_it_is_trained_does_no_harm(
 
     whole, folder = tmp_path / "whole", tmp_path / "out"
     assert image_to_3d(photo, whole, config, context).done == STEPS
-    drawn = len(view_generator.generated)
+    generated = len(view_generator.generated)
     frequent = changed(config, renderer=changed(config.renderer, save_every=1e-9))
     monkeypatch.setattr(training.Training, "train_step", killed_after_the_third)
     with pytest.raises(Killed):
@@ -96,7 +96,7 @@ def test_a_photo_becomes_a_mesh_and_a_kill_while_it_is_trained_does_no_harm(
     )
     assert image_to_3d(photo, folder, config, context).done == STEPS[-3:]
     assert steps == [3, 4, 5]
-    assert len(view_generator.generated) == 2 * drawn
+    assert len(view_generator.generated) == 2 * generated
     assert checksums(folder) == checksums(whole)
     for name in EXPORTED:
         assert checksum(folder / name) == checksum(folder / "reconstruction" / name)
@@ -119,7 +119,7 @@ def test_a_signal_while_training_ends_a_batch_and_is_no_failure_of_the_picture(
         os.kill(os.getpid(), number)
         return train_step(self)
 
-    given, output = changed(config, elevation=20.0, sample_num=1), tmp_path / "out"
+    given, output = changed(config, elevation=20.0, num_samples=1), tmp_path / "out"
     other = tmp_path / "other.png"
     other.write_bytes(photo.read_bytes())
     with monkeypatch.context() as patch:
@@ -143,7 +143,7 @@ def check_page(page: str) -> None:
     text = re.sub(r'"data:[^"]*"', "", page)
     for name in STEPS[:-1]:
         assert f"<td>{name}</td>" in text, name
-    for word in ("photo.png", "mask, found", "framed, --crop_size", "degrees, estimated", "best",
+    for word in ("photo.png", "mask, found", "framed, crop size", "degrees, estimated", "best",
                  "0.png", "1.png", "2.png", *EXPORTED, "guidance_scale"):  # fmt: skip
         assert word in text, word
 
@@ -179,7 +179,7 @@ class Interruptions:
 def test_a_run_killed_at_any_file_goes_on_to_what_an_uninterrupted_one_gives(
     photo, config, context, tmp_path, monkeypatch, stand_in
 ):
-    fast = changed(config, sample_num=1)
+    fast = changed(config, num_samples=1)
     monkeypatch.setattr(module, "score_sample", lambda *_: module_score())
     monkeypatch.setattr("pipeline.selection.elevation_drafts.estimate_elevation", quick_estimate)
     interruptions = Interruptions(monkeypatch)
@@ -218,8 +218,8 @@ def quick_estimate(image, draft, config: ElevationConfig):
         ({"crop_size": 150}, STEPS[1:]),
         ({"elevation": 12.0}, STEPS[4:]),
         ({"draft_steps": 3}, ["draft-+0.0", "draft-+30.0", "report"]),
-        ({"sample_num": 2}, ["rank", "report"]),
-        ({"sample_num": 4}, ["sample-3", "rank", "report"]),
+        ({"num_samples": 2}, ["rank", "report"]),
+        ({"num_samples": 4}, ["sample-3", "rank", "report"]),
         ({"preset": "best"}, ["reconstruct", "export", "report"]),
         ({"seed": 2}, STEPS[2:]),
         ({"sampler": SamplerConfig(steps=4)}, ["sample-0", "sample-1", "sample-2", "report"]),
@@ -266,7 +266,7 @@ def test_a_picture_with_alpha_keeps_its_mask_and_needs_no_segmenter(
     pixels[20:70, 30:60, 3] = 255
     image = tmp_path / "cut.png"
     Image.fromarray(pixels).save(image)
-    given = changed(config, elevation=20.0, sample_num=1)
+    given = changed(config, elevation=20.0, num_samples=1)
     directory = image_to_3d(image, tmp_path / "out", given, context)
     record = directory.read("segment")
     assert record is not None
@@ -284,7 +284,7 @@ def test_one_bad_picture_of_a_batch_is_reported_and_the_others_are_done(
         (folder / f"{name}.png").write_bytes(photo.read_bytes())
     (folder / "b.png").write_bytes(photo.read_bytes()[:300])
     Image.new("RGB", (64, 64), "white").save(folder / "c.png")
-    given = changed(config, elevation=20.0, sample_num=1)
+    given = changed(config, elevation=20.0, num_samples=1)
     output = tmp_path / "out"
     assert images_to_3d([folder], output, given, context) == [folder / "b.png", folder / "c.png"]
     assert (output / "a" / "mesh.glb").exists()
@@ -305,10 +305,10 @@ def test_one_bad_picture_of_a_batch_is_reported_and_the_others_are_done(
 
 
 def test_a_model_that_cannot_be_loaded_ends_a_batch(photo, config, context, tmp_path, monkeypatch):
-    def generate(*_):
+    def draw(*_):
         raise ModelError("no such weights")
 
-    monkeypatch.setattr(FakeGenerator, "generate", generate)
+    monkeypatch.setattr(FakeGenerator, "generate", draw)
     (tmp_path / "b.png").write_bytes(photo.read_bytes())
     with pytest.raises(ModelError, match="no such weights"):
         images_to_3d([tmp_path], tmp_path / "out", config, context)
@@ -320,14 +320,14 @@ def test_a_failure_names_the_picture_and_the_step(photo, config, context, tmp_pa
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.selection.elevation_drafts.estimate_elevation", no_object)
-        with pytest.raises(StepError, match=r"photo.png: elevation: .*view 3\); give it with --el"):
+        with pytest.raises(StepError, match=r"photo.png: elevation: .*view 3\)"):
             image_to_3d(photo, tmp_path / "out", config, context)
 
 
 def test_files_of_others_are_not_replaced(photo, config, context, tmp_path, stand_in):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mesh.glb").write_text("mine")
-    with pytest.raises(FileExistsError, match="not results of this command"):
+    with pytest.raises(ReplaceError, match="out: holds files"):
         image_to_3d(photo, tmp_path / "out", config, context)
     with pytest.raises(FileExistsError, match="in the folder of the results"):
         image_to_3d(photo, tmp_path, changed(config, overwrite=True), context)
@@ -335,7 +335,7 @@ def test_files_of_others_are_not_replaced(photo, config, context, tmp_path, stan
 
 
 def test_results_of_another_picture_are_not_replaced(photo, config, context, tmp_path, stand_in):
-    given = changed(config, elevation=20.0, sample_num=1)
+    given = changed(config, elevation=20.0, num_samples=1)
     folder, other = tmp_path / "out", tmp_path / "other.png"
     assert "segment" in image_to_3d(photo, folder, given, context).done
     renamed = tmp_path / "renamed.png"
@@ -343,7 +343,7 @@ def test_results_of_another_picture_are_not_replaced(photo, config, context, tmp
     assert image_to_3d(renamed, folder, given, context).done == ["segment", "report"]
     Image.open(photo).rotate(90).save(other)
     before = checksums(folder)
-    with pytest.raises(FileExistsError, match=r"of another picture \(renamed.png\)"):
+    with pytest.raises(ReplaceError, match=r"another image \(renamed.png\)"):
         image_to_3d(other, folder, given, context)
     assert checksums(folder) == before
     Image.open(photo).rotate(90).save(renamed)  # of the same name: it was edited
@@ -354,7 +354,7 @@ def test_results_of_another_picture_are_not_replaced(photo, config, context, tmp
 def test_a_report_never_tells_of_results_that_are_no_longer_there(
     photo, config, context, tmp_path, monkeypatch, stand_in
 ):
-    given, folder = changed(config, elevation=20.0, sample_num=1), tmp_path / "out"
+    given, folder = changed(config, elevation=20.0, num_samples=1), tmp_path / "out"
     image_to_3d(photo, folder, given, context)
     assert (folder / "report.html").exists()
 
@@ -376,7 +376,7 @@ def test_names_that_are_no_text_or_look_like_tags_do_no_harm(
     for name in (tag.encode(), b"\xff"):
         (folder / os.fsdecode(name + b".png")).write_bytes(photo.read_bytes())
     (folder / os.fsdecode(b"\xfe.png")).write_text("no picture")
-    given, output = changed(config, elevation=20.0, sample_num=1), tmp_path / "out"
+    given, output = changed(config, elevation=20.0, num_samples=1), tmp_path / "out"
     assert len(images_to_3d([folder], output, given, context)) == 1
     with (output / "failures.csv").open(newline="", encoding="utf-8") as file:
         (failed,) = csv.DictReader(file)
@@ -441,7 +441,7 @@ def test_the_flags_come_to_the_settings(monkeypatch, tmp_path):
          "--sample_steps", "7"]
     )  # fmt: skip
     (_, _, default, *_), (_, _, asked, *_) = calls
-    assert (default.elevation, default.crop_size, default.sample_num) == ("auto", "auto", 4)
+    assert (default.elevation, default.crop_size, default.num_samples) == ("auto", "auto", 4)
     assert (default.preset, default.draft_steps, default.backend) == ("default", 8, "auto")
     assert (asked.elevation, asked.sampler.steps, asked.sampler.eta) == (-5.0, 7, 0.5)
     assert not asked.renderer.use_mask
@@ -473,7 +473,7 @@ def test_wrong_usage_exits_2(flags):
     assert exit_of.value.code == 2
 
 
-def test_the_models_own_drafts_and_samples_are_drawn(tiny_checkpoint, photo, tmp_path):
+def test_the_models_own_drafts_and_samples_are_generated(tiny_checkpoint, photo, tmp_path):
     with pytest.raises(StepError, match=r"photo\.png: "):  # of noise no mesh can be made
         script.main(
             [str(photo), "-o", str(tmp_path / "out"), "--cfg", "configs/tiny.yaml",

@@ -31,11 +31,11 @@ def test_good_results_are_not_doubted():
 @pytest.mark.parametrize(
     ("records", "row", "metrics", "said"),
     [
-        (found(covered=0.999), *GOOD, "mask covers the whole picture"),
-        (found(uncertainty=12.0), *GOOD, "If you know it, give it with --elevation"),
+        (found(covered=0.999), *GOOD, "mask covers the whole image"),
+        (found(uncertainty=12.0), *GOOD, "If you know it, give it"),
         (found(), {"problem": "view 3 is empty"}, GOOD[1], "No sample .*: view 3 is empty"),
-        (found(), GOOD[0], {"mask_iou": 0.5}, "mesh covers the masks of the views badly"),
-        (found(), GOOD[0], {"mask_iou": 0.9, "replaced_masks": [3, 4]}, "replaced in 3, 4"),
+        (found(), GOOD[0], {"mask_iou": 0.5}, "silhouettes of the mesh"),
+        (found(), GOOD[0], {"mask_iou": 0.9, "replaced_masks": [3, 4]}, "replaced masks: 3, 4"),
     ],
 )
 def test_what_may_be_wrong_is_said(records, row, metrics, said):

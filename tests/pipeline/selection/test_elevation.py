@@ -12,6 +12,7 @@ from pipeline.selection.elevation import (
     estimate_elevation,
     plot_scores,
 )
+from pipeline.selection.similarity import crop_object
 
 ONE_DRAFT = ElevationConfig(drafts_at=(15.0,))
 
@@ -33,7 +34,8 @@ def errors(numbers: range) -> np.ndarray:
     for number in numbers:
         toy = toy_views(number)
         image = reframed(toy.image, (0.7, 0.9, 1.2, 1.5)[number % 4])
-        estimate = estimate_elevation(image, lambda _, toy=toy: toy.views, ONE_DRAFT)
+        target = crop_object(image, ONE_DRAFT.size)
+        estimate = estimate_elevation(target, lambda _, toy=toy: toy.views, ONE_DRAFT)
         found.append(abs(estimate.elevation_deg - toy.elevation_deg))
     return np.array(found)
 
@@ -60,13 +62,13 @@ def test_true_views_tell_the_elevation_of_many_inputs():
 def test_a_draft_is_made_for_each_elevation_and_equal_ones_give_what_one_gives(monkeypatch):
     made = []
 
-    def curves(seen, hull, config):
+    def curves(target, hull, config):
         return np.stack([np.cos(np.deg2rad(config.candidates() - 17)), np.zeros(21)], axis=1)
 
     monkeypatch.setattr(elevation, "_score_curves", curves)
     monkeypatch.setattr(elevation, "fit_hull", lambda images, config: None)
-    image = np.full((9, 9, 4), 255, np.uint8)
-    estimate = estimate_elevation(image, made.append)
+    target = crop_object(np.full((9, 9, 4), 255, np.uint8), 64)
+    estimate = estimate_elevation(target, made.append)
     assert made == [-10, 0, 10, 20, 30, 40]
     assert estimate.elevation_deg == pytest.approx(17.0, abs=0.05)
     np.testing.assert_allclose(estimate.scores, curves(None, None, ElevationConfig())[:, 0])
@@ -115,5 +117,6 @@ def test_views_without_a_common_volume_are_an_error():
     views = np.ones((16, 64, 64, 3), np.float32)
     for k, view in enumerate(views):
         view[5:12, 5 + 3 * k : 9 + 3 * k] = 0.2
+    target = crop_object(np.full((9, 9, 4), 255, np.uint8), 64)
     with pytest.raises(ValueError, match="no volume in common"):
-        estimate_elevation(np.full((9, 9, 4), 255, np.uint8), lambda _: views, ONE_DRAFT)
+        estimate_elevation(target, lambda _: views, ONE_DRAFT)

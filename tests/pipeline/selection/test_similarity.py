@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from pipeline.selection.similarity import (
     BEST_PSNR,
-    centre_input,
+    crop_object,
     measure_similarity,
     normalise_scale,
     soft_iou,
@@ -75,18 +75,18 @@ def test_inputs_with_alpha_and_on_white_are_taken_alike():
         (solid * 255).round().astype(np.uint8),
         np.pad(rgb, ((0, 0), (70, 9), (0, 0)), constant_values=1),
     ):
-        found, painted = centre_input(image, 64)
-        assert found.shape == (64, 64)
-        assert painted.shape == (3, 64, 64)
-        assert float(found.sum()) == pytest.approx(np.pi * (0.4 * 64) ** 2, rel=0.06)
+        crop = crop_object(image, 64)
+        assert crop.alpha.shape == (64, 64)
+        assert crop.colours.shape == (3, 64, 64)
+        assert float(crop.alpha.sum()) == pytest.approx(np.pi * (0.4 * 64) ** 2, rel=0.06)
         expected = picture(64, (32.0, 32.0), 25.6, 9 * 1.28)
-        same = measure_similarity(found, painted, *expected)
+        same = measure_similarity(crop.alpha, crop.colours, *expected)
         assert same.silhouette > 0.95
         assert same.psnr > 20
 
 
 def test_an_input_without_object_is_named():
     with pytest.raises(ValueError, match="no object in the input"):
-        centre_input(np.zeros((9, 9, 4), np.uint8), 64)
+        crop_object(np.zeros((9, 9, 4), np.uint8), 64)
     with pytest.raises(ValueError, match=r"\(9, 9\)"):
-        centre_input(np.zeros((9, 9), np.uint8), 64)
+        crop_object(np.zeros((9, 9), np.uint8), 64)

@@ -1,0 +1,234 @@
+"""Input images: found, read and hashed once, and framed for the model."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from multiview.images import (
+    CropSize,
+    auto_crop_size,
+    frame_image,
+    normalise_image,
+    read_image,
+)
+from pipeline.selection.similarity import ObjectCrop, crop_object
+
+log = logging.getLogger(__name__)
+
+Elevation = float | Literal["auto"]
+"""Of an input's camera in degrees, or "auto" to estimate it."""
+ImageLike = str | PathLike[str] | Image.Image | np.ndarray
+"""A file, an image, or an array (H, W), (H, W, 3) or (H, W, 4), uint8 or float in [0, 1]."""
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+CROP_SIDE = 64
+"""Pixels a side at which an input is compared with its views (`PreparedInput.crop`)."""
+
+
+@dataclass(frozen=True, eq=False)
+class InputImage:
+    """An input file and its decoded pixels.
+
+    Attributes:
+        path: the file.
+        sha256: of the file.
+        pixels: 8-bit RGB or RGBA image.
+    """
+
+    path: Path
+    sha256: str
+    pixels: Image.Image
+
+    @classmethod
+    def read(cls, path: Path) -> InputImage:
+        """Read an image file; hash and pixels are of the same bytes.
+
+        Raises:
+            FileNotFoundError, ValueError: see `multiview.images.read_image`.
+        """
+        content = path.read_bytes() if path.is_file() else b""
+        return cls(path, hashlib.sha256(content).hexdigest(), read_image(path, content))
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedInput:
+    """An input of `generate.py`, framed for the model; the full-size pixels are not kept.
+
+    Attributes:
+        path: the file.
+        sha256: of the file.
+        folder: of its results.
+        elevation_deg: of its camera; None until it is estimated.
+        crop_size: the given or chosen one, see `multiview.images.crop_and_pad`.
+        framed: the model's input, float32 RGB in [-1, 1], (size, size, 3).
+        crop: the object, for comparisons with views; None where none are made.
+    """
+
+    path: Path
+    sha256: str
+    folder: Path
+    elevation_deg: float | None
+    crop_size: int
+    framed: np.ndarray
+    crop: ObjectCrop | None
+
+
+def prepare_inputs(
+    paths: Sequence[Path],
+    elevations: Sequence[Elevation],
+    output: Path,
+    crop_size: CropSize,
+    size: int,
+    compare: bool,
+) -> list[PreparedInput]:
+    """Read all inputs, one at a time, and frame them for the model.
+
+    Args:
+        paths: image files and folders of them, see `collect_images`.
+        elevations: one for all images, or one for each.
+        output: folder of the results.
+        crop_size: "auto" chooses it for each image.
+        size: pixels a side of the model's input.
+        compare: whether inputs with a known elevation are compared with views, too.
+
+    Raises:
+        FileNotFoundError, ValueError: naming the image, or elevations that do not match.
+    """
+    images = collect_images(paths, output)
+    if len(elevations) not in (1, len(images)):
+        raise ValueError(
+            f"expected one elevation for all images or one for each, got {len(elevations)} values "
+            f"for {len(images)} images"
+        )
+    if len(elevations) == 1:
+        elevations = list(elevations) * len(images)
+    prepared = []
+    for (path, folder), given in zip(images, elevations, strict=True):
+        image = InputImage.read(path)
+        elevation = None if given == "auto" else given
+        try:
+            chosen = auto_crop_size(image.pixels) if crop_size == "auto" else crop_size
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        if crop_size == "auto":
+            log.info("%s: chose crop size %d by the object's outline", path, chosen)
+        framed = frame_image(image.pixels, chosen, size, path)
+        crop = None
+        if compare or elevation is None:
+            try:
+                crop = crop_object(np.asarray(image.pixels), CROP_SIDE)
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error
+        prepared.append(PreparedInput(path, image.sha256, folder, elevation, chosen, framed, crop))
+    return prepared
+
+
+def collect_images(paths: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
+    """Pair every input image with the folder of its results.
+
+    Args:
+        paths: image files and folders of them; a folder's images are sorted by name.
+        output: results folder of a single image; several images get a folder each inside it.
+
+    Raises:
+        FileNotFoundError, ValueError: no images, or several of one name.
+    """
+    images = [image for path in paths for image in _images_in(path)]
+    if len(images) == 1 and not paths[0].is_dir():
+        return [(images[0], output)]
+    for path in images:
+        if path.stem in (".", ".."):
+            raise ValueError(f"{path}: cannot name a folder of results after this file; rename it")
+    folders = [output / path.stem for path in images]
+    if len(set(folders)) < len(folders):
+        twice = next(folder for folder in folders if folders.count(folder) > 1)
+        same = [str(path) for path in images if path.stem == twice.name]
+        raise ValueError(
+            f"two inputs are called '{twice.name}': their results would mix; rename one of "
+            f"{' and '.join(same)}"
+        )
+    return list(zip(images, folders, strict=True))
+
+
+def _images_in(path: Path) -> list[Path]:
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file or folder")
+    if not path.is_dir():
+        return [path]
+    found = sorted(
+        file
+        for file in path.iterdir()
+        if file.suffix.lower() in IMAGE_SUFFIXES
+        and not file.name.startswith(".")
+        and file.is_file()
+    )
+    if not found:
+        raise ValueError(f"{path}: there are no images in this folder")
+    return found
+
+
+def as_image(image: ImageLike) -> Image.Image:
+    """Convert a file, image or array to an 8-bit RGB or RGBA image.
+
+    Raises:
+        FileNotFoundError, ValueError: the file, the shape or the values are not those of an image.
+    """
+    if isinstance(image, Image.Image):
+        return normalise_image(image)
+    if isinstance(image, np.ndarray):
+        return normalise_image(Image.fromarray(_to_levels(image)))
+    return read_image(Path(image))
+
+
+def with_mask(image: Image.Image, mask: ImageLike) -> Image.Image:
+    """Use a mask as alpha of an image; existing alpha stays where it is smaller.
+
+    Args:
+        image: mode "RGB" or "RGBA".
+        mask: grey image or boolean array; of an image with transparency, its alpha.
+
+    Raises:
+        FileNotFoundError, ValueError: not a mask, levels 0 and 1 of 255, or another size than
+            the image.
+    """
+    if isinstance(mask, np.ndarray) and mask.dtype == bool:
+        mask = mask.astype(np.uint8) * 255
+    shown = as_image(mask)
+    if shown.size != image.size:
+        raise ValueError(
+            f"the mask has {shown.width} x {shown.height} pixels, the image "
+            f"{image.width} x {image.height}"
+        )
+    pixels = np.asarray(image)
+    alpha = np.asarray(shown.convert("RGBA").getchannel("A"))
+    if alpha.min() == 255:
+        alpha = np.asarray(shown.convert("L"))
+    if alpha.max() == 1:
+        raise ValueError("the mask has levels 0 and 1 of 255; give booleans, or 255 times it")
+    if pixels.shape[2] == 4:
+        alpha = np.minimum(alpha, pixels[:, :, 3])
+    return Image.fromarray(np.dstack([pixels[:, :, :3], alpha]))
+
+
+def _to_levels(array: np.ndarray) -> np.ndarray:
+    """Convert an array (H, W), (H, W, 3) or (H, W, 4) to uint8."""
+    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))) or not array.size:
+        raise ValueError(
+            f"an image is an array (H, W), (H, W, 3) or (H, W, 4), got one of shape {array.shape}"
+        )
+    if array.dtype == np.uint8:
+        return array
+    if not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(f"an image's values are uint8, or float in [0, 1], got {array.dtype}")
+    if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
+        raise ValueError("an image of floats has values from 0 to 1, got others")
+    levels: np.ndarray = (array * 255).round().astype(np.uint8)
+    return levels
