@@ -52,7 +52,7 @@ StepCallback = Callable[[StepInfo], None]
 def check_dtype(dtype: str, device: torch.device) -> None:
     """Raise ValueError where a device does not know a precision."""
     if dtype == "tf32" and device.type != "cuda":
-        raise ValueError(f"--dtype tf32 is for CUDA devices, this is {device}")
+        raise ValueError(f"tf32 is for CUDA devices, this is {device}")
 
 
 def sampling_settings(
@@ -151,7 +151,7 @@ def generate_strip(
     images = decode(latents)
     if not images.isfinite().all():
         half = model.unet.dtype == torch.float16
-        cause = "fp16 overflowed; use --dtype bf16 or fp32" if half else "the weights are damaged"
+        cause = "fp16 overflowed, unlike bf16 and fp32" if half else "the weights are damaged"
         raise ValueError(f"the images came out as numbers that are not finite: {cause}")
     return _strip(images)
 

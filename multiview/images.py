@@ -75,11 +75,13 @@ def normalise_image(image: Image.Image) -> Image.Image:
     return _to_rgb_or_rgba(ImageOps.exif_transpose(image))
 
 
-NO_ALPHA = (
-    "the image has no alpha channel, so the object's box for --crop_size is unknown; cut the "
-    "object out first (python foreground_segment.py --input IMAGE --output OBJECT.png) or use "
-    "--crop_size -1"
-)
+class NoAlphaError(ValueError):
+    """The object's box is needed, and the image has no alpha channel to find it by."""
+
+    def __init__(self, message: str = "the image has no alpha channel") -> None:
+        super().__init__(message)
+
+
 CropSize = int | Literal["auto"]
 """How large the object is brought into the picture, see `crop_and_pad` and `auto_crop_size`."""
 AUTO_CROP_SIZE = (208.0, -16.0)
@@ -172,11 +174,11 @@ def crop_and_pad(image: Image.Image, crop_size: int, size: int) -> Image.Image:
         return square.resize((size, size), Image.Resampling.BICUBIC)
 
     if image.mode != "RGBA":
-        raise ValueError(NO_ALPHA)
+        raise NoAlphaError
     width, height = right - 1 - left, bottom - 1 - top
     pixels = crop_size * size // REFERENCE_IMAGE_SIZE
     if pixels < 2:
-        raise ValueError(f"--crop_size {crop_size} leaves less than 2 of the view's {size} pixels")
+        raise ValueError(f"crop size {crop_size} leaves less than 2 of the view's {size} pixels")
     scale = pixels / max(width, height) if max(width, height) else 0.0
     scaled = (int(width * scale), int(height * scale))
     if min(scaled) == 0:
@@ -208,7 +210,7 @@ def auto_crop_size(image: Image.Image) -> int:
         ValueError: no alpha channel, or nothing visible.
     """
     if image.mode != "RGBA":
-        raise ValueError(NO_ALPHA)
+        raise NoAlphaError
     visible = image.getchannel("A").getbbox()
     if visible is None:
         raise ValueError("the image is fully transparent: there is no object in it")

@@ -116,12 +116,18 @@ def given_sampler(args: argparse.Namespace) -> dict[str, Any]:
 def with_advice(error: BaseException) -> str:
     """The message of an error, and which flag helps against it."""
     from common.records import ReplaceError
+    from multiview.images import NoAlphaError
     from pipeline.selection.elevation_drafts import ElevationError
 
     advice = (
         (ReplaceError, "choose another --output, or replace it with --overwrite"),
         (FileExistsError, "choose another --output"),
         (ElevationError, "give it with --elevation"),
+        (
+            NoAlphaError,
+            "cut the object out first (python foreground_segment.py --input IMAGE --output "
+            "OBJECT.png) or use --crop_size -1",
+        ),
         (MemoryError, "use a smaller --batch_view_num, or --dtype bf16"),
     )
     cause: BaseException | None = error

@@ -60,7 +60,8 @@ class Context:
     Attributes:
         view_generator: generates drafts and samples.
         segmenter: opened for the first image without a mask.
-        report: told of the reconstruction, see `renderer.reconstruction.ReconstructionOptions`.
+        on_progress: progress of the reconstruction, see
+            `renderer.reconstruction.ReconstructionOptions`.
     """
 
     view_generator: ViewGenerator

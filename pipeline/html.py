@@ -24,7 +24,7 @@ def figure(source: str, words: str, escape: bool = True) -> str:
     caption = html.escape(words) if escape else words
     alt = html.escape(words) if escape else "curve of the scores"
     return (
-        f'<figure><img class="picture clear" alt="{alt}" src="{source}">'
+        f'<figure><img class="image clear" alt="{alt}" src="{source}">'
         f"<figcaption>{caption}</figcaption></figure>"
     )
 

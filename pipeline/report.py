@@ -39,9 +39,9 @@ tr.best td { background: #eef7f1; font-weight: 600; }
 .row { display: flex; gap: 1.2rem; flex-wrap: wrap; align-items: flex-start; }
 .wide { overflow-x: auto; }
 figure { margin: 0; } figcaption { color: #555; font-size: .9rem; max-width: 480px; }
-.picture { display: block; height: 220px; max-width: 100%; border: 1px solid #ddd;
+.image { display: block; height: 220px; max-width: 100%; border: 1px solid #ddd;
   border-radius: 6px; object-fit: contain; }
-.large .picture { height: 340px; }
+.large .image { height: 340px; }
 .clear { background: repeating-conic-gradient(#e4e4e4 0 25%, #fff 0 50%) 0 0 / 16px 16px; }
 .views { display: block; width: 100%; border: 1px solid #ddd; border-radius: 6px; }
 article { margin: 1rem 0; } article header { margin-bottom: .3rem; }
@@ -162,7 +162,7 @@ def _result(small: Image.Image, folder: Path, records: dict[str, dict[str, Any]]
     else:
         source = embed(video, "video/mp4")
         turning = (
-            f'<figure><video class="picture" src="{source}" autoplay loop muted playsinline '
+            f'<figure><video class="image" src="{source}" autoplay loop muted playsinline '
             f"controls></video><figcaption>the mesh, rendering.mp4</figcaption></figure>"
         )
     facts = records["segment"]["facts"]

@@ -85,7 +85,7 @@ def soft_iou(first: Tensor, second: Tensor) -> float:
 
 
 def _structural_similarity(first: Tensor, second: Tensor) -> Tensor:
-    """Structural similarity without luminance around each pixel of (3, S, S) pictures, (S, S)."""
+    """Structural similarity without luminance around each pixel of (3, S, S) images, (S, S)."""
     mean, other_mean = _window_mean(first), _window_mean(second)
     variance = _window_mean(first.square()) - mean.square()
     other_variance = _window_mean(second.square()) - other_mean.square()

@@ -118,8 +118,8 @@ def test_a_picture_in_memory_is_what_its_file_is(pipeline, toy, inputs):
     whole: dict[str, Any] = {
         "path": toy, "text": str(toy), "image": image, "array": pixels, "floats": pixels / 255,
     }  # fmt: skip
-    for name, picture in whole.items():
-        pipeline.generate(picture, elevation=20)
+    for name, given in whole.items():
+        pipeline.generate(given, elevation=20)
         np.testing.assert_array_equal(inputs[-1], file, err_msg=name)
     opaque = Image.fromarray(mask).convert("RGBA")  # white on black
     masks: dict[str, Any] = {"levels": mask, "yes or no": mask > 0, "shares": mask / 255.0}
@@ -132,7 +132,7 @@ def test_a_picture_in_memory_is_what_its_file_is(pipeline, toy, inputs):
 def test_auto_is_what_the_command_estimates(
     pipeline, toy, small_checkpoint, tmp_path, monkeypatch, caplog
 ):
-    """The estimate itself has tests of its own; a stand-in reads it off the drafts' pixels."""
+    """The estimate is replaced by a number that depends on the drafts' pixels."""
     caplog.set_level(logging.INFO)
 
     def estimate(target, draft, config):
@@ -181,17 +181,17 @@ def test_the_cameras_look_at_the_object_from_the_ring(pipeline):
 
 
 def test_every_step_is_told_and_can_be_looked_at(pipeline, toy):
-    told: list[tuple[int, int]] = []
-    looks: list[np.ndarray] = []
+    numbers: list[tuple[int, int]] = []
+    previews: list[np.ndarray] = []
 
     def on_step(step: StepInfo) -> None:
-        told.append((step.number, step.total))
-        looks.append(step.preview())
+        numbers.append((step.number, step.total))
+        previews.append(step.preview())
 
     views = pipeline.generate(toy, elevation=20, steps=2, on_step=on_step)
-    assert told == [(1, 2), (2, 2)]
-    assert looks[1].shape == (64, 16 * 64, 3)
-    assert (looks[0] != looks[1]).any()
+    assert numbers == [(1, 2), (2, 2)]
+    assert previews[1].shape == (64, 16 * 64, 3)
+    assert (previews[0] != previews[1]).any()
     assert views.images.shape[0] == 16
 
 
@@ -369,8 +369,8 @@ def test_the_notebook_runs_and_is_stripped(project, quick_renderer, monkeypatch)
             assert shown[-1] == ((16, 64, 64, 3), np.dtype("uint8"))
             names["views"] = toy_views()  # the tiny model's are noise: no mesh comes out of that
     assert Path.cwd() == project
-    pictures = [picture.size for picture in shown if isinstance(picture, Image.Image)]
-    assert pictures == [(256, 256), (4 * 32, 4 * 32), (4 * 32, 32)]
+    sizes = [each.size for each in shown if isinstance(each, Image.Image)]
+    assert sizes == [(256, 256), (4 * 32, 4 * 32), (4 * 32, 32)]
     first = np.asarray(shown[sources.index(next(x for x in sources if "ImageDraw" in x))])[:, :32]
     rows, columns = np.nonzero((first == (0, 0, 255)).all(axis=-1))
     assert rows.min() < 8 < 14 <= rows.max() <= 17  # z goes up from the middle

@@ -266,6 +266,16 @@ def test_a_sample_that_is_removed_takes_no_file_of_others_with_it(
     assert [path.name for path in mine.parent.iterdir()] == ["notes.txt"]
 
 
+def test_a_missing_outline_is_named_with_the_flag_that_helps(photo, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.view_generator.sampling_settings", lambda *_: {})
+    flags = ["--input", str(photo), "--output", str(tmp_path / "out"), "--elevation", "20",
+             "--ckpt", "x.ckpt", "--device", "cpu", "--crop_size"]  # fmt: skip
+    for crop_size in ("auto", "200"):
+        with pytest.raises(ValueError, match=r"photo\.png.* --crop_size -1"):
+            script.main([*flags, crop_size])
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_command_hands_on_its_flags(monkeypatch, tmp_path):
     """Also which flag helps against an error."""
     calls = []

@@ -24,7 +24,7 @@ SAMPLER = SamplerConfig(steps=2)
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
+def image_path(tmp_path: Path) -> Path:
     return paste(tmp_path / "in" / "toy.png", (220, 60, 40, 255))
 
 
@@ -59,37 +59,39 @@ def seeds(view_generator: FakeGenerator) -> list[int]:
     return [seed for _, seed in view_generator.generated]
 
 
-def test_a_strip_of_sixteen_square_views_is_written(picture, options, model):
-    (path,) = generate([picture], [20.0], options, model)
+def test_a_strip_of_sixteen_square_views_is_written(image_path, options, model):
+    (path,) = generate([image_path], [20.0], options, model)
     assert path == options.output / "0.png"
     assert read(path).shape == (128, 16 * 128, 3)
     assert read(path).std() > 1
     assert sorted(p.name for p in options.output.iterdir()) == ["0.json", "0.png"]
 
 
-def test_a_sample_is_the_same_whatever_is_made_with_it(picture, options, model, tmp_path):
-    four = generate([picture], [20.0], change(options, num_samples=4), model)
-    alone = generate([picture], [20.0], change(options, seed=7, output=tmp_path / "alone"), model)
+def test_a_sample_is_the_same_whatever_is_made_with_it(image_path, options, model, tmp_path):
+    four = generate([image_path], [20.0], change(options, num_samples=4), model)
+    alone = generate(
+        [image_path], [20.0], change(options, seed=7, output=tmp_path / "alone"), model
+    )
     assert four[2].read_bytes() == alone[0].read_bytes()
     assert four[0].read_bytes() != four[1].read_bytes()
 
     in_groups = dataclasses.replace(model, views_at_once=3)
-    grouped = generate([picture], [20.0], change(options, output=tmp_path / "g"), in_groups)
+    grouped = generate([image_path], [20.0], change(options, output=tmp_path / "g"), in_groups)
     difference = np.abs(read(grouped[0]).astype(int) - read(four[0]))
     assert difference.max() <= 1  # rounding, where a value lies next to a whole number
     assert (difference > 0).mean() < 1e-3
 
 
-def test_what_is_there_is_kept_and_an_interrupted_run_goes_on(picture, options, view_generator):
-    generate([picture], [20.0], change(options, num_samples=2), view_generator)
+def test_what_is_there_is_kept_and_an_interrupted_run_goes_on(image_path, options, view_generator):
+    generate([image_path], [20.0], change(options, num_samples=2), view_generator)
     assert seeds(view_generator) == [5, 6]
     first = (options.output / "0.png").stat().st_mtime_ns
-    generate([picture], [20.0], change(options, num_samples=3), view_generator)
+    generate([image_path], [20.0], change(options, num_samples=3), view_generator)
     assert seeds(view_generator) == [5, 6, 7]
     assert (options.output / "0.png").stat().st_mtime_ns == first
 
 
-def test_a_run_killed_within_a_sample_leaves_no_half_of_it(picture, options, view_generator):
+def test_a_run_killed_within_a_sample_leaves_no_half_of_it(image_path, options, view_generator):
     class Killed(FakeGenerator):
         def generate(self, pixels, elevation_deg, seed, sampler, on_step=None):
             if seed == 6:
@@ -98,21 +100,23 @@ def test_a_run_killed_within_a_sample_leaves_no_half_of_it(picture, options, vie
 
     two = change(options, num_samples=2)
     with pytest.raises(KeyboardInterrupt):
-        generate([picture], [20.0], two, Killed())
+        generate([image_path], [20.0], two, Killed())
     assert sorted(p.name for p in options.output.iterdir()) == ["0.json", "0.png"]
-    resumed = generate([picture], [20.0], two, view_generator)
+    resumed = generate([image_path], [20.0], two, view_generator)
     assert seeds(view_generator) == [6]
     whole = generate(
-        [picture], [20.0], change(two, output=options.output.parent / "whole"), view_generator
+        [image_path], [20.0], change(two, output=options.output.parent / "whole"), view_generator
     )
     assert [p.read_bytes() for p in resumed] == [p.read_bytes() for p in whole]
 
 
-def test_a_chosen_crop_size_is_recorded_as_the_number_that_it_is(picture, options, view_generator):
-    (path,) = generate([picture], [20.0], change(options, crop_size="auto"), view_generator)
+def test_a_chosen_crop_size_is_recorded_as_the_number_that_it_is(
+    image_path, options, view_generator
+):
+    (path,) = generate([image_path], [20.0], change(options, crop_size="auto"), view_generator)
     chosen = json.loads(path.with_suffix(".json").read_text())["settings"]["crop_size"]
-    assert chosen == auto_crop_size(read_image(picture))
-    generate([picture], [20.0], change(options, crop_size=chosen), view_generator)
+    assert chosen == auto_crop_size(read_image(image_path))
+    generate([image_path], [20.0], change(options, crop_size=chosen), view_generator)
     assert seeds(view_generator) == [5]
 
 
@@ -125,60 +129,60 @@ def test_a_chosen_crop_size_is_recorded_as_the_number_that_it_is(picture, option
     ],
 )
 def test_other_settings_are_an_error_that_names_them(
-    picture, options, view_generator, changed, named
+    image_path, options, view_generator, changed, named
 ):
-    (path,) = generate([picture], [20.0], options, view_generator)
+    (path,) = generate([image_path], [20.0], options, view_generator)
     before = path.read_bytes()
     with pytest.raises(ReplaceError) as caught:
-        generate([picture], [20.0], change(options, **changed), view_generator)
+        generate([image_path], [20.0], change(options, **changed), view_generator)
     assert named in str(caught.value)
     assert path.read_bytes() == before
     assert seeds(view_generator) == [5]
 
 
-def test_another_precision_is_another_setting(picture, options, model):
-    generate([picture], [20.0], options, model)
+def test_another_precision_is_another_setting(image_path, options, model):
+    generate([image_path], [20.0], options, model)
     with pytest.raises(ReplaceError, match="dtype was 'fp32', now 'bf16'"):
-        generate([picture], [20.0], options, dataclasses.replace(model, dtype="bf16"))
+        generate([image_path], [20.0], options, dataclasses.replace(model, dtype="bf16"))
 
 
 def test_overwrite_replaces_results_made_otherwise_and_gives_the_same_bytes_again(
-    picture, options, view_generator
+    image_path, options, view_generator
 ):
-    (path,) = generate([picture], [20.0], options, view_generator)
+    (path,) = generate([image_path], [20.0], options, view_generator)
     first = path.read_bytes()
-    generate([picture], [20.0], change(options, seed=9, overwrite=True), view_generator)
+    generate([image_path], [20.0], change(options, seed=9, overwrite=True), view_generator)
     assert path.read_bytes() != first
-    generate([picture], [20.0], change(options, overwrite=True), view_generator)
+    generate([image_path], [20.0], change(options, overwrite=True), view_generator)
     assert path.read_bytes() == first
-    generate([picture], [20.0], change(options, overwrite=True), view_generator)
+    generate([image_path], [20.0], change(options, overwrite=True), view_generator)
     assert path.read_bytes() == first
     assert seeds(view_generator) == [5, 9, 5, 5]  # also where the settings are the same
 
 
-def test_an_input_that_changed_is_another_setting(picture, options, view_generator):
-    generate([picture], [20.0], options, view_generator)
-    paste(picture, (0, 0, 200, 255))
+def test_an_input_that_changed_is_another_setting(image_path, options, view_generator):
+    generate([image_path], [20.0], options, view_generator)
+    paste(image_path, (0, 0, 200, 255))
     with pytest.raises(ReplaceError, match="input was"):
-        generate([picture], [20.0], options, view_generator)
+        generate([image_path], [20.0], options, view_generator)
 
 
-def test_a_picture_of_unknown_origin_is_not_replaced(picture, options, view_generator):
+def test_a_picture_of_unknown_origin_is_not_replaced(image_path, options, view_generator):
     options.output.mkdir()
     mine = options.output / "0.png"
     mine.write_bytes(b"mine")
     with pytest.raises(ReplaceError, match=r"0\.png"):
-        generate([picture], [20.0], options, view_generator)
+        generate([image_path], [20.0], options, view_generator)
     (options.output / "0.json").write_text("[1")
     with pytest.raises(ReplaceError, match=r"0\.png"):
-        generate([picture], [20.0], options, view_generator)
+        generate([image_path], [20.0], options, view_generator)
     assert mine.read_bytes() == b"mine"
 
 
-def test_views_and_preview_are_written_also_for_a_kept_sample(picture, options, view_generator):
-    (path,) = generate([picture], [20.0], options, view_generator)
+def test_views_and_preview_are_written_also_for_a_kept_sample(image_path, options, view_generator):
+    (path,) = generate([image_path], [20.0], options, view_generator)
     more = change(options, save_views=True, preview=True)
-    generate([picture], [20.0], more, view_generator)
+    generate([image_path], [20.0], more, view_generator)
     assert seeds(view_generator) == [5]
     views = sorted((options.output / "0").iterdir())
     assert [view.name for view in views] == [f"{n:03d}.png" for n in range(16)]
@@ -188,45 +192,47 @@ def test_views_and_preview_are_written_also_for_a_kept_sample(picture, options, 
 
 
 def test_a_strip_that_was_changed_afterwards_is_not_taken_for_the_one_that_was_made(
-    picture, options, view_generator
+    image_path, options, view_generator
 ):
-    (path,) = generate([picture], [20.0], options, view_generator)
+    (path,) = generate([image_path], [20.0], options, view_generator)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ReplaceError, match=r"0\.png.*not the file that was written"):
-        generate([picture], [20.0], options, view_generator)
+        generate([image_path], [20.0], options, view_generator)
 
 
-def test_views_and_preview_of_a_replaced_strip_are_removed(picture, options, view_generator):
+def test_views_and_preview_of_a_replaced_strip_are_removed(image_path, options, view_generator):
     more = change(options, save_views=True, preview=True)
-    generate([picture], [20.0], more, view_generator)
+    generate([image_path], [20.0], more, view_generator)
     (options.output / "0" / "notes.txt").write_text("mine")
     (options.output / "probe").write_text("mine")
-    generate([picture], [20.0], change(options, seed=9, overwrite=True), view_generator)
+    generate([image_path], [20.0], change(options, seed=9, overwrite=True), view_generator)
     assert sorted(p.name for p in options.output.iterdir()) == ["0", "0.json", "0.png", "probe"]
     assert [p.name for p in (options.output / "0").iterdir()] == ["notes.txt"]
 
 
 @pytest.mark.parametrize("name", ["0.json", "0.gif", "0/000.png"])
 def test_a_file_of_a_results_name_that_is_not_ours_is_not_replaced(
-    picture, options, view_generator, name
+    image_path, options, view_generator, name
 ):
     mine = options.output / name
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
     with pytest.raises(ReplaceError, match=Path(name).name):
-        generate([picture], [20.0], change(options, save_views=True, preview=True), view_generator)
+        generate(
+            [image_path], [20.0], change(options, save_views=True, preview=True), view_generator
+        )
     assert mine.read_text() == "mine"
     assert seeds(view_generator) == []
     if name != "0.json":  # what is not asked for is not touched even with --overwrite
-        generate([picture], [20.0], change(options, overwrite=True), view_generator)
+        generate([image_path], [20.0], change(options, overwrite=True), view_generator)
         assert mine.read_text() == "mine"
 
 
-def test_an_input_is_never_overwritten(picture, options, view_generator):
-    twin = paste(picture.parent / "0.png", (9, 9, 9, 255))
+def test_an_input_is_never_overwritten(image_path, options, view_generator):
+    twin = paste(image_path.parent / "0.png", (9, 9, 9, 255))
     before = twin.read_bytes()
     for overwrite in (False, True):
-        into_its_folder = change(options, output=picture.parent, overwrite=overwrite)
+        into_its_folder = change(options, output=image_path.parent, overwrite=overwrite)
         with pytest.raises(FileExistsError, match="is an input"):
             generate([twin], [20.0], into_its_folder, view_generator)
     assert twin.read_bytes() == before
@@ -235,22 +241,22 @@ def test_an_input_is_never_overwritten(picture, options, view_generator):
 
 @pytest.mark.parametrize("name", ["0.png", "0.json", "0.gif"])
 def test_a_folder_in_a_results_place_is_found_before_the_weights_are_loaded(
-    picture, options, view_generator, name
+    image_path, options, view_generator, name
 ):
     (options.output / name).mkdir(parents=True)
     with pytest.raises(FileExistsError, match="is a folder"):
-        generate([picture], [20.0], change(options, overwrite=True), view_generator)
+        generate([image_path], [20.0], change(options, overwrite=True), view_generator)
     assert seeds(view_generator) == []
 
 
-def test_a_result_that_another_process_wrote_meanwhile_is_not_replaced(picture, options):
+def test_a_result_that_another_process_wrote_meanwhile_is_not_replaced(image_path, options):
     class Slow(FakeGenerator):
         def generate(self, pixels, elevation_deg, seed, sampler, on_step=None):
             (options.output / "0.png").write_bytes(b"another's")
             return super().generate(pixels, elevation_deg, seed, sampler)
 
     with pytest.raises(ReplaceError):
-        generate([picture], [20.0], options, Slow())
+        generate([image_path], [20.0], options, Slow())
     assert (options.output / "0.png").read_bytes() == b"another's"
 
 
@@ -259,19 +265,19 @@ def test_tf32_is_refused_where_there_is_none(model):
         dataclasses.replace(model, dtype="tf32")
 
 
-def test_a_folder_is_a_batch_with_one_model(picture, options, view_generator):
-    paste(picture.parent / "second.png", (0, 90, 200, 255))
-    (picture.parent / "notes.txt").write_text("not an image")
-    paths = generate([picture.parent], [20.0], options, view_generator)
+def test_a_folder_is_a_batch_with_one_model(image_path, options, view_generator):
+    paste(image_path.parent / "second.png", (0, 90, 200, 255))
+    (image_path.parent / "notes.txt").write_text("not an image")
+    paths = generate([image_path.parent], [20.0], options, view_generator)
     assert paths == [options.output / "second" / "0.png", options.output / "toy" / "0.png"]
     assert seeds(view_generator) == [5, 5]
     assert paths[0].read_bytes() != paths[1].read_bytes()
 
 
-def test_a_model_is_loaded_once_for_all_samples(picture, options, model):
-    generate([picture], [20.0], options, model)
+def test_a_model_is_loaded_once_for_all_samples(image_path, options, model):
+    generate([image_path], [20.0], options, model)
     loaded = model.model()
-    generate([picture], [20.0], change(options, num_samples=2), model)
+    generate([image_path], [20.0], change(options, num_samples=2), model)
     assert model.model() is loaded
 
 
@@ -299,53 +305,55 @@ def test_each_input_may_have_its_own_elevation(tmp_path: Path):
         collect_images([tmp_path / "empty"], out)
 
 
-def test_one_bad_input_stops_a_batch_before_anything_is_written(picture, options, view_generator):
-    (picture.parent / "bad.png").write_text("not an image")
+def test_one_bad_input_stops_a_batch_before_anything_is_written(
+    image_path, options, view_generator
+):
+    (image_path.parent / "bad.png").write_text("not an image")
     with pytest.raises(ValueError, match=r"bad\.png: not an image"):
-        generate([picture.parent], [20.0], options, view_generator)
+        generate([image_path.parent], [20.0], options, view_generator)
     assert not options.output.exists()
 
 
 def test_an_input_without_an_object_is_found_before_samples_of_it_are_compared(
-    picture, options, view_generator
+    image_path, options, view_generator
 ):
-    faint = paste(picture.parent / "faint.png", (9, 9, 9, 100))
+    faint = paste(image_path.parent / "faint.png", (9, 9, 9, 100))
     with pytest.raises(ValueError, match=r"faint\.png: there is no object"):
-        generate([picture, faint], [20.0], change(options, keep="best"), view_generator)
+        generate([image_path, faint], [20.0], change(options, keep="best"), view_generator)
     assert seeds(view_generator) == []
-    assert len(generate([picture, faint], [20.0], options, view_generator)) == 2
+    assert len(generate([image_path, faint], [20.0], options, view_generator)) == 2
 
 
 def test_an_output_that_cannot_be_written_is_found_before_the_weights_are_loaded(
-    picture, options, view_generator
+    image_path, options, view_generator
 ):
     options.output.write_text("a file")
     with pytest.raises(OSError, match="out: cannot be written to"):
-        generate([picture], [20.0], options, view_generator)
+        generate([image_path], [20.0], options, view_generator)
     assert seeds(view_generator) == []
 
 
 def test_too_little_disk_space_is_found_before_the_weights_are_loaded(
-    picture, options, view_generator, monkeypatch
+    image_path, options, view_generator, monkeypatch
 ):
     usage = type("Usage", (), {"free": 10_000})
     monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
     with pytest.raises(OSError, match="not enough disk space"):
-        generate([picture], [20.0], options, view_generator)
+        generate([image_path], [20.0], options, view_generator)
     assert seeds(view_generator) == []
     assert list(options.output.iterdir()) == []
 
 
-def test_bfloat16_gives_nearly_the_same_picture(picture, options, model, tmp_path):
-    (exact,) = generate([picture], [20.0], options, model)
+def test_bfloat16_gives_nearly_the_same_picture(image_path, options, model, tmp_path):
+    (exact,) = generate([image_path], [20.0], options, model)
     low = dataclasses.replace(model, dtype="bf16")
-    (rough,) = generate([picture], [20.0], change(options, output=tmp_path / "low"), low)
+    (rough,) = generate([image_path], [20.0], change(options, output=tmp_path / "low"), low)
     difference = np.abs(read(exact).astype(float) - read(rough)).mean()
     assert 0 < difference < 8
 
 
-def test_the_record_beside_a_strip_holds_all_that_its_pixels_depend_on(picture, options, model):
-    generate([picture], [20.0], options, model)
+def test_the_record_beside_a_strip_holds_all_that_its_pixels_depend_on(image_path, options, model):
+    generate([image_path], [20.0], options, model)
     record = json.loads((options.output / "0.json").read_text())
     assert list(record["settings"]) == [
         "input", "elevation_deg", "crop_size", "steps", "guidance_scale", "eta", "temperature",
@@ -353,12 +361,12 @@ def test_the_record_beside_a_strip_holds_all_that_its_pixels_depend_on(picture, 
     ]  # fmt: skip
 
 
-def test_numbers_that_overflow_are_an_error_not_a_black_picture(picture, options, model):
+def test_numbers_that_overflow_are_an_error_not_a_black_picture(image_path, options, model):
     with torch.no_grad():
         for weight in model.model().parameters():
             weight.fill_(torch.nan)
     with pytest.raises(ValueError, match="not finite"):
-        generate([picture], [20.0], options, model)
+        generate([image_path], [20.0], options, model)
     assert not (options.output / "0.png").exists()
 
 

@@ -135,7 +135,7 @@ def test_a_signal_while_training_ends_a_batch_and_is_no_failure_of_the_picture(
 
 
 def check_page(page: str) -> None:
-    """It needs no other file and tells of everything."""
+    """It needs no other file and shows all steps."""
     addresses = re.findall(r'(?:src|href)="([^"]*)"', page)
     assert addresses
     assert all(address.startswith("data:") for address in addresses)
