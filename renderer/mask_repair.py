@@ -107,10 +107,8 @@ def repair_masks(masks: np.ndarray, cameras: Cameras) -> RepairedMasks:
     agreement = np.array([_agreement(data, k, consensus) for k in range(count)]) * usable
     unfilled = float(_unfilled_shares(data, consensus)[consensus].mean())
     if 2 * consensus.sum() <= count or unfilled > MAX_UNFILLED:
-        badly = ", and these badly" if unfilled > MAX_UNFILLED else ""
-        log.warning(
-            "%d of %d masks fit together%s: none is repaired", consensus.sum(), count, badly
-        )
+        badly = ", and only badly" if unfilled > MAX_UNFILLED else ""
+        log.warning("%d of %d masks fit%s: none is repaired", consensus.sum(), count, badly)
         return RepairedMasks(given, (), agreement)
 
     needed = max(MIN_AGREEMENT - NOISE_WEIGHT * unfilled, MIN_REDUCED_AGREEMENT)

@@ -125,8 +125,8 @@ def distortion_loss(samples: PackedSamples, weights: Tensor, length: float) -> T
         length: of a sample.
 
     Returns:
-        sum over all pairs of the product of their weights and their distance, and a third of
-        the length times the squared weight within each sample, world units, (R,).
+        (R,), world units: sum over all pairs of the product of weights and distance, plus a third
+        of the length times the squared weight of each sample.
     """
     if not len(samples):
         return weights.new_zeros(samples.num_rays)
@@ -168,9 +168,7 @@ def render_visibility(
     max_optical_depth: float,
     slab: int = 8,
 ) -> tuple[Tensor, Tensor]:
-    """Find the samples that are not behind opaque ones, without evaluating all of them.
-
-    Every ray is followed `slab` samples at a time until it is opaque.
+    """Find the samples that are not behind opaque ones, `slab` samples of a ray at a time.
 
     Args:
         samples: P.
