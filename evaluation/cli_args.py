@@ -1,4 +1,4 @@
-"""What the evaluation commands share: flags, their types, and advice on errors about them."""
+"""Shared by the evaluation commands: flags, argument types, and advice on errors."""
 
 from __future__ import annotations
 
