@@ -44,3 +44,14 @@ def eval_goldens() -> dict[str, np.ndarray]:
     if not path.is_file():
         pytest.skip("the reference data are not beside the project")
     return dict(np.load(path))
+
+
+INTEGRATION_FIXTURES = {"report", "objects", "box"}
+"""Tests with these fixtures evaluate whole objects or run COLMAP."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    folder = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(folder) and INTEGRATION_FIXTURES & set(item.fixturenames):
+            item.add_marker(pytest.mark.integration)

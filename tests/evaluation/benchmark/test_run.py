@@ -227,8 +227,8 @@ def test_records_survive_their_file_and_damaged_ones_are_not_used(tmp_path: Path
         (["--name", "a\nb"], "not a name in one line"),
     ],
 )
-def test_wrong_usage_exits_2(tmp_path: Path, objects: Path, capsys, flags: list[str], message: str):
-    assert run(tmp_path, objects, *flags) == 2
+def test_wrong_usage_exits_2(tmp_path: Path, capsys, flags: list[str], message: str):
+    assert run(tmp_path, tmp_path, *flags) == 2
     assert message in capsys.readouterr().err
 
 
