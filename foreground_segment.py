@@ -2,8 +2,8 @@
 
     python foreground_segment.py --input photo.jpg --output object.png
 
-The colours are the input's, all of them, at full resolution; what is not the object is
-transparent. generate.py takes the result.
+Colours and resolution stay; the background becomes transparent. The result is an input for
+generate.py.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from common.cli import HelpFormatter, add_common_flags, run_script
+from common.cli import HelpFormatter, add_common_flags, advise, run_script
 
 log = logging.getLogger(__name__)
 
@@ -20,21 +20,29 @@ BACKENDS = ("auto", "u2net", "carvekit", "white")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Build the parser; nothing heavy is imported for it."""
+    """Build the command-line parser."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
-    add("--input", type=Path, required=True, help="image of any common kind; alpha that it has "
-        "is kept where it is the smaller one")  # fmt: skip
-    add("--output", type=Path, required=True, help="the .png to write; replaced if it is there")
-    add("--backend", choices=BACKENDS, default="auto",
-        help="what finds the object: auto is carvekit where it and its weights are installed, "
-        "else u2net; white needs no network and is for plain white backgrounds")  # fmt: skip
+    add(
+        "--input",
+        type=Path,
+        required=True,
+        help="image of any common kind; the result has the minimum of its alpha and the mask",
+    )
+    add("--output", type=Path, required=True, help="PNG file to write; replaced if it exists")
+    add(
+        "--backend",
+        choices=BACKENDS,
+        default="auto",
+        help="auto is carvekit if it and its weights are installed, else u2net; white needs no "
+        "network and is for plain white backgrounds",
+    )
     add_common_flags(parser)
     return parser
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """Parse and check the flags (exit 2 where they make no sense)."""
+    """Parse and check the flags; exit 2 if they are invalid."""
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.output.suffix.lower() != ".png":
@@ -47,20 +55,27 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Cut out the object as the command line asks for."""
+    """Run the command."""
     args = parse(argv)
     from multiview.images import read_image
-    from multiview.matting import WHOLE_IMAGE, mask_area, remove_background, save_rgba
+    from multiview.matting import (
+        WHOLE_IMAGE,
+        NoObjectError,
+        mask_area,
+        remove_background,
+        save_rgba,
+    )
     from multiview.segmentation import open_segmenter
 
     image = read_image(args.input)
     segment = open_segmenter(args.backend, args.device)
     try:
-        found = remove_background(image, segment, args.backend)
+        with advise("; try another --backend", NoObjectError):
+            found = remove_background(image, segment, args.backend)
     except ValueError as error:
         raise ValueError(f"{args.input}: {error}") from error
     if mask_area(found) > WHOLE_IMAGE:
-        log.warning("%s: the mask covers the whole picture: was the object found?", args.input)
+        log.warning("%s: the mask covers the whole image: was the object found?", args.input)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     save_rgba(args.output, found)
     log.info("%s written, the object covers %.1f %% of it", args.output, 100 * mask_area(found))

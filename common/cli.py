@@ -1,4 +1,4 @@
-"""What all commands share: help format, common flags, logging, exit codes."""
+"""Plumbing of all commands: help format, common flags, logging, exit codes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Show the defaults, and the description as it is written."""
+    """Show defaults, and keep the line breaks of the description."""
 
 
 def add_common_flags(parser: argparse.ArgumentParser) -> None:
@@ -45,10 +45,10 @@ def run_script(main: Callable[[list[str] | None], None]) -> None:
 
     Wrong usage exits 2 (argparse). A traceback is shown only with --debug.
     """
-    if sys.stderr is None:  # closed by whoever started this
+    if sys.stderr is None:  # closed by the parent process
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - stays open until the end
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
-    logging.getLogger("trimesh").setLevel(logging.WARNING)  # it tells of every mesh that it cuts
+    logging.getLogger("trimesh").setLevel(logging.WARNING)  # it logs every mesh that it cuts
     # Read by torch when it is first imported: operators that Apple's GPU lacks run on its CPU.
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
     with suppress(ValueError):  # outside the main thread; SIGTERM cleans up as Ctrl-C does

@@ -1,4 +1,4 @@
-"""Read configurations: YAML and `key=value` overrides into typed dataclasses."""
+"""Configurations: YAML and `key=value` overrides as typed dataclasses."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def load_config(schema: type[Schema], path: Path, overrides: Sequence[str] = ())
     """Read a YAML file and `key=value` overrides into a typed, frozen dataclass.
 
     Args:
-        schema: the dataclass that says which keys there are, of which type and default.
+        schema: dataclass with the keys, their types and defaults.
         path: YAML file; it holds only what differs from the defaults.
         overrides: dotted keys, e.g. "model.unet.channels=64".
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: a folder, not YAML, an unknown key, or a value of the wrong type; names it.
     """
     from omegaconf import OmegaConf
@@ -30,7 +30,7 @@ def load_config(schema: type[Schema], path: Path, overrides: Sequence[str] = ())
         raise ValueError(f"{path}: is a folder, expected a configuration file (YAML)")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such configuration file")
-    where = f"{path} with --set {' '.join(overrides)}" if overrides else str(path)
+    where = f"{path} with {' '.join(overrides)}" if overrides else str(path)
     try:
         read = OmegaConf.load(path)
         if OmegaConf.is_dict(read) and "target" in (OmegaConf.select(read, "model") or {}):

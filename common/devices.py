@@ -1,4 +1,4 @@
-"""Pick the torch device, and measure peak memory."""
+"""Choice of the torch device, and peak memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def pick_device(name: str) -> torch.device:
-    """Turn "auto", "cpu", "cuda", "cuda:1" or "mps" into a device that is there.
+    """Resolve "auto", "cpu", "cuda", "cuda:1" or "mps" to an available device.
 
     Raises:
         ValueError: the device is unknown or not available; there is no silent fallback.
@@ -28,17 +28,17 @@ def pick_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"--device {name} cannot be used here: {reason}") from error
+        raise ValueError(f"device {name} is not available: {reason}") from error
     return device
 
 
 def peak_memory(device: torch.device) -> str:
-    """Say how much memory this process has used at most, of the GPU if it computes there."""
+    """Describe the peak memory of this process, on the GPU if it computes there."""
     import torch
 
     if device.type == "cuda":
         return f"peak GPU memory {torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB"
-    try:  # Linux; what `resource` says there may be the peak of the process that started this one
+    try:  # Linux, where `resource` may report the peak of the parent process
         status = Path("/proc/self/status").read_text()
         kilobytes = next(int(s.split()[1]) for s in status.splitlines() if s.startswith("VmHWM"))
     except (OSError, StopIteration):

@@ -1,4 +1,4 @@
-"""Write files atomically, lock them, and check their names and the free disk space.
+"""Atomic writes, locks, portable file names, and free disk space.
 
 Imports the standard library only, so that Blender's own Python can import this file.
 """
@@ -16,7 +16,7 @@ _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
 def check_file_name(name: str) -> None:
-    """Raise ValueError for what is not the plain name of a file or folder on every system."""
+    """Raise ValueError if `name` is not a plain file or folder name on every system."""
     if not name.strip():
         raise ValueError("must not be empty")
     found = re.search(r'[/\\<>:"|?*\x00-\x1f]', name)
@@ -78,7 +78,7 @@ def file_lock(path: Path, wait: bool = True, patience: float = 0.0) -> Iterator[
 
 
 def check_free_space(folder: Path, needed: int) -> None:
-    """Raise OSError where the disk of an existing folder has less than `needed` bytes left."""
+    """Raise OSError if the disk of an existing folder has less than `needed` bytes left."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OSError(

@@ -1,4 +1,4 @@
-"""Packages that are imported only when they are needed."""
+"""Packages that are imported only when they are used."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ EVALUATION = "requirements/eval.txt"
 def import_optional(
     module: str, purpose: str, requirements: str = "requirements.txt"
 ) -> ModuleType:
-    """Import a module when it is needed, or say what to install.
+    """Import a module, or raise an error that names what to install.
 
     Args:
         module: e.g. "scipy.ndimage".
-        purpose: what it is for, to begin a sentence with.
+        purpose: begins the message, e.g. "writing videos".
         requirements: the file that lists its package.
 
     Raises:
-        ModuleNotFoundError: it cannot be imported; says what to install.
+        ModuleNotFoundError: the import fails.
     """
     try:
         return importlib.import_module(module)

@@ -1,4 +1,4 @@
-"""Ending long work early: the first Ctrl-C or SIGTERM asks, the second does not wait."""
+"""Graceful stop: the first Ctrl-C or SIGTERM requests it, the second stops at once."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ log = logging.getLogger(__name__)
 
 
 class StopFlag:
-    """Whether the user, or the system, has asked for an early end.
+    """Request to stop early.
 
     Attributes:
-        signal: number of the signal that asked; None as long as none has.
+        signal: number of the first signal received; None before.
     """
 
     def __init__(self) -> None:
@@ -25,14 +25,14 @@ class StopFlag:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopFlag]:
-    """Let the first Ctrl-C or SIGTERM only ask for an end; the second does what it did before."""
-    request = StopFlag()
+    """Set a flag on the first Ctrl-C or SIGTERM; the second calls the former handler."""
+    flag = StopFlag()
     former: dict[int, Any] = {}
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        if request.signal is None:
-            request.signal = number
-            log.warning("stopping after this step, and saving what was done (once more: at once)")
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if flag.signal is None:
+            flag.signal = number
+            log.warning("stopping after this step and saving (again: stop at once)")
         elif callable(former[number]):
             former[number](number, frame)
         else:
@@ -41,9 +41,9 @@ def stop_on_signals() -> Iterator[StopFlag]:
     number: int
     for number in (signal.SIGINT, signal.SIGTERM):
         with suppress(ValueError):  # outside the main thread
-            former[number] = signal.signal(number, ask)
+            former[number] = signal.signal(number, on_signal)
     try:
-        yield request
+        yield flag
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)

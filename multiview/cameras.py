@@ -1,4 +1,4 @@
-"""The ring of cameras that every stage agrees on, in closed form.
+"""The camera rig of all stages: a ring of cameras around the object, in closed form.
 
 World: z up, the object centred at the origin with its longest bounding-box side equal to 1.
 Cameras: OpenCV axes (x right, y down, z into the scene), poses are world-to-camera `[R | t]`.

@@ -1,4 +1,4 @@
-"""Depth as the evaluation set stores it: 16-bit grey levels of 0.6 to 2.4.
+"""Depth maps as 16-bit grey levels of [0.6, 2.4], the format of the evaluation set.
 
 NumPy only, so that Blender's own Python can import this file.
 """
@@ -12,20 +12,20 @@ NEAR, FAR = 0.6, 2.4
 
 
 def depth_to_levels(depth: np.ndarray) -> np.ndarray:
-    """Turn camera-z depth, infinite for the background, into grey levels.
+    """Convert camera-z depth, infinite on the background, to grey levels.
 
     Args:
         depth: world units, any shape.
 
     Returns:
-        uint16 of the same shape; what is outside [0.6, 2.4] gets the nearest limit.
+        uint16 of the same shape; depths are clamped to [0.6, 2.4].
     """
     levels = np.round((np.clip(depth, NEAR, FAR) - NEAR) / (FAR - NEAR) * 65535)
     return levels.astype(np.uint16)
 
 
 def levels_to_depth(levels: np.ndarray) -> np.ndarray:
-    """Turn grey levels into camera-z depth, float64 of the same shape."""
+    """Convert grey levels to camera-z depth, float64 of the same shape."""
     return levels.astype(np.float64) / 65535 * (FAR - NEAR) + NEAR
 
 

@@ -1,4 +1,4 @@
-"""Images in and out: reading, framing the object on white, uint8, strips of views."""
+"""Image files to the model's input and back: reading, framing on white, uint8, strips of views."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 MAX_INPUT_PIXELS = 178_000_000
 """Larger images are refused before they are decoded: at 4 bytes a pixel they would take 0.7 GB."""
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
-"""Pixel formats only: others that Pillow knows would start foreign programs."""
+"""Pixel formats only: for some others Pillow starts external programs."""
 
 
 def read_image(path: Path, content: bytes | None = None) -> Image.Image:
@@ -34,7 +34,7 @@ def read_image(path: Path, content: bytes | None = None) -> Image.Image:
         content: the file's bytes, if they have been read already.
 
     Returns:
-        image of mode "RGBA" where the file has transparency, else "RGB".
+        image of mode "RGBA" if the file has transparency, else "RGB".
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -43,7 +43,7 @@ def read_image(path: Path, content: bytes | None = None) -> Image.Image:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
     if not path.is_file():
-        kind = "a folder" if path.is_dir() else "no regular file"
+        kind = "a folder" if path.is_dir() else "not a regular file"
         raise ValueError(f"{path}: is {kind}, expected an image file")
     try:
         source = path if content is None else BytesIO(content)
@@ -58,15 +58,15 @@ def read_image(path: Path, content: bytes | None = None) -> Image.Image:
         raise ValueError(f"{path}: {error}; make the image smaller first") from error
     except _TooLargeError as error:
         raise ValueError(f"{path}: {error}") from error
-    except (OSError, SyntaxError, ValueError) as error:  # all that Pillow raises for broken files
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for broken files
         raise ValueError(f"{path}: the image is damaged or cut off ({error})") from error
 
 
 def normalise_image(image: Image.Image) -> Image.Image:
-    """Make of an image in memory what `read_image` makes of a file; the image is left alone.
+    """Convert an image in memory to 8-bit RGB or RGBA, as `read_image` does for a file.
 
     Returns:
-        image of mode "RGBA" where there is transparency, else "RGB".
+        new image, "RGBA" if the image has transparency, else "RGB".
 
     Raises:
         ValueError: the image is larger than `MAX_INPUT_PIXELS`.
@@ -83,49 +83,44 @@ class NoAlphaError(ValueError):
 
 
 CropSize = int | Literal["auto"]
-"""How large the object is brought into the picture, see `crop_and_pad` and `auto_crop_size`."""
+"""Size of the object in the model's input, see `crop_and_pad` and `auto_crop_size`."""
 AUTO_CROP_SIZE = (208.0, -16.0)
 """Longer side of a training render's box in 256ths: the first plus the second times the aspect.
 
-Fitted (least absolute error) to 240 toys of the generator (`demo.toys`) from 16 sides each, at
-elevations from -10 to 40 degrees, longest side of the object's box 1, distance 1.5. Half of the
-3840 boxes are within 7.1 % of it and 90 % within 24 %; fitted to half of the toys, it misses the
-other half by as much. A constant 200 gives 7.4 % and 24 %; on 80 renders of five scanned objects
-that were not fitted to, 7.6 % and 19 %, the constant 7.8 % and 22 %. The aspect helps little, and
-fill and elevation do not help at all: how large an object was rendered depends on its depth, too,
-which one picture does not show."""
+Half of 3840 renders of toys are within 7.1 % of it, 90 % within 24 %: see docs/results.md."""
 
 
 @contextmanager
 def _no_size_warning() -> Iterator[None]:
-    """Pillow warns of images half as large as we accept; `_check_size` is our limit."""
+    """Silence Pillow's warning, whose limit is half of ours; `_check_size` has ours."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         yield
 
 
 class _TooLargeError(ValueError):
-    """An image has more pixels than are read."""
+    """An image has more than `MAX_INPUT_PIXELS`."""
 
 
 def _check_size(size: tuple[int, int]) -> None:
     width, height = size
     if width * height > MAX_INPUT_PIXELS:
         raise _TooLargeError(
-            f"the image has {width} x {height} pixels, at most "
-            f"{MAX_INPUT_PIXELS // 10**6} million are read; make it smaller first"
+            f"the image has {width} x {height} pixels, the limit is "
+            f"{MAX_INPUT_PIXELS // 10**6} million; make it smaller first"
         )
 
 
 def _to_rgb_or_rgba(image: Image.Image) -> Image.Image:
+    """Convert any mode to 8-bit RGB, or RGBA if the image has transparency."""
     if image.mode.startswith("I") or image.mode == "F":
         levels = np.asarray(image).astype(np.float32)
-        see_through = image.info.get("transparency")
-        alpha = np.where(levels == see_through, 0, 255).astype(np.uint8)
+        transparent = image.info.get("transparency")
+        alpha = np.where(levels == transparent, 0, 255).astype(np.uint8)
         if image.mode == "F":  # floating-point grey: [0, 1] by convention
             levels = np.nan_to_num(levels) * 65535.0
         grey = (np.clip(levels, 0, 65535) / 257.0).round().astype(np.uint8)
-        if see_through is None:
+        if transparent is None:
             return Image.fromarray(np.stack([grey] * 3, axis=-1))
         return Image.fromarray(np.stack([grey, grey, grey, alpha], axis=-1))
     has_alpha = "A" in image.getbands() or "transparency" in image.info
@@ -134,15 +129,14 @@ def _to_rgb_or_rgba(image: Image.Image) -> Image.Image:
 
 
 def crop_and_pad(image: Image.Image, crop_size: int, size: int) -> Image.Image:
-    """Bring the object to the place in the picture at which the model was trained to see it.
+    """Crop and pad an image to a square with the object centred, as in the training renders.
 
-    With `crop_size` -1 the whole picture is padded to a square and scaled. Otherwise the
-    bounding box of alpha > 0 is scaled so that its longer side has `crop_size` pixels (of
-    `REFERENCE_IMAGE_SIZE`; smaller views scale it along) and put in the middle.
+    The bounding box of alpha > 0 is scaled so that its longer side has `crop_size` pixels (of
+    `REFERENCE_IMAGE_SIZE`; scaled along for smaller views), and centred. With `crop_size` -1 the
+    whole image is padded to a square and scaled: with white without alpha, transparently with it.
 
-    Compat: the box leaves out its last row and column, both sides are truncated to whole
-    pixels, and the resampling is bicubic before the alpha is composited, as in the
-    published inference code.
+    Compat: the box excludes its last row and column, both sides are truncated to whole pixels,
+    and the resampling is bicubic before compositing, as in the published inference code.
 
     Args:
         image: mode "RGB" (only with `crop_size` -1) or "RGBA".
@@ -153,8 +147,8 @@ def crop_and_pad(image: Image.Image, crop_size: int, size: int) -> Image.Image:
         image of the same mode, (size, size).
 
     Raises:
-        ValueError: no alpha channel to find the object by, nothing visible, or an object
-            too thin to be scaled.
+        NoAlphaError: a `crop_size` other than -1, and no alpha channel.
+        ValueError: nothing visible, or an object too thin to be scaled.
     """
     visible = image.getchannel("A").getbbox() if image.mode == "RGBA" else (0, 0, *image.size)
     if visible is None:
@@ -195,10 +189,10 @@ def crop_and_pad(image: Image.Image, crop_size: int, size: int) -> Image.Image:
 
 
 def auto_crop_size(image: Image.Image) -> int:
-    """Choose the `crop_size` at which training renders show an object of this outline.
+    """Estimate the `crop_size` of training renders of an object with this outline.
 
-    They show objects whose longest side is 1 from a distance of 1.5: a compact one smaller than a
-    long one. It is the middle of a wide distribution, see `AUTO_CROP_SIZE`.
+    Their objects have a longest side of 1, so compact objects look smaller than long ones. This is
+    the middle of a wide distribution, see `AUTO_CROP_SIZE`.
 
     Args:
         image: mode "RGBA"; the object is where alpha > 0.
@@ -207,7 +201,8 @@ def auto_crop_size(image: Image.Image) -> int:
         pixels of `REFERENCE_IMAGE_SIZE` for the longer side of the object's box.
 
     Raises:
-        ValueError: no alpha channel, or nothing visible.
+        NoAlphaError: no alpha channel.
+        ValueError: nothing visible.
     """
     if image.mode != "RGBA":
         raise NoAlphaError
@@ -221,7 +216,7 @@ def auto_crop_size(image: Image.Image) -> int:
 
 
 def composite_white_01(image: Image.Image) -> np.ndarray:
-    """Put an image on white.
+    """Composite an image on white, in [0, 1].
 
     Args:
         image: mode "RGB" or "RGBA", H x W pixels.
@@ -237,7 +232,7 @@ def composite_white_01(image: Image.Image) -> np.ndarray:
 
 
 def composite_white(image: Image.Image) -> np.ndarray:
-    """Put an image on white and scale it to [-1, 1], the model's range.
+    """Composite an image on white, in [-1, 1], the model's range.
 
     Args:
         image: mode "RGB" or "RGBA", H x W pixels.
@@ -249,7 +244,7 @@ def composite_white(image: Image.Image) -> np.ndarray:
 
 
 def prepare_image(path: Path, crop_size: int, size: int) -> np.ndarray:
-    """Read an input image and make of it what the model expects.
+    """Read an input image and turn it into the model's input.
 
     Args:
         path: image file; RGBA with the object's mask as alpha unless `crop_size` is -1.
@@ -306,12 +301,12 @@ def to_uint8(images: np.ndarray) -> np.ndarray:
 
 
 def views_to_strip(views: np.ndarray) -> np.ndarray:
-    """Put N views (N, H, W, C) side by side, (H, N W, C)."""
+    """Concatenate N views (N, H, W, C) side by side, (H, N W, C)."""
     return np.concatenate(list(views), axis=1)
 
 
 def strip_to_views(strip: np.ndarray) -> np.ndarray:
-    """Take a strip of square views (H, N H, C) apart, (N, H, H, C).
+    """Split a strip of square views (H, N H, C) into (N, H, H, C).
 
     Raises:
         ValueError: the width is not a multiple of the height.

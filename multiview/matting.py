@@ -1,4 +1,4 @@
-"""An object cut out of a photo: the photo's colours, and its mask as alpha."""
+"""Background removal: an object's mask as the alpha channel of its photo."""
 
 from __future__ import annotations
 
@@ -12,46 +12,51 @@ from multiview.images import composite_white_01
 from multiview.segmentation import Segmenter, clean_alpha
 
 WHOLE_IMAGE = 0.995
-"""A mask that covers more than this share of a picture has hardly found an object."""
+"""A mask that covers more than this fraction of an image has hardly found an object."""
+
+
+class NoObjectError(ValueError):
+    """The segmentation found no object in an image."""
 
 
 def has_mask(image: Image.Image) -> bool:
-    """Whether an image's alpha tells an object from a background: some is seen, some is not."""
+    """Whether the alpha separates an object from a background: some pixels visible, some not."""
     if image.mode != "RGBA":
         return False
-    seen = np.asarray(image.getchannel("A")) >= 128
-    return bool(seen.any() and not seen.all())
+    visible = np.asarray(image.getchannel("A")) >= 128
+    return bool(visible.any() and not visible.all())
 
 
 def mask_area(image: Image.Image) -> float:
-    """Share of an RGBA image that its object covers."""
+    """Fraction of an RGBA image that its object covers."""
     return float(np.mean(np.asarray(image.getchannel("A")) >= 128))
 
 
 def remove_background(image: Image.Image, segment: Segmenter, backend: str) -> Image.Image:
-    """Give an image its object's mask as alpha; alpha that it has stays where it is smaller.
+    """Set the object's mask as alpha of an image: the minimum of it and of the image's own alpha.
 
     Args:
         image: mode "RGB" or "RGBA".
-        segment: what finds the object.
-        backend: name of it, for the message.
+        segment: computes the mask.
+        backend: name of `segment`, for the message.
 
     Returns:
-        RGBA image of the same size, and with the same profile of its colours.
+        RGBA image of the same size and colour profile.
 
     Raises:
-        ValueError: no object was found, or the image is transparent everywhere.
+        NoObjectError: the segmentation found no object.
+        ValueError: the image is transparent everywhere.
     """
     pixels = np.asarray(image)
     if pixels.shape[2] == 4 and not (pixels[:, :, 3] >= 128).any():
-        raise ValueError("its alpha leaves nothing to be seen: it is transparent everywhere")
+        raise ValueError("the image is transparent everywhere")
     alpha = (clean_alpha(segment(composite_white_01(image))) * 255).round().astype(np.uint8)
     if pixels.shape[2] == 4:
         alpha = np.minimum(alpha, pixels[:, :, 3])
     if not (alpha >= 128).any():
-        raise ValueError(
-            f"no object was found in it; try another --backend than {backend}, or a photo in which "
-            f"the object is larger and stands out from the background"
+        raise NoObjectError(
+            f"no object was found by the backend {backend}; larger objects that stand out from the "
+            f"background are found more easily"
         )
     found = Image.fromarray(np.dstack([pixels[:, :, :3], alpha]))
     found.info["icc_profile"] = image.info.get("icc_profile") or b""
@@ -59,7 +64,7 @@ def remove_background(image: Image.Image, segment: Segmenter, backend: str) -> I
 
 
 def save_rgba(path: Path, image: Image.Image) -> None:
-    """Write an RGBA image as PNG, with the profile of its colours where that is one of RGB."""
+    """Write an RGBA image as PNG, with its colour profile if that is an RGB profile."""
     profile = image.info.get("icc_profile") or b""
     with atomic_write(path) as temporary:
         image.save(temporary, icc_profile=profile if profile[16:20] == b"RGB " else None)

@@ -1,7 +1,7 @@
 """World points to pixels and back, for batches of pinhole cameras.
 
 Pixel coordinates are (u to the right, v down) with the centre of the first pixel at (0, 0)
-and the principal point where the intrinsics say: no half-pixel shift is added anywhere.
+and the principal point given by the intrinsics: no half-pixel shift is added.
 """
 
 from __future__ import annotations

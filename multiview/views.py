@@ -1,4 +1,4 @@
-"""The views of one object in files: a folder of them, or a strip."""
+"""Reading the views of one object from a folder of images or a strip."""
 
 from __future__ import annotations
 
@@ -23,9 +23,8 @@ def read_views(path: Path, num_views: int = NUM_VIEWS) -> np.ndarray:
     """Read the views of one object, composited on white.
 
     Args:
-        path: a folder with 000.png, 001.png, ... (RGB or RGBA; other files in it are left
-            alone, with a warning of further views), or one image with the views side by side, as
-            `generate.py` writes it.
+        path: a folder with 000.png, 001.png, ... (RGB or RGBA; further views are ignored with a
+            warning), or a strip, as `generate.py` writes it.
         num_views: N.
 
     Returns:
@@ -36,24 +35,24 @@ def read_views(path: Path, num_views: int = NUM_VIEWS) -> np.ndarray:
         ValueError: a file is not an image, or the views differ in size, are not square, or are
             smaller than `MIN_SIZE`.
     """
-    return _on_white(_read_pictures(path, num_views))
+    return _on_white(_read_images(path, num_views))
 
 
 def read_views_and_alpha(
     path: Path, num_views: int = NUM_VIEWS
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read the views of one object, see `read_views`, and where the files say it is.
+    """Read the views of one object, see `read_views`, and the alpha of their files.
 
     Returns:
         float32 RGB in [0, 1], (N, S, S, 3), and float32 alpha in [0, 1], (N, S, S); the alpha is
-        None where not all views have it (with a warning), or where it is 1 everywhere.
+        None if it is 1 everywhere, or if not all views have it (with a warning).
     """
-    pictures = _read_pictures(path, num_views)
-    return _on_white(pictures), _alpha(path, pictures, num_views)
+    images = _read_images(path, num_views)
+    return _on_white(images), _alpha(path, images, num_views)
 
 
-def _read_pictures(path: Path, num_views: int) -> dict[str, Image.Image]:
-    """Read the files of the views, by their names: one strip, or N views of the same size."""
+def _read_images(path: Path, num_views: int) -> dict[str, Image.Image]:
+    """Read one strip, or N views of the same size, by file name."""
     if path.is_file():
         strip = read_image(path)
         _check_strip(path, strip.size, num_views)
@@ -71,38 +70,39 @@ def _read_pictures(path: Path, num_views: int) -> dict[str, Image.Image]:
     further -= set(names)
     if further:
         log.warning("%s: %d views are read; ignored: %s", path, num_views, _enumerate(further))
-    pictures = {name: read_image(path / name) for name in names}
-    _check_sizes(path, names, [picture.size for picture in pictures.values()])
-    return pictures
+    images = {name: read_image(path / name) for name in names}
+    _check_sizes(path, names, [image.size for image in images.values()])
+    return images
 
 
-def _on_white(pictures: dict[str, Image.Image]) -> np.ndarray:
-    """Views of a strip, or of single files, (N, S, S, 3)."""
-    return np.concatenate([strip_to_views(composite_white_01(p)) for p in pictures.values()])
+def _on_white(images: dict[str, Image.Image]) -> np.ndarray:
+    """Composite views of a strip, or of single files, on white, (N, S, S, 3)."""
+    return np.concatenate([strip_to_views(composite_white_01(p)) for p in images.values()])
 
 
-def _alpha(path: Path, pictures: dict[str, Image.Image], num_views: int) -> np.ndarray | None:
-    """Alpha of a strip or of single views, (N, S, S), where it says something."""
+def _alpha(path: Path, images: dict[str, Image.Image], num_views: int) -> np.ndarray | None:
+    """Alpha of a strip or of single views, (N, S, S); None if it is no mask."""
     alphas = {
-        name: np.asarray(picture.getchannel("A"))
-        for name, picture in pictures.items()
-        if picture.mode == "RGBA"
+        name: np.asarray(image.getchannel("A"))
+        for name, image in images.items()
+        if image.mode == "RGBA"
     }
     if all((alpha == 255).all() for alpha in alphas.values()):
         return None
-    without = set(pictures) - set(alphas)
+    without = set(images) - set(alphas)
     if without:
         log.warning(
-            "%s: the alpha of the views is not taken as masks, as these have none: %s; give it to "
-            "all views, or to none", path, _enumerate(without),
-        )  # fmt: skip
+            "%s: the views' alpha is not used as masks, because these views have none: %s",
+            path,
+            _enumerate(without),
+        )
         return None
     rows = np.concatenate(list(alphas.values()), axis=1)
     return np.stack(np.split(rows.astype(np.float32) / 255.0, num_views, axis=1))
 
 
 def _enumerate(names: set[str]) -> str:
-    """The first of the names, and how many more there are."""
+    """List the first of the names, and the number of the others."""
     first, more = sorted(names)[:NUM_VIEWS], len(names) - NUM_VIEWS
     return ", ".join(first) + (f" and {more} more" if more > 0 else "")
 
@@ -139,7 +139,7 @@ def _check_strip(path: Path, size: tuple[int, int], num_views: int) -> None:
 
 
 def _what_it_looks_like(width: int, height: int, num_views: int) -> str:
-    """What a user may have taken for a strip of `num_views` square views."""
+    """Guess what an image is that is no strip of `num_views` square views."""
     if width == height:
         return f"this looks like one view of {height} px"
     if height == num_views * width:

@@ -1,9 +1,9 @@
-"""The visual hull of the views' masks, and a closure of the underside that no camera sees.
+"""Visual hull of the views' masks, and a closure of the underside that no camera sees.
 
 The hull is the largest shape with the given silhouettes. A ring of cameras above an object leaves
-its underside open: the hull goes on below it, as a cone along the lowest lines of sight, and for a
-flat-bottomed object that cone can be a third of the volume. Nothing in the views tells what is
-there; the closure takes the smallest surface that spans the rim down to which the object is seen.
+its underside open: the hull continues below it, as a cone along the lowest lines of sight, which
+can be a third of the volume of a flat-bottomed object. The views contain no information about it;
+the closure is the smallest surface that spans the rim of the visible part.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from scipy.sparse import linalg
 
 from multiview.cameras import OBJECT_HALF_SIDE, PIXEL_CENTRE, Cameras
 
-GRAZING = 0.1
-"""Surfaces whose normal has a smaller cosine than this with all lines of sight are not seen."""
-CLIFF = 2.0
-"""Cells: where the underside is lower than next to it by more, it is the foot of something with
-sides that are seen, such as a leg. Lines of sight are less steep than that."""
+MIN_VISIBLE_COSINE = 0.1
+"""A surface is visible if the cosine of its normal and some line of sight is at least this."""
+FOOT_HEIGHT = 2.0
+"""Cells: where the underside is lower than beside it by more, it is the foot of something with
+visible sides, such as a leg. Lines of sight are less steep than that."""
 SAG = 0.15
-"""Share of the way from the spanned surface to the hull at which the underside is put: edges are
-rounder, and undersides lower, than a membrane from the last line of sight on."""
+"""Position of the underside between the spanned surface (0) and the hull (1): edges are rounder,
+and undersides lower, than a membrane that starts at the last line of sight."""
 
 
 def cell_centres(resolution: int) -> np.ndarray:
@@ -32,10 +32,10 @@ def cell_centres(resolution: int) -> np.ndarray:
 def visual_hull(masks: np.ndarray, cameras: Cameras, resolution: int) -> np.ndarray:
     """Signed distance to the visual hull, from the distances to the silhouettes.
 
-    It is exact on the hull's smooth parts near the surface, and too small in size elsewhere.
+    Exact on the hull's smooth parts near the surface, and too small in magnitude elsewhere.
 
     Args:
-        masks: what of the views is the object, bool (N, S, S).
+        masks: True on the object, bool (N, S, S).
         cameras: N, for S x S images.
         resolution: V, cells a side.
 
@@ -66,7 +66,7 @@ def visual_hull(masks: np.ndarray, cameras: Cameras, resolution: int) -> np.ndar
 
 
 def silhouette_distance(mask: np.ndarray) -> np.ndarray:
-    """Distance of every pixel's middle to the outline of a mask, negative inside.
+    """Distance of every pixel's centre to the outline of a mask, negative inside.
 
     Args:
         mask: bool (S, S).
@@ -79,14 +79,14 @@ def silhouette_distance(mask: np.ndarray) -> np.ndarray:
 
 
 def close_underside(hull: np.ndarray, cameras: Cameras) -> np.ndarray:
-    """Cut off what hangs below an object only because no camera looks there.
+    """Replace the part of a hull's underside that no camera sees by a spanned surface.
 
-    Seen from below, the hull is a height over the ground plan. Where no camera sees it, it is
-    replaced by the membrane that spans the rest (Laplace's equation), moved by `SAG` towards it.
+    The underside is a height map over the ground plan. Where no camera sees it, it is replaced by
+    the solution of Laplace's equation, which spans the rest, moved by `SAG` towards the hull.
 
     Args:
         hull: signed distance, see `visual_hull`, (V, V, V).
-        cameras: that saw the object.
+        cameras: of the hull's masks.
 
     Returns:
         signed distance, nowhere below `hull`, (V, V, V) float32.
@@ -97,16 +97,16 @@ def close_underside(hull: np.ndarray, cameras: Cameras) -> np.ndarray:
         return hull
     bottom = _lowest(hull, centres, occupied)
     free = _unseen(bottom, centres, occupied, cameras)
-    spanned = _membrane(np.where(occupied, bottom, 0.0), occupied, free)
+    spanned = _solve_laplace(np.where(occupied, bottom, 0.0), occupied, free)
     closed = np.maximum(spanned - SAG * (spanned - bottom), bottom)
     below = np.where(occupied[:, :, None], closed[:, :, None] - centres, -np.inf)
     return np.maximum(hull, below).astype(np.float32)
 
 
 def _lowest(hull: np.ndarray, centres: np.ndarray, occupied: np.ndarray) -> np.ndarray:
-    """Height of the hull's lowest point over each cell of the plan, (V, V).
+    """Height of the hull's lowest point over each cell of the ground plan, (V, V).
 
-    Cells that are not occupied get the height of the nearest one that is.
+    Empty cells get the height of the nearest occupied one.
     """
     first = (hull < 0).argmax(axis=2)
     height = centres[first]
@@ -122,7 +122,7 @@ def _lowest(hull: np.ndarray, centres: np.ndarray, occupied: np.ndarray) -> np.n
 def _unseen(
     bottom: np.ndarray, centres: np.ndarray, occupied: np.ndarray, cameras: Cameras
 ) -> np.ndarray:
-    """Where no camera sees the bottom, bool (V, V); the plan's outline always counts as seen."""
+    """Where no camera sees the underside, bool (V, V); the plan's outline counts as visible."""
     smooth = ndimage.gaussian_filter(bottom, 1.0)
     slopes = np.gradient(smooth, centres[1] - centres[0])
     normals = np.stack([*slopes, -np.ones_like(bottom)], axis=-1)
@@ -134,23 +134,25 @@ def _unseen(
         sight = -pose[:, :3].T @ pose[:, 3] - points
         cosine = (normals * sight).sum(axis=-1) / np.linalg.norm(sight, axis=-1)
         np.maximum(best, cosine, out=best)
-    return (best < GRAZING) & ndimage.binary_erosion(occupied) & ~_is_foot(bottom, centres)
+    return (
+        (best < MIN_VISIBLE_COSINE) & ndimage.binary_erosion(occupied) & ~_is_foot(bottom, centres)
+    )
 
 
 def _is_foot(bottom: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Where the bottom is much lower than in a neighbouring cell, bool (V, V)."""
+    """Where the underside is much lower than in a neighbouring cell, bool (V, V)."""
     highest = ndimage.grey_dilation(bottom, footprint=ndimage.generate_binary_structure(2, 1))
-    foot: np.ndarray = highest - bottom > CLIFF * (centres[1] - centres[0])
+    foot: np.ndarray = highest - bottom > FOOT_HEIGHT * (centres[1] - centres[0])
     return foot
 
 
-def _membrane(height: np.ndarray, occupied: np.ndarray, free: np.ndarray) -> np.ndarray:
-    """Solve Laplace's equation for the heights of the free cells; the other occupied ones stay.
+def _solve_laplace(height: np.ndarray, occupied: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """Solve Laplace's equation for the heights of the free cells; the other heights are fixed.
 
     Args:
         height: (V, V).
-        occupied: where there is any surface, bool (V, V).
-        free: where it is sought, inside `occupied` and off its border, bool (V, V).
+        occupied: cells with a surface, bool (V, V).
+        free: cells to solve for, inside `occupied` and off its border, bool (V, V).
 
     Returns:
         (V, V).

@@ -117,6 +117,7 @@ def with_advice(error: BaseException) -> str:
     """The message of an error, and which flag helps against it."""
     from common.records import ReplaceError
     from multiview.images import NoAlphaError
+    from multiview.matting import NoObjectError
     from pipeline.selection.elevation_drafts import ElevationError
 
     advice = (
@@ -128,6 +129,7 @@ def with_advice(error: BaseException) -> str:
             "cut the object out first (python foreground_segment.py --input IMAGE --output "
             "OBJECT.png) or use --crop_size -1",
         ),
+        (NoObjectError, "try another --backend"),
         (MemoryError, "use a smaller --batch_view_num, or --dtype bf16"),
     )
     cause: BaseException | None = error

@@ -74,7 +74,7 @@ def test_the_tests_own_file_is_their_configuration(tmp_path: Path):
     ],
 )
 def test_values_that_make_no_sense_are_named(override: str, message: str):
-    with pytest.raises(ValueError, match=f"neus-mlp.yaml with --set {override}: .*{message}"):
+    with pytest.raises(ValueError, match=f"neus-mlp.yaml with {override}: .*{message}"):
         load_renderer_config(ROOT / "configs" / "neus-mlp.yaml", overrides=[override])
 
 
