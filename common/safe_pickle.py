@@ -1,7 +1,7 @@
-"""Pickle files of others, read without running anything in them.
+"""Restricted unpickler for untrusted files: containers, numbers, text and NumPy arrays only.
 
-NumPy's own functions for unpickling are not called either: they trust what they are given, and a
-crafted file can make them read any address. Arrays are put together here from checked parts.
+NumPy's own unpickling functions are not called: they trust their arguments, and a crafted file can
+make them read any address. Arrays are built here from checked parts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _NUMBER_OR_TEXT = re.compile(r"[<>|=]?([biufcSU])(\d{1,4})")
 
 
 class _Type:
-    """Stands for `numpy.dtype` of numbers and text."""
+    """Placeholder for a `numpy.dtype` of numbers or text."""
 
     def __init__(self, code: object, *_: object) -> None:
         match = _NUMBER_OR_TEXT.fullmatch(code) if isinstance(code, str) else None
@@ -37,7 +37,7 @@ class _Type:
 
 
 class _Array:
-    """Stands for `numpy.ndarray` and for NumPy's scalars, until all is read."""
+    """Placeholder for a `numpy.ndarray` or NumPy scalar until the whole file is read."""
 
     value: np.ndarray | np.generic
 
@@ -62,29 +62,29 @@ def _reconstruct(*_: object) -> _Array:
     return _Array()
 
 
-def _made(value: np.ndarray | np.generic) -> _Array:
+def _finished(value: np.ndarray | np.generic) -> _Array:
     array = _Array()
     array.value = value
     return array
 
 
 def _scalar(kind: object, raw: object) -> _Array:
-    return _made(_from_bytes(raw, kind, (), "C")[()])
+    return _finished(_from_bytes(raw, kind, (), "C")[()])
 
 
 def _frombuffer(raw: object, kind: object, shape: object, order: object) -> _Array:
-    return _made(_from_bytes(raw, kind, shape, order))
+    return _finished(_from_bytes(raw, kind, shape, order))
 
 
 def _encode(text: object, encoding: object) -> bytes:
-    """How old protocols write bytes."""
+    """Decode bytes of pickle protocols 0 to 2."""
     if not isinstance(text, str) or encoding != "latin1":
         raise pickle.UnpicklingError("text in another encoding than latin1")
     return text.encode("latin1")
 
 
 def _no_bytes() -> bytes:
-    """How old protocols write no bytes."""
+    """Decode empty bytes of pickle protocols 0 to 2."""
     return b""
 
 
@@ -101,7 +101,7 @@ for _package in ("numpy.core", "numpy._core"):  # before and since NumPy 2
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Knows plain containers, numbers, text and NumPy arrays, and refuses all else."""
+    """Unpickler that refuses everything but containers, numbers, text and NumPy arrays."""
 
     def find_class(self, module: str, name: str) -> Any:
         try:
@@ -113,7 +113,7 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def _resolve(value: Any) -> Any:
-    """Put the arrays in the place of what stands for them."""
+    """Replace placeholders by their arrays."""
     if isinstance(value, _Array):
         return value.value
     if isinstance(value, dict):
@@ -129,14 +129,14 @@ def read_pickle(path: Path) -> Any:
     """Read a pickle that holds plain containers, numbers, text and NumPy arrays only.
 
     Args:
-        path: the file; it need not be trusted.
+        path: the file, which need not be trusted.
 
     Returns:
-        what was pickled; arrays of numbers or fixed-length text are NumPy arrays.
+        the pickled object.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: not a pickle, or one that asks for anything else; nothing of it is run.
+        FileNotFoundError: the file does not exist.
+        ValueError: not a pickle, or one with anything else in it; none of its code is run.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
@@ -145,5 +145,5 @@ def read_pickle(path: Path) -> Any:
             return _resolve(_ArraysOnly(file).load())
     except pickle.UnpicklingError as error:
         raise ValueError(f"{path}: not a pickle that can be read safely: {error}") from error
-    except Exception as error:  # whatever the parts of a damaged one make Python raise
+    except Exception as error:  # a damaged pickle can raise anything
         raise ValueError(f"{path}: the pickle is damaged: {error}") from error

@@ -41,7 +41,7 @@ def relative_error(out: torch.Tensor | np.ndarray, expected: np.ndarray) -> floa
 
 
 class Goldens:
-    """Numbers of the published implementation: thinned out in the repository, whole beside it."""
+    """Outputs of the published implementation: every k-th value is in the repository."""
 
     def __init__(self) -> None:
         self.compact = np.load(COMPACT_GOLDENS)
@@ -72,7 +72,7 @@ def pytest_configure() -> None:
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Let what a test logs reach another process, though it names files whose names are no text."""
+    """Encode logs that name files with undecodable names, so that xdist can transmit them."""
     report = yield
     report.sections = [
         (title, text.encode(errors="backslashreplace").decode()) for title, text in report.sections
@@ -109,7 +109,7 @@ def cast(model: SyncDreamer, dtype: torch.dtype) -> SyncDreamer:
 
 @pytest.fixture(scope="session")
 def model64() -> SyncDreamer:
-    """Everything of published size but a UNet of 64 channels, with weights made from names."""
+    """The published sizes but for a UNet of 64 channels, with weights seeded by their names."""
     return seeded_model(SyncDreamerConfig(unet=UNetConfig(channels=64)))
 
 

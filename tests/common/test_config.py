@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from common.config import check_positive, load_config
+
+
+@dataclass(frozen=True)
+class Inner:
+    steps: int = 5
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, got {self.steps}")
+
+
+@dataclass(frozen=True)
+class Outer:
+    inner: Inner = field(default_factory=Inner)
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_a_file_and_overrides_become_a_frozen_dataclass(tmp_path: Path):
+    path = write(tmp_path / "c.yaml", "inner:\n  steps: 7\n")
+    assert load_config(Outer, path) == Outer(Inner(7))
+    assert load_config(Outer, path, ["inner.steps=9"]) == Outer(Inner(9))
+    assert load_config(Outer, write(tmp_path / "empty.yaml", "")) == Outer()
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        ("inner:\n  stepps: 7\n", [], "stepps"),
+        ("inner:\n  steps: many\n", [], "many"),
+        ("inner:\n  steps: 0\n", [], "at least 1"),
+        ("inner: [\n", [], "c.yaml"),
+        ("- 1\n", [], "c.yaml"),
+        ("a: 1\na: [\n", [], "not valid YAML in line 3"),
+        ("inner:\n  steps: 1.5\n", [], "inner.steps"),
+        ("model:\n  target: ldm.models.A\n", [], "configuration of the published code"),
+        ("", ["inner.stepps=3"], "stepps"),
+        ("", ["inner.steps=x"], "x"),
+    ],
+)
+def test_mistakes_in_a_configuration_name_the_file(tmp_path: Path, text, overrides, message):
+    path = write(tmp_path / "c.yaml", text)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_config(Outer, path, overrides)
+    assert "c.yaml" in str(caught.value)
+    with pytest.raises(FileNotFoundError, match=r"no\.yaml"):
+        load_config(Outer, tmp_path / "no.yaml")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    width: int = 1
+    channels: tuple[int, ...] = (1, 2)
+    skip_levels: tuple[int, ...] = (0, 1)
+    fast: bool = False
+
+
+@pytest.mark.parametrize("sizes", [Sizes(width=0), Sizes(channels=(3, -1))])
+def test_whole_numbers_below_one_are_refused(sizes: Sizes):
+    with pytest.raises(ValueError, match=r"Sizes\.(width|channels) must be positive"):
+        check_positive(sizes, from_zero=["skip_levels"])
+
+
+def test_switches_and_fields_that_count_from_zero_may_be_zero():
+    check_positive(Sizes(), from_zero=["skip_levels"])
+
+
+def test_no_field_is_exempt_by_its_name():
+    with pytest.raises(ValueError, match=r"Sizes\.skip_levels must be positive"):
+        check_positive(Sizes())
+    with pytest.raises(ValueError, match=r"Sizes\.skip_levels must be 0 or more"):
+        check_positive(Sizes(skip_levels=(0, -1)), from_zero=["skip_levels"])
