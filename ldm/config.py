@@ -1,6 +1,6 @@
-"""The configuration of the commands: all sizes of the model, and what follows from them.
+"""Configuration of the model and of the sampler, and the tensors that follow from it.
 
-A part's own settings stand above that part; here they are put together and checked.
+The networks' sizes are beside them in `ldm.networks`; here all are combined and checked.
 """
 
 from __future__ import annotations
@@ -57,9 +57,7 @@ class VolumeConfig:
             the cameras' distance. sqrt(3)/2 encloses the unit cube.
         frustum_channels: of the frustum volumes, finest level first; multiples of 8.
         time_dim: width of the volume networks' time embedding.
-        input_view: read the input view into the spatial volume too, from its own camera. Not in
-            the paper, which starts from networks that know how objects look from behind; with
-            it a model that starts from nothing learns sooner.
+        input_view: build the spatial volume from the input view too; see `demo.model`.
     """
 
     voxels: int = 32
@@ -89,10 +87,8 @@ class SyncDreamerConfig:
     """All sizes of the model; the defaults are the published ones.
 
     Attributes:
-        prediction: what the UNet's output is: the noise, or the velocity "v", in which no noise
-            level weighs much more than another (Salimans and Ho 2022, Sec. 4 and appendix D).
-        image_encoder: what the image token is told of the input: CLIP's embedding, or nothing,
-            so that only the input's latents tell what is seen.
+        prediction: output of the UNet: the noise, or v; see `demo.model`.
+        image_encoder: of the image token: CLIP, or none; see `demo.model`.
     """
 
     cameras: CameraConfig = field(default_factory=CameraConfig)
@@ -202,11 +198,12 @@ class SamplerConfig:
         guidance_scale: s in e = e_uncond + s (e_cond - e_uncond); 1 runs one branch only.
         eta: 0 is deterministic DDIM, 1 the published setting; above 1 the variances would not
             add up.
-        temperature: standard deviation of all noise, 0 .. 1. Below 1 the views are plainer and
-            fit better together; a model that has not learned enough draws speckles at 1. At 0
-            there is no chance at all: every seed gives the same views, if the autoencoder's
-            encoding has no noise of its own.
-        spacing: where in the schedule the steps are, see `ldm.schedule.ddim_timesteps`.
+        temperature: standard deviation of all noise, 0 .. 1; the published sampler has 1. With
+            less the views are plainer and more consistent, and a model that has not learned
+            enough leaves fewer speckles. At 0 every seed gives nearly the same views: only the
+            sample of the input view's posterior differs.
+        spacing: position of the steps in the schedule, see `ldm.schedule.ddim_timesteps`; the
+            published sampler has "leading".
     """
 
     steps: int = 50
@@ -234,11 +231,11 @@ class SamplerConfig:
 
 @dataclass(frozen=True)
 class GenerateConfig:
-    """What a configuration file of `generate.py` may hold.
+    """Content of a configuration file of `generate.py`.
 
     Attributes:
         model: all sizes.
-        sampler: how this model is best sampled, where the flags do not say otherwise.
+        sampler: defaults of this model.
     """
 
     model: SyncDreamerConfig = field(default_factory=SyncDreamerConfig)

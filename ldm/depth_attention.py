@@ -2,7 +2,7 @@
 
 A view's frustum volume has, for every pixel of a feature map, D features along that pixel's ray.
 The depth transformers, put after the UNet's middle and output blocks, let the pixel attend to
-them. This is the only way in which one view's denoising learns what the others look like.
+them. This is the only way in which one view's denoising depends on the others.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ class DepthAttention(nn.Module):
         q = F.conv2d(self.to_q(x), key_weight, groups=self.heads)
         q = rearrange(q, "b (n f) h w -> b (h w) n f", n=self.heads)
         rays = rearrange(frustum, "b f d h w -> b (h w) d f")
-        seen = F.scaled_dot_product_attention(q, rays, rays, scale=self.scale)
+        attended = F.scaled_dot_product_attention(q, rays, rays, scale=self.scale)
 
-        seen = rearrange(seen, "b (h w) n f -> b (n f) h w", h=height)
-        return self.to_out(F.conv2d(seen, value_weight, groups=self.heads))
+        attended = rearrange(attended, "b (h w) n f -> b (n f) h w", h=height)
+        return self.to_out(F.conv2d(attended, value_weight, groups=self.heads))
 
 
 class DepthTransformer(nn.Module):

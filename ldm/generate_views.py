@@ -1,4 +1,4 @@
-"""From an input image to a strip of views with the model; no files are written here."""
+"""Generation of a strip of views from an input image; writes no files."""
 
 from __future__ import annotations
 
@@ -21,10 +21,7 @@ from ldm.checkpoint.load import DTYPES, fingerprint, load_model
 from ldm.config import SamplerConfig, SyncDreamerConfig
 from ldm.model import ImageFeatures, SyncDreamer
 from ldm.sampler import sample
-from multiview.images import (
-    to_uint8,
-    views_to_strip,
-)
+from multiview.images import to_uint8, views_to_strip
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +47,7 @@ StepCallback = Callable[[StepInfo], None]
 
 
 def check_dtype(dtype: str, device: torch.device) -> None:
-    """Raise ValueError where a device does not know a precision."""
+    """Raise ValueError where a device does not support a precision."""
     if dtype == "tf32" and device.type != "cuda":
         raise ValueError(f"tf32 is for CUDA devices, this is {device}")
 
@@ -58,10 +55,10 @@ def check_dtype(dtype: str, device: torch.device) -> None:
 def sampling_settings(
     config: SyncDreamerConfig, checkpoint: Path, sampler: SamplerConfig, dtype: str
 ) -> dict[str, Any]:
-    """All that pixels depend on, beside the input, its elevation and the seed.
+    """Settings that the pixels depend on, besides the input, its elevation and the seed.
 
     Raises:
-        FileNotFoundError, ValueError: the checkpoint is not there, or not to be read.
+        FileNotFoundError, ValueError: the checkpoint does not exist or cannot be read.
     """
     return {
         **asdict(sampler),
@@ -78,7 +75,7 @@ def open_model(
     dtype: str,
     model_class: type[SyncDreamer] = SyncDreamer,
 ) -> SyncDreamer:
-    """Load a model to sample from; says what it is and how long that took."""
+    """Load a model for sampling; log its size and the time it took."""
     tf32 = dtype == "tf32"
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     start = time.perf_counter()
@@ -102,13 +99,13 @@ def generate_strip(
     elevation_deg: float,
     seed: int,
     sampler: SamplerConfig,
-    batch_view_num: int,
+    views_at_once: int,
     on_step: StepCallback | None = None,
 ) -> np.ndarray:
     """Generate one sample: a strip of the views of an object.
 
-    The noise is drawn on the CPU from the sample's own generator, so a sample is the same
-    whatever other samples are made with it, and devices differ only by rounding.
+    The noise is sampled on the CPU, from a generator of this sample only. So a sample does not
+    depend on the others of a run, and devices differ by rounding only.
 
     Args:
         model: in evaluation mode.
@@ -116,7 +113,7 @@ def generate_strip(
         elevation_deg: of the input view, degrees.
         seed: of this sample's noise.
         sampler: settings of the reverse process.
-        batch_view_num: views denoised at once.
+        views_at_once: views denoised at once.
         on_step: called after every step; does not change the result.
 
     Returns:
@@ -128,7 +125,7 @@ def generate_strip(
     device = model.azimuth.device
     generator = torch.Generator().manual_seed(seed)
 
-    def draw_noise(shape: tuple[int, ...]) -> torch.Tensor:
+    def sample_noise(shape: tuple[int, ...]) -> torch.Tensor:
         return torch.randn(shape, generator=generator).to(device)
 
     def after_step(number: int, predicted: torch.Tensor) -> None:
@@ -136,15 +133,15 @@ def generate_strip(
         on_step(StepInfo(number, sampler.steps, lambda: _strip(decode(predicted))))
 
     def decode(latents: torch.Tensor) -> torch.Tensor:
-        return model.decode(latents, batch_view_num)
+        return model.decode(latents, views_at_once)
 
     latents = sample(
         model,
         features,
         math.radians(elevation_deg),
         sampler,
-        draw_noise,
-        batch_view_num,
+        sample_noise,
+        views_at_once,
         progress_bar=lambda steps: tqdm(steps, "denoising", disable=None, leave=False),
         on_step=None if on_step is None else after_step,
     )
@@ -152,7 +149,7 @@ def generate_strip(
     if not images.isfinite().all():
         half = model.unet.dtype == torch.float16
         cause = "fp16 overflowed, unlike bf16 and fp32" if half else "the weights are damaged"
-        raise ValueError(f"the images came out as numbers that are not finite: {cause}")
+        raise ValueError(f"the generated images are not finite: {cause}")
     return _strip(images)
 
 

@@ -1,4 +1,4 @@
-"""The noise schedule, DDIM's time steps, and the embedding of a time step."""
+"""The noise schedule, DDIM's timesteps, and the embedding of a timestep."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class DDIMStep:
-    """One reverse step from time step `timestep` to the one before it (DDIM, Eq. 12).
+    """One reverse step from timestep `timestep` to the one before it (DDIM, Eq. 12).
 
     Attributes:
         timestep: t given to the networks.
         alpha_bar: cumulative product of alphas at t.
-        alpha_bar_prev: the same at the time step that the result belongs to.
+        alpha_bar_prev: the same at the timestep that the result belongs to.
         sigma: standard deviation of the noise that is added.
         add_noise: false for the last step.
     """
@@ -70,14 +70,14 @@ def schedule_buffers(config: ScheduleConfig) -> dict[str, Tensor]:
 
 
 def ddim_timesteps(steps: int, timesteps: int = 1000, spacing: Spacing = "leading") -> list[int]:
-    """Spread exactly `steps` time steps evenly over the schedule, in increasing order.
+    """Spread exactly `steps` timesteps evenly over the schedule, in increasing order.
 
     "leading" ones begin at the clean end. Compat: the first is 1, not 0, and for every divisor of
     `timesteps` but itself these are the published `range(0, T, T // S) + 1`. With all T steps
     they are 0 .. T-1.
 
-    "trailing" ones end at T - 1, where there is hardly anything but noise, so that the process
-    begins where it was trained to, however few steps it has (Lin et al. 2024, Sec. 3.3).
+    "trailing" ones end at T - 1, at almost pure noise, so that the process starts from the noise
+    level of its first timestep however few steps it has (Lin et al. 2024, Sec. 3.3).
 
     Raises:
         ValueError: `steps` is not in 1 .. `timesteps`.
@@ -134,7 +134,7 @@ def timestep_embedding(timesteps: Tensor, dim: int, max_period: float = 10000.0)
     Args:
         timesteps: any real dtype, (B,).
         dim: even.
-        max_period: of the slowest wave, in time steps.
+        max_period: of the slowest wave, in timesteps.
 
     Returns:
         float32, (B, dim).

@@ -174,7 +174,7 @@ class SpatialVolumeNet(nn.Module):
         Args:
             volume: (B, F, V, V, V).
             rays: coordinates of the views' samples, (T, D, H, W, 3), or (B, T, D, H, W, 3) where
-                each object has views of its own.
+                the objects have different views.
 
         Returns:
             (B T, F, D, H, W); zero outside the volume.

@@ -127,7 +127,7 @@ class Downsample(nn.Module):
 
 
 class Level(nn.Module):
-    """The blocks of one resolution and what leads to the next; names are the checkpoint's."""
+    """Blocks of one resolution and the resampling to the next; names are the checkpoint's."""
 
     def __init__(self, blocks: list[ResnetBlock], **resample: nn.Module) -> None:
         super().__init__()

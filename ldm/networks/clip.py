@@ -16,7 +16,7 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True)
 class CLIPConfig:
-    """Sizes of CLIP's image tower, and of the text parameters that lie beside it.
+    """Sizes of CLIP's image tower and of the unused text parameters.
 
     Attributes:
         image_size: pixels a side of the tower's input.
@@ -44,8 +44,8 @@ class CLIPConfig:
         check_positive(self)
 
 
-class CLIPWithLeftovers(nn.Module):
-    """The image tower and six text parameters that published checkpoints hold.
+class CLIPVisual(nn.Module):
+    """CLIP's image tower and the six text parameters of published checkpoints.
 
     Nothing computes with the text parameters; they are loaded and saved because every reader of
     the published layout expects them.
@@ -81,7 +81,7 @@ class CLIPImageEncoder(nn.Module):
     def __init__(self, config: CLIPConfig) -> None:
         super().__init__()
         self.image_size = config.image_size
-        self.model = CLIPWithLeftovers(config)
+        self.model = CLIPVisual(config)
 
     def preprocess(self, images: Tensor) -> Tensor:
         """Resize and normalise as the tower was trained.

@@ -1,4 +1,4 @@
-"""Layers that more than one network has."""
+"""Layers shared by several networks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Upsample(nn.Module):
 
 
 def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
-    """Let a fresh layer begin with zeros: a residual branch that ends in it adds nothing yet."""
+    """Initialise a layer with zeros: a residual branch that ends in it adds nothing at first."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

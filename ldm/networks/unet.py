@@ -84,7 +84,7 @@ class Downsample(nn.Module):
 
 
 class Block(nn.Sequential):
-    """Layers in a row, each given what it needs of the time embedding and the context."""
+    """Sequence of layers; passes on the time embedding and the context to those that take them."""
 
     def forward(  # type: ignore[override]
         self, x: Tensor, time: Tensor, context: Tensor
@@ -101,7 +101,7 @@ class Block(nn.Sequential):
 
 
 class UNet(nn.Module):
-    """Encoder, middle and decoder with skip connections; parts are called by the subclass."""
+    """Encoder, middle and decoder with skip connections; `DepthUNet` has the forward pass."""
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
@@ -159,17 +159,17 @@ class UNet(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the weights, and so of every input."""
+        """Type of the weights, which every input must have."""
         return next(self.parameters()).dtype
 
     def embed_time(self, timesteps: Tensor) -> Tensor:
-        """Time steps (B,) -> (B, time_dim)."""
+        """Embed timesteps, (B,) -> (B, time_dim)."""
         return self.time_embed(timestep_embedding(timesteps, self.config.channels).to(self.dtype))
 
     def encode(self, x: Tensor, time: Tensor, context: Tensor) -> list[Tensor]:
         """Return the output of every input block, the last being the middle's input.
 
-        Args and shapes as in `Block.forward`; each result is (B, C, H, W) of its own level.
+        Args and shapes as in `Block.forward`; each result is (B, C, H, W) of its level.
         """
         skips = []
         for block in self.input_blocks:

@@ -70,7 +70,7 @@ class ViewEncoderBlock(nn.Module):
 
 
 class ViewEncoder(nn.Module):
-    """Features of one noisy view, at the resolution of its latents."""
+    """2D network from a noisy view's latents to its features, at the same resolution."""
 
     def __init__(self, time_dim: int, view_dim: int, latent_channels: int, dim: int) -> None:
         super().__init__()
@@ -101,7 +101,10 @@ class ViewEncoder(nn.Module):
 
 
 class VolumeBlock(nn.Module):
-    """Add the time (and view), normalise, activate, convolve; no shortcut."""
+    """Add the time (and view), normalise, activate, convolve; no shortcut.
+
+    With `up` the convolution is transposed and doubles the resolution.
+    """
 
     def __init__(
         self,
@@ -137,7 +140,7 @@ class VolumeBlock(nn.Module):
 
 
 class SpatialVolumeUNet(nn.Module):
-    """From the features of all views at each vertex to the spatial volume (paper Sec. 3.3)."""
+    """3D UNet from the features of all views at each vertex to the spatial volume (Sec. 3.3)."""
 
     def __init__(self, dim_in: int, channels: Sequence[int], time_dim: int) -> None:
         super().__init__()
@@ -178,7 +181,7 @@ class SpatialVolumeUNet(nn.Module):
 
 
 class FrustumVolumeUNet(nn.Module):
-    """From a view's samples of the spatial volume to its frustum volumes at all levels."""
+    """3D UNet from a view's samples of the spatial volume to its frustum volumes at all levels."""
 
     def __init__(self, dim_in: int, channels: Sequence[int], time_dim: int, view_dim: int) -> None:
         super().__init__()

@@ -34,7 +34,7 @@ def test_one_clean_image_is_recovered_from_pure_noise_by_its_exact_predictor():
         assert (out - ALPHAS_CUMPROD[0].sqrt() * x_0).std() < 1.2 * residual
 
 
-def test_noise_is_drawn_once_a_step_but_the_last():
+def test_noise_is_sampled_once_a_step_but_the_last():
     draws = []
 
     def draw() -> torch.Tensor:
@@ -48,17 +48,17 @@ def test_noise_is_drawn_once_a_step_but_the_last():
     assert seen == [step.timestep for step in steps]
 
 
-def test_a_watcher_sees_every_step_and_what_it_leads_to_and_changes_nothing():
+def test_the_callback_gets_every_prediction_and_changes_nothing():
     x_0, start, noises = torch.randn(4, 8, 8), torch.randn(4, 8, 8), torch.randn(9, 4, 8, 8)
 
     def predict(x_t: torch.Tensor, t: int) -> torch.Tensor:
         alpha_bar = ALPHAS_CUMPROD[t]
         return (x_t - alpha_bar.sqrt() * x_0) / (1 - alpha_bar).sqrt()
 
-    def sample(watch=None) -> torch.Tensor:
+    def sample(on_step=None) -> torch.Tensor:
         draws = iter(noises)
         steps = ddim_steps(ALPHAS_CUMPROD, 9, eta=1.0)
-        return sample_ddim(predict, start, steps, lambda: next(draws), watch)
+        return sample_ddim(predict, start, steps, lambda: next(draws), on_step)
 
     seen = []
     assert torch.equal(sample(lambda number, found: seen.append((number, found))), sample())
@@ -67,10 +67,10 @@ def test_a_watcher_sees_every_step_and_what_it_leads_to_and_changes_nothing():
         torch.testing.assert_close(found, x_0, rtol=1e-3, atol=1e-3)
 
 
-def test_what_a_watcher_raises_ends_the_sampling():
+def test_an_exception_in_the_callback_ends_the_sampling():
     asked = []
 
-    def watch(number: int, found: torch.Tensor) -> None:
+    def on_step(number: int, found: torch.Tensor) -> None:
         if number == 2:
             raise InterruptedError
 
@@ -81,7 +81,7 @@ def test_what_a_watcher_raises_ends_the_sampling():
             torch.zeros(1),
             steps,
             lambda: torch.zeros(1),
-            watch,
+            on_step,
         )
     assert len(asked) == 2
 
