@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -14,11 +15,16 @@ import pytest
 import torch
 from PIL import Image
 
+from common.records import checksum
 from ldm.model import SyncDreamer
+from multiview.cameras import orbit_cameras
+from pipeline.api import MultiviewImages
 from pipeline.image_to_3d import Context, PipelineConfig
+from pipeline.paths import EXPORTED
+from renderer.reconstruction import ReconstructionResult
 from tests.conftest import ROOT
 from tests.fakes import FakeGenerator, small_config
-from tests.renderer.small_runs import ellipsoid
+from tests.renderer.small_runs import TINY, ellipsoid
 
 SMALL_CFG = ROOT / "configs" / "tiny.yaml"
 SIZES = {"cameras.image_size": 64, "volume.voxels": 8, "volume.depth_planes": 8}
@@ -46,6 +52,9 @@ def context(view_generator: FakeGenerator) -> Context:
 @pytest.fixture(scope="session")
 def config() -> PipelineConfig:
     return small_config()
+
+
+ONE_STEP = ["sampler.steps=1", "sampler.guidance_scale=1", "sampler.eta=0"]
 
 
 class FileReads:
@@ -116,3 +125,43 @@ def one_thread_and_short_videos(monkeypatch: pytest.MonkeyPatch):
 
 def changed(config: PipelineConfig, **changes: object) -> PipelineConfig:
     return replace(config, **changes)  # type: ignore[arg-type]
+
+
+METRICS = {"psnr": 20.0, "field_psnr": 21.0, "mask_iou": None, "faces": 12, "watertight": True,
+           "steps": 6, "kind": "mlp", "preset": "fast", "seconds": 1.0}  # fmt: skip
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """In place of the reconstruction: files that depend on the strip and the seed alone."""
+    resumed = []
+
+    def reconstruct(image, folder, config, options):
+        resumed.append(options.resume)
+        folder.mkdir(exist_ok=True)
+        for name in EXPORTED:
+            (folder / name).write_text(f"{name} {checksum(image)} {options.seed} {options.preset}")
+        (folder / "metrics.json").write_text(json.dumps(METRICS))
+        return ReconstructionResult(METRICS, None)
+
+    monkeypatch.setattr("pipeline.image_to_3d.reconstruct", reconstruct)
+    return resumed
+
+
+def toy_views() -> MultiviewImages:
+    images = (ellipsoid()[..., :3] * 255).round().astype(np.uint8)
+    return MultiviewImages(images, orbit_cameras(16, image_size=32), 20.0, 0)
+
+
+@pytest.fixture
+def quick_renderer(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """A reconstruction of seconds; which configuration and preset were asked for."""
+    asked = []
+
+    def load(path, preset):
+        assert path.is_file()
+        asked.append((path.name, preset))
+        return TINY
+
+    monkeypatch.setattr("pipeline.api.load_renderer_config", load)
+    return asked

@@ -2,40 +2,28 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import logging
 import os
 import re
-import shutil
 import signal
-import sys
-import types
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
 from PIL import Image
 
 import generate as script
 from ldm.generate_views import StepInfo
-from multiview.cameras import orbit_cameras
 from multiview.images import auto_crop_size, prepare_image, read_image, strip_to_views
 from multiview.segmentation import segment_white
-from pipeline import cli_args as flags
-from pipeline.api import MultiviewImages, SyncDreamerPipeline, _check, reconstruct_mesh
+from pipeline.api import SyncDreamerPipeline, _check, reconstruct_mesh
 from pipeline.inputs import as_image, with_mask
 from pipeline.selection.elevation import ElevationEstimate
 from renderer.trainer import Training
-from tests.conftest import ROOT
-from tests.pipeline.conftest import SMALL, SMALL_CFG
-from tests.renderer.small_runs import TINY, ellipsoid
-
-ONE_STEP = ["sampler.steps=1", "sampler.guidance_scale=1", "sampler.eta=0"]
+from tests.pipeline.conftest import ONE_STEP, SMALL, SMALL_CFG, toy_views
 
 
 @pytest.fixture(scope="module")
@@ -265,25 +253,6 @@ def test_a_mask_takes_nothing_back_that_alpha_hides():
     np.testing.assert_array_equal(alpha, [[0, 100], [255, 0]])
 
 
-def toy_views() -> MultiviewImages:
-    images = (ellipsoid()[..., :3] * 255).round().astype(np.uint8)
-    return MultiviewImages(images, orbit_cameras(16, image_size=32), 20.0, 0)
-
-
-@pytest.fixture
-def quick_renderer(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """A reconstruction of seconds; which configuration and preset were asked for."""
-    asked = []
-
-    def load(path, preset):
-        assert path.is_file()
-        asked.append((path.name, preset))
-        return TINY
-
-    monkeypatch.setattr("pipeline.api.load_renderer_config", load)
-    return asked
-
-
 def test_views_become_a_mesh(quick_renderer, tmp_path, monkeypatch):
     mesh = reconstruct_mesh(toy_views(), tmp_path / "mesh", preset="fast", device="cpu")
     assert quick_renderer == [("neus.yaml", "fast")]
@@ -296,91 +265,6 @@ def test_views_become_a_mesh(quick_renderer, tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.api.reconstruct", lambda *given: asked.append(given[-1]))
     reconstruct_mesh(toy_views(), tmp_path / "mesh", device="cpu", overwrite=True)
     assert asked[0].overwrite
-
-
-@pytest.fixture
-def project(tmp_path: Path, small_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder in which the model that is found by itself is the tiny one."""
-    changes = OmegaConf.from_dotlist([*SMALL, *ONE_STEP])
-    OmegaConf.save(OmegaConf.merge(OmegaConf.load(SMALL_CFG), changes), tmp_path / "small.yaml")
-    monkeypatch.setattr(flags, "PUBLISHED_CKPTS", (str(small_checkpoint),))
-    monkeypatch.setattr(flags, "PUBLISHED_CFG", str(tmp_path / "small.yaml"))
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(ROOT / "testset", tmp_path / "testset")
-    return tmp_path
-
-
-def readme_blocks() -> list[str]:
-    section = (ROOT / "README.md").read_text().split("## Use it from Python")[1].split("\n## ")[0]
-    return re.findall(r"```python\n(.*?)```", section, flags=re.S)
-
-
-def test_what_the_readme_shows_runs(project, quick_renderer):
-    first, second = readme_blocks()
-    assert len([line for line in first.splitlines() if line and not line.startswith("#")]) == 3
-    names: dict[str, object] = {}
-    exec(first, names)
-    views = names["views"]
-    assert isinstance(views, MultiviewImages)
-    assert views.images.shape == (16, 64, 64, 3)
-    names["views"] = toy_views()  # the tiny model's are noise: no mesh comes out of that
-    exec(second, names)
-    assert (project / "output" / "locomotive" / "mesh.glb").is_file()
-
-
-class Shown:
-    """Stands in for what IPython shows; the notebook gives it what it would show."""
-
-    def __init__(self, content: str = "", **_: object) -> None:
-        self.content = content
-
-
-def run_cell(source: str, names: dict[str, Any]) -> Any:
-    """Run a cell; what its last expression is, as a notebook shows it."""
-    *statements, last = ast.parse(source).body
-    shown = isinstance(last, ast.Expr)
-    exec(compile(ast.Module([*statements, *([] if shown else [last])], []), "cell", "exec"), names)
-    return eval(compile(ast.Expression(last.value), "cell", "eval"), names) if shown else None
-
-
-def test_the_notebook_runs_and_is_stripped(project, quick_renderer, monkeypatch):
-    path = ROOT / "docs" / "syncdreamer.ipynb"
-    assert path.stat().st_size < 200_000
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    assert all(not cell["outputs"] for cell in cells if cell["cell_type"] == "code")
-
-    display = types.ModuleType("IPython.display")
-    for name in ("HTML", "SVG", "Video"):
-        setattr(display, name, type(name, (Shown,), {}))
-    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
-    monkeypatch.setattr(sys.modules["IPython"], "display", display, raising=False)
-    monkeypatch.setitem(sys.modules, "IPython.display", display)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    (project / "configs").mkdir()
-    (project / "docs").mkdir()
-    monkeypatch.chdir(project / "docs")
-
-    names: dict[str, Any] = {}
-    shown = []
-    for source in sources:
-        shown.append(run_cell(source, names))
-        if "views = pipeline.generate" in source:
-            assert shown[-1] == ((16, 64, 64, 3), np.dtype("uint8"))
-            names["views"] = toy_views()  # the tiny model's are noise: no mesh comes out of that
-    assert Path.cwd() == project
-    sizes = [each.size for each in shown if isinstance(each, Image.Image)]
-    assert sizes == [(256, 256), (4 * 32, 4 * 32), (4 * 32, 32)]
-    first = np.asarray(shown[sources.index(next(x for x in sources if "ImageDraw" in x))])[:, :32]
-    rows, columns = np.nonzero((first == (0, 0, 255)).all(axis=-1))
-    assert rows.min() < 8 < 14 <= rows.max() <= 17  # z goes up from the middle
-    assert set(columns) <= {15, 16}
-    drawing = next(each for each in shown if type(each).__name__ == "SVG").content
-    assert drawing.count("<text") == 16
-    ElementTree.fromstring(drawing)
-    video = next(each for each in shown if type(each).__name__ == "Video").content
-    assert Path(video).is_file()
-    assert len(shown[-1].content) > 1000  # the page that turns the mesh
 
 
 def test_a_mask_of_zeros_and_ones_is_not_taken_for_one_that_is_nearly_see_through():

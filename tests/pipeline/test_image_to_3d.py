@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import errno
-import json
-import logging
 import os
 import re
 import signal
@@ -25,18 +22,13 @@ from pipeline.batch import images_to_3d
 from pipeline.image_to_3d import StepError, image_to_3d
 from pipeline.paths import EXPORTED
 from pipeline.selection.elevation import ElevationConfig
-from pipeline.view_generator import ModelError
 from renderer import trainer as training
-from renderer.reconstruction import ReconstructionResult
-from tests.fakes import FakeGenerator
-from tests.pipeline.conftest import changed
+from tests.pipeline.conftest import FileReads, changed
 
 STEPS = [
     "segment", "frame", "draft-+0.0", "draft-+30.0", "elevation",
     "sample-0", "sample-1", "sample-2", "rank", "reconstruct", "export", "report",
 ]  # fmt: skip
-METRICS = {"psnr": 20.0, "field_psnr": 21.0, "mask_iou": None, "faces": 12, "watertight": True,
-           "steps": 6, "kind": "mlp", "preset": "fast", "seconds": 1.0}  # fmt: skip
 
 
 class Killed(BaseException):
@@ -53,23 +45,6 @@ def checksums(folder: Path) -> dict[str, str]:
         and path.name not in ("report.html", "metrics.json", "last.ckpt", "log.txt")
         and not path.name.startswith(".")
     }
-
-
-@pytest.fixture
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """In place of the reconstruction: files that depend on the strip and the seed alone."""
-    resumed = []
-
-    def reconstruct(image, folder, config, options):
-        resumed.append(options.resume)
-        folder.mkdir(exist_ok=True)
-        for name in EXPORTED:
-            (folder / name).write_text(f"{name} {checksum(image)} {options.seed} {options.preset}")
-        (folder / "metrics.json").write_text(json.dumps(METRICS))
-        return ReconstructionResult(METRICS, None)
-
-    monkeypatch.setattr(module, "reconstruct", reconstruct)
-    return resumed
 
 
 def test_a_photo_becomes_a_mesh_and_a_kill_while_it_is_trained_does_no_harm(
@@ -274,46 +249,6 @@ def test_a_picture_with_alpha_keeps_its_mask_and_needs_no_segmenter(
     np.testing.assert_array_equal(Image.open(tmp_path / "out" / "object.png"), pixels)
 
 
-def test_one_bad_picture_of_a_batch_is_reported_and_the_others_are_done(
-    photo, config, context, tmp_path, monkeypatch, stand_in, caplog
-):
-    monkeypatch.setattr(module, "score_sample", lambda *_: module_score())
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for name in ("a", "d"):
-        (folder / f"{name}.png").write_bytes(photo.read_bytes())
-    (folder / "b.png").write_bytes(photo.read_bytes()[:300])
-    Image.new("RGB", (64, 64), "white").save(folder / "c.png")
-    given = changed(config, elevation=20.0, num_samples=1)
-    output = tmp_path / "out"
-    assert images_to_3d([folder], output, given, context) == [folder / "b.png", folder / "c.png"]
-    assert (output / "a" / "mesh.glb").exists()
-    assert (output / "d" / "report.html").exists()
-    with (output / "failures.csv").open(newline="") as file:
-        (first, second) = csv.DictReader(file)
-    assert first["input"] == str(folder / "b.png")
-    assert "damaged or cut off" in first["error"]
-    assert "c.png: segment: no object was found" in second["error"]
-    errors = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert len(errors) == 2
-    assert all("\n" not in record.getMessage() for record in errors)
-
-    for name in ("b", "c"):
-        (folder / f"{name}.png").unlink()
-    assert images_to_3d([folder], output, given, context) == []
-    assert not (output / "failures.csv").exists()
-
-
-def test_a_model_that_cannot_be_loaded_ends_a_batch(photo, config, context, tmp_path, monkeypatch):
-    def draw(*_):
-        raise ModelError("no such weights")
-
-    monkeypatch.setattr(FakeGenerator, "generate", draw)
-    (tmp_path / "b.png").write_bytes(photo.read_bytes())
-    with pytest.raises(ModelError, match="no such weights"):
-        images_to_3d([tmp_path], tmp_path / "out", config, context)
-
-
 def test_a_failure_names_the_picture_and_the_step(photo, config, context, tmp_path):
     def no_object(image, draft, config):
         raise ValueError("there is no object in view 3")
@@ -367,39 +302,6 @@ def test_a_report_never_tells_of_results_that_are_no_longer_there(
     assert not (folder / "report.html").exists()
 
 
-def test_names_that_are_no_text_or_look_like_tags_do_no_harm(
-    photo, config, context, tmp_path, stand_in, caplog
-):
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    tag = "<img src=x onerror=alert(1)>\n&quot;"
-    for name in (tag.encode(), b"\xff"):
-        (folder / os.fsdecode(name + b".png")).write_bytes(photo.read_bytes())
-    (folder / os.fsdecode(b"\xfe.png")).write_text("no picture")
-    given, output = changed(config, elevation=20.0, num_samples=1), tmp_path / "out"
-    assert len(images_to_3d([folder], output, given, context)) == 1
-    with (output / "failures.csv").open(newline="", encoding="utf-8") as file:
-        (failed,) = csv.DictReader(file)
-    assert failed["input"].endswith("\\udcfe.png")
-    assert (output / os.fsdecode(b"\xff") / "report.html").read_text(encoding="utf-8")
-    page = (output / tag / "report.html").read_text(encoding="utf-8")
-    assert "<img src=x" not in page
-    assert "&lt;img src=x" in page
-
-
-def test_a_batch_says_at_once_what_is_wrong_with_its_folder(photo, config, context, tmp_path):
-    other = tmp_path / "failures.csv.png"
-    for path in (other, tmp_path / "b.png"):
-        path.write_bytes(photo.read_bytes())
-    file = tmp_path / "file"
-    file.write_text("mine")
-    with pytest.raises(NotADirectoryError, match="is a file"):
-        images_to_3d([photo, tmp_path / "b.png"], file, config, context)
-    with pytest.raises(ValueError, match=r"cannot be called failures\.csv"):
-        images_to_3d([photo, other], tmp_path / "out", config, context)
-    assert not (tmp_path / "out").exists()
-
-
 def test_a_folder_that_takes_no_files_is_named(photo, config, context, tmp_path, monkeypatch):
     def full(**_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -430,49 +332,6 @@ def test_a_reconstruction_of_other_settings_is_not_gone_on_with(tmp_path):
         assert not directory.has_marker(first)
 
 
-def test_the_flags_come_to_the_settings(monkeypatch, tmp_path):
-    calls = []
-    monkeypatch.setattr("pipeline.view_generator.sampling_settings", lambda *_: {})
-    monkeypatch.setattr("pipeline.batch.images_to_3d", lambda *given: calls.append(given))
-    script.main(["a.png", "-o", "out", "--ckpt", "x.ckpt", "--device", "cpu"])
-    script.main(
-        ["a.png", "-o", "out", "--ckpt", "x.ckpt", "--device", "cpu", "--elevation", "-5",
-         "--preset", "fast", "--set", "sampler.eta=0.5", "--set", "use_mask=false",
-         "--sample_steps", "7"]
-    )  # fmt: skip
-    (_, _, default, *_), (_, _, asked, *_) = calls
-    assert (default.elevation, default.crop_size, default.num_samples) == ("auto", "auto", 4)
-    assert (default.preset, default.draft_steps, default.backend) == ("default", 8, "auto")
-    assert (asked.elevation, asked.sampler.steps, asked.sampler.eta) == (-5.0, 7, 0.5)
-    assert not asked.renderer.use_mask
-    assert asked.renderer.grid.steps != default.renderer.grid.steps
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ("modle.unet.channels=3", "beginning with model, sampler (of --cfg), or kind, "),
-        ("use_mask", "--set use_mask: expected <key>=<value>"),
-        ("", "expected <key>=<value>"),
-        ("sampler.stepps=3", "demo.yaml with sampler.stepps=3"),
-        ("grid.stepps=3", "neus.yaml with "),
-    ],
-)
-def test_a_setting_that_no_file_has_is_an_error_of_the_file_it_is_for(wrong, message, tmp_path):
-    flags = ["--set", "use_mask=false", "--set", wrong, "--cfg", "configs/demo.yaml"]
-    with pytest.raises(ValueError, match=re.escape(message)):
-        script.main(["a.png", "-o", str(tmp_path), "--ckpt", "x.ckpt", "--device", "cpu", *flags])
-
-
-@pytest.mark.parametrize(
-    "flags", ["--elevation=up", "--draft_steps=0", "--crop_size=x", "--sample_num=0", "--output= "]
-)
-def test_wrong_usage_exits_2(flags):
-    with pytest.raises(SystemExit) as exit_of:
-        script.main(["a.png", "-o", "out", flags])
-    assert exit_of.value.code == 2
-
-
 def test_the_models_own_drafts_and_samples_are_generated(tiny_checkpoint, photo, tmp_path):
     with pytest.raises(StepError, match=r"photo\.png: "):  # of noise no mesh can be made
         script.main(
@@ -484,3 +343,11 @@ def test_the_models_own_drafts_and_samples_are_generated(tiny_checkpoint, photo,
     assert Image.open(tmp_path / "out" / "best.png").size == (2048, 128)
     with Image.open(tmp_path / "out" / "best.gif") as turning:
         assert (turning.size, turning.n_frames) == ((128, 128), 16)
+
+
+def test_the_input_image_is_read_once(photo, config, context, tmp_path, stand_in):
+    given = changed(config, elevation=20.0, num_samples=1)
+    for _ in range(2):  # the second run finds all results
+        with FileReads([photo]) as reads:
+            image_to_3d(photo, tmp_path / "out", given, context)
+        assert (reads.opened[photo], reads.decoded[photo], reads.hashed[photo]) == (1, 1, 1)
