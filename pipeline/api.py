@@ -42,9 +42,9 @@ from multiview.matting import has_mask, remove_background
 from multiview.segmentation import Backend, Segmenter, open_segmenter
 from pipeline.cli_args import LIMITS, choose_model
 from pipeline.inputs import ImageLike, as_image, with_mask
-from pipeline.selection.elevation import Draft, ElevationConfig
+from pipeline.selection.elevation import Draft
 from pipeline.selection.elevation_drafts import draft_sampler, find_elevation
-from pipeline.selection.similarity import crop_object
+from pipeline.selection.similarity import CROP_SIDE, crop_object
 from pipeline.view_generator import SyncDreamerGenerator
 from renderer.config import Preset, load_renderer_config
 from renderer.reconstruction import ReconstructionOptions, reconstruct
@@ -280,7 +280,7 @@ def reconstruct_mesh(
 def _estimated(image: Image.Image, draft: Draft) -> float:
     """Estimate the elevation of an image in degrees, as `generate.py` does."""
     try:
-        target = crop_object(np.asarray(image), ElevationConfig().size)
+        target = crop_object(np.asarray(image), CROP_SIDE)
         estimate = find_elevation(target, draft)
     except ValueError as error:
         raise ValueError(

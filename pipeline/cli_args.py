@@ -168,8 +168,10 @@ def choose_model(args: argparse.Namespace) -> None:
         published = next((p for p in map(found, PUBLISHED_CKPTS) if p.exists()), None)
         small = args.cfg is not None and args.cfg.name == Path(DEMO_CFG).name
         if args.cfg is None and published is None and found(DEMO_CKPT).exists():
-            log.info("no published weights in ckpt/: using the small model that comes with the "
-                     "project, which knows simple objects (ckpt/README.md)")  # fmt: skip
+            log.info(
+                "no published weights in ckpt/: using the bundled small model, which knows simple "
+                "objects (ckpt/README.md)"
+            )
             small = True
         if small:
             args.ckpt, args.cfg = found(DEMO_CKPT), args.cfg or found(DEMO_CFG)

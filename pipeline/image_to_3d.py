@@ -58,15 +58,8 @@ from pipeline.selection.elevation_drafts import (
     find_elevation,
     write_estimate,
 )
-from pipeline.selection.ranking import (
-    SCORES,
-    SIZE,
-    Weights,
-    order,
-    score_sample,
-    write_scores,
-)
-from pipeline.selection.similarity import crop_object
+from pipeline.selection.ranking import SCORES, Weights, order, score_sample, write_scores
+from pipeline.selection.similarity import CROP_SIDE, crop_object
 from pipeline.view_generator import ModelError
 from renderer.output_dir import CHECKPOINT
 from renderer.reconstruction import ReconstructionOptions, reconstruct
@@ -176,8 +169,12 @@ class Run:
             if mask_area(found) > WHOLE_IMAGE:
                 log.warning("%s: the mask covers the whole image", self.image)
             save_rgba(result, found)
-            return {"mask": "given" if given else "found", "covered": round(mask_area(found), 4),
-                    "width": image.width, "height": image.height}  # fmt: skip
+            return {
+                "mask": "given" if given else "found",
+                "covered": round(mask_area(found), 4),
+                "width": image.width,
+                "height": image.height,
+            }
 
         self.directory.do(Step("segment", {"backend": backend}, [self.image], [result]), work)
 
@@ -231,11 +228,10 @@ class Run:
 
     def generate(self, elevation_deg: float) -> list[Path]:
         """Write samples/<k>.png, strips of 16 views; return their paths."""
-        samples = [
-            self.folder / SAMPLES / f"{k}.png" for k in range(self.config.num_samples)
-        ]  # fmt: skip
+        folder = self.folder / SAMPLES
+        samples = [folder / f"{k}.png" for k in range(self.config.num_samples)]
         for record in self.directory.records("sample-*"):
-            path = self.folder / SAMPLES / f"{record.stem.removeprefix('sample-')}.png"
+            path = folder / f"{record.stem.removeprefix('sample-')}.png"
             if path not in samples:  # of a run with more samples
                 path.unlink(missing_ok=True)
                 record.unlink()
@@ -270,7 +266,7 @@ class Run:
         )
 
         def work() -> Facts:
-            target = crop_object(np.asarray(self.framed), SIZE)
+            target = crop_object(np.asarray(self.framed), CROP_SIDE)
             scores = [
                 score_sample(read_views(path, NUM_VIEWS), target, elevation_deg) for path in samples
             ]

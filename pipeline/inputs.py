@@ -20,7 +20,7 @@ from multiview.images import (
     normalise_image,
     read_image,
 )
-from pipeline.selection.similarity import ObjectCrop, crop_object
+from pipeline.selection.similarity import CROP_SIDE, ObjectCrop, crop_object
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +29,6 @@ Elevation = float | Literal["auto"]
 ImageLike = str | PathLike[str] | Image.Image | np.ndarray
 """A file, an image, or an array (H, W), (H, W, 3) or (H, W, 4), uint8 or float in [0, 1]."""
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
-CROP_SIDE = 64
-"""Pixels a side at which an input is compared with its views (`PreparedInput.crop`)."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from torch import Tensor
 from multiview.cameras import CAMERA_DISTANCE, orbit_cameras, orbit_pose
 from multiview.visual_hull import close_underside
 from pipeline.selection.hull_renderer import TexturedHull, downsample_views, silhouette_distances
-from pipeline.selection.similarity import ObjectCrop, measure_similarity, normalise_scale
+from pipeline.selection.similarity import CROP_SIDE, ObjectCrop, measure_similarity, normalise_scale
 
 Draft = Callable[[float], np.ndarray]
 """Assumed elevation of the input in degrees -> views on white, the first at the input's azimuth,
@@ -52,7 +52,7 @@ class ElevationConfig:
     step: float = 2.5
     drafts_at: tuple[float, ...] = (-10.0, 0.0, 10.0, 20.0, 30.0, 40.0)
     views_elevation: float = 30.0
-    size: int = 64
+    size: int = CROP_SIDE
     resolution: int = 64
 
     def __post_init__(self) -> None:
@@ -118,10 +118,8 @@ def estimate_elevation(
         for kind in (0, 1)
     )
     scores = silhouettes + PSNR_WEIGHT * psnrs
-    return ElevationEstimate(
-        _parabola_peak(candidates, scores), _peak_half_width(candidates, scores),
-        candidates, scores, silhouettes, psnrs,
-    )  # fmt: skip
+    peak, half_width = _parabola_peak(candidates, scores), _peak_half_width(candidates, scores)
+    return ElevationEstimate(peak, half_width, candidates, scores, silhouettes, psnrs)
 
 
 def fit_hull(images: np.ndarray, config: ElevationConfig) -> TexturedHull:

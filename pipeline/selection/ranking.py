@@ -36,6 +36,7 @@ from pipeline.selection.hull_renderer import (
 )
 from pipeline.selection.similarity import (
     BEST_PSNR,
+    CROP_SIDE,
     ObjectCrop,
     Similarity,
     crop_object,
@@ -44,8 +45,6 @@ from pipeline.selection.similarity import (
     soft_iou,
 )
 
-SIZE = 64
-"""Pixels a side at which views are compared."""
 RESOLUTION = 48
 """Points a side of the hulls' lattice."""
 VIEWS_ELEVATION = 30.0
@@ -121,7 +120,7 @@ def score_sample(
     Args:
         images: views on white at elevation 30, equal azimuth steps from the input's on, uint8 or
             float in [0, 1], (N, S, S, 3), N even and at least 6.
-        target: the input image, cropped to `SIZE` pixels.
+        target: the input image, cropped to `CROP_SIDE` pixels.
         elevation_deg: of the input; give both `target` and this, or neither.
         weights: of the parts.
 
@@ -137,7 +136,7 @@ def score_sample(
         raise ValueError(f"expected an even number of views, at least 6, got {len(images)}")
     cameras = orbit_cameras(len(images), VIEWS_ELEVATION, CAMERA_DISTANCE, images.shape[1])
     try:
-        views = downsample_views(images, cameras, min(SIZE, images.shape[1]))
+        views = downsample_views(images, cameras, min(CROP_SIDE, images.shape[1]))
     except ValueError as error:
         if images.shape != (len(images), images.shape[1], images.shape[1], 3):
             raise
@@ -202,8 +201,8 @@ def _compare_with_input(
     pose = orbit_pose(float(np.deg2rad(elevation_deg)), 0.0, CAMERA_DISTANCE)
     rendered = hull.render(views.cameras.intrinsics[0], pose, views.size)
     return measure_similarity(
-        *normalise_scale(rendered.alpha, rendered.colours, SIZE),
-        *normalise_scale(target.alpha, target.colours, SIZE),
+        *normalise_scale(rendered.alpha, rendered.colours, CROP_SIDE),
+        *normalise_scale(target.alpha, target.colours, CROP_SIDE),
     )
 
 
@@ -260,7 +259,9 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if (args.input is None) != (args.elevation is None):
         parser.error("--input and --elevation are given together, or neither")
-    target = None if args.input is None else crop_object(np.asarray(read_image(args.input)), SIZE)
+    target = (
+        None if args.input is None else crop_object(np.asarray(read_image(args.input)), CROP_SIDE)
+    )
     strips = [read_views(path, NUM_VIEWS) for path in args.samples]
     scores = [score_sample(views, target, args.elevation) for views in strips]
     write_scores(args.out or args.samples[0].parent / SCORES, list(map(str, args.samples)), scores)

@@ -15,6 +15,8 @@ from torch import Tensor
 from multiview.cameras import PIXEL_CENTRE
 from multiview.segmentation import segment_white
 
+CROP_SIDE = 64
+"""Pixels a side at which inputs and views are compared."""
 WINDOW = 5
 """Pixels a side of the windows in which patterns are compared."""
 FLAT_VARIANCE = 1.5e-3

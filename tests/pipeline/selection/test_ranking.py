@@ -14,8 +14,8 @@ pytest.importorskip("manifold3d")
 from multiview.images import views_to_strip
 from multiview.views import read_views
 from pipeline.selection import ranking
-from pipeline.selection.ranking import SIZE, SampleScore, order, score_sample, write_scores
-from pipeline.selection.similarity import crop_object
+from pipeline.selection.ranking import SampleScore, order, score_sample, write_scores
+from pipeline.selection.similarity import CROP_SIDE, crop_object
 from tests.conftest import SHARED
 from tests.toy_views import CORRUPTIONS, corrupt, toy_views
 
@@ -33,7 +33,7 @@ def one_thread():
 @pytest.fixture(scope="module")
 def clean() -> SampleScore:
     toy = toy_views(4)
-    return score_sample(toy.views, crop_object(toy.image, SIZE), toy.elevation_deg)
+    return score_sample(toy.views, crop_object(toy.image, CROP_SIDE), toy.elevation_deg)
 
 
 def share_first(objects: list[tuple[np.ndarray, ...]]) -> float:
@@ -53,7 +53,7 @@ def share_first(objects: list[tuple[np.ndarray, ...]]) -> float:
 def test_true_views_come_before_spoiled_ones(kind: str, clean: SampleScore):
     toy = toy_views(4)
     spoiled = corrupt(toy.views, kind, toy_views(3).views, 2)
-    spoiled = score_sample(spoiled, crop_object(toy.image, SIZE), toy.elevation_deg)
+    spoiled = score_sample(spoiled, crop_object(toy.image, CROP_SIDE), toy.elevation_deg)
     assert spoiled.score < clean.score
     assert spoiled.halves_pattern < clean.halves_pattern
 
@@ -66,7 +66,7 @@ def test_the_view_that_fits_worst_is_named():
 
 def test_an_input_that_fits_raises_the_score_and_another_one_lowers_it(clean: SampleScore):
     toy, other = toy_views(4), toy_views(3)
-    false = score_sample(toy.views, crop_object(other.image, SIZE), other.elevation_deg)
+    false = score_sample(toy.views, crop_object(other.image, CROP_SIDE), other.elevation_deg)
     assert clean.halves_pattern == false.halves_pattern
     assert clean.input_silhouette > false.input_silhouette + 0.1
     assert clean.input_psnr > false.input_psnr + 3
@@ -132,7 +132,9 @@ def test_the_command_orders_strips(tmp_path: Path, capsys):
 def test_true_views_of_toys_come_first_in_nearly_all_cases():
     toys = [toy_views(number) for number in range(100, 112)]
     assert (
-        share_first([(toy.views, crop_object(toy.image, SIZE), toy.elevation_deg) for toy in toys])
+        share_first(
+            [(toy.views, crop_object(toy.image, CROP_SIDE), toy.elevation_deg) for toy in toys]
+        )
         >= 0.95
     )
     assert share_first([(toy.views,) for toy in toys]) >= 0.95
