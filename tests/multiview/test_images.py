@@ -74,7 +74,7 @@ def test_a_crop_size_can_only_be_chosen_for_an_object_with_an_outline():
         auto_crop_size(Image.new("RGBA", (9, 9)))
 
 
-def test_without_a_crop_size_the_whole_picture_is_padded_to_a_square():
+def test_without_a_crop_size_the_whole_image_is_padded_to_a_square():
     image = Image.new("RGBA", (100, 50), (10, 20, 30, 255))
     framed = np.asarray(crop_and_pad(image, -1, 256))
     assert framed[0, 128, 3] == 0
