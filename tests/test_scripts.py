@@ -164,7 +164,7 @@ def imported_by(paths: list[Path]) -> set[str]:
         "skimage": "scikit_image", "imageio_ffmpeg": "imageio",
     }  # fmt: skip
     statement = re.compile(
-        r"^(?:\s*from|\s*import) (\w+)[\w.]*(?: import .*| as .*)?$|\bneed\(\s*\"(\w+)"
+        r"^(?:\s*from|\s*import) (\w+)[\w.]*(?: import .*| as .*)?$|\bimport_optional\(\s*\"(\w+)"
         r"|^ +\(\"(\w+)[\w.]*\", \"the ",
         re.M,
     )
