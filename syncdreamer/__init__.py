@@ -6,6 +6,6 @@ views = SyncDreamerPipeline.load().generate("testset/locomotive.png", elevation=
 mesh = reconstruct_mesh(views, "output/locomotive")
 """
 
-from pipeline.api import SyncDreamerPipeline, reconstruct_mesh
+from pipeline.api import MultiviewImages, SyncDreamerPipeline, reconstruct_mesh
 
-__all__ = ["SyncDreamerPipeline", "reconstruct_mesh"]
+__all__ = ["MultiviewImages", "SyncDreamerPipeline", "reconstruct_mesh"]

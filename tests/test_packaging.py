@@ -1,0 +1,94 @@
+"""The project as a package: what pip reads, and the public Python API."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+EXTRAS = ("app", "demo", "dev", "eval", "render", "train")
+
+
+def listed(file: str) -> set[str]:
+    lines = (ROOT / file).read_text().splitlines()
+    return {name(line) for line in lines if line and not line.startswith("#")}
+
+
+def name(requirement: str) -> str:
+    return re.split(r"[\[<>=~!; ]", requirement)[0].lower().replace("_", "-")
+
+
+def test_pip_reads_the_requirements_and_the_extras_from_their_files(tmp_path):
+    pytest.importorskip("setuptools", minversion="77")
+    for path in ("pyproject.toml", "requirements.txt", "README.md", "LICENSE"):
+        shutil.copy(ROOT / path, tmp_path)
+    shutil.copytree(ROOT / "requirements", tmp_path / "requirements")
+    (tmp_path / "common").mkdir()
+    (tmp_path / "common" / "__init__.py").touch()
+    code = "import setuptools.build_meta as b; print(b.prepare_metadata_for_build_wheel('.'))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    folder = tmp_path / done.stdout.splitlines()[-1]
+    metadata = Parser().parsestr((folder / "METADATA").read_text())
+    assert metadata["Name"] == "syncdreamer"
+    assert sorted(metadata.get_all("Provides-Extra")) == list(EXTRAS)
+    found: dict[str, set[str]] = {}
+    for line in metadata.get_all("Requires-Dist"):
+        extra = re.search(r'extra == "(\w+)"', line)
+        found.setdefault(extra[1] if extra else "", set()).add(name(line))
+    assert found[""] == listed("requirements.txt")
+    for extra in set(EXTRAS) - {"dev"}:
+        assert found[extra] == listed(f"requirements/{extra}.txt")
+    included = [f"requirements/{extra}.txt" for extra in ("app", "demo", "dev", "eval", "train")]
+    assert found["dev"] == set().union(*map(listed, included))
+
+
+def test_every_package_is_installed():
+    text = (ROOT / "pyproject.toml").read_text()
+    include = text.split("[tool.setuptools.packages.find]")[1].split("]")[0]
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert {found[:-1] for found in re.findall(r'"(\w+\*)"', include)} == packages - {
+        "tests",
+        "docs",
+        "benchmarks",
+    }
+
+
+def test_the_api_is_imported_from_syncdreamer_without_what_needs_an_extra(tmp_path):
+    code = (
+        "import sys, syncdreamer\n"
+        "missing = [n for n in syncdreamer.__all__ if not hasattr(syncdreamer, n)]\n"
+        "extra = {'lightning', 'gradio', 'pycolmap', 'lpips', 'ray', 'manifold3d', 'embreex'}\n"
+        "assert not missing and not extra & set(sys.modules), (missing, extra & set(sys.modules))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_makefile_has_the_targets_that_contributing_names():
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    named = [
+        part
+        for line in re.findall(r"^    make ([\w -]+?)\s+#", text, re.M)
+        for part in line.split()
+    ]
+    assert {"lint", "types", "test", "test-all"} <= set(named) <= targets
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md"])
+def test_paths_that_contributing_names_exist(page):
+    for path in re.findall(r"`([\w/]+(?:\.py|/))`", (ROOT / page).read_text()):
+        assert (ROOT / path).exists() or list(ROOT.glob(f"*/{path}")), path
+    assert Path(ROOT / page).stat().st_size
