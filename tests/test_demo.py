@@ -22,6 +22,9 @@ from multiview.images import prepare_image, strip_to_views
 from multiview.views import read_views
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.integration
+
+
 CHECKPOINT = ROOT / "ckpt" / "syncdreamer-demo.safetensors"
 MAX_BYTES = 40_000_000
 

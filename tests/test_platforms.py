@@ -114,6 +114,7 @@ assert not leftover.exists()
 """
 
 
+@pytest.mark.integration
 def test_all_modules_work_without_the_parts_of_python_that_windows_lacks(tmp_path: Path):
     packages = [path.parent.name for path in ROOT.glob("*/__init__.py")]
     packages = [name for name in packages if name not in ("tests", "docs")]

@@ -273,6 +273,7 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[str], str]]:
     }
 
 
+@pytest.mark.integration
 def test_bad_input_gets_one_clear_line_exit_1_and_no_output(tmp_path: Path, tiny_checkpoint: Path):
     """One process for all cases: importing torch takes most of the time."""
     cases = bad_inputs(tmp_path)
@@ -316,6 +317,7 @@ def test_bad_input_gets_one_clear_line_exit_1_and_no_output(tmp_path: Path, tiny
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
+@pytest.mark.integration
 def test_the_whole_command_runs_from_another_process(tmp_path: Path, tiny_checkpoint: Path):
     arguments = [
         "generate.py", "--cfg", "configs/tiny.yaml", "--ckpt", tiny_checkpoint, "--input", TOY,
@@ -334,6 +336,7 @@ def test_the_whole_command_runs_from_another_process(tmp_path: Path, tiny_checkp
     assert len(list((tmp_path / "0").iterdir())) == 16
 
 
+@pytest.mark.integration
 def test_a_full_disk_leaves_no_half_file(tmp_path: Path, tiny_checkpoint: Path):
     """A limit on the size of files stands for the full disk: the write itself fails."""
     pytest.importorskip("resource")

@@ -93,6 +93,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
+@pytest.mark.integration
 def test_four_of_six_are_done_two_reported_and_a_second_run_does_what_is_missing(batch: Batch):
     batch.add("a", "b", "huge", "c", "corrupt", "hangs")
     code, output = batch.run("--timeout", "6")
@@ -135,6 +136,7 @@ def test_a_crash_and_an_early_end_are_failures_and_another_attempt_may_succeed(b
     assert not (batch.out / "target" / "crashes").exists()  # only whole folders come into the tree
 
 
+@pytest.mark.integration
 def test_terminating_the_batch_terminates_blender_and_a_later_run_completes_it(batch: Batch):
     process = batch.add("a", "hangs-1", "hangs-2").start()
     until = time.monotonic() + 60

@@ -195,6 +195,7 @@ def test_a_fresh_unet_begins_by_predicting_nothing(config):
     assert predicted.abs().max() == 0
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_samples_nearly_the_same(model, dtype: torch.dtype):
     """The empty embedding of the absent CLIP must not bring float32 into the image token."""

@@ -116,6 +116,7 @@ def mesh_flags(**changes: str) -> list[str]:
     return [part for flag in flags.items() for part in flag]
 
 
+@pytest.mark.integration
 def test_output_writes_the_compared_points(tmp_path, monkeypatch, capsys):
     trimesh = pytest.importorskip("trimesh", reason="needs requirements/eval.txt")
     pytest.importorskip("mesh2sdf", reason="needs requirements/eval.txt")

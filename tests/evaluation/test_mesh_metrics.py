@@ -44,6 +44,7 @@ def nearest_on(mesh, points: np.ndarray) -> np.ndarray:
     return cKDTree(surface).query(points)[0]
 
 
+@pytest.mark.integration
 def test_chamfer_and_iou_of_two_spheres_equal_the_published_evaluations():
     """The numbers are the published implementation's for these two meshes, see the goldens."""
     a, b = sphere(0.40), sphere(0.42, (0.03, -0.01, 0.02))
@@ -145,6 +146,7 @@ def example(tmp_path: Path) -> tuple[Path, Path, Path]:
     return tmp_path / "predicted.ply", tmp_path / "true.obj", tmp_path / "gt"
 
 
+@pytest.mark.integration
 def test_without_depth_maps_they_are_made_from_the_true_mesh(tmp_path: Path, caplog):
     caplog.set_level("INFO")
     scores = evaluate_mesh(*example(tmp_path), 30.0, CPU)
@@ -159,6 +161,7 @@ def example_paths(tmp_path: Path) -> tuple[Path, Path, Path]:
     return tmp_path / "predicted.ply", tmp_path / "true.obj", tmp_path / "gt"
 
 
+@pytest.mark.integration
 def test_the_bundled_example_is_scored_and_its_wrong_rotation_noticed(caplog):
     paths = (
         EXAMPLES / "locomotive-pr" / "mesh.ply",
@@ -195,6 +198,7 @@ def test_missing_packages_are_named_before_the_work(monkeypatch):
         evaluate_mesh(Path("no.ply"), Path("no.obj"), Path("nowhere"), 0.0, CPU)
 
 
+@pytest.mark.integration
 def test_an_open_true_mesh_is_warned_about(tmp_path: Path, caplog):
     predicted, true, depth = example(tmp_path)
     mesh = sphere(0.4)

@@ -26,6 +26,9 @@ from tests.conftest import (
 )
 from tests.reference.seeded_weights import seeded_image, seeded_noise, seeded_state
 
+pytestmark = pytest.mark.integration
+
+
 LATENTS = (1, 16, 4, 32, 32)
 
 

@@ -195,6 +195,7 @@ def test_the_viewpoint_embedding_is_zero_123s():
     torch.testing.assert_close(embedding[1, 1], quarter, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_close_and_keeps_what_must_be_exact(tiny_model, dtype):
     low = cast(tiny_model, dtype)

@@ -239,6 +239,7 @@ def test_an_opaque_image_is_framed_with_a_warning(tmp_path: Path, caplog):
     assert "opaque everywhere" in caplog.text
 
 
+@pytest.mark.integration
 def test_a_12000_pixel_image_takes_bounded_memory(tmp_path: Path):
     if not Path("/proc/self/status").exists():
         pytest.skip("needs Linux's /proc to measure the memory of a process")

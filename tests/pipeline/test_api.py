@@ -253,6 +253,7 @@ def test_a_mask_takes_nothing_back_that_alpha_hides():
     np.testing.assert_array_equal(alpha, [[0, 100], [255, 0]])
 
 
+@pytest.mark.integration
 def test_views_become_a_mesh(quick_renderer, tmp_path):
     mesh = reconstruct_mesh(toy_views(), tmp_path / "mesh", preset="fast", device="cpu")
     assert quick_renderer == [("neus.yaml", "fast")]

@@ -40,6 +40,7 @@ def readme_blocks() -> list[str]:
     return re.findall(r"```python\n(.*?)```", section, flags=re.S)
 
 
+@pytest.mark.integration
 def test_what_the_readme_shows_runs(project, quick_renderer):
     first, second = readme_blocks()
     assert len([line for line in first.splitlines() if line and not line.startswith("#")]) == 3
@@ -68,6 +69,7 @@ def run_cell(source: str, names: dict[str, Any]) -> Any:
     return eval(compile(ast.Expression(last.value), "cell", "eval"), names) if shown else None
 
 
+@pytest.mark.integration
 def test_the_notebook_runs_and_is_stripped(project, quick_renderer, monkeypatch):
     path = ROOT / "docs" / "syncdreamer.ipynb"
     assert path.stat().st_size < 200_000

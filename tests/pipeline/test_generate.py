@@ -134,6 +134,7 @@ def test_a_failed_estimate_names_the_image(photo, view_generator, tmp_path, monk
         generate([photo], ["auto"], options(tmp_path / "out"), view_generator)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("count", [1, 2])
 def test_the_command_reads_every_input_once(count, small_checkpoint, tmp_path, monkeypatch):
     """Each is opened, hashed and decoded once, though drafts, samples and ranking need it."""

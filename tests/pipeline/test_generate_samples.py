@@ -20,6 +20,9 @@ from pipeline.inputs import collect_images, prepare_inputs
 from pipeline.view_generator import SyncDreamerGenerator
 from tests.fakes import FakeGenerator
 
+pytestmark = pytest.mark.integration
+
+
 SAMPLER = SamplerConfig(steps=2)
 
 

@@ -47,6 +47,7 @@ def checksums(folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.integration
 def test_a_photo_becomes_a_mesh_and_a_kill_while_it_is_trained_does_no_harm(
     photo, config, context, view_generator, tmp_path, monkeypatch
 ):
@@ -151,6 +152,7 @@ class Interruptions:
         monkeypatch.setattr(f"{name}.atomic_write", write)
 
 
+@pytest.mark.integration
 def test_a_run_killed_at_any_file_goes_on_to_what_an_uninterrupted_one_gives(
     photo, config, context, tmp_path, monkeypatch, stand_in
 ):
@@ -332,6 +334,7 @@ def test_a_reconstruction_of_other_settings_is_not_gone_on_with(tmp_path):
         assert not directory.has_marker(first)
 
 
+@pytest.mark.integration
 def test_the_models_own_drafts_and_samples_are_generated(tiny_checkpoint, photo, tmp_path):
     with pytest.raises(StepError, match=r"photo\.png: "):  # of noise no mesh can be made
         script.main(

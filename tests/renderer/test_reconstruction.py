@@ -43,6 +43,9 @@ from tests.renderer.small_runs import (
     write_strip,
 )
 
+pytestmark = pytest.mark.integration
+
+
 trimesh = pytest.importorskip("trimesh")
 pytest.importorskip("xatlas")
 pytest.importorskip("imageio_ffmpeg")

@@ -44,6 +44,7 @@ def command(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(os.name == "nt", reason="Windows has other signals")
 def test_ctrl_c_ends_the_training_and_the_results_are_written(strip, tmp_path):
     (tmp_path / "long.yaml").write_text(TINY_YAML.replace("steps: 6", "steps: 100000"))

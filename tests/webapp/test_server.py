@@ -36,6 +36,7 @@ def served_paths(messages: list[dict]) -> set[str]:
     return set(re.findall(r'"path": "([^"]+)"', as_text(messages)))
 
 
+@pytest.mark.integration
 def test_an_image_becomes_a_mesh_and_all_files_are_removed_when_the_page_is_closed(monkeypatch):
     monkeypatch.setattr("renderer.reconstruction.FRAMES", 4)
     with serve_page(0.1) as page:
@@ -143,6 +144,7 @@ def test_a_file_that_is_too_large_is_refused(tmp_path, quick_meshes):
         assert "Done." in as_text(visitor.generate())
 
 
+@pytest.mark.integration
 def test_closing_a_page_stops_its_job_at_the_next_step_and_the_next_visitor_is_served(quick_meshes):
     step = 0.2
     with serve_page(step) as page:
@@ -161,6 +163,7 @@ def test_closing_a_page_stops_its_job_at_the_next_step_and_the_next_visitor_is_s
             assert "Done." in as_text(second.generate())
 
 
+@pytest.mark.integration
 def test_the_last_message_of_a_stopped_job_enables_the_start_button(quick_meshes):
     with serve_page(0.3) as page, PageClient(page.address) as visitor:
         visitor.open_image(TOY)
@@ -178,6 +181,7 @@ def test_the_last_message_of_a_stopped_job_enables_the_start_button(quick_meshes
         assert "Done." in as_text(visitor.generate())
 
 
+@pytest.mark.integration
 def test_ten_visitors_at_once_are_all_served_one_at_a_time(quick_meshes):
     ended: list[str] = []
     waited: list[int] = []
@@ -224,6 +228,7 @@ def test_a_second_click_does_not_start_a_second_job(quick_meshes):
         assert len(page.view_generator.steps) == 4  # the second click reused the views
 
 
+@pytest.mark.integration
 def test_visitors_can_only_fetch_files_of_the_page_and_their_own(quick_meshes):
     with serve_page() as page, PageClient(page.address) as owner, PageClient(page.address) as other:
         owner.open_image(TOY)

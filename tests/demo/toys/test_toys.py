@@ -41,6 +41,7 @@ def volume(solid: Solid) -> float:
     return float(trimesh.Trimesh(*solid, process=False).volume)
 
 
+@pytest.mark.integration
 def test_a_seed_gives_the_same_toy_in_every_process_and_another_one_another_toy():
     seeds = range(5)
     here = [digest(seed) for seed in seeds]

@@ -94,6 +94,7 @@ def in_chromium(page: Path, folder: Path, script: str) -> str:
     return re.search(r"<title>(.*?)</title>", done.stdout)[1]
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_chromium_shows_every_image_and_sorts_the_objects(report: Path, tmp_path: Path):
     shown = in_chromium(report / "index.html", tmp_path, COUNT_IMAGES)

@@ -46,6 +46,7 @@ def test_good_objects_are_scored_and_broken_ones_reported(report: Path):
         assert not found[name]["errors"]
 
 
+@pytest.mark.integration
 def test_the_single_commands_give_the_same_numbers(report: Path, capsys):
     import eval_mesh
     import eval_nvs
@@ -63,6 +64,7 @@ def test_the_single_commands_give_the_same_numbers(report: Path, capsys):
     assert [*nvs, *mesh] == [f"{float(value):.5f}" if value else "n/a" for value in expected]
 
 
+@pytest.mark.integration
 def test_a_second_run_evaluates_only_what_changed(
     objects: Path, report: Path, tmp_path: Path, caplog
 ):
@@ -92,6 +94,7 @@ def test_a_second_run_evaluates_only_what_changed(
     assert after["equal & <same>"] == before["equal & <same>"]
 
 
+@pytest.mark.integration
 def test_a_process_that_dies_is_reported_and_the_others_go_on(tmp_path: Path):
     objects = [ObjectFiles(name, *[None] * 5) for name in ("dies", "lives")]
     records = benchmark.evaluate_all(objects, SETTINGS, tmp_path, workers=2, evaluate=die_or_save)
@@ -108,6 +111,7 @@ def test_a_process_that_dies_is_reported_and_the_others_go_on(tmp_path: Path):
     assert "ended by exit status 3" in rows(tmp_path)["dies"]["errors"]
 
 
+@pytest.mark.integration
 def test_an_object_that_cannot_be_started_does_not_stop_the_others(tmp_path: Path):
     (tmp_path / "blocked").write_text("a file where its folder should be")
     objects = [ObjectFiles(name, *[None] * 5) for name in ("blocked", "lives")]
@@ -118,6 +122,7 @@ def test_an_object_that_cannot_be_started_does_not_stop_the_others(tmp_path: Pat
     assert lives.errors == {}
 
 
+@pytest.mark.integration
 def test_a_process_killed_by_a_signal_is_named_by_it(tmp_path: Path):
     (record,) = benchmark.evaluate_all(
         [ObjectFiles("dies", *[None] * 5)], SETTINGS, tmp_path, workers=1, evaluate=kill_itself
@@ -134,6 +139,7 @@ def test_interrupting_ends_the_processes_and_leaves_no_record(tmp_path: Path, mo
     assert not list(tmp_path.rglob("record.json"))
 
 
+@pytest.mark.integration
 def test_files_of_others_in_the_reports_folder_are_refused_and_left(tmp_path: Path):
     theirs = [tmp_path / "a" / "000.png", tmp_path / "b" / "colmap" / "mine.txt"]
     for path in theirs:
@@ -153,6 +159,7 @@ def test_two_runs_into_one_report_do_not_mix(objects: Path, tmp_path: Path):
         run(tmp_path, objects)
 
 
+@pytest.mark.integration
 def test_without_lpips_and_colmap_the_rest_is_scored_and_the_tables_say_so(
     objects: Path, tmp_path: Path, monkeypatch
 ):
@@ -173,6 +180,7 @@ def test_without_lpips_and_colmap_the_rest_is_scored_and_the_tables_say_so(
     assert "COLMAP points are missing: no COLMAP" in table
 
 
+@pytest.mark.integration
 def test_the_truth_compared_with_itself_is_warned_about(tmp_path: Path):
     for kind in ("gt", "pr"):
         (tmp_path / kind).mkdir()

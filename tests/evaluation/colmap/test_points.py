@@ -24,6 +24,8 @@ from multiview.views import read_views
 from tests.conftest import SHARED, needs_shared
 from tests.evaluation.colmap.conftest import NAMES, Box, FakeEngine, recorder, script
 
+pytestmark = pytest.mark.integration
+
 
 def fused_points(path: Path) -> np.ndarray:
     """Positions in COLMAP's PLY: x y z nx ny nz as floats, three bytes of colour."""

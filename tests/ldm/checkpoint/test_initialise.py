@@ -114,6 +114,7 @@ def test_the_first_layer_of_a_file_with_four_channels_is_widened(
     assert not layer[:, 4:].any()
 
 
+@pytest.mark.integration
 def test_a_checkpoint_of_ours_gives_every_name(small_model, model, tmp_path: Path):
     path = saved(tmp_path / "ours.ckpt", small_model.state_dict())
     report = load_pretrained(model, path, "auto")

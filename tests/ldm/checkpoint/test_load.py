@@ -38,6 +38,7 @@ def test_a_lightning_checkpoint_loads_exactly(tiny_config, tiny_model, tiny_chec
     assert not any(weight.requires_grad for weight in model.parameters())
 
 
+@pytest.mark.integration
 def test_a_safetensors_file_and_a_plain_and_an_old_torch_file_load_as_well(
     tiny_config, tiny_model, tmp_path: Path
 ):
@@ -50,6 +51,7 @@ def test_a_safetensors_file_and_a_plain_and_an_old_torch_file_load_as_well(
     assert len({fingerprint(read_state_dict(path)) for path in tmp_path.iterdir()}) == 1
 
 
+@pytest.mark.integration
 def test_half_precision_loads_in_parts_to_the_same_values(
     tiny_config, tiny_model, tiny_checkpoint, monkeypatch
 ):

@@ -22,6 +22,8 @@ from tests.conftest import ROOT
 from tests.ldm.training import training_runs
 from tests.ldm.training.training_runs import SmallRun
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
 @pytest.mark.parametrize("world_size", [1, 2, 3])

@@ -62,6 +62,7 @@ def test_a_damaged_file_is_computed_again(small_model: SyncDreamer, tmp_path: Pa
     assert torch.equal(first.targets.mean, again.targets.mean)
 
 
+@pytest.mark.integration
 def test_cached_outputs_of_the_frozen_encoders_change_no_number(
     run: SmallRun, tmp_path: Path, monkeypatch
 ):

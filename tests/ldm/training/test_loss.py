@@ -79,6 +79,7 @@ def test_the_groups_and_their_rates_are_the_published_ones():
     }  # fmt: skip
 
 
+@pytest.mark.integration
 @needs_shared
 def test_the_input_of_the_unet_is_the_published_one(model64: SyncDreamer):
     posterior = model64.first_stage_model.encode(images("train-input-0", "train-input-1"))

@@ -15,6 +15,8 @@ import train_syncdreamer
 from ldm.data.loader import open_dataset
 from tests.ldm.training.training_runs import SmallRun, failure, make_data
 
+pytestmark = pytest.mark.integration
+
 
 def test_a_folder_with_checkpoints_is_not_trained_into_without_resume(finished):
     message = failure(finished, flags=finished.flags())

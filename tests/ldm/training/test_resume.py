@@ -25,6 +25,8 @@ from ldm.training.optimizer import OptimizerConfig, warmup_multiplier
 from ldm.training.trainer import ResumeError, check_same_training, train
 from tests.ldm.training.training_runs import SmallRun, contents, failure
 
+pytestmark = pytest.mark.integration
+
 
 def assert_equal_checkpoints(one: Path, two: Path) -> None:
     a, b = contents(one), contents(two)

@@ -30,6 +30,8 @@ from tests.conftest import ROOT, SHARED, needs_shared
 from tests.ldm.training import training_runs
 from tests.ldm.training.training_runs import SmallRun, contents
 
+pytestmark = pytest.mark.integration
+
 
 def test_a_training_writes_what_the_readme_says(finished: SmallRun, small_config):
     names = sorted(path.name for path in finished.checkpoints.glob("*.ckpt"))

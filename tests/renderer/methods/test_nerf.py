@@ -15,6 +15,9 @@ from renderer.methods.nerf import NeRF, NeRFConfig
 from renderer.methods.occupancy import OccupancyConfig
 from renderer.methods.radiance_field import FieldConfig
 
+pytestmark = pytest.mark.integration
+
+
 CPU = torch.device("cpu")
 RADIUS = 0.35
 SIZE = 48

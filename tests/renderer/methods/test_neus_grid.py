@@ -10,6 +10,9 @@ from renderer.methods.neus_grid import GridNeuS, GridNeuSConfig
 from renderer.trainer import Training
 from tests.renderer.traced import ball, bowl, traced_views
 
+pytestmark = pytest.mark.integration
+
+
 CPU = torch.device("cpu")
 RADIUS = 0.4
 SHORT = GridNeuSConfig(
