@@ -63,10 +63,20 @@ def add_view_flags(parser: argparse.ArgumentParser) -> None:
         default="CUDA",
         help="device of Cycles; falls back to the CPU with a warning",
     )
-    add("--num_images", type=int, default=16, help="number of views, at equal azimuth steps")
+    add(
+        "--num_images",
+        type=int,
+        default=ViewSettings.num_images,
+        help="number of views, at equal azimuth steps",
+    )
     add("--resolution", type=int, default=256, help="pixels a side")
     add("--samples", type=int, default=128, help="samples per pixel")
-    add("--elevation", type=float, default=30.0, help="elevation of fixed cameras in degrees")
+    add(
+        "--elevation",
+        type=float,
+        default=ViewSettings.elevation,
+        help="elevation of fixed cameras in degrees",
+    )
     add(
         "--elevation_start",
         type=float,

@@ -15,7 +15,13 @@ import numpy as np
 
 from common.files import atomic_write
 from common.safe_pickle import read_pickle
-from multiview.cameras import CAMERA_DISTANCE, Cameras, orbit_cameras
+from multiview.cameras import (
+    CAMERA_DISTANCE,
+    NUM_VIEWS,
+    VIEWS_ELEVATION_DEG,
+    Cameras,
+    orbit_cameras,
+)
 
 META = "meta.pkl"
 MAX_VIEWS = 1000
@@ -39,8 +45,8 @@ class ViewSettings:
     """
 
     camera_type: Literal["fixed", "random"] = "fixed"
-    num_images: int = 16
-    elevation: float = 30.0
+    num_images: int = NUM_VIEWS
+    elevation: float = VIEWS_ELEVATION_DEG
     elevation_start: float = -10.0
     elevation_end: float = 40.0
     resolution: int = 256

@@ -38,11 +38,11 @@ def v_prediction_loss(
     The noisy latents of pure samples (`StepConfig.pure_noise`) are the noise alone.
     """
     latents = encoded.targets.sample(noise.target_posterior) * model.config.autoencoder.scale
-    noisy = q_sample(model, latents, noise.noise, noise.timesteps)
-    noisy = torch.where(noise.pure[:, None, None, None, None], noise.noise, noisy)
+    noisy = q_sample(model, latents, noise.epsilon, noise.timesteps)
+    noisy = torch.where(noise.pure[:, None, None, None, None], noise.epsilon, noisy)
     conditioning = model.make_conditioning(encoded.input, elevations, noise.input_posterior)
     predicted = predict_target_views(model, noisy, noise, conditioning, geometry, drop_conditions)
-    target = v_target(model, latents, noise.noise, noise.timesteps)
+    target = v_target(model, latents, noise.epsilon, noise.timesteps)
     return view_errors(predicted, select_views(target, noise.target_views))
 
 

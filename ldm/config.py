@@ -17,7 +17,7 @@ from ldm.networks.autoencoder import AutoencoderConfig
 from ldm.networks.clip import CLIPConfig
 from ldm.networks.unet import UNetConfig
 from ldm.schedule import DDIMStep, ScheduleConfig, Spacing, ddim_steps, schedule_buffers
-from multiview.cameras import CAMERA_DISTANCE, NUM_VIEWS, orbit_cameras
+from multiview.cameras import CAMERA_DISTANCE, NUM_VIEWS, VIEWS_ELEVATION_DEG, orbit_cameras
 
 VIEW_DIM = 4
 """Numbers that describe a viewpoint: see `viewpoint_embedding`."""
@@ -36,7 +36,7 @@ class CameraConfig:
 
     num_views: int = NUM_VIEWS
     image_size: int = 256
-    elevation_deg: float = 30.0
+    elevation_deg: float = VIEWS_ELEVATION_DEG
     distance: float = CAMERA_DISTANCE
 
     def __post_init__(self) -> None:

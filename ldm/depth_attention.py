@@ -1,8 +1,9 @@
 """3D-aware feature attention: the UNet attends along each pixel's ray (paper Sec. 3.3).
 
 A view's frustum volume has, for every pixel of a feature map, D features along that pixel's ray.
-The depth transformers, put after the UNet's middle and output blocks, let the pixel attend to
-them. This is the only way in which one view's denoising depends on the others.
+The depth transformers, after the UNet's middle block and every output block above the lowest
+level, let the pixel attend to them. This is the only way in which one view's denoising depends
+on the others.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class DepthAttention(nn.Module):
         key_weight = rearrange(self.to_k.weight, "(n c) f 1 1 1 -> (n f) c 1 1", n=self.heads)
         value_weight = rearrange(self.to_v.weight, "o f 1 1 1 -> o f 1 1")
 
-        # The heads share keys and values, so they are the queries of one attention a pixel.
+        # All heads read the same unprojected features: one attention, a query for each head.
         q = F.conv2d(self.to_q(x), key_weight, groups=self.heads)
         q = rearrange(q, "b (n f) h w -> b (h w) n f", n=self.heads)
         rays = rearrange(frustum, "b f d h w -> b (h w) d f")
@@ -96,8 +97,8 @@ class DepthTransformer(nn.Module):
     def null_residual(self, height: int, width: int) -> Tensor:
         """What the layer adds to any features when its frustum volume is all zeros.
 
-        A zero volume becomes the same vector at every depth and pixel, so the attention returns
-        it whatever the query: the branch depends on the weights alone.
+        With a zero volume all values along a ray are equal, so the attention returns that value
+        for any query: the residual depends on the weights alone.
 
         Returns:
             (1, C, height, width).
@@ -158,8 +159,8 @@ def pack_branches(
         context: image tokens, (B, T, context_dim).
         frustums: frustum volumes of the views, (B T, F, D, H, W) each.
     """
-    num_conditional = sum(branch.volume for branch in branches)
-    if not all(branch.volume for branch in branches[:num_conditional]):
+    num_with_volume = sum(branch.volume for branch in branches)
+    if not all(branch.volume for branch in branches[:num_with_volume]):
         raise ValueError(f"branches that keep the volume must come first, got {branches}")
     batch, num_views = noisy.shape[:2]
     x = noisy.flatten(0, 1)
@@ -169,13 +170,13 @@ def pack_branches(
     return PackedBranches(
         torch.cat([torch.cat([x, image if b.image else none], dim=1) for b in branches]),
         torch.cat([token if b.image else no_token for b in branches]),
-        [f.expand(num_conditional, *f.shape).flatten(0, 1) for f in frustums],
+        [f.expand(num_with_volume, *f.shape).flatten(0, 1) for f in frustums],
         (len(branches), batch, num_views),
     )
 
 
 class DepthUNet(UNet):
-    """The UNet with a depth transformer after its middle and after all but the lowest outputs."""
+    """UNet with depth transformers after the middle block and outputs above the lowest level."""
 
     def __init__(self, config: UNetConfig, frustum_channels: Sequence[int]) -> None:
         """Build the network.
@@ -190,7 +191,7 @@ class DepthUNet(UNet):
             width * config.channel_mult[lowest], frustum_channels[lowest]
         )
         self.output_conditions = nn.ModuleList()
-        self.output_levels: list[int] = []  # whose frustum volume each of them reads
+        self.output_levels: list[int] = []  # level of the frustum volume that each reads
         for level in reversed(range(lowest)):
             for i in range(config.res_blocks + 1):
                 # An output block may end in an upsampling: its result is one level finer.
@@ -232,7 +233,7 @@ class DepthUNet(UNet):
         frustums: Sequence[Tensor],
         null_residuals: Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """Predict the noise of B views.
+        """Predict the noise (the small model: v) of B views.
 
         Args:
             x: noisy latent and input-view latent, (B, in_channels, H, W).
@@ -252,12 +253,12 @@ class DepthUNet(UNet):
         h = self.middle_block(skips[-1], time, context)
         h = self._attend(self.middle_conditions, h, frustums[-1], next(residuals))
 
-        unconditioned = len(self.output_blocks) - len(self.output_conditions)
+        lowest_blocks = len(self.output_blocks) - len(self.output_conditions)
         for i, block in enumerate(self.output_blocks):
             h = block(torch.cat([h, skips.pop()], dim=1), time, context)
-            if i >= unconditioned:
-                layer = self.output_conditions[i - unconditioned]
-                frustum = frustums[self.output_levels[i - unconditioned]]
+            if i >= lowest_blocks:
+                layer = self.output_conditions[i - lowest_blocks]
+                frustum = frustums[self.output_levels[i - lowest_blocks]]
                 h = self._attend(layer, h, frustum, next(residuals))
         return self.out(h)
 
@@ -267,22 +268,22 @@ class DepthUNet(UNet):
     ) -> Tensor:
         """Apply a depth transformer to a batch whose last views have no frustum volume.
 
-        The views of a batch are packed: first the conditional ones, which attend to their frustum
-        volumes, then the unconditional ones, whose volumes would be all zeros. For these the
+        The views of a batch are packed: first those with a frustum volume (conditional), then those
+        whose volumes would be all zeros (unconditional). For these the
         transformer adds the same to any features (`DepthTransformer.null_residual`), so that no
         volume is made for them and no attention computed.
 
         Args:
             layer: a `DepthTransformer`.
             h: features of all views, (B, C, H, W).
-            frustum: volumes of the conditional views, (B', F, D, H, W).
+            frustum: volumes of the first B' views, (B', F, D, H, W).
             null_residual: (1, C, H, W); needed only with B' < B.
         """
-        num_conditional = len(frustum)
-        if num_conditional == len(h):
+        num_with_volume = len(frustum)
+        if num_with_volume == len(h):
             return layer(h, frustum)
         assert null_residual is not None, "views without a volume need null_residuals"
-        unconditional = h[num_conditional:] + null_residual
-        if num_conditional == 0:
+        unconditional = h[num_with_volume:] + null_residual
+        if num_with_volume == 0:
             return unconditional
-        return torch.cat([layer(h[:num_conditional], frustum), unconditional])
+        return torch.cat([layer(h[:num_with_volume], frustum), unconditional])

@@ -8,7 +8,8 @@ One reverse process runs over the latents of all N target views. At each step
        noise of each view                                           (ldm.depth_attention)
     4. guidance combines the predictions, DDIM takes the step       (ldm.sampler)
 
-`SyncDreamer.forward` is 1 to 3. The bundled small model differs: see `demo.model`.
+`SyncDreamer.forward` is 1 to 3, for sampling; training runs the same parts on a few views
+(ldm.training.loss). The bundled small model differs: see `demo.model`.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class SamplingCache:
     """What depends on the weights and the cameras only; computed once a sample.
 
     Attributes:
-        geometry: where the volumes are sampled.
+        geometry: where feature maps and volumes are sampled.
         null_residuals: see `DepthUNet.null_residuals`.
     """
 
@@ -113,7 +114,7 @@ class SyncDreamer(nn.Module):
 
     @property
     def unet(self) -> DepthUNet:
-        """The noise predictor; the checkpoint calls it `model.diffusion_model`."""
+        """The UNet; the checkpoint calls it `model.diffusion_model`."""
         return self.model["diffusion_model"]  # type: ignore[return-value]
 
     def encode_image(self, images: Tensor) -> ImageFeatures:
@@ -122,7 +123,7 @@ class SyncDreamer(nn.Module):
         return ImageFeatures(embedding, self.first_stage_model.encode(images.float()))
 
     def decode(self, latents: Tensor, views_at_once: int = 8) -> Tensor:
-        """Latents (N, C, H, W) -> images (N, 3, H f, W f), about [-1, 1], not clamped."""
+        """Latents (N, C, H, W) -> images (N, 3, 8 H, 8 W), about [-1, 1], not clamped."""
         parts = (1.0 / self.config.autoencoder.scale * latents).split(views_at_once)
         return torch.cat([self.first_stage_model.decode(part) for part in parts])
 
@@ -140,7 +141,7 @@ class SyncDreamer(nn.Module):
             noise: standard normal, for the sample of the posterior, (B, C, H, W).
 
         Returns:
-            for all N views, in the networks' type but for the latents, which stay float32.
+            for all N views, in the networks' dtype; the latents stay float32.
         """
         target = math.radians(self.config.cameras.elevation_deg)
         viewpoints = viewpoint_embedding(elevation, target, self.azimuth).to(self.unet.dtype)
@@ -149,9 +150,9 @@ class SyncDreamer(nn.Module):
         return Conditioning(context, viewpoints, features.posterior.sample(noise))
 
     def view_geometry(self) -> ViewGeometry:
-        """Compute where the volumes are sampled, from the cameras of the checkpoint.
+        """Compute where feature maps and volumes are sampled, from the checkpoint's cameras.
 
-        On the CPU, so that a GPU's settings for faster products do not move the samples.
+        On the CPU, so that TF32 products of a GPU cannot shift the sample positions.
         """
         config = self.config
         intrinsics = scale_intrinsics(self.Ks.cpu(), 1 / config.autoencoder.downsampling)

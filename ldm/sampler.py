@@ -1,6 +1,6 @@
 """DDIM over all views at once, with classifier-free guidance.
 
-Both know the network as a function only; `sample` puts them together with a model.
+Both take the network as a callable; `sample` combines them with a model.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ends the sampling."""
 
 
 def predicted_x_0(x_t: Tensor, noise_prediction: Tensor, alpha_bar: Tensor) -> Tensor:
-    """Clean latents that a noise prediction means (DDIM, Eq. 9).
+    """Clean latents implied by a noise prediction (DDIM, Eq. 9).
 
     Compat: not clipped.
     """
@@ -35,13 +35,14 @@ def predicted_x_0(x_t: Tensor, noise_prediction: Tensor, alpha_bar: Tensor) -> T
 def ddim_update(x_t: Tensor, noise_prediction: Tensor, step: DDIMStep, noise: Tensor) -> Tensor:
     """Take one reverse step (DDIM, Eq. 12).
 
-    Compat: the direction term's root is taken of at least 1e-7.
+    Compat: the radicand of the direction term is clamped to at least 1e-7.
 
     Args:
         x_t: noisy latents, any shape.
         noise_prediction: epsilon predicted for them, the same shape.
         step: the coefficients.
-        noise: standard normal, the same shape; not used where `step.add_noise` is false.
+        noise: standard normal (times the temperature), the same shape; not used where
+            `step.add_noise` is false.
 
     Returns:
         latents at the timestep before.
@@ -68,7 +69,7 @@ def sample_ddim(
 
     Args:
         predict_noise: the model.
-        latents: standard normal at the first timestep, any shape.
+        latents: noise at the first timestep, any shape.
         steps: from `ldm.schedule.ddim_steps`; wrap it to show progress.
         sample_noise: called once for each step that adds noise, in order.
         on_step: called after every step; does not change the result.
@@ -157,8 +158,8 @@ def sample(
     predict_noise = noise_predictor(model, conditioning, config.guidance_scale, views_at_once)
     steps = progress_bar(config.ddim_steps(model.alphas_cumprod))
 
-    def step_noise() -> Tensor:
+    def scaled_noise() -> Tensor:
         return config.scale_noise(sample_noise(shape))
 
     callback = None if on_step is None else lambda number, x_0: on_step(number, x_0[0])
-    return sample_ddim(predict_noise, step_noise(), steps, step_noise, callback)[0]
+    return sample_ddim(predict_noise, scaled_noise(), steps, scaled_noise, callback)[0]

@@ -16,7 +16,7 @@ Spacing = Literal["leading", "trailing"]
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """Forward process: beta rises as the square of a line (Stable Diffusion's schedule)."""
+    """Forward process: scaled-linear beta schedule (Stable Diffusion's schedule)."""
 
     timesteps: int = 1000
     beta_start: float = 0.00085
@@ -96,7 +96,7 @@ def ddim_steps(
     """Tabulate the reverse process (DDIM, Eq. 12 and 16).
 
     Compat: the step that ends the process goes to `alphas_cumprod[0]`, not to 1, adds no noise,
-    and still takes sigma off its direction term. `1 - alpha_bar_prev` is rounded to float32.
+    and still subtracts sigma^2 in its direction term. `1 - alpha_bar_prev` is rounded to float32.
 
     Args:
         alphas_cumprod: the schedule in use, float32, (T,).

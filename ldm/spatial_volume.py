@@ -25,7 +25,7 @@ from multiview.projection import project, unproject
 
 @dataclass(frozen=True)
 class ViewGeometry:
-    """Where the volumes are sampled; depends on the cameras only.
+    """Where feature maps and volumes are sampled; depends on the cameras only.
 
     Attributes:
         vertices_in_views: each vertex in each view's feature map, normalised to [-1, 1] for
@@ -52,7 +52,10 @@ def scale_intrinsics(intrinsics: Tensor, factor: float) -> Tensor:
 def project_vertices(
     config: VolumeConfig, intrinsics: Tensor, world_to_camera: Tensor, latent_size: int
 ) -> Tensor:
-    """Project the volume's vertices into views; arguments and result as in `view_geometry`."""
+    """Project the volume's vertices into views, see `ViewGeometry.vertices_in_views`.
+
+    Arguments as in `view_geometry`.
+    """
     device = intrinsics.device
     axis = torch.linspace(-config.half_side, config.half_side, config.voxels, device=device)
     z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
@@ -71,8 +74,7 @@ def view_geometry(
 ) -> ViewGeometry:
     """Project the vertices into the views, and the views' rays into the volume.
 
-    Compat: the intrinsics are scaled to the feature map without a half-pixel shift, and
-    coordinates are normalised so that the first and last pixel centres are -1 and 1.
+    Compat: coordinates are normalised so that the first and last pixel centres are -1 and 1.
 
     Args:
         config: sizes of the volumes.

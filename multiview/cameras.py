@@ -13,6 +13,8 @@ import numpy as np
 
 NUM_VIEWS = 16
 """Views of an object in the paper's protocol."""
+VIEWS_ELEVATION_DEG = 30.0
+"""Elevation of all views in the paper's protocol."""
 CAMERA_DISTANCE = 1.5
 """From a camera to the origin, in world units."""
 OBJECT_HALF_SIDE = 0.6
@@ -69,7 +71,7 @@ def orbit_pose(elevation: float, azimuth: float, distance: float) -> np.ndarray:
 
 def orbit_cameras(
     num_views: int = NUM_VIEWS,
-    elevation_deg: float | np.ndarray = 30.0,
+    elevation_deg: float | np.ndarray = VIEWS_ELEVATION_DEG,
     distance: float = CAMERA_DISTANCE,
     image_size: int = REFERENCE_IMAGE_SIZE,
 ) -> Cameras:

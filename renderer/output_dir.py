@@ -11,10 +11,14 @@ from renderer.checkpoint import NoCheckpointError
 
 CHECKPOINT = Path("ckpt", "last.ckpt")
 PREVIEWS = Path("images")
+MESH_FILES = ("mesh.glb", "mesh.ply")
+"""Written by `renderer.export.export_meshes`."""
+VIDEO_FILE = "rendering.mp4"
 
 _OWN_FILES = {
     ".": re.compile(
-        r"(input|masked)-(\d|1[0-5])\.png|mesh\.(ply|glb)|rendering\.mp4|metrics\.json"
+        r"(input|masked)-(\d|1[0-5])\.png|metrics\.json|"
+        + "|".join(map(re.escape, (*MESH_FILES, VIDEO_FILE)))
     ),
     "images": re.compile(r"\d+\.jpg"),
     "ckpt": re.compile(r"last\.ckpt"),

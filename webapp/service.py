@@ -23,7 +23,7 @@ from pipeline.inputs import InputImage
 from pipeline.paths import BEST, EXPORTED, RECONSTRUCTION, SAMPLES
 from pipeline.selection.ranking import SCORES
 from pipeline.view_generator import ViewGenerator
-from renderer.output_dir import CHECKPOINT
+from renderer.output_dir import CHECKPOINT, VIDEO_FILE
 from webapp.errors import UserError
 from webapp.job import Progress, ProgressCallback
 from webapp.mask_editor import MaskEditor, read_upload
@@ -88,11 +88,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class Mesh:
-    """The files of a mesh that the page serves."""
+    """The files of a reconstruction that the page serves.
 
-    glb: Path
-    ply: Path
-    video: Path
+    Attributes:
+        files: paths by their names in the pipeline, see `pipeline.paths.EXPORTED`.
+        strip: the views that it is made of.
+    """
+
+    files: dict[str, Path]
     strip: Path
 
 
@@ -227,13 +230,12 @@ class Service:
                     "object. Try another sample or another seed."
                 ) from error
             (folder / RECONSTRUCTION / CHECKPOINT).unlink(missing_ok=True)  # 15 MB
-        mesh = Mesh(
-            session.file("model", ".glb"),
-            session.file("model", ".ply"),
-            session.file("turning", ".mp4"),
-            session.file("views", ".png"),
-        )
-        for name, path in zip(EXPORTED, (mesh.glb, mesh.ply, mesh.video), strict=True):
+        names = {
+            name: session.file("turning" if name == VIDEO_FILE else "model", Path(name).suffix)
+            for name in EXPORTED
+        }
+        mesh = Mesh(names, session.file("views", ".png"))
+        for name, path in mesh.files.items():
             _copy(folder / RECONSTRUCTION / name, path)
         _copy(sample.path, mesh.strip)
         return mesh

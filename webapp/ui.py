@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 
+from renderer.output_dir import VIDEO_FILE
 from webapp import html
 from webapp.errors import UserError
 from webapp.job import Job, ProgressCallback, Stopped
@@ -256,9 +257,9 @@ class UI:
                 **self._buttons(working=False),
                 page.status: html.note(DONE, "done"),
                 page.results: gr.update(elem_classes=[]),
-                page.model: str(mesh.glb),
-                page.turning: html.video(mesh.video),
-                page.files: [str(p) for p in (mesh.glb, mesh.ply, mesh.video, mesh.strip)],
+                page.model: str(mesh.files["mesh.glb"]),
+                page.turning: html.video(mesh.files[VIDEO_FILE]),
+                page.files: [str(p) for p in (*mesh.files.values(), mesh.strip)],
             }
 
     def _error(self, message: str) -> Changes:

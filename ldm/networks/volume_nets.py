@@ -17,7 +17,7 @@ GROUPS = 8
 class Conv3d(nn.Conv3d):
     """Convolution of 3 x 3 x 3 that can be trained in bf16 on a CPU.
 
-    oneDNN's weight gradient in bf16 reads memory that nobody wrote where the volume is smaller
+    oneDNN's weight gradient in bf16 reads uninitialised memory where the volume is smaller
     than the kernel (2 x 2 x 2; seen in PyTorch 2.14); these smallest ones are done in float32.
     """
 

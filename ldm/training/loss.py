@@ -1,7 +1,7 @@
 """The training loss (paper Sec. 3.2 and 4.1).
 
 All N views of an object are noised at one timestep and lifted into the spatial volume; the noise
-of one random target view (or a few) is predicted and compared.
+of a random one of them (or a few: the T target views of the loss) is predicted and compared.
 """
 
 from __future__ import annotations
@@ -86,14 +86,14 @@ def predict_target_views(
     geometry: ViewGeometry,
     drop_conditions: bool,
 ) -> Tensor:
-    """Run the UNet on each object's target views; what it predicts, (B, T, C, H, W).
+    """Predictions of the UNet for each object's target views, (B, T, C, H, W).
 
     Args:
         model: whose networks are trained.
         noisy: latents x_t of all views, (B, N, C, H, W).
         noise: timesteps, target views and dropped conditions.
         conditioning: of all views.
-        geometry: where the volumes are sampled.
+        geometry: see `SyncDreamer.view_geometry`.
         drop_conditions: see `StepConfig`.
     """
     views, count = noise.target_views, noise.target_views.shape[1]
@@ -120,7 +120,7 @@ def predict_target_views(
 def drop(
     dropout: ConditionDropout, context: Tensor, image: Tensor, frustums: list[Tensor]
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Replace dropped conditions of B objects with T views each by zeros, (B T, ...) each.
+    """Zero the dropped conditions of B objects; the tensors are (B T, ...).
 
     Compat: the image token is dropped after its projection.
     """
@@ -141,9 +141,10 @@ def diffusion_loss(
     geometry: ViewGeometry,
     drop_conditions: bool = False,
 ) -> Tensor:
-    """Mean squared error of the predicted noise of each target view n; their mean is the loss.
+    """Mean squared error of the predicted noise of each target view n (the trainer averages them).
 
-        || e^(n) - e_theta^(n)(x_t^(1:N), t) ||^2    with x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) e
+        || noise^(n) - model^(n)(x_t^(1:N), t) ||^2
+        with x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise
 
     Args:
         model: whose networks are trained.
@@ -157,10 +158,10 @@ def diffusion_loss(
         float32, (B, T).
     """
     latents = encoded.targets.sample(noise.target_posterior) * model.config.autoencoder.scale
-    noisy = q_sample(model, latents, noise.noise, noise.timesteps)
+    noisy = q_sample(model, latents, noise.epsilon, noise.timesteps)
     conditioning = model.make_conditioning(encoded.input, elevations, noise.input_posterior)
     predicted = predict_target_views(model, noisy, noise, conditioning, geometry, drop_conditions)
-    return view_errors(predicted, select_views(noise.noise, noise.target_views))
+    return view_errors(predicted, select_views(noise.epsilon, noise.target_views))
 
 
 def view_errors(predicted: Tensor, target: Tensor) -> Tensor:

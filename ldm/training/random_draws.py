@@ -16,7 +16,7 @@ from torch import Tensor
 from ldm.training.config import StepConfig
 
 DROP_RATE = 0.05
-"""Of each of the four ways to drop conditions."""
+"""Probability of each of the four kinds of dropout."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class TrainingNoise:
     Attributes:
         timesteps: t of each object, the same for all its views, (B,).
         target_views: views whose noise is predicted, (B, T).
-        noise: standard normal (times a temperature where it is pure), (B, N, C, H, W).
+        epsilon: standard normal (times a temperature where it is pure), (B, N, C, H, W).
         target_posterior: for the latents of the targets, likewise.
         input_posterior: for the latents of the input view, (B, C, H, W).
         dropout: uniform in [0, 1), float32, (B,); see `condition_dropout`.
@@ -35,7 +35,7 @@ class TrainingNoise:
 
     timesteps: Tensor
     target_views: Tensor
-    noise: Tensor
+    epsilon: Tensor
     target_posterior: Tensor
     input_posterior: Tensor
     dropout: Tensor
@@ -53,7 +53,7 @@ def sample_training_noise(
     num_timesteps: int,
     config: StepConfig,
 ) -> TrainingNoise:
-    """Sample the random numbers of the samples with these numbers, on the CPU.
+    """Draw the random tensors of these samples, on the CPU.
 
     Args:
         seed: of the training.
@@ -84,7 +84,7 @@ def sample_training_noise(
         views = generator.permutation(latent_shape[0])[: config.target_views]
         samples["target_views"].append(torch.from_numpy(views))
         samples["dropout"].append(torch.tensor(generator.random(dtype=np.float32)))
-        samples["noise"].append(min(temperature, 1.0) * normal(latent_shape))
+        samples["epsilon"].append(min(temperature, 1.0) * normal(latent_shape))
         samples["target_posterior"].append(normal(latent_shape))
         samples["input_posterior"].append(normal(latent_shape[1:]))
     return TrainingNoise(**{name: torch.stack(values) for name, values in samples.items()})
@@ -92,7 +92,7 @@ def sample_training_noise(
 
 @dataclass(frozen=True)
 class ConditionDropout:
-    """Conditions that are dropped, bool, (B,) each."""
+    """Which objects of a batch drop which condition, bool, (B,) each; see `condition_dropout`."""
 
     clip: Tensor
     volume: Tensor

@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from multiview.cameras import CAMERA_DISTANCE, orbit_cameras, orbit_pose
+from multiview.cameras import CAMERA_DISTANCE, VIEWS_ELEVATION_DEG, orbit_cameras, orbit_pose
 from multiview.visual_hull import close_underside
 from pipeline.selection.hull_renderer import TexturedHull, downsample_views, silhouette_distances
 from pipeline.selection.similarity import CROP_SIDE, ObjectCrop, measure_similarity, normalise_scale
@@ -51,7 +51,7 @@ class ElevationConfig:
     highest: float = 40.0
     step: float = 2.5
     drafts_at: tuple[float, ...] = (-10.0, 0.0, 10.0, 20.0, 30.0, 40.0)
-    views_elevation: float = 30.0
+    views_elevation: float = VIEWS_ELEVATION_DEG
     size: int = CROP_SIDE
     resolution: int = 64
 

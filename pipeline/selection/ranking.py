@@ -23,7 +23,13 @@ from torch import Tensor
 from common.files import atomic_write
 from evaluation.cli_args import angle
 from evaluation.results import table_row, to_json
-from multiview.cameras import CAMERA_DISTANCE, NUM_VIEWS, orbit_cameras, orbit_pose
+from multiview.cameras import (
+    CAMERA_DISTANCE,
+    NUM_VIEWS,
+    VIEWS_ELEVATION_DEG,
+    orbit_cameras,
+    orbit_pose,
+)
 from multiview.images import read_image
 from multiview.views import read_views
 from multiview.visual_hull import close_underside
@@ -47,8 +53,6 @@ from pipeline.selection.similarity import (
 
 RESOLUTION = 48
 """Points a side of the hulls' lattice."""
-VIEWS_ELEVATION = 30.0
-"""Degrees: of the views' cameras."""
 SCORES = "scores.json"
 
 
@@ -134,7 +138,7 @@ def score_sample(
         raise ValueError("an input and its elevation are given together")
     if len(images) < 6 or len(images) % 2:
         raise ValueError(f"expected an even number of views, at least 6, got {len(images)}")
-    cameras = orbit_cameras(len(images), VIEWS_ELEVATION, CAMERA_DISTANCE, images.shape[1])
+    cameras = orbit_cameras(len(images), VIEWS_ELEVATION_DEG, CAMERA_DISTANCE, images.shape[1])
     try:
         views = downsample_views(images, cameras, min(CROP_SIDE, images.shape[1]))
     except ValueError as error:

@@ -118,13 +118,13 @@ def test_the_loss_compares_velocities(model, config):
         v_prediction_loss(model, *arguments)
         del model.unet.forward
     latents = encoded.targets.mean
-    noisy = q_sample(model, latents, draws.noise, draws.timesteps)
+    noisy = q_sample(model, latents, draws.epsilon, draws.timesteps)
     chosen = torch.arange(2)[:, None], draws.target_views
     a = model.alphas_cumprod[draws.timesteps][:, None]
     noise = v_to_noise(
         answers[0].reshape(2, 2, 4, 16, 16), noisy[chosen], a[:, :, None, None, None]
     )
-    expected = (noise - draws.noise[chosen]).square().mean(dim=(2, 3, 4)) / a
+    expected = (noise - draws.epsilon[chosen]).square().mean(dim=(2, 3, 4)) / a
     torch.testing.assert_close(losses, expected, atol=1e-4, rtol=1e-3)
 
 
@@ -142,7 +142,7 @@ def test_pure_noise_has_no_trace_of_the_object(model, config, monkeypatch):
     latents = torch.randn(3, 16, 4, 16, 16)
     encoded = EncodedBatch(DiagonalGaussian(latents, torch.zeros(1)), features(model, 3))
     losses = v_prediction_loss(model, encoded, torch.zeros(3), draws, model.view_geometry())
-    torch.testing.assert_close(seen[0], draws.noise)
+    torch.testing.assert_close(seen[0], draws.epsilon)
     # What is to be predicted is the v_target of the sampler's first step, all but -x_0.
     expected = select_views(latents, draws.target_views).square().mean(dim=(2, 3, 4))
     torch.testing.assert_close(losses, expected, rtol=0.05, atol=0)

@@ -72,7 +72,7 @@ def test_each_sample_keeps_its_mesh_when_others_are_built(service, session, quic
     content = []
     for sample in (first, second, first):
         mesh = service.build_mesh(session, sample, request, progresses.append)
-        content.append(mesh.glb.read_bytes())
+        content.append(mesh.files["mesh.glb"].read_bytes())
         assert mesh.strip.read_bytes() == sample.path.read_bytes()
     assert len(quick_meshes) == 2  # going back to the first sample reconstructs nothing
     assert content[0] == content[2] != content[1]

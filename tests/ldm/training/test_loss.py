@@ -120,7 +120,7 @@ def test_the_loss_and_all_gradients_are_the_published_ones(model64: SyncDreamer)
     draws = TrainingNoise(
         timesteps=torch.from_numpy(golden("time_steps")),
         target_views=torch.from_numpy(golden("target_index")),
-        noise=noise("train-noise", (2, 16, 4, 32, 32)),
+        epsilon=noise("train-noise", (2, 16, 4, 32, 32)),
         target_posterior=torch.stack(targets, dim=1),
         input_posterior=noise("train-posterior-input", shape),
         dropout=torch.ones(2),
@@ -189,14 +189,14 @@ def test_the_loss_agrees_with_the_sampler_s_prediction(prepared):
     with torch.no_grad():
         losses = losses_of(model, encoded, elevations, draws)
         latents = encoded.targets.sample(draws.target_posterior) * model.config.autoencoder.scale
-        noisy = q_sample(model, latents, draws.noise, draws.timesteps)
+        noisy = q_sample(model, latents, draws.epsilon, draws.timesteps)
         conditioning = model.make_conditioning(encoded.input, elevations, draws.input_posterior)
         for b in range(2):
             parts = (conditioning.context, conditioning.viewpoints, conditioning.input_latents)
             own = type(conditioning)(*(part[b : b + 1] for part in parts))
             predict_noise = noise_predictor(model, own, 1.0, 16)
             every = predict_noise(noisy[b : b + 1], int(draws.timesteps[b]))
-            errors = (every[0] - draws.noise[b]).square().flatten(1).mean(dim=1)
+            errors = (every[0] - draws.epsilon[b]).square().flatten(1).mean(dim=1)
             expected = errors[draws.target_views[b]]
             torch.testing.assert_close(losses[b], expected, rtol=1e-4, atol=1e-5)
 

@@ -45,7 +45,7 @@ def test_draws_follow_from_the_number_of_the_sample_alone():
             value, torch.cat([getattr(draw, name) for draw in apart]), rtol=0, atol=0
         )
     other = sample_training_noise(4, range(10, 14), shape, 1000, StepConfig(2))
-    assert not torch.equal(together.noise, other.noise)
+    assert not torch.equal(together.epsilon, other.epsilon)
 
 
 def test_draws_are_spread_as_they_should_be():
@@ -56,7 +56,7 @@ def test_draws_are_spread_as_they_should_be():
     assert all(len(set(views)) == 3 for views in draws.target_views.tolist())
     counts = torch.bincount(draws.target_views.flatten(), minlength=16)
     assert counts.float().std() / counts.float().mean() < 0.06
-    assert draws.noise.std().item() == pytest.approx(1.0, abs=0.02)
+    assert draws.epsilon.std().item() == pytest.approx(1.0, abs=0.02)
     assert draws.dropout.mean().item() == pytest.approx(0.5, abs=0.02)
 
 
@@ -76,7 +76,7 @@ def test_a_share_of_the_samples_is_pure_noise_of_any_temperature():
     assert draws.pure.double().mean().item() == pytest.approx(0.4, abs=0.03)
     assert (draws.timesteps[draws.pure] == 999).all()
     assert draws.timesteps[~draws.pure].double().mean().item() == pytest.approx(499.5, abs=30)
-    size = draws.noise.flatten(1).std(dim=1)
+    size = draws.epsilon.flatten(1).std(dim=1)
     assert (size[~draws.pure] - 1).abs().max() < 0.1
     for part in (0.25, 0.5, 0.75):
         share = (size[draws.pure] < part).double().mean().item()
