@@ -1,4 +1,7 @@
-"""The commands as a user types them: help, README, mistakes."""
+"""The commands as a user types them: help, README, mistakes.
+
+One file over all commands at the top level, because most tests are a table of them.
+"""
 
 from __future__ import annotations
 

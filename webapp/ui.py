@@ -24,11 +24,7 @@ log = logging.getLogger(__name__)
 MODEL_QUEUE = "model"
 """Gradio's concurrency group of the events that need the model: one at a time."""
 UPLOADS_AT_ONCE = 2
-UNQUEUED: dict[str, Any] = {
-    "queue": False,
-    "show_progress": "hidden",
-    "api_visibility": "private",
-}
+UNQUEUED: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 """Options of events that are fast enough to run without the queue."""
 FAILED = "Internal server error; details are in the server's log. Try again."
 EXPIRED = "This page was idle for too long and its files were deleted. Upload the image again."

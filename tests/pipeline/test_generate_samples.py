@@ -1,4 +1,7 @@
-"""Which samples are generated, kept, refused and written."""
+"""Which samples are generated, kept, refused and written.
+
+One file, because the tests share one run of the command, which is slow to make.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""A reconstruction is done for real once; elsewhere a stand-in writes its files."""
+"""From an image to a mesh: steps, resuming, replacing, failures.
+
+A reconstruction is done for real once; elsewhere a stand-in writes its files. One file, because the
+tests share that run, which is slow to make.
+"""
 
 from __future__ import annotations
 

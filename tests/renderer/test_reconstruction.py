@@ -1,3 +1,8 @@
+"""Whole reconstructions: results, resuming, replacing, failures.
+
+One file, because the tests share finished runs of each method, which are slow to make.
+"""
+
 from __future__ import annotations
 
 import json
