@@ -313,8 +313,8 @@ def _render_silhouette(
 ) -> np.ndarray:
     """Render the silhouette of the other views' hull for view k at full size.
 
-    The grid locates the hull roughly. Rendered is, for every line of sight, how deep it goes into
-    all silhouettes at its deepest point, which keeps thin parts as sharp as in the masks.
+    The grid locates the hull roughly. For each line of sight the distance inside all silhouettes
+    at its deepest point is rendered, which keeps thin parts as sharp as in the masks.
 
     Args:
         data: of all views.

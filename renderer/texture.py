@@ -37,8 +37,8 @@ images of 256 pixels, and scaled for others."""
 DISAGREEMENT = 0.15
 """Standard deviation of the weight by a view's distance to the colour that the views agree on."""
 FRONT_PREFERENCE = 0.3
-"""Weight of the front view is 1 + this, of the back view 1 - this: so that one of several equally
-good views is preferred in a large area, instead of another one at every point."""
+"""Weight of the front view is 1 + this, of the back view 1 - this: a tie between equally good
+views is broken in favour of one view over large areas."""
 HALF_VISIBLE = 3e-4
 """Sum of weights at which a point's own colour and the filled-in colour are mixed equally."""
 CHUNK = 1 << 18

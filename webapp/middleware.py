@@ -39,7 +39,7 @@ GET_ROUTES = re.compile(
 """Allowed GET routes. Gradio has others that the page does not need, such as a proxy."""
 UPLOAD_ROUTE = "/gradio_api/upload"
 POST_ROUTES = (UPLOAD_ROUTE, "/gradio_api/queue/join", "/gradio_api/cancel", "/gradio_api/reset")
-"""Allowed POST routes, beside those below `RUN_ROUTE`."""
+"""Allowed POST routes, besides those below `RUN_ROUTE`."""
 RUN_ROUTE = "/gradio_api/run/"
 """Prefix of Gradio's routes that call functions without the queue; allowed for `unqueued` only."""
 MAX_EVENT_BYTES = 256 * 1024

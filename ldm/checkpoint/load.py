@@ -227,7 +227,7 @@ def convert(source: Path, target: Path, dtype: torch.dtype | None = None) -> Non
     """Write the tensors of a checkpoint as a safetensors file with the same names.
 
     Args:
-        source: see `read_state_dict`; anything beside the tensors is dropped.
+        source: see `read_state_dict`; anything but the tensors is dropped.
         target: a new file, ending in .safetensors.
         dtype: type of the weights, only for SyncDreamer checkpoints; None keeps every tensor's
             type. Tensors that a model of this type keeps in float32 are not cast, so the result

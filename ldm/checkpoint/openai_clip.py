@@ -27,7 +27,7 @@ UNUSED_TEXT = (
     "ln_final.weight",
     "ln_final.bias",
 )
-"""Text tensors in published checkpoints beside the image tower; the text tower is left out."""
+"""Text tensors in published checkpoints besides the image tower; the text tower is left out."""
 STORAGES = {
     "FloatStorage": torch.float32,
     "HalfStorage": torch.float16,

@@ -284,8 +284,8 @@ def white_blend_table() -> np.ndarray:
 def _composite_white(rgba: bytes, out: np.ndarray) -> np.ndarray:
     """Composite RGBA pixels over white, S x S x 4 bytes -> uint8 (3, S, S), into `out`.
 
-    Nearly all pixels of a rendering are opaque or transparent: all are translated as if they were
-    opaque, by Python's fast `bytes.translate`, and the others are corrected.
+    Nearly all pixels of a rendering are opaque or transparent: all are first mapped as if
+    opaque, by Python's fast `bytes.translate`, then the others are corrected.
     """
     opaque = np.frombuffer(rgba.translate(white_blend_table()[255].tobytes()), np.uint8)
     out[:] = opaque.reshape(*out.shape[1:], 4)[:, :, :3].transpose(2, 0, 1)

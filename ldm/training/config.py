@@ -26,8 +26,8 @@ class StepConfig:
             `ldm.training.random_draws.condition_dropout`.
         timestep_power: p; the density of the timesteps is proportional to t^p. The paper has 0; a
             larger p trains more at high noise, where the shape is decided.
-        pure_noise: share of the samples that are as the sampler starts: noise of a random
-            temperature and nothing else, at the last timestep. There the schedule leaves a trace
+        pure_noise: fraction of samples that are pure noise of a random temperature at the last
+            timestep, like the sampler's first step. There the schedule leaves a trace
             of the object, on which a model learns to rely (Lin et al. 2024, Sec. 2); and
             `SamplerConfig.temperature` samples with smaller noise. Not in the paper.
     """
@@ -65,7 +65,7 @@ class ValidationConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Steps, files and hardware; except for `max_steps` without influence beyond rounding.
+    """Steps, files and hardware; only `max_steps` changes results beyond rounding.
 
     Attributes:
         max_steps: optimizer steps.
@@ -133,7 +133,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Options of a training run beside its configuration.
+    """Options of a training run that are not in its configuration.
 
     Attributes:
         name: of the run, and of its folders in the next two.

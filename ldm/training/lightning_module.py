@@ -29,7 +29,7 @@ from ldm.training.optimizer import EMA, lr_multiplier, peak_lr, trainable_parame
 from ldm.training.random_draws import sample_training_noise
 
 EXTRA = "syncdreamer_training"
-"""Entry of a checkpoint with what a resumed run needs beside Lightning's entries."""
+"""Entry of a checkpoint with what a resumed run needs besides Lightning's entries."""
 
 Item = tuple[TrainingBatch, dict[str, Any]]
 """A batch, and the loader's state after it.
@@ -82,9 +82,9 @@ class SyncDreamerTraining(L.LightningModule):
         super().__init__()
         self.loss = loss
         # Checkpoints must have the published names. As a child module, `network` would give them
-        # the prefix "network.". So it is stored past nn.Module.__setattr__, and this module shares
-        # the network's tables of children and buffers: the network's children are its own. All
-        # that walks the modules (optimizer, DDP, FSDP, checkpoints) then sees unprefixed names.
+        # the prefix "network.". So it is stored without being registered (not by __setattr__), and
+        # this module shares the network's tables of children and buffers. Whatever walks the
+        # modules (optimizer, DDP, FSDP, checkpoints) then sees unprefixed names.
         self.__dict__["network"] = network
         self._modules, self._buffers = network._modules, network._buffers
         self.config, self.seed, self.dataset = config, seed, dataset

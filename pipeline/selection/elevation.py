@@ -190,7 +190,7 @@ def _parabola_peak(places: np.ndarray, values: np.ndarray) -> float:
 
 
 def _peak_half_width(places: np.ndarray, values: np.ndarray) -> float:
-    """Half the range of places whose interpolated value is within `PEAK_DROP` of the maximum.
+    """Half-width of the region whose interpolated value is within `PEAK_DROP` of the maximum.
 
     Other peaks of nearly the same height widen the range.
     """

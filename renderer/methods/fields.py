@@ -107,7 +107,7 @@ class SDFNetworkConfig:
         depth: number of hidden layers.
         skip: the layer with a skip connection from the encoded point.
         bands: frequencies of the point's encoding.
-        features: outputs beside the signed distance.
+        features: outputs besides the signed distance.
         beta: sharpness of the softplus.
         init_radius: of the sphere that the untrained network approximates, world units.
     """

@@ -41,8 +41,7 @@ class StereoConfig:
             pixels without a match stay at the hull.
         tolerance: largest difference of consistent depths in two views, world units.
         confirmations: number of neighbours that must be consistent with a depth.
-        truncation: distance behind a depth map up to which it counts, world units; at least 3.2
-            cells.
+        truncation: truncation distance behind a depth map, world units; at least 3.2 cells.
         unconfirmed: weight of the hull's depth where a depth is not consistent, against 1.
     """
 
