@@ -1,4 +1,4 @@
-# An image that runs every command of the project, with a GPU or without. README.md has the lines.
+# An image that runs every command of the project, with a GPU or without. docs/docker.md has the commands.
 #
 #   docker build -t syncdreamer .
 #   docker run --rm --gpus all -v "$PWD/ckpt:/app/ckpt" -v "$PWD/output:/app/output" syncdreamer \

@@ -31,7 +31,7 @@ demo: $(VENV)/.runtime
 	@echo
 	@echo "testset/cactus.png became 16 views and a mesh: open output/demo/report.html. Beside it are"
 	@echo "best.png and best.gif (the views), mesh.glb (the object in 3D) and rendering.mp4 (a film of it)."
-	@echo "The model is a small one for simple objects, at 64 pixels; README.md says how to get the"
+	@echo "The model is a small one for simple objects, at 64 pixels; ckpt/README.md says where to get the"
 	@echo "published weights, which are for photos, at 256 pixels."
 
 eval: $(VENV)/.eval
@@ -44,7 +44,7 @@ eval: $(VENV)/.eval
 	$(BIN)/python -m evaluation.benchmark --pr eval_examples --gt eval_examples --out output/report
 
 train: $(VENV)/.train
-	@echo "train_syncdreamer.py can be run with $(BIN)/python; README.md has the command."
+	@echo "train_syncdreamer.py can be run with $(BIN)/python; docs/training.md has the command."
 
 app: $(VENV)/.app ckpt/u2netp.onnx
 	$(BIN)/python app.py

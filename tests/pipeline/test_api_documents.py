@@ -1,4 +1,4 @@
-"""The code of the README and of the notebook runs."""
+"""The Python of README.md, of docs/usage.md and of the notebook runs."""
 
 from __future__ import annotations
 
@@ -35,14 +35,16 @@ def project(tmp_path: Path, small_checkpoint: Path, monkeypatch: pytest.MonkeyPa
     return tmp_path
 
 
-def readme_blocks() -> list[str]:
-    section = (ROOT / "README.md").read_text().split("## Use it from Python")[1].split("\n## ")[0]
+def python_blocks(page: str) -> list[str]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    section = text.split("## Use it from Python")[1].split("\n## ")[0]
     return re.findall(r"```python\n(.*?)```", section, flags=re.S)
 
 
 @pytest.mark.integration
-def test_what_the_readme_shows_runs(project, quick_renderer):
-    first, second = readme_blocks()
+@pytest.mark.parametrize("page", ["README.md", "docs/usage.md"])
+def test_what_a_page_shows_runs(project, quick_renderer, page: str):
+    first, second = python_blocks(page)
     assert len([line for line in first.splitlines() if line and not line.startswith("#")]) == 3
     names: dict[str, object] = {}
     exec(first, names)
