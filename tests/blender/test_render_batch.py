@@ -230,28 +230,6 @@ def test_a_damaged_or_hostile_uid_set_is_refused(batch: Batch, tmp_path: Path):
         batch.uids()
 
 
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--workers", "0"], "--workers must be at least 1"),
-        (["--timeout", "0"], "--timeout must be above 0"),
-        (["--timeout", "nan"], "--timeout must be above 0"),
-        (["--retries", "-1"], "--retries"),
-        (["--samples", "0"], "--samples"),
-        (["--elevation_start", "50"], "must not be above"),
-        (["--num_images", "0"], "num_images must be from 1"),
-        (["--gpus", "a"], "--gpus must be"),
-        (["--address", "auto"], "for --engine ray"),
-        (["--engine", "ray", "--gpus", "0"], "--gpus is for --engine local"),
-    ],
-)
-def test_wrong_usage_exits_2(capsys: pytest.CaptureFixture[str], flags: list[str], message: str):
-    with pytest.raises(SystemExit) as caught:
-        render_batch.parse(["--models", "x", *flags])
-    assert caught.value.code == 2
-    assert message in capsys.readouterr().err
-
-
 @pytest.mark.ray
 def test_a_local_ray_cluster_does_the_same(batch: Batch):
     pytest.importorskip("ray", reason="needs Ray: pip install -r requirements/render.txt")

@@ -296,10 +296,3 @@ def test_sets_of_other_sizes_are_not_mixed_nor_what_is_held_out(tmp_path: Path):
     assert not (tmp_path / "mesh").exists()
     with pytest.raises(ValueError, match="was rendered with"):
         make(tmp_path, "--toys", "1", "--size", "24")
-
-
-@pytest.mark.parametrize("flags", [[], ["--toys", "-1"], ["--toys", "1", "--size", "2"]])
-def test_flags_that_make_no_sense_are_refused(tmp_path: Path, flags: list[str]):
-    with pytest.raises(SystemExit) as end:
-        main(["--output", str(tmp_path), *flags])
-    assert end.value.code == 2

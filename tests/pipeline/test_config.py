@@ -41,12 +41,3 @@ def test_a_setting_that_no_file_has_is_an_error_of_the_file_it_is_for(wrong, mes
     flags = ["--set", "use_mask=false", "--set", wrong, "--cfg", "configs/demo.yaml"]
     with pytest.raises(ValueError, match=re.escape(message)):
         script.main(["a.png", "-o", str(tmp_path), "--ckpt", "x.ckpt", "--device", "cpu", *flags])
-
-
-@pytest.mark.parametrize(
-    "flags", ["--elevation=up", "--draft_steps=0", "--crop_size=x", "--sample_num=0", "--output= "]
-)
-def test_wrong_usage_exits_2(flags):
-    with pytest.raises(SystemExit) as exit_of:
-        script.main(["a.png", "-o", "out", flags])
-    assert exit_of.value.code == 2

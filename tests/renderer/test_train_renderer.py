@@ -71,40 +71,6 @@ def test_ctrl_c_ends_the_training_and_the_results_are_written(strip, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "long.yaml"]
 
 
-GOOD = ["-i", "0.png", "-n", "a"]
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["-n", ""], "--name must not be empty"),
-        (["-n", "  "], "--name must not be empty"),
-        (["-n", "a/b"], "not a path"),
-        (["-n", "a\\b"], "not a path"),
-        (["-n", "/tmp/a"], "not a path"),
-        (["-n", ".."], "cannot be the name of a folder"),
-        (["-n", "."], "cannot be the name of a folder"),
-        (["-n", "a:b"], "not a path"),
-        (["-n", "what?"], "not a path"),
-        (["-n", "a\nb"], "not a path"),
-        (["-n", "NUL"], "cannot be the name of a folder"),
-        (["-n", "a."], "cannot be the name of a folder"),
-        (["--resume", "--overwrite"], "choose one"),
-        (["-i", ""], "--image_path: must not be empty"),
-        (["-i", " "], "--image_path: must not be empty"),
-        (["--seed", "-1"], "--seed must be from 0"),
-        (["--gpus", "first"], "--gpus is a list of numbers"),
-        (["--gpus", ""], "--gpus is a list of numbers"),
-        (["--preset", "slow"], "invalid choice"),
-    ],
-)
-def test_wrong_usage_exits_2_and_says_what_is_expected(capsys, flags, message):
-    with pytest.raises(SystemExit) as caught:
-        train_renderer.parse([*GOOD, *flags])
-    assert caught.value.code == 2
-    assert message in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("name", ["a", "a b", "löwe", ".hidden", "v1.2", "console", "-x"])
 def test_names_of_folders_are_taken(name):
     assert train_renderer.parse(["-i", "0.png", f"--name={name}"]).name == name

@@ -132,23 +132,6 @@ def test_text_cannot_become_markup():
     assert "width:100%" in html.progress_bar(7.0, "")
 
 
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--port", "70000"], "--port must be from 0 to 65535"),
-        (["--max_queue", "0"], "--max_queue must be from 1"),
-        (["--max_upload_mb", "0"], "--max_upload_mb must be from 1"),
-        (["--draft_steps", "0"], "--draft_steps must be from 1"),
-        (["--sample_steps", "0"], "--sample_steps must be from 1"),
-    ],
-)
-def test_invalid_flags_exit_with_status_2_and_name_the_limits(capsys, flags, message):
-    with pytest.raises(SystemExit) as caught:
-        app.parse(flags)
-    assert caught.value.code == 2
-    assert message in capsys.readouterr().err
-
-
 def test_the_page_is_served_to_this_machine_only_by_default():
     assert app.parse([]).host == "127.0.0.1"
 

@@ -251,25 +251,6 @@ def test_the_command_writes_the_toys_of_its_seeds(tmp_path: Path):
     assert (tmp_path / "toy.glb").read_bytes() == written[1].read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--count", "0"], "--count must be at least 1, got 0"),
-        (["--count", "x"], "invalid int"),
-        (["--count", "1", "--first", "-1"], "--first must be from 0"),
-        (["--count", "2", "--first", str(2**63 - 1)], "last seed at most"),
-        (["--count", "1", "--family", "dragon"], "invalid choice: 'dragon'"),
-        (["--count", "1", "--output", str(ROOT / "README.md")], "is not a folder"),
-    ],
-)
-def test_wrong_usage_exits_2_and_says_what_is_expected(capsys, tmp_path, flags, message):
-    with pytest.raises(SystemExit) as caught:
-        main(["--output", str(tmp_path), *flags])
-    assert caught.value.code == 2
-    assert message in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
-
-
 def test_without_manifold3d_the_command_says_what_to_install(monkeypatch, tmp_path: Path):
     monkeypatch.setitem(sys.modules, "manifold3d", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install -r requirements/demo\.txt"):

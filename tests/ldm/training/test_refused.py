@@ -38,15 +38,6 @@ def test_a_gpu_that_does_not_exist_is_an_error(run: SmallRun, gpus: str):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--gpus", "all"], ["--seed", "-1"], ["--num_nodes", "0"], ["--gpus", ""]]
-)
-def test_wrong_usage_exits_with_2(run: SmallRun, arguments, capsys):
-    with pytest.raises(SystemExit) as error:
-        train_syncdreamer.main([*run.flags(), *arguments])
-    assert error.value.code == 2
-
-
-@pytest.mark.parametrize(
     ("setting", "message"),
     [
         ("step.target_views=17", "16 views"),
