@@ -71,6 +71,9 @@ def test_ctrl_c_ends_the_training_and_the_results_are_written(strip, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "long.yaml"]
 
 
+GOOD = ["-i", "0.png", "-n", "a"]
+
+
 @pytest.mark.parametrize("name", ["a", "a b", "löwe", ".hidden", "v1.2", "console", "-x"])
 def test_names_of_folders_are_taken(name):
     assert train_renderer.parse(["-i", "0.png", f"--name={name}"]).name == name

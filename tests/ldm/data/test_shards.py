@@ -250,5 +250,3 @@ def test_the_command_packs_and_checks(tree: Path, tmp_path: Path, caplog):
     assert not list(out.glob("*.part.json"))
     with pytest.raises(SystemExit):
         build_parser().parse_args([])
-    with pytest.raises(SystemExit):
-        main(["pack", str(tree), str(out), "--shard_mb", "0"])
