@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import io
-import pickle
-import zipfile
-from collections import OrderedDict
+import hashlib
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from ldm.checkpoint import initialise
+from ldm.checkpoint import initialise, openai_clip
 from ldm.checkpoint.initialise import (
     CLIP_IN_ZERO123,
     CLIP_PREFIX,
@@ -21,7 +18,6 @@ from ldm.checkpoint.initialise import (
     load_pretrained,
 )
 from ldm.checkpoint.load import empty_model
-from ldm.checkpoint.openai_clip import is_torchscript, read_torchscript
 from ldm.config import SyncDreamerConfig
 from ldm.model import SyncDreamer
 
@@ -211,18 +207,19 @@ def torchscript_file(path: Path, state: dict[str, Tensor]) -> Path:
     return path
 
 
+def allow(path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let this file count as OpenAI's."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setattr(openai_clip, "OPENAI_SHA256", digest)
+    return path
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_clip_comes_out_of_its_torchscript_file(model, tmp_path: Path):
+def test_clip_comes_out_of_its_torchscript_file(model, tmp_path: Path, monkeypatch):
     target = model.clip_image_encoder.model
     state = {name: torch.randn(t.shape).half() for name, t in target.state_dict().items()}
     text = {"transformer.resblocks.0.weight": torch.randn(2, 2).half()}
-    path = torchscript_file(tmp_path / "ViT-L-14.pt", {**state, **text})
-    assert is_torchscript(path)
-    read = read_torchscript(path)
-    assert set(read) == {*state, *text}
-    for name, tensor in {**state, **text}.items():
-        assert read[name].dtype == torch.float16
-        torch.testing.assert_close(read[name], tensor, rtol=0, atol=0)
+    path = allow(torchscript_file(tmp_path / "ViT-L-14.pt", {**state, **text}), monkeypatch)
     file = {k: v for k, v in zero123_names(model).items() if not k.startswith(CLIP_IN_ZERO123)}
     report = load_pretrained(model, saved(tmp_path / "no_clip.ckpt", file), str(path))
     assert report.clip == str(path)
@@ -230,47 +227,14 @@ def test_clip_comes_out_of_its_torchscript_file(model, tmp_path: Path):
         torch.testing.assert_close(target.state_dict()[name], tensor.float(), rtol=0, atol=0)
 
 
-def test_a_torchscript_file_without_clip_is_refused(model, tmp_path: Path):
+def test_a_torchscript_file_without_clip_is_refused(model, tmp_path: Path, monkeypatch):
     path = torchscript_file(tmp_path / "other.pt", {"visual.conv1.weight": torch.zeros(2, 2)})
     with pytest.raises(ValueError, match="does not hold CLIP's weights"):
+        load_pretrained(model, None, str(allow(path, monkeypatch)))
+
+
+def test_no_torchscript_file_but_openai_s_is_loaded(model, tmp_path: Path, monkeypatch):
+    path = torchscript_file(tmp_path / "other.pt", {"visual.conv1.weight": torch.zeros(2, 2)})
+    monkeypatch.setattr(torch.jit, "load", None)
+    with pytest.raises(ValueError, match=r"other\.pt: refused.*SHA-256 is"):
         load_pretrained(model, None, str(path))
-
-
-class Malice:
-    def __reduce__(self):
-        return (Path.touch, (Path("touched-by-a-pickle"),))
-
-
-@pytest.mark.parametrize(
-    "tree",
-    [Malice(), OrderedDict(a=Malice()), eval],
-    ids=["call", "nested call", "name"],
-)
-def test_nothing_in_a_torchscript_file_is_run(tree, tmp_path: Path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    buffer = io.BytesIO()
-    pickle.dump(tree, buffer, protocol=2)
-    with zipfile.ZipFile("evil.pt", "w") as archive:
-        archive.writestr("evil/data.pkl", buffer.getvalue())
-        archive.writestr("evil/constants.pkl", b"")
-    with pytest.raises(ValueError, match="cannot be read as a TorchScript archive"):
-        read_torchscript(Path("evil.pt"))
-    assert not Path("touched-by-a-pickle").exists()
-
-
-def test_a_small_file_cannot_ask_for_a_large_tensor(tmp_path: Path):
-    large = torch.zeros(1).expand(10**6)
-    with pytest.raises(ValueError, match="more numbers than its data"):
-        read_torchscript(torchscript_file(tmp_path / "large.pt", {"visual.proj": large}))
-
-
-def test_damaged_torchscript_files_say_so(tmp_path: Path):
-    whole = torchscript_file(tmp_path / "whole.pt", {"visual.proj": torch.ones(64, 64)})
-    with zipfile.ZipFile(whole) as archive:
-        parts = {name: archive.read(name) for name in archive.namelist()}
-    data = next(name for name in parts if "/data/" in name and not name.endswith(".pkl"))
-    with zipfile.ZipFile(tmp_path / "cut.pt", "w") as archive:
-        for name, content in parts.items():
-            archive.writestr(name, content[:-100] if name == data else content)
-    with pytest.raises(ValueError, match="cut off"):
-        read_torchscript(tmp_path / "cut.pt")
