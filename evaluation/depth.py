@@ -17,11 +17,11 @@ from PIL import Image
 from torch import Tensor
 
 from common.files import atomic_write
-from common.optional import EVALUATION, import_optional
-from multiview.cameras import PIXEL_CENTRE, Cameras
+from multiview.cameras import Cameras
 from multiview.depth_png import depth_name, depth_to_levels, levels_to_depth
 from multiview.images import MAX_INPUT_PIXELS
 from multiview.projection import unproject
+from multiview.rasterise import rasterise_mesh
 
 if TYPE_CHECKING:
     from trimesh import Trimesh
@@ -31,10 +31,10 @@ VALID_DEPTH = (0.63, 2.37)
 
 
 def depth_maps(mesh: Trimesh, cameras: Cameras, size: int, device: torch.device) -> np.ndarray:
-    """Render the depth of the nearest surface at the centre of each pixel.
+    """Render the camera-z depth of the nearest surface at the centre of each pixel.
 
-    Rasterises with nvdiffrast on a CUDA device if it is installed, else casts rays with Embree on
-    the CPU. Both sides of faces are visible.
+    Rasterises with nvdiffrast on a CUDA device if it is installed, else on the CPU. Both sides of
+    faces are visible.
 
     Args:
         mesh: in world coordinates.
@@ -43,66 +43,22 @@ def depth_maps(mesh: Trimesh, cameras: Cameras, size: int, device: torch.device)
         device: where to compute, if there is a choice.
 
     Returns:
-        camera-z depth, infinite for the background, (N, size, size) float64.
-
-    Raises:
-        ModuleNotFoundError: the ray caster is not installed.
+        infinite for the background, (N, size, size) float64.
     """
     if device.type == "cuda" and importlib.util.find_spec("nvdiffrast"):
-        return _rasterise(mesh, cameras, size, device)
-    return _cast_rays(mesh, cameras, size)
+        return _rasterise_on_gpu(mesh, cameras, size, device)
+    maps = np.full((len(cameras.intrinsics), size * size), np.inf)
+    for depth, intrinsics, pose in zip(
+        maps, cameras.intrinsics, cameras.world_to_camera, strict=True
+    ):
+        seen = rasterise_mesh(mesh, intrinsics, pose, size)
+        depth[seen.pixels] = seen.depth
+    return maps.reshape(-1, size, size)
 
 
-def _cast_rays(mesh: Trimesh, cameras: Cameras, size: int) -> np.ndarray:
-    import_optional("trimesh", "depth maps of meshes")
-    import_optional("embreex", "casting rays", EVALUATION)
-    from trimesh.ray.ray_pyembree import RayMeshIntersector
-
-    intersector = RayMeshIntersector(mesh)
-    centres = np.arange(size) + PIXEL_CENTRE
-    columns, rows = np.meshgrid(centres, centres)
-    pixels = np.stack([columns, rows, np.ones_like(rows)], axis=-1).reshape(-1, 3)
-    maps = []
-    for intrinsics, pose in zip(cameras.intrinsics, cameras.world_to_camera, strict=True):
-        rotation, translation = pose[:, :3], pose[:, 3]
-        # directions have a camera-z of 1, so that ray parameters are camera-z depths
-        directions = pixels @ np.linalg.inv(intrinsics).T @ rotation
-        origin = -rotation.T @ translation
-        hit = intersector.intersects_first(np.broadcast_to(origin, directions.shape), directions)
-        depth = np.full(len(directions), np.inf)
-        visible = hit >= 0
-        depth[visible] = _depth_on_faces(mesh, hit[visible], origin, directions[visible], pose)
-        maps.append(depth.reshape(size, size))
-    return np.stack(maps)
-
-
-def _depth_on_faces(
-    mesh: Trimesh, faces: np.ndarray, origin: np.ndarray, directions: np.ndarray, pose: np.ndarray
+def _rasterise_on_gpu(
+    mesh: Trimesh, cameras: Cameras, size: int, device: torch.device
 ) -> np.ndarray:
-    """Intersect rays with the planes of the faces that they hit, in double precision.
-
-    Args:
-        mesh: F faces.
-        faces: index of the face that each ray hits, (R,).
-        origin: common origin of the rays, (3,).
-        directions: scaled to a camera-z of 1, (R, 3).
-        pose: world-to-camera pose, (3, 4).
-
-    Returns:
-        camera-z depth, (R,).
-    """
-    corners = mesh.vertices.view(np.ndarray)[mesh.faces[faces]]  # (R, 3, 3)
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    ahead = ((corners[:, 0] - origin) * normals).sum(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        depth = ahead / (directions * normals).sum(axis=1)
-    corner_depth = corners @ pose[2, :3] + pose[2, 3]  # (R, 3)
-    nearest, farthest = corner_depth.min(axis=1), corner_depth.max(axis=1)
-    depth = np.where(np.isfinite(depth), depth, nearest)
-    return np.clip(depth, nearest, farthest)  # faces seen edge-on have no well-defined intersection
-
-
-def _rasterise(mesh: Trimesh, cameras: Cameras, size: int, device: torch.device) -> np.ndarray:
     import nvdiffrast.torch as dr
 
     vertices = torch.tensor(np.asarray(mesh.vertices), dtype=torch.float32, device=device)

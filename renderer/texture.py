@@ -19,7 +19,8 @@ from PIL import Image
 from common.files import atomic_write
 from common.optional import import_optional
 from multiview.cameras import CAMERA_DISTANCE, Cameras
-from renderer.mesh import Fragments, rasterise, rasterise_mesh, sample_bilinear, simplify
+from multiview.rasterise import Fragments, rasterise, rasterise_mesh
+from renderer.mesh import sample_bilinear, simplify
 
 if TYPE_CHECKING:
     from trimesh import Trimesh

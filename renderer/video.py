@@ -14,7 +14,8 @@ import torch
 from common.files import atomic_write
 from common.optional import import_optional
 from multiview.cameras import Cameras, orbit_cameras
-from renderer.mesh import Fragments, rasterise_mesh, sample_bilinear
+from multiview.rasterise import Fragments, rasterise_mesh
+from renderer.mesh import sample_bilinear
 
 if TYPE_CHECKING:
     from trimesh import Trimesh

@@ -183,8 +183,8 @@ def test_every_requirement_is_imported_and_every_import_required():
     page |= {"fastapi", "uvicorn"}
     optional = {"pyyaml", "carvekit", "bpy", "mathutils"}
     assert imported_by(others) - optional - rendering - demo - page == runtime
-    # nvdiffrast is optional and on no package index; embreex is what trimesh casts rays with
-    assert (imported_by(evaluating) | {"embreex"}) - {"nvdiffrast"} - runtime == evaluation
+    # nvdiffrast is optional and on no package index
+    assert imported_by(evaluating) - {"nvdiffrast"} - runtime == evaluation
 
 
 def required(file: str) -> set[str]:

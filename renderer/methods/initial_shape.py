@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from multiview.cameras import OBJECT_HALF_SIDE, Cameras
+from multiview.rasterise import rasterise_mesh
 from multiview.visual_hull import cell_centres, close_underside, visual_hull
-from renderer.mesh import extract, rasterise_mesh
+from renderer.mesh import extract
 from renderer.methods.base import Views
 from renderer.methods.stereo import (
     CameraTensors,

@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 
 trimesh = pytest.importorskip("trimesh", reason="needs requirements/eval.txt")
-pytest.importorskip("embreex", reason="needs requirements/eval.txt")
 
 from evaluation import ground_truth
 from evaluation.depth import (

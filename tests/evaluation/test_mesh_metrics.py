@@ -10,7 +10,6 @@ import pytest
 import torch
 
 trimesh = pytest.importorskip("trimesh", reason="needs requirements/eval.txt")
-pytest.importorskip("embreex", reason="needs requirements/eval.txt")
 pytest.importorskip("mesh2sdf", reason="needs requirements/eval.txt")
 pytest.importorskip("scipy", reason="needs requirements/eval.txt")
 

@@ -7,11 +7,10 @@ import pytest
 import torch
 
 from multiview.cameras import orbit_cameras
+from multiview.rasterise import rasterise, rasterise_mesh
 from renderer.mesh import (
     _part_touching_sheets,
     extract,
-    rasterise,
-    rasterise_mesh,
     remove_floaters,
     sample_bilinear,
     simplify,
@@ -188,6 +187,16 @@ def test_a_camera_sees_the_near_side_of_a_ball_at_the_depth_of_its_rays():
     points = seen.interpolate(np.asarray(ball_mesh.vertices), ball_mesh.faces)
     pose = cameras.world_to_camera[1]
     np.testing.assert_allclose((points @ pose[:, :3].T + pose[:, 3])[:, 2], seen.depth, atol=1e-9)
+
+
+def test_faces_behind_the_camera_are_not_seen(ball_mesh):
+    cameras = orbit_cameras(1, image_size=32)
+    intrinsics, pose = cameras.intrinsics[0], cameras.world_to_camera[0]
+    behind = ball_mesh.copy().apply_translation(-2 * pose[:, :3].T @ pose[:, 3])
+    both = trimesh.util.concatenate([ball_mesh, behind])
+    alone, seen = (rasterise_mesh(mesh, intrinsics, pose, 32) for mesh in (ball_mesh, both))
+    assert len(alone.pixels) > 0
+    assert np.array_equal(alone.faces, seen.faces)
 
 
 def test_an_image_sampled_in_the_middle_of_its_pixels_gives_the_pixels():

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-for package in ("trimesh", "embreex", "mesh2sdf", "scipy", "pycolmap", "lpips"):
+for package in ("trimesh", "mesh2sdf", "scipy", "pycolmap", "lpips"):
     pytest.importorskip(package, reason="needs requirements/eval.txt")
 
 from evaluation.benchmark import run as benchmark

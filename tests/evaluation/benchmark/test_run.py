@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-for package in ("trimesh", "embreex", "mesh2sdf", "scipy", "pycolmap", "lpips"):
+for package in ("trimesh", "mesh2sdf", "scipy", "pycolmap", "lpips"):
     pytest.importorskip(package, reason="needs requirements/eval.txt")
 
 from common.files import file_lock
