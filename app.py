@@ -15,7 +15,8 @@ import importlib.util
 import socket
 from pathlib import Path
 
-from common.cli import add_common_flags, run_script
+from common.cli import add_common_flags, project_file, run_script
+from multiview.segmentation import BACKENDS
 from pipeline.cli_args import (
     LIMITS,
     SparseHelpFormatter,
@@ -42,12 +43,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--max_queue", type=int, default=20, help="waiting visitors; more are refused")
     add("--max_upload_mb", type=int, default=20, help="largest image file, MB")
     add("--examples", type=Path, default=EXAMPLES, help="folder of example images")
-    add(
-        "--backend",
-        choices=["auto", "u2net", "carvekit", "white"],
-        default="auto",
-        help="segmentation of images without alpha",
-    )
+    backend = "segmentation of images without alpha"
+    add("--backend", choices=BACKENDS, default="auto", help=backend)
     add(
         "--crop_size",
         type=crop_size,
@@ -70,8 +67,8 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "-b",
         "--base",
-        type=Path,
-        default=Path("configs/neus.yaml"),
+        type=project_file,
+        default="configs/neus.yaml",
         help="configuration of the reconstruction; --set applies to this file too",
     )
     add(
@@ -99,8 +96,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         if not low <= getattr(args, name) <= high:
             parser.error(f"--{name} must be from {low} to {high}, got {getattr(args, name)}")
     choose_model(args)
-    if args.base == parser.get_default("base") and not args.base.exists():
-        args.base = Path(__file__).parent / args.base  # found from any folder
     return args
 
 

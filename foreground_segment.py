@@ -13,10 +13,9 @@ import logging
 from pathlib import Path
 
 from common.cli import HelpFormatter, add_common_flags, advise, run_script
+from multiview.segmentation import BACKENDS
 
 log = logging.getLogger(__name__)
-
-BACKENDS = ("auto", "u2net", "carvekit", "white")
 
 
 def build_parser() -> argparse.ArgumentParser:

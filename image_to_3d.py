@@ -17,7 +17,8 @@ import argparse
 import logging
 from pathlib import Path
 
-from common.cli import add_common_flags, run_script
+from common.cli import add_common_flags, project_file, run_script
+from multiview.segmentation import BACKENDS
 from pipeline.cli_args import (
     LIMITS,
     SparseHelpFormatter,
@@ -42,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
         "mask")  # fmt: skip
     add("-o", "--output", type=Path, required=True,
         help="folder of the results; several images get a folder each inside it")  # fmt: skip
-    add("--backend", choices=["auto", "u2net", "carvekit", "white"], default="auto",
+    add("--backend", choices=BACKENDS, default="auto",
         help="segmentation of images without alpha; white is for plain white backgrounds, see "
         "foreground_segment.py")  # fmt: skip
     add("--crop_size", type=crop_size, default="auto",
@@ -56,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_model_flags(
         parser, "override the --cfg file (model.*, sampler.*) or the --base file (all else)"
     )
-    add("-b", "--base", type=Path, default=Path("configs/neus.yaml"),
+    add("-b", "--base", type=project_file, default="configs/neus.yaml",
         help="configuration of the reconstruction")  # fmt: skip
     add("--preset", choices=["fast", "default", "best"], default="default",
         help="time and quality of the reconstruction")  # fmt: skip
@@ -74,8 +75,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     if not low <= args.draft_steps <= high:
         parser.error(f"--draft_steps must be from {low} to {high}, got {args.draft_steps}")
     choose_model(args)
-    if args.base == parser.get_default("base") and not args.base.exists():
-        args.base = Path(__file__).parent / args.base  # found from any folder
     if not str(args.output).strip():
         parser.error("--output must not be empty")
     return args

@@ -15,7 +15,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from common.cli import HelpFormatter, add_common_flags, run_script
+from common.cli import SEED, HelpFormatter, add_common_flags, project_file, run_script
 from common.config import load_config
 from common.devices import pick_device
 
@@ -24,10 +24,10 @@ def build_parser() -> argparse.ArgumentParser:
     """Build the parser."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
-    base = Path("configs/demo-autoencoder.yaml")
-    add("-b", "--base", type=Path, default=base, help="configuration file")
+    base = "configs/demo-autoencoder.yaml"
+    add("-b", "--base", type=project_file, default=base, help="configuration file")
     add("-o", "--output", type=Path, required=True, help="folder for checkpoints and metrics")
-    add("-s", "--seed", type=int, default=6033, help="of all random numbers")
+    add("-s", "--seed", type=int, default=SEED, help="of all random numbers")
     add("-r", "--resume", action="store_true", help="continue from last.ckpt if it exists")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="override the --base file")
     add_common_flags(parser)
@@ -38,8 +38,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """Parse and check the flags; exit 2 if they are wrong."""
     parser = build_parser()
     args = parser.parse_args(argv)
-    if args.base == parser.get_default("base") and not args.base.exists():
-        args.base = Path(__file__).parent / args.base  # found from any working directory
     if not 0 <= args.seed < 2**62:
         parser.error(f"--seed must be from 0 to 2^62 - 1, got {args.seed}")
     return args

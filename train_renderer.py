@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.cli import HelpFormatter, add_common_flags, run_script
+from common.cli import SEED, HelpFormatter, add_common_flags, project_file, run_script
 from common.devices import pick_device
 from common.files import check_file_name
 
@@ -54,9 +54,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("-i", "--image_path", type=input_path, required=True, help=views)
     add("-n", "--name", required=True, help="of the results' folder, inside --log")
-    add("-b", "--base", type=Path, default=Path("configs/neus.yaml"), help="configuration file")
+    base = "configs/neus.yaml"
+    add("-b", "--base", type=project_file, default=base, help="configuration file")
     add("-l", "--log", type=Path, default=Path("output/renderer"), help="folder of all results")
-    add("-s", "--seed", type=int, default=6033, help="of all random numbers")
+    add("-s", "--seed", type=int, default=SEED, help="of all random numbers")
     add("-g", "--gpus", default=DEFAULT_GPUS, help="list; the first GPU is used (CUDA only)")
     add("-r", "--resume", action="store_true", help="continue from the folder's ckpt/last.ckpt")
     add("--fp16", action="store_true", help="half precision, if the method has it (CUDA only)")
@@ -72,8 +73,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """Parse and check the flags (exit 2 if they are wrong)."""
     parser = build_parser()
     args = parser.parse_args(argv)
-    if args.base == parser.get_default("base") and not args.base.exists():
-        args.base = Path(__file__).parent / args.base  # found from any folder
     if args.resume and args.overwrite:
         parser.error("--resume continues the run in the folder, --overwrite removes it: choose one")
     if not 0 <= args.seed < 2**63:

@@ -19,7 +19,7 @@ import re
 import sys
 from pathlib import Path
 
-from common.cli import HelpFormatter, add_common_flags, run_script
+from common.cli import SEED, HelpFormatter, add_common_flags, project_file, run_script
 from common.config import load_config
 from common.devices import pick_device
 
@@ -32,11 +32,11 @@ def build_parser() -> argparse.ArgumentParser:
     """Build the parser."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
-    base = Path("configs/syncdreamer-train.yaml")
-    add("-b", "--base", type=Path, default=base, help="configuration file; names the run")
+    base = "configs/syncdreamer-train.yaml"
+    add("-b", "--base", type=project_file, default=base, help="configuration file; names the run")
     add("-l", "--logdir", type=Path, default=Path("ckpt/logs"), help="folder for metrics")
     add("-c", "--ckptdir", type=Path, default=Path("ckpt/models"), help="folder for checkpoints")
-    add("-s", "--seed", type=int, default=6033, help="of all random numbers")
+    add("-s", "--seed", type=int, default=SEED, help="of all random numbers")
     add("--finetune_from", type=Path, help="initial checkpoint, of Zero123 or this project")
     add("--gpus", default=DEFAULT_GPUS, help="indices of the GPUs of each machine, such as 0,1")
     add("--num_nodes", type=int, default=1, help="number of machines; start the command on each")
@@ -50,8 +50,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """Parse and check the flags; exit 2 if they are wrong."""
     parser = build_parser()
     args = parser.parse_args(argv)
-    if args.base == parser.get_default("base") and not args.base.exists():
-        args.base = Path(__file__).parent / args.base  # found from any working directory
     if not 0 <= args.seed < 2**62:
         parser.error(f"--seed must be from 0 to 2^62 - 1, got {args.seed}")
     if args.num_nodes < 1:

@@ -19,7 +19,8 @@ from blender.cycles import (
 )
 from blender.plan import ViewSettings, plan_cameras
 from blender.scene import load_scene
-from blender.view_folder import ViewFolder, fingerprint
+from blender.view_folder import ViewFolder
+from common.files import sha256
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ def render_object(
     if not model.is_file():
         raise FileNotFoundError(f"{model}: no such model")
     image_settings = {
-        "model": fingerprint(model),
+        "model": sha256(model),
         "engine": options.engine,
         "samples": options.samples,
         "up": options.up,

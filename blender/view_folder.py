@@ -7,7 +7,6 @@ Imported by Blender's Python, which has NumPy only.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import re
@@ -33,15 +32,6 @@ _GENERATED = re.compile(r"\d{3}(-depth)?\.png|\.(\d{3}|\d{3}-depth|meta|view|dep
 def view_name(index: int) -> str:
     """File name of a view: 000.png, 001.png, ..."""
     return f"{index:03d}.png"
-
-
-def fingerprint(model: Path) -> str:
-    """SHA-256 of a 3D model file."""
-    digest = hashlib.sha256()
-    with model.open("rb") as file:
-        for block in iter(lambda: file.read(2**20), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,9 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
+SEED = 6033
+"""Default of all commands and of the Python API."""
+
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Show defaults, and keep the line breaks of the description."""
@@ -22,6 +25,12 @@ def add_common_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that every command has."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:<n> or mps")
     parser.add_argument("--debug", action="store_true", help="show a traceback on failure")
+
+
+def project_file(name: str | Path) -> Path:
+    """A file of the project, such as a default configuration, is found from any folder."""
+    own = Path(__file__).parents[1] / name
+    return own if own.exists() and not Path(name).exists() else Path(name)
 
 
 @contextmanager

@@ -1,10 +1,11 @@
-"""Atomic writes, locks, portable file names, and free disk space.
+"""Atomic writes, locks, checksums, portable file names, and free disk space.
 
 Imports the standard library only, so that Blender's own Python can import this file.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -75,6 +76,15 @@ def file_lock(path: Path, wait: bool = True, patience: float = 0.0) -> Iterator[
         yield
     finally:
         lock.release()
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def check_free_space(folder: Path, needed: int) -> None:

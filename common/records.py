@@ -7,7 +7,6 @@ writes. A change redoes only the steps whose settings or files it changes.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import re
@@ -19,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common.files import atomic_write, file_lock
+from common.files import atomic_write, file_lock, sha256
 
 log = logging.getLogger(__name__)
 
@@ -207,21 +206,12 @@ class RunDirectory:
         }
 
     def _checksum(self, path: Path) -> str:
-        return self.checksums.get(path) or checksum(path)
+        return self.checksums.get(path) or sha256(path)
 
     def _write(self, path: Path, content: dict[str, Any]) -> None:
         with atomic_write(path) as temporary:
             text = json.dumps(content, indent=1, allow_nan=False)
             temporary.write_text(text + "\n", encoding="utf-8")
-
-
-def checksum(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _plain(value: Any) -> Any:

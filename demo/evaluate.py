@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.cli import run_script
+from common.cli import SEED, run_script
 from common.config import load_config
 from common.files import atomic_write
 
@@ -63,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--real", type=int, default=16, help="number of real objects to evaluate")
     add("--set", action="append", default=[], metavar="KEY=VALUE",
         help="override the --cfg file, e.g. sampler.steps=20")  # fmt: skip
-    add("--seed", type=int, default=6033, help="seed of the noise")
+    add("--seed", type=int, default=SEED, help="seed of the noise")
     add("--meshes", action="store_true", help="reconstruct and compare meshes too (slow)")
     add("--elevations", action="store_true", help="estimate the inputs' elevations too (slow)")
     add("--debug", action="store_true", help="show a traceback on failure")

@@ -23,6 +23,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from common.cli import SEED, project_file
 from common.config import load_config
 from common.devices import pick_device
 from common.files import atomic_write
@@ -51,8 +52,6 @@ from renderer.reconstruction import ReconstructionOptions, reconstruct
 
 log = logging.getLogger(__name__)
 
-SEED = 6033
-"""Default of the commands, too."""
 NO_OBJECT = (
     "the object cannot be separated from the background: give an image with alpha, or mask=, or "
     "backend='auto' to segment it, or crop_size=-1 to use the whole image"
@@ -267,7 +266,7 @@ def reconstruct_mesh(
         KeyboardInterrupt: the training was stopped; the files show what it had reached.
         ValueError, MemoryError: see `renderer.reconstruction.reconstruct`.
     """
-    config = load_renderer_config(Path(__file__).parents[1] / "configs" / "neus.yaml", preset)
+    config = load_renderer_config(project_file("configs/neus.yaml"), preset)
     options = ReconstructionOptions(seed, pick_device(device), preset, overwrite=overwrite)
     with tempfile.TemporaryDirectory() as temporary:
         strip = views.save(Path(temporary, "views.png"))

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from common.cli import HelpFormatter
+from common.cli import SEED, HelpFormatter, project_file
 from multiview.cameras import REFERENCE_IMAGE_SIZE
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ def add_model_flags(
     add("--sample_num", type=int, default=4, help="samples of each input")
     add("--cfg_scale", type=float, help=f"guidance scale; 1 is none {OF_MODEL.format(2.0)}")
     add("--batch_view_num", type=int, default=8, help="views denoised at once; bounds the memory")
-    add("--seed", type=int, default=6033, help="of sample 0; sample k has seed + k")
+    add("--seed", type=int, default=SEED, help="of sample 0; sample k has seed + k")
     add("--sample_steps", type=int, help=f"denoising steps, 1 to 1000 {OF_MODEL.format(50)}")
     add("--eta", type=float, help=f"randomness of the sampler, 0 to 1 {OF_MODEL.format(1.0)}")
     add("--dtype", choices=["fp32", "tf32", "bf16", "fp16"], default="fp32",
@@ -155,28 +155,22 @@ def flag_advice() -> Iterator[None]:
 
 def choose_model(args: argparse.Namespace) -> None:
     """Fill in the weights and their configuration where the flags do not name both."""
-
-    def found(name: str | Path) -> Path:
-        """A file of the project is found from any folder."""
-        own = Path(__file__).parents[1] / name
-        return own if own.exists() and not Path(name).exists() else Path(name)
-
     for name in ("cfg", "ckpt"):
         if getattr(args, name) is not None:
-            setattr(args, name, found(getattr(args, name)))
+            setattr(args, name, project_file(getattr(args, name)))
     if args.ckpt is None:
-        published = next((p for p in map(found, PUBLISHED_CKPTS) if p.exists()), None)
+        published = next((p for p in map(project_file, PUBLISHED_CKPTS) if p.exists()), None)
         small = args.cfg is not None and args.cfg.name == Path(DEMO_CFG).name
-        if args.cfg is None and published is None and found(DEMO_CKPT).exists():
+        if args.cfg is None and published is None and project_file(DEMO_CKPT).exists():
             log.info(
                 "no published weights in ckpt/: using the bundled small model, which knows simple "
                 "objects (ckpt/README.md)"
             )
             small = True
         if small:
-            args.ckpt, args.cfg = found(DEMO_CKPT), args.cfg or found(DEMO_CFG)
+            args.ckpt, args.cfg = project_file(DEMO_CKPT), args.cfg or project_file(DEMO_CFG)
         else:
-            args.ckpt = published or found(PUBLISHED_CKPTS[0])
+            args.ckpt = published or project_file(PUBLISHED_CKPTS[0])
     if args.cfg is None:
         small = args.ckpt.name == Path(DEMO_CKPT).name
-        args.cfg = found(DEMO_CFG if small else PUBLISHED_CFG)
+        args.cfg = project_file(DEMO_CFG if small else PUBLISHED_CFG)

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from common.files import atomic_write, check_free_space
-from common.records import ReplaceError, checksum
+from common.files import atomic_write, check_free_space, sha256
+from common.records import ReplaceError
 from multiview.images import save_animation, strip_to_views, view_names
 from pipeline.inputs import PreparedInput
 
@@ -112,7 +112,7 @@ class Sample(StripFiles):
             return False
         record = self.read_record()
         changed = self._differences(record["settings"]) if record is not None else ""
-        if not changed and record is not None and record["sha256"] == checksum(self.path):
+        if not changed and record is not None and record["sha256"] == sha256(self.path):
             return True
         raise ReplaceError(
             f"{self.path}: was made with other settings "
@@ -132,7 +132,7 @@ class Sample(StripFiles):
         replaces_ours = self.read_record() is not None
         with atomic_write(self.path) as strip_path:
             Image.fromarray(strip).save(strip_path)
-            record = {"settings": self.settings, "sha256": checksum(strip_path)}
+            record = {"settings": self.settings, "sha256": sha256(strip_path)}
             with atomic_write(self.record) as record_path:
                 record_path.write_text(json.dumps(record, indent=1) + "\n")
         if replaces_ours:

@@ -150,7 +150,3 @@ def test_wrong_usage_exits_2_and_leaves_the_input_alone(tmp_path, capsys, flags,
     assert exit_.value.code == 2
     assert message in capsys.readouterr().err
     assert source.read_bytes() == before
-
-
-def test_the_choices_are_the_backends_that_there_are():
-    assert foreground_segment.BACKENDS == segmentation.BACKENDS

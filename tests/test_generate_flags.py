@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import generate
-from pipeline import cli_args as flags
+from common import cli
 from tests.conftest import ROOT
 
 REQUIRED = ["--input", "x.png", "--output", "out", "--elevation", "20"]
@@ -18,7 +18,7 @@ REQUIRED = ["--input", "x.png", "--output", "out", "--elevation", "20"]
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the layout of the project, and no weights."""
     (tmp_path / "ckpt").mkdir()
-    monkeypatch.setattr(flags, "__file__", str(tmp_path / "pipeline" / "cli_args.py"))
+    monkeypatch.setattr(cli, "__file__", str(tmp_path / "common" / "cli.py"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from common.files import atomic_write
+from common.files import atomic_write, sha256
 from evaluation.benchmark.dataset import ObjectFiles
 from evaluation.benchmark.error_maps import STRIPS, find_strips, write_strips
 from evaluation.colmap.engine import open_engine
@@ -136,7 +136,7 @@ def record_key(files: ObjectFiles, settings: Settings) -> str:
         for path in paths:
             if path is not None and path.is_file():
                 digest.update(f"\0{role}\0{path.name}\0".encode())
-                digest.update(hashlib.sha256(path.read_bytes()).digest())
+                digest.update(bytes.fromhex(sha256(path)))
     return digest.hexdigest()
 
 

@@ -17,7 +17,8 @@ from PIL import Image
 
 import blender_script
 from blender.plan import plan_cameras
-from blender.view_folder import ViewFolder, fingerprint
+from blender.view_folder import ViewFolder
+from common.files import sha256
 
 
 def note(uid: str, *pids: int) -> None:
@@ -40,7 +41,7 @@ def main() -> None:
     note(args.uid, os.getpid())
     folder = args.output_dir / args.uid
     cameras = plan_cameras(blender_script.view_settings(args, args.camera_type), args.uid)
-    views = ViewFolder(folder, cameras, args.resolution, {"model": fingerprint(args.object_path)})
+    views = ViewFolder(folder, cameras, args.resolution, {"model": sha256(args.object_path)})
     if kind == "corrupt":
         print(f"ERROR: {args.object_path}: cannot be read: it is corrupt", file=sys.stderr)
         sys.exit(1)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from blender.plan import ViewSettings, meta_matches, plan_cameras, write_meta
-from blender.view_folder import ViewFolder, fingerprint
+from blender.view_folder import ViewFolder
 from multiview.depth_png import levels_to_depth
 
 SETTINGS = ViewSettings("random", num_images=4, resolution=16)
@@ -134,11 +134,3 @@ def test_what_is_no_png_never_becomes_a_view(tmp_path: Path):
     with pytest.raises(ValueError, match=r"000\.png: not a PNG"):
         views.add_view(0, tmp_path / ".view.tmp.png", None)
     assert not (tmp_path / "000.png").exists()
-
-
-def test_the_fingerprint_is_that_of_the_content(tmp_path: Path):
-    (tmp_path / "a").write_bytes(b"x" * 3_000_000)
-    (tmp_path / "b").write_bytes(b"x" * 3_000_000)
-    (tmp_path / "c").write_bytes(b"x" * 3_000_001)
-    a, b, c = (fingerprint(tmp_path / name) for name in "abc")
-    assert a == b != c

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from common.files import atomic_write, check_file_name, check_free_space, file_lock
+from common.files import atomic_write, check_file_name, check_free_space, file_lock, sha256
 
 ROOT = Path(__file__).parents[2]
 
@@ -162,3 +163,9 @@ def test_files_are_written_without_any_installed_package(tmp_path: Path):
     isolated = {"cwd": ROOT, "env": {**os.environ, "PYTHONPATH": str(ROOT)}, "check": True}
     subprocess.run([sys.executable, "-S", "-c", code, str(path)], **isolated)
     assert path.read_text() == "x"
+
+
+def test_the_checksum_is_that_of_the_whole_content(tmp_path: Path):
+    content = b"x" * 3_000_001
+    (tmp_path / "a").write_bytes(content)
+    assert sha256(tmp_path / "a") == hashlib.sha256(content).hexdigest()

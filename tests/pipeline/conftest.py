@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from common.records import checksum
+from common.files import sha256
 from ldm.model import SyncDreamer
 from multiview.cameras import orbit_cameras
 from pipeline.api import MultiviewImages
@@ -78,7 +78,7 @@ class FileReads:
         self.contents = {path.read_bytes(): path for path in self.paths.values()}
         self._active.append(self)
         self._patch = pytest.MonkeyPatch()
-        open_image, sha256 = Image.open, hashlib.sha256
+        open_image, hash_bytes = Image.open, hashlib.sha256
 
         def counted_open(source, *args, **kwargs):
             if isinstance(source, BytesIO) and source.getvalue() in self.contents:
@@ -88,7 +88,7 @@ class FileReads:
         def counted_hash(data=b"", **kwargs):
             if data in self.contents:
                 self.hashed[self.contents[data]] += 1
-            return sha256(data, **kwargs)
+            return hash_bytes(data, **kwargs)
 
         self._patch.setattr(Image, "open", counted_open)
         self._patch.setattr(hashlib, "sha256", counted_hash)
@@ -140,7 +140,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         resumed.append(options.resume)
         folder.mkdir(exist_ok=True)
         for name in EXPORTED:
-            (folder / name).write_text(f"{name} {checksum(image)} {options.seed} {options.preset}")
+            (folder / name).write_text(f"{name} {sha256(image)} {options.seed} {options.preset}")
         (folder / "metrics.json").write_text(json.dumps(METRICS))
         return ReconstructionResult(METRICS, None)
 

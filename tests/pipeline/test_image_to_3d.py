@@ -18,7 +18,8 @@ import pytest
 from PIL import Image
 
 import image_to_3d as script
-from common.records import ReplaceError, RunDirectory, Step, checksum
+from common.files import sha256
+from common.records import ReplaceError, RunDirectory, Step
 from ldm.config import SamplerConfig
 from multiview.segmentation import segment_white
 from pipeline import image_to_3d as module
@@ -42,7 +43,7 @@ class Killed(BaseException):
 def checksums(folder: Path) -> dict[str, str]:
     """Of all results but those that hold times."""
     return {
-        path.relative_to(folder).as_posix(): checksum(path)
+        path.relative_to(folder).as_posix(): sha256(path)
         for path in folder.rglob("*")
         if path.is_file()
         and path.relative_to(folder).parts[0] != "steps"
@@ -79,7 +80,7 @@ def test_a_photo_becomes_a_mesh_and_a_kill_while_it_is_trained_does_no_harm(
     assert len(view_generator.generated) == 2 * generated
     assert checksums(folder) == checksums(whole)
     for name in EXPORTED:
-        assert checksum(folder / name) == checksum(folder / "reconstruction" / name)
+        assert sha256(folder / name) == sha256(folder / "reconstruction" / name)
 
     assert image_to_3d(photo, folder, config, context).done == []
     page = (folder / "report.html").read_text()
