@@ -57,13 +57,8 @@ def render_dataset(
         write_failures(setup.out, failures)
         listed = add_to_uid_set(setup.out, setup.sets, done)
     skipped = sum(result.attempts == 0 for result in collected if result.error is None)
-    log.info(
-        "%d objects rendered, %d were complete; %s lists %d",
-        len(done) - skipped,
-        skipped,
-        setup.out / UID_SET,
-        listed,
-    )
+    text = "%d objects rendered, %d were complete; %s lists %d"
+    log.info(text, len(done) - skipped, skipped, setup.out / UID_SET, listed)
     if failures:
         log.error("%d of %d objects failed, see %s", len(failures), total, setup.out / FAILURES)
     return len(failures)

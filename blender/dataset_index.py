@@ -54,16 +54,7 @@ def read_uid_set(path: Path) -> list[str]:
 
 
 def add_to_uid_set(out: Path, sets: Iterable[str], done: Iterable[str]) -> int:
-    """Add complete objects to the list, and drop objects whose folders were deleted.
-
-    Args:
-        out: folder of the data set.
-        sets: names of the view sets.
-        done: objects to add.
-
-    Returns:
-        number of objects in the list.
-    """
+    """Add complete objects to the list, drop those without folders in `sets`; return its length."""
     path = out / UID_SET
     before = read_uid_set(path) if path.exists() else []
     existing = [uid for uid in before if all((out / name / uid).is_dir() for name in sets)]

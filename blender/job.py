@@ -69,11 +69,7 @@ def render_missing_sets(
 ) -> RenderResult:
     """Render the incomplete view sets of an object; failures are returned, not raised.
 
-    Args:
-        item: the object.
-        setup: settings of the rendering.
-        index: number of the object, which selects a GPU.
-        is_stopped: returns True to abort.
+    `index` is the object's number, which selects a GPU; `is_stopped` returns True to abort.
     """
     begin = time.monotonic()
     missing = [name for name in setup.sets if not is_complete(item, name, setup)]

@@ -42,19 +42,10 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def add_text(raw: bytes, keyword: str, text: str, path: Path) -> bytes:
-    """Add a text chunk to a PNG.
-
-    Args:
-        raw: content of the PNG file.
-        keyword: latin-1, at most 79 characters.
-        text: latin-1.
-        path: the file, for messages.
-
-    Returns:
-        content of the new PNG file.
+    """Add a text chunk (latin-1; keywords of at most 79 characters) to the content of a PNG file.
 
     Raises:
-        ValueError: `raw` is not a complete PNG.
+        ValueError: `raw` is not a complete PNG; names `path`.
     """
     _chunks(raw, path)
     content = keyword.encode("latin-1") + b"\0" + text.encode("latin-1")
@@ -66,10 +57,10 @@ def read_text(path: Path, keyword: str, size: int, bits: int, colour_type: int) 
 
     Args:
         path: the file.
-        keyword: keyword of the text chunk.
+        keyword: of the text chunk.
         size: expected pixels a side.
-        bits: expected bits per channel.
-        colour_type: expected PNG colour type, `GREY` or `RGBA`.
+        bits: expected, per channel.
+        colour_type: expected, `GREY` or `RGBA`.
 
     Returns:
         the text, or None if there is no text chunk with this keyword.
@@ -114,12 +105,5 @@ def encode_grey16(levels: np.ndarray) -> bytes:
     height, width = levels.shape
     rows = levels.astype(">u2").view(np.uint8).reshape(height, 2 * width)
     filtered = np.concatenate([np.zeros((height, 1), np.uint8), rows], axis=1)  # filter 0: none
-    header = struct.pack(">IIBBBBB", width, height, 16, GREY, 0, 0, 0)
-    return b"".join(
-        (
-            SIGNATURE,
-            _chunk(b"IHDR", header),
-            _chunk(b"IDAT", zlib.compress(filtered.tobytes(), 6)),
-            END,
-        )
-    )
+    header = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, GREY, 0, 0, 0))
+    return SIGNATURE + header + _chunk(b"IDAT", zlib.compress(filtered.tobytes(), 6)) + END

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,63 +12,37 @@ if TYPE_CHECKING:
     from trimesh import Scene
 
 
-@dataclass(frozen=True)
-class AugmentationLimits:
-    """Ranges of the random changes.
-
-    Attributes:
-        stretch: of each axis, a factor between this and its inverse.
-        hue: of all colours together, in turns to either side.
-        part_hue: of each part in addition, in turns to either side.
-        saturation: a factor between this and its inverse.
-        value: a factor between this and its inverse.
-    """
-
-    stretch: float = 1.3
-    hue: float = 0.5
-    part_hue: float = 0.05
-    saturation: float = 1.6
-    value: float = 1.3
-
-    def __post_init__(self) -> None:
-        for name in ("stretch", "saturation", "value"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("hue", "part_hue"):
-            if not 0 <= getattr(self, name) <= 0.5:
-                raise ValueError(f"{name} must be from 0 to 0.5, got {getattr(self, name)}")
+STRETCH, SATURATION, VALUE = 1.3, 1.6, 1.3
+"""Each axis, the saturation and the value change by a factor between this and its inverse."""
+HUE, PART_HUE = 0.5, 0.05
+"""Of all colours together, and of each part in addition; in turns to either side."""
 
 
-def augment(
-    scene: Scene, name: str, seed: int = 0, limits: AugmentationLimits | None = None
-) -> Scene:
+def augment(scene: Scene, name: str) -> Scene:
     """Return a random variant of an object: rotated about z, stretched and recoloured.
 
     Args:
         scene: z up; not changed.
-        name: of the variant; with the seed, it determines the random numbers.
-        seed: common to all variants.
-        limits: ranges of the changes.
+        name: of the variant; it determines the random numbers.
 
     Returns:
         a scene with copies of the meshes.
     """
-    limits = limits or AugmentationLimits()
-    digest = hashlib.sha256(f"variation/{seed}/{name}".encode()).digest()
+    digest = hashlib.sha256(f"variation/0/{name}".encode()).digest()
     generator = np.random.default_rng(int.from_bytes(digest, "big"))
     angle = generator.uniform(0, 2 * np.pi)
     cos, sin = np.cos(angle), np.sin(angle)
     rotation = np.array([[cos, -sin, 0, 0], [sin, cos, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
-    stretch = np.diag([*_factors(generator, limits.stretch, 3), 1.0])
-    hue = generator.uniform(-limits.hue, limits.hue)
-    saturation = _factors(generator, limits.saturation, 1)[0]
-    value = _factors(generator, limits.value, 1)[0]
+    stretch = np.diag([*_factors(generator, STRETCH, 3), 1.0])
+    hue = generator.uniform(-HUE, HUE)
+    saturation = _factors(generator, SATURATION, 1)[0]
+    value = _factors(generator, VALUE, 1)[0]
     variant = type(scene)()
     recoloured: dict[int, Any] = {}
     for node in sorted(scene.graph.nodes_geometry):
         transform, geometry = scene.graph[node]
         mesh = scene.geometry[geometry].copy(include_cache=True)  # with the normals of its file
-        part_hue = hue + generator.uniform(-limits.part_hue, limits.part_hue)
+        part_hue = hue + generator.uniform(-PART_HUE, PART_HUE)
         _recolour(mesh.visual, part_hue, saturation, value, recoloured)
         variant.add_geometry(mesh, node_name=node, transform=rotation @ stretch @ transform)
     return variant
@@ -80,11 +53,7 @@ def _factors(generator: np.random.Generator, limit: float, count: int) -> np.nda
 
 
 def _recolour(
-    visual: Any,
-    hue: float,
-    saturation: float,
-    value: float,
-    recoloured: dict[int, Any],
+    visual: Any, hue: float, saturation: float, value: float, recoloured: dict[int, Any]
 ) -> None:
     """Recolour a part in place; textures that parts share are recoloured once."""
 

@@ -121,15 +121,7 @@ def generate_item_strip(
     seed: int,
     elevation_deg: float | None = None,
 ) -> np.ndarray:
-    """Generate views from an item's input, uint8 (H, N H, 3).
-
-    Args:
-        model: in evaluation mode.
-        item: the object.
-        sampler: settings of the sampler.
-        seed: of the noise.
-        elevation_deg: of the input; the true one if None.
-    """
+    """Generate views from an item's input, uint8 (H, N H, 3); elevation_deg None: the true one."""
     import torch
 
     from ldm.data.samples import to_model_range
@@ -217,13 +209,7 @@ def score_views(
 
 
 def mesh_iou(item: TrainingItem, args: argparse.Namespace, strip: str) -> float:
-    """Reconstruct views; return the volume IoU with the true shape, 0 if there is no mesh.
-
-    Args:
-        item: the object.
-        args: the command line.
-        strip: file name of the views, without its suffix.
-    """
+    """Reconstruct `strip`.png; return the volume IoU with the true shape, 0 without a mesh."""
     import torch
 
     from evaluation.mesh_metrics import volume_iou

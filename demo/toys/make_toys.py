@@ -76,10 +76,8 @@ def ground_truth_mesh(scene: Scene) -> Trimesh:
     Raises:
         ValueError: a part is not closed.
     """
-    trimesh, kernel = (
-        import_optional("trimesh", "Toy generation"),
-        import_optional("manifold3d", "Toy generation", REQUIREMENTS),
-    )
+    trimesh = import_optional("trimesh", "Toy generation")
+    kernel = import_optional("manifold3d", "Toy generation", REQUIREMENTS)
     parts = []
     for node in scene.graph.nodes_geometry:
         frame, name = scene.graph[node]

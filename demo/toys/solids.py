@@ -124,15 +124,7 @@ def rounded(points: Sequence[Point], radius: float, steps: int = 3) -> list[tupl
 def cylinder(
     radius: float, height: float, top: float = 1.0, bevel: float = 0.12, segments: int = 28
 ) -> Solid:
-    """Return a cylinder or cone about z.
-
-    Args:
-        radius: at the bottom.
-        height: along z.
-        top: radius at the top, relative to `radius`.
-        bevel: rounding of the edges, relative to the radius.
-        segments: of the circle.
-    """
+    """Return a cylinder or cone about z; `top` and `bevel` (of the edges) relative to `radius`."""
     upper = max(radius * top, 1e-3 * radius)
     corners = [(0, -height / 2), (radius, -height / 2), (upper, height / 2), (0, height / 2)]
     size = bevel * min(radius, height / 2)

@@ -77,16 +77,7 @@ class ToyBuilder:
 
     def add_around(self, solid: Solid, paint: Paint | RGB, count: int, radius: float, height: float,
                start: float = 0.0) -> None:  # fmt: skip
-        """Add copies on a circle about z, facing outwards.
-
-        Args:
-            solid: see `add`.
-            paint: see `add`.
-            count: of copies.
-            radius: of the circle.
-            height: of the circle.
-            start: azimuth of the first copy in degrees.
-        """
+        """Add copies on a circle about z, facing outwards; `start` is an azimuth in degrees."""
         part = textured_mesh(solid, paint if isinstance(paint, Paint) else Paint(paint))
         for k in range(count):
             degrees = start + 360 * k / count
