@@ -15,7 +15,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from common.cli import SEED, HelpFormatter, add_common_flags, project_file, run_script
+from common.cli import SEED, HelpFormatter, add_common_flags, advise, project_file, run_script
 from common.config import load_config
 from common.devices import pick_device
 
@@ -50,11 +50,8 @@ def main(argv: list[str] | None = None) -> None:
 
     config = load_config(AutoencoderTrainConfig, args.base, args.set)
     device = pick_device(args.device)
-    try:
+    with advise("; continue with --resume, or choose another --output", FileExistsError):
         signal = train_autoencoder(config, args.output, args.seed, args.resume, device)
-    except FileExistsError as error:
-        advice = "continue with --resume, or choose another --output"
-        raise FileExistsError(f"{error}; {advice}") from error
     if signal:
         sys.exit(128 + signal)
 

@@ -19,7 +19,7 @@ import re
 import sys
 from pathlib import Path
 
-from common.cli import SEED, HelpFormatter, add_common_flags, project_file, run_script
+from common.cli import SEED, HelpFormatter, add_common_flags, advise, project_file, run_script
 from common.config import load_config
 from common.devices import pick_device
 
@@ -107,17 +107,13 @@ def main(argv: list[str] | None = None) -> None:
         device=device,
         num_nodes=args.num_nodes,
     )
-    try:
-        signal = train(
-            config,
-            options,
-            model_class=choose_model_class(config.model),
-            loss=choose_loss(config.model),
-        )
-    except (FileExistsError, ResumeError) as error:
-        exists = isinstance(error, FileExistsError)
-        advice = "continue with --resume or" if exists else "start without --resume and"
-        raise ValueError(f"{error}; {advice} choose another --ckptdir and --logdir") from error
+    other = "choose another --ckptdir and --logdir"
+    with (
+        advise(f"; continue with --resume or {other}", FileExistsError),
+        advise(f"; start without --resume and {other}", ResumeError),
+    ):
+        model_class, loss = choose_model_class(config.model), choose_loss(config.model)
+        signal = train(config, options, model_class=model_class, loss=loss)
     if signal:
         sys.exit(128 + signal)
 

@@ -30,7 +30,6 @@ from ldm.data.shard_dataset import (
     Shard,
     member_names,
     padded_size,
-    parse_shard,
     read_elevations,
     read_index,
     split_object,
@@ -97,68 +96,36 @@ def _checked_png(uid: str, path: Path) -> bytes | memoryview:
 
 
 def pack(root: Path, out: Path, shard_bytes: int = 2**30, num_views: int = 16) -> Index:
-    """Write a folder tree as shards; an interrupted call is continued.
+    """Write a folder tree as shards; the index is written last.
 
     Args:
         root: see `FolderDataset`.
-        out: a new folder, or that of an interrupted call with the same arguments.
+        out: a folder without shards.
         shard_bytes: limit of a shard; only a single larger object exceeds it.
         num_views: N.
 
     Raises:
         FileNotFoundError: the tree, or the folder of an object, does not exist.
-        ValueError: naming the object and its missing or damaged file, or the wrong `out`.
+        ValueError: naming the object and its missing or damaged file, or `out`, which has shards.
         OSError: naming the shard that cannot be written.
     """
     dataset = FolderDataset(root)
     out.mkdir(parents=True, exist_ok=True)
     with file_lock(out / INDEX, wait=False):
-        if (out / INDEX).exists():
+        if (out / INDEX).exists() or any(out.glob("shard-*.tar")):
             raise ValueError(f"{out}: has shards already; choose a new folder")
-        uids = [name.decode() for name in dataset.uids]
-        shards = _finished_shards(out, uids, shard_bytes)
-        rest = uids[sum(len(shard.objects) for shard in shards) :]
-        objects = (_object_members(dataset, uid, num_views) for uid in rest)
-        for left in out.glob(".shard-*.tmp.tar"):
-            left.unlink()
+        objects = (_object_members(dataset, name.decode(), num_views) for name in dataset.uids)
+        shards: list[Shard] = []
         pending = next(objects, None)
         while pending is not None:
             name = f"shard-{len(shards):06d}.tar"
             shard, pending = _write_shard(out / name, pending, objects, shard_bytes)
-            with atomic_write(_record(out, len(shards))) as path:
-                path.write_text(json.dumps({"limit": shard_bytes, **asdict(shard)}))
             shards.append(shard)
             log.info("%s: %d objects, %.1f MiB", name, len(shard.objects), shard.size / 2**20)
         index = Index(num_views, shards)
         with atomic_write(out / INDEX) as path:
             path.write_text(json.dumps({"format": FORMAT, **asdict(index)}, separators=(",", ":")))
-        for number in range(len(shards)):
-            _record(out, number).unlink(missing_ok=True)
     return index
-
-
-def _record(out: Path, number: int) -> Path:
-    """Path of a finished shard's index entry, until the index is written."""
-    return out / f"shard-{number:06d}.part.json"
-
-
-def _finished_shards(out: Path, uids: list[str], shard_bytes: int) -> list[Shard]:
-    """List the shards of an interrupted call; it must have had the same objects and limit."""
-    shards: list[Shard] = []
-    while _record(out, len(shards)).exists():
-        record = json.loads(_record(out, len(shards)).read_text())
-        limit, path = record.pop("limit"), out / record["name"]
-        shard = parse_shard(record)
-        begin = sum(len(done.objects) for done in shards)
-        packed = [uid for uid, _, _ in shard.objects]
-        same = packed == uids[begin : begin + len(packed)] and limit == shard_bytes
-        if not same or not path.is_file() or path.stat().st_size != shard.size:
-            raise ValueError(
-                f"{path}: is of an interrupted run with other objects or another shard size; "
-                f"delete {out} first"
-            )
-        shards.append(shard)
-    return shards
 
 
 def _write_shard(

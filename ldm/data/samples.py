@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -23,12 +22,14 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 MAX_FILE_BYTES = 32 * 2**20
 """Limit for image and meta files; a view of 256 pixels takes about 40 kB."""
 MAX_IMAGE_SIDE = 2048
+PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+"""The last chunk of every PNG file: length 0, name, checksum."""
 
 
 @dataclass(frozen=True)
@@ -229,23 +230,23 @@ def check_png(content: bytes | memoryview) -> None:
 
     All checksums are compared, unlike in Pillow's `load`, which ignores those of the pixels.
     """
-    view = memoryview(content)
-    if bytes(view[:8]) != b"\x89PNG\r\n\x1a\n" or bytes(view[12:16]) != b"IHDR":
-        raise ValueError("is not a PNG image")
-    width, height = (int.from_bytes(view[at : at + 4], "big") for at in (16, 20))
-    if width != height or not 0 < width <= MAX_IMAGE_SIDE:
+    try:
+        image = Image.open(io.BytesIO(content), formats=["PNG"])
+    except UnidentifiedImageError:
+        raise ValueError("is not a PNG image") from None
+    except Exception as error:  # crafted chunks make Pillow raise IndexError, struct.error, ...
+        raise ValueError(f"the image is damaged ({error})") from error
+    if image.width != image.height or not 0 < image.width <= MAX_IMAGE_SIDE:
         raise ValueError(
-            f"has {width} x {height} pixels, expected a square of at most {MAX_IMAGE_SIDE}"
+            f"has {image.width} x {image.height} pixels, expected a square of at most "
+            f"{MAX_IMAGE_SIDE}"
         )
-    start, kind = 8, b""
-    while kind != b"IEND":
-        end = start + 12 + int.from_bytes(view[start : start + 4], "big")
-        if start + 12 > len(view) or end > len(view):
-            raise ValueError("the image is cut off")
-        kind = bytes(view[start + 4 : start + 8])
-        if zlib.crc32(view[start + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
-            raise ValueError("the image is damaged: a checksum is wrong")
-        start = end
+    try:
+        image.verify()
+    except Exception as error:
+        raise ValueError(f"the image is damaged ({error})") from error
+    if PNG_END not in bytes(content):  # which `verify` only looks for the name of
+        raise ValueError("the image is damaged: its end is incomplete")
 
 
 def decode_rgba(content: bytes | memoryview) -> bytes:

@@ -134,12 +134,12 @@ def read_index(reader: FileReader) -> Index:
         index = json.loads(text)
         if not isinstance(index, dict) or index.get("format") != FORMAT:
             raise ValueError(f'expected "format": "{FORMAT}"')
-        return Index(index["num_views"], [parse_shard(shard) for shard in index["shards"]])
+        return Index(index["num_views"], [_parse_shard(shard) for shard in index["shards"]])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{where}: not an index of shards: {error}") from error
 
 
-def parse_shard(entry: dict[str, Any]) -> Shard:
+def _parse_shard(entry: dict[str, Any]) -> Shard:
     """Parse an entry of the index; ValueError, KeyError or TypeError if it is invalid."""
     objects = [(uid, offset, size) for uid, offset, size in entry["objects"]]
     return Shard(str(entry["name"]), entry["size"], str(entry["sha256"]), objects)

@@ -44,10 +44,10 @@ Loss = Callable[[SyncDreamer, EncodedBatch, Tensor, TrainingNoise, ViewGeometry,
 def encode_batch(model: SyncDreamer, batch: TrainingBatch) -> EncodedBatch:
     """Run the frozen encoders, without gradients and in float32."""
     with torch.no_grad(), torch.autocast(batch.target_images.device.type, enabled=False):
-        views = rearrange(batch.target_images, "b n c h w -> (b n) c h w")
+        images = rearrange(batch.target_images, "b n c h w -> (b n) c h w")
         posteriors = [
             model.first_stage_model.encode(to_model_range(part))
-            for part in views.split(IMAGES_AT_ONCE)
+            for part in images.split(IMAGES_AT_ONCE)
         ]
         mean, std = (
             rearrange(torch.cat(parts), "(b n) c h w -> b n c h w", b=len(batch))
@@ -96,25 +96,24 @@ def predict_target_views(
         geometry: see `SyncDreamer.view_geometry`.
         drop_conditions: see `StepConfig`.
     """
-    views, count = noise.target_views, noise.target_views.shape[1]
+    targets, count = noise.target_views, noise.target_views.shape[1]
     with timed("volume"):
         time = model.embed_time(noise.timesteps)
         volume = model.build_spatial_volume(noisy, time, conditioning, geometry)
-        viewpoints = select_views(conditioning.viewpoints, views)
+        viewpoints = select_views(conditioning.viewpoints, targets)
         frustums = model.spatial_volume.view_frustums(
-            volume, time, viewpoints, geometry.rays_in_volume[views]
+            volume, time, viewpoints, geometry.rays_in_volume[targets]
         )
     with timed("unet", inputs=frustums):
-        context = rearrange(select_views(conditioning.context, views), "b t c -> (b t) 1 c")
+        context = rearrange(select_views(conditioning.context, targets), "b t c -> (b t) 1 c")
         image = repeat(conditioning.input_latents, "b c h w -> (b t) c h w", t=count)
-        kept = frustums
         if drop_conditions:
             dropout = condition_dropout(noise.dropout)
-            context, image, kept = drop(dropout, context, image, frustums)
-        x = rearrange(select_views(noisy, views), "b t c h w -> (b t) c h w")
+            context, image, frustums = drop(dropout, context, image, frustums)
+        x = rearrange(select_views(noisy, targets), "b t c h w -> (b t) c h w")
         x = torch.cat([x, image], dim=1)
-        predicted = model.unet(x, noise.timesteps.repeat_interleave(count), context, kept)
-    return predicted.unflatten(0, views.shape)
+        predicted = model.unet(x, noise.timesteps.repeat_interleave(count), context, frustums)
+    return predicted.unflatten(0, targets.shape)
 
 
 def drop(
@@ -125,12 +124,12 @@ def drop(
     Compat: the image token is dropped after its projection.
     """
 
-    def kept(dropped: Tensor, values: Tensor) -> Tensor:
+    def zero(dropped: Tensor, values: Tensor) -> Tensor:
         keep = (~dropped).to(values.dtype).repeat_interleave(len(values) // len(dropped))
         return values * keep.reshape(-1, *(1 for _ in values.shape[1:]))
 
-    volumes = [kept(dropout.volume, frustum) for frustum in frustums]
-    return kept(dropout.clip, context), kept(dropout.concat, image), volumes
+    volumes = [zero(dropout.volume, frustum) for frustum in frustums]
+    return zero(dropout.clip, context), zero(dropout.concat, image), volumes
 
 
 def diffusion_loss(

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from ldm.model import SyncDreamer
 from ldm.networks.attention import ImageTokenAttention, TransformerBlock
 
+WARMUP_START = 0.02
+"""Learning rate at the beginning of the warm-up, relative to the peak; as published."""
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
@@ -24,7 +27,6 @@ class OptimizerConfig:
         finetune_unet: train the whole UNet instead of its depth attention only.
         finetune_projection: train the projection of the image token.
         warmup_steps: length of the linear warm-up.
-        warmup_start: learning rate at its beginning, relative to the peak.
         decay_steps: length of the linear decay to 0 at the end of training; 0 (the paper) keeps
             the rate constant.
         weight_decay: AdamW's.
@@ -38,7 +40,6 @@ class OptimizerConfig:
     finetune_unet: bool = False
     finetune_projection: bool = False
     warmup_steps: int = 100
-    warmup_start: float = 0.02
     decay_steps: int = 0
     weight_decay: float = 0.01
     gradient_clip: float = 0.0
@@ -49,8 +50,7 @@ class OptimizerConfig:
         for name in ("learning_rate", "volume_factor", "accumulate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"optimizer.{name} must be above 0, got {getattr(self, name)}")
-        not_negative = ("warmup_steps", "warmup_start", "decay_steps", "weight_decay")
-        for name in (*not_negative, "gradient_clip"):
+        for name in ("warmup_steps", "decay_steps", "weight_decay", "gradient_clip"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"optimizer.{name} must not be negative: {getattr(self, name)}")
         if not 0 <= self.ema_decay < 1:
@@ -61,7 +61,7 @@ def warmup_multiplier(step: int, config: OptimizerConfig) -> float:
     """Linear warm-up factor of the learning rate after `step` steps, then 1."""
     if step >= config.warmup_steps:
         return 1.0
-    return config.warmup_start + (1.0 - config.warmup_start) * step / config.warmup_steps
+    return WARMUP_START + (1.0 - WARMUP_START) * step / config.warmup_steps
 
 
 def lr_multiplier(step: int, config: OptimizerConfig, max_steps: int) -> float:

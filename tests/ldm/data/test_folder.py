@@ -65,7 +65,7 @@ BAD: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     ),
     "cut off": (
         lambda r: spoil_png(r / "target/b/007.png", lambda c: c.__delitem__(slice(-40, None))),
-        ["object b", "target/b/007.png", "cut off"],
+        ["object b", "target/b/007.png", "damaged"],
     ),
     "a flipped bit": (
         lambda r: spoil_png(r / "target/b/007.png", flip),

@@ -14,6 +14,7 @@ from ldm.data.folder import FolderDataset
 from ldm.data.samples import (
     TrainingBatch,
     TrainingItem,
+    check_png,
     decode_item,
     decode_item_into,
     decode_rgba,
@@ -117,6 +118,16 @@ def test_grey_images_with_transparency_are_read():
     pixels = read_rgba(png(0, mode="LA"))
     np.testing.assert_array_equal(pixels[..., 0], pixels[..., 1])
     assert len(np.unique(pixels[..., 3])) > 2
+
+
+def test_any_flipped_bit_and_any_cut_of_a_png_is_found():
+    content = png(0)
+    for place in range(len(content)):
+        flipped = bytearray(content)
+        flipped[place] ^= 1
+        for damaged in (bytes(flipped), content[:place]):
+            with pytest.raises(ValueError, match=r"damaged|not a PNG|expected a square"):
+                check_png(damaged)
 
 
 def test_what_makes_pillow_stumble_is_called_damaged(monkeypatch):
