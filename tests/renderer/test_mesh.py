@@ -189,7 +189,8 @@ def test_a_camera_sees_the_near_side_of_a_ball_at_the_depth_of_its_rays():
     np.testing.assert_allclose((points @ pose[:, :3].T + pose[:, 3])[:, 2], seen.depth, atol=1e-9)
 
 
-def test_faces_behind_the_camera_are_not_seen(ball_mesh):
+def test_faces_behind_the_camera_are_not_seen():
+    ball_mesh = trimesh.creation.icosphere(3, radius=0.5)
     cameras = orbit_cameras(1, image_size=32)
     intrinsics, pose = cameras.intrinsics[0], cameras.world_to_camera[0]
     behind = ball_mesh.copy().apply_translation(-2 * pose[:, :3].T @ pose[:, 3])
