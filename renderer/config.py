@@ -45,11 +45,7 @@ PRESETS: dict[Kind, dict[Preset, tuple[str, ...]]] = {
         "default": (),
         "best": ("mlp.steps=6000", "mlp.learning_rate.interval=3000"),
     },
-    "nerf": {
-        "fast": ("nerf.steps=800",),
-        "default": (),
-        "best": ("nerf.steps=5000",),
-    },
+    "nerf": {"fast": ("nerf.steps=800",), "default": (), "best": ("nerf.steps=5000",)},
 }
 """What each preset changes of each kind's defaults; presets take precedence over the file."""
 

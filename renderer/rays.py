@@ -108,10 +108,7 @@ def depths_around_origin(
 
 
 def depths_in_cube(
-    origins: Tensor,
-    directions: Tensor,
-    half_size: float = OBJECT_HALF_SIDE,
-    min_near: float = 0.2,
+    origins: Tensor, directions: Tensor, half_size: float = OBJECT_HALF_SIDE, min_near: float = 0.2
 ) -> tuple[Tensor, Tensor]:
     """First and last depth of a ray in the cube |x|, |y|, |z| <= half_size.
 

@@ -18,12 +18,7 @@ import torch
 
 from common.files import atomic_write, file_lock
 from common.signals import stop_on_signals
-from renderer.checkpoint import (
-    CheckpointError,
-    RunFingerprint,
-    read_checkpoint,
-    write_checkpoint,
-)
+from renderer.checkpoint import CheckpointError, RunFingerprint, read_checkpoint, write_checkpoint
 from renderer.config import Preset, RendererConfig
 from renderer.export import (
     FRAMES,

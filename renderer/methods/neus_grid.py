@@ -30,10 +30,7 @@ from renderer.methods.base import (
     Views,
     all_rays,
 )
-from renderer.methods.initial_shape import (
-    initial_colors,
-    initial_distances,
-)
+from renderer.methods.initial_shape import initial_colors, initial_distances
 from renderer.methods.neus import soft_l1
 from renderer.methods.occupancy import OccupancyConfig, OccupancyGrid
 from renderer.methods.stereo import StereoConfig

@@ -16,11 +16,7 @@ import torch
 
 from common.files import file_lock
 from renderer import reconstruction
-from renderer.checkpoint import (
-    CheckpointError,
-    CheckpointMismatchError,
-    NoCheckpointError,
-)
+from renderer.checkpoint import CheckpointError, CheckpointMismatchError, NoCheckpointError
 from renderer.config import RendererConfig
 from renderer.methods.hash_grid import HashGridConfig
 from renderer.methods.nerf import NeRFConfig

@@ -14,11 +14,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from common.signals import StopFlag, stop_on_signals
-from renderer.checkpoint import (
-    RunFingerprint,
-    read_checkpoint,
-    write_checkpoint,
-)
+from renderer.checkpoint import RunFingerprint, read_checkpoint, write_checkpoint
 from renderer.methods.base import ParameterGroup, RenderedRays, SDFGrid, StepResult
 from renderer.trainer import Training, train
 

@@ -21,8 +21,6 @@ def bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     monkeypatch.setattr(u2net, "WEIGHTS_FOLDER", tmp_path / "ckpt")
     monkeypatch.setattr(
-        u2net,
-        "U2NET_DISTRIBUTIONS",
-        {"u2net.onnx": "no-such-package", "u2netp.onnx": "pytest"},
+        u2net, "U2NET_DISTRIBUTIONS", {"u2net.onnx": "no-such-package", "u2netp.onnx": "pytest"}
     )
     return tmp_path

@@ -86,8 +86,7 @@ def trained() -> NeRF:
 def test_a_ball_is_seen_again_from_between_the_views(trained):
     all_cameras = orbit_cameras(32, image_size=SIZE)
     between = replace(
-        all_cameras,
-        **{key: value[[3, 17]] for key, value in vars(all_cameras).items()},
+        all_cameras, **{key: value[[3, 17]] for key, value in vars(all_cameras).items()}
     )
     truth = ball_views(between)
     rays = all_rays(truth, 0.5, CPU)
