@@ -147,15 +147,9 @@ def _is_foot(bottom: np.ndarray, centres: np.ndarray) -> np.ndarray:
 
 
 def _solve_laplace(height: np.ndarray, occupied: np.ndarray, free: np.ndarray) -> np.ndarray:
-    """Solve Laplace's equation for the heights of the free cells; the other heights are fixed.
+    """Solve Laplace's equation for the heights (V, V) of the free cells; the others are fixed.
 
-    Args:
-        height: (V, V).
-        occupied: cells with a surface, bool (V, V).
-        free: cells to solve for, inside `occupied` and off its border, bool (V, V).
-
-    Returns:
-        (V, V).
+    The free cells, bool (V, V), are inside the occupied ones (with a surface) and off their border.
     """
     rows, columns = np.nonzero(free)
     if not len(rows):

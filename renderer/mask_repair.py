@@ -246,13 +246,7 @@ def _find_consensus(data: _ConsistencyData, usable: np.ndarray) -> np.ndarray:
     The cost is the unfilled share of their masks, plus `REMOVAL_COST` per view that is left out.
     Removing views one by one fails if several are inconsistent, as there is no hull until the last
     of them is removed. So small sets are grown too, until the best result is found twice.
-
-    Args:
-        data: of N views.
-        usable: views with an outline, bool (N,).
-
-    Returns:
-        bool (N,).
+    Usable views, bool (N,), have an outline; the result is bool (N,), too.
     """
 
     def cost(views: np.ndarray) -> float:
@@ -315,15 +309,8 @@ def _render_silhouette(
 
     The grid locates the hull roughly. For each line of sight the distance inside all silhouettes
     at its deepest point is rendered, which keeps thin parts as sharp as in the masks.
-
-    Args:
-        data: of all views.
-        k: not one of them.
-        distances: signed distances to the outlines of the other views, pixels, (S, S) each.
-        cameras: for S x S images.
-
-    Returns:
-        in [0, 1], with soft edges, (S, S) float32.
+    Distances are to the outlines of the other views, signed, pixels, (S, S) each; the cameras are
+    for S x S images. The result is in [0, 1], with soft edges, (S, S) float32.
     """
     edge, size = data.masks.shape[-1], next(iter(distances.values())).shape[-1]
     hull = data.hull(np.isin(np.arange(len(data.masks)), list(distances)))

@@ -150,13 +150,6 @@ def _part_touching_sheets(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.n
 
     Folds are pairs of faces with the same corners, which are removed. Vertices of edges with more
     than two faces are duplicated, one for each sheet, and moved a little into their sheet.
-
-    Args:
-        vertices: (V, 3).
-        faces: (F, 3).
-
-    Returns:
-        vertices and faces, both new.
     """
     while True:
         corners, copies = np.unique(np.sort(faces, axis=1), axis=0, return_counts=True)

@@ -99,12 +99,9 @@ def read_input(path: Path, config: RendererConfig, device: str) -> Reconstructio
 
 
 def _check_masks(path: Path, masks: np.ndarray, segmenter: str | None) -> None:
-    """Raise MaskError if all masks are empty or full, and warn if some are.
+    """Raise MaskError if all masks are empty or full, and warn if some are; masks are (N, S, S).
 
-    Args:
-        path: of the views, for messages.
-        masks: in [0, 1], (N, S, S).
-        segmenter: see `MaskError`.
+    `path` and `segmenter` are for messages, see `MaskError`.
     """
     shares = (masks >= 0.5).mean(axis=(1, 2))
     empty, full = shares == 0, shares > FULL

@@ -7,7 +7,6 @@ The attribute names, and the order of the parameters, are those of the published
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,8 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.config import check_positive
-
-_PUBLISHED_PREFIX = "renderer."
 
 
 @dataclass(frozen=True)
@@ -304,24 +301,3 @@ class NeuSField(nn.Module):
     def inv_s(self) -> Tensor:
         """The sharpness s of the surface, a scalar."""
         return self.deviation_network()
-
-    def load_published(self, state: Mapping[str, Tensor]) -> None:
-        """Load the `state_dict` of a published checkpoint, whose names begin with `renderer.`.
-
-        Raises:
-            ValueError: names are missing or left over.
-            RuntimeError: shapes differ.
-        """
-        own = {
-            name.removeprefix(_PUBLISHED_PREFIX): tensor
-            for name, tensor in state.items()
-            if name.startswith(_PUBLISHED_PREFIX)
-        }
-        missing = sorted(self.state_dict().keys() - own.keys())
-        unexpected = sorted(own.keys() - self.state_dict().keys())
-        if missing or unexpected:
-            raise ValueError(
-                f"the weights do not fit the NeuS networks: {len(missing)} names missing (first: "
-                f"{missing[:3]}), {len(unexpected)} unexpected (first: {unexpected[:3]})"
-            )
-        self.load_state_dict(own)

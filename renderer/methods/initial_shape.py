@@ -23,8 +23,8 @@ from multiview.visual_hull import cell_centres, close_underside, visual_hull
 from renderer.mesh import extract
 from renderer.methods.base import Views
 from renderer.methods.stereo import (
+    IMAGE_SIZE,
     CameraTensors,
-    StereoConfig,
     geometric_consistency,
     plane_sweep,
     sample_nearest,
@@ -36,6 +36,12 @@ _WHITE = 0.99
 """Pixels whose channels are all above this are white."""
 _COLOR_DISTANCE = 4.0
 """Cells further from the surface have no initial colour."""
+CONFIRMATIONS = 1
+"""Neighbours that must be consistent with a depth."""
+_UNCONFIRMED = 0.03
+"""Weight of the hull's depth where a depth is not consistent, against 1."""
+_TRUNCATION = 0.04
+"""Truncation distance behind a depth map, world units."""
 _MIN_TRUNCATION = 3.2
 """Cells; a plateau closer to the surface would look like a fault of the signed distance."""
 
@@ -60,7 +66,6 @@ def estimate_initial_shape(
     masks: np.ndarray,
     cameras: Cameras,
     resolution: int,
-    config: StereoConfig,
     device: torch.device,
 ) -> InitialShape:
     """Estimate the shape from silhouettes and stereo.
@@ -70,7 +75,6 @@ def estimate_initial_shape(
         masks: in [0, 1], (N, S, S).
         cameras: N on a ring, in order, for S x S images.
         resolution: V, cells a side of the object's cube.
-        config: of the stereo search.
         device: to compute on.
 
     Raises:
@@ -84,17 +88,17 @@ def estimate_initial_shape(
     hull = close_underside(hull, cameras)
 
     views = torch.from_numpy(images).float().movedim(-1, 1).to(device)
-    size = min(config.image_size, images.shape[1])
+    size = min(IMAGE_SIZE, images.shape[1])
     if size < images.shape[1]:
         views = F.interpolate(views, size=(size, size), mode="area")
     tensors = CameraTensors.of(cameras.scaled(size / images.shape[1]), device)
     hull_depths = torch.from_numpy(render_depth_maps(hull, cameras, images.shape[1], size)).to(
         device
     )
-    depths = plane_sweep(views, hull_depths, tensors, config)
-    confirmed = geometric_consistency(depths, tensors, config) >= config.confirmations
+    depths = plane_sweep(views, hull_depths, tensors)
+    confirmed = geometric_consistency(depths, tensors) >= CONFIRMATIONS
     sdf = fuse_depth_maps(
-        depths, hull_depths, confirmed, torch.from_numpy(hull).to(device), tensors, config
+        depths, hull_depths, confirmed, torch.from_numpy(hull).to(device), tensors
     )
     share = confirmed.sum() / torch.isfinite(depths).sum().clamp_min(1)
     return InitialShape(hull, sdf.cpu().numpy(), float(share))
@@ -130,7 +134,6 @@ def fuse_depth_maps(
     confirmed: Tensor,
     hull: Tensor,
     cameras: CameraTensors,
-    config: StereoConfig,
 ) -> Tensor:
     """Fuse depth maps to one signed distance inside the hull.
 
@@ -144,15 +147,14 @@ def fuse_depth_maps(
         confirmed: where it is consistent, bool (N, S, S).
         hull: signed distance, (V, V, V).
         cameras: of the views.
-        config: weights and truncation.
 
     Returns:
         signed distance, nowhere below the hull's, (V, V, V).
     """
     used = torch.where(confirmed, depths, hull_depths)
-    weights = torch.where(confirmed, 1.0, config.unconfirmed)
+    weights = torch.where(confirmed, 1.0, _UNCONFIRMED)
     spacing = 2 * OBJECT_HALF_SIDE / len(hull)
-    truncation = max(config.truncation, _MIN_TRUNCATION * spacing)
+    truncation = max(_TRUNCATION, _MIN_TRUNCATION * spacing)
     inner = hull < 2 * spacing
     points = (inner.nonzero() + 0.5) * spacing - OBJECT_HALF_SIDE  # (P, 3)
     total = torch.zeros(len(points), device=hull.device)
@@ -188,7 +190,7 @@ def _surface_cosine(depth: Tensor, cameras: CameraTensors, view: int) -> Tensor:
 
 
 def initial_distances(
-    views: Views, resolution: int, slack: float, config: StereoConfig, device: torch.device
+    views: Views, resolution: int, slack: float, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Initial signed distances, and lower bounds of all later ones, in cells.
 
@@ -196,7 +198,6 @@ def initial_distances(
         views: without masks, all that is not white is the object, and there are no bounds.
         resolution: V, cells a side of the object's cube.
         slack: cells by which the surface may be outside of the hull.
-        config: of the stereo search.
         device: of the result.
 
     Returns:
@@ -206,7 +207,7 @@ def initial_distances(
         ValueError: the masks have no volume in common.
     """
     masks = _threshold_white(views.images) if views.masks is None else views.masks
-    shape = estimate_initial_shape(views.images, masks, views.cameras, resolution, config, device)
+    shape = estimate_initial_shape(views.images, masks, views.cameras, resolution, device)
     cell = 2 * OBJECT_HALF_SIDE / resolution
     sdf, hull = (
         torch.from_numpy(grid)[None, None].to(device) / cell for grid in (shape.sdf, shape.hull)

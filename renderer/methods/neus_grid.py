@@ -12,7 +12,7 @@ Shape letters: R rays, S samples a ray, P points, V cells a side.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -33,7 +33,6 @@ from renderer.methods.base import (
 from renderer.methods.initial_shape import initial_colors, initial_distances
 from renderer.methods.neus import soft_l1
 from renderer.methods.occupancy import OccupancyConfig, OccupancyGrid
-from renderer.methods.stereo import StereoConfig
 from renderer.methods.voxel_grid import grid_normals, regularization_losses, sample_trilinear
 from renderer.rays import points_on_rays
 from renderer.volume_rendering import (
@@ -76,7 +75,6 @@ class GridNeuSConfig:
         slack: the surface may be outside of the hull by this much.
         margin: rays are trained up to this far from the masks, 256ths of the image.
         renew_every: steps between updates of the occupancy grid.
-        stereo: settings of the initial shape.
         pixel_offset: position of a pixel's ray in the pixel.
     """
 
@@ -97,7 +95,6 @@ class GridNeuSConfig:
     slack: float = 1.0
     margin: float = 6.0
     renew_every: int = 25
-    stereo: StereoConfig = field(default_factory=StereoConfig)
     pixel_offset: float = PIXEL_CENTRE
 
     def __post_init__(self) -> None:
@@ -147,10 +144,7 @@ class GridNeuS(nn.Module):
     def __init__(self, config: GridNeuSConfig, views: Views, device: torch.device) -> None:
         """Estimate the initial shape, and cast the rays.
 
-        Args:
-            config: settings.
-            views: without masks, the initial shape is the hull of all that is not white.
-            device: to compute on.
+        Without masks, the initial shape is the hull of all that is not white.
 
         Raises:
             ValueError: the masks have no volume in common.
@@ -160,9 +154,7 @@ class GridNeuS(nn.Module):
         self.num_steps = config.steps
         self.pixel_offset = config.pixel_offset
         self.cell = 2 * OBJECT_HALF_SIDE / config.resolution
-        start, bound = initial_distances(
-            views, config.resolution, config.slack, config.stereo, device
-        )
+        start, bound = initial_distances(views, config.resolution, config.slack, device)
         self.register_buffer("start", start)
         self.register_buffer("bound", bound)
         self.levels = nn.ParameterList(
@@ -253,12 +245,8 @@ class GridNeuS(nn.Module):
     ) -> _SampleInterval:
         """March along rays to the surface, and place samples around the intersection.
 
-        Args:
-            distances: (1, 1, V, V, V).
-            origins: (R, 3).
-            directions: (R, 3).
-            inv_s: 1 / cells; the softer the surface, the longer the interval.
-            shifts: random, in [0, 1), (R,), of the samples; None for none.
+        `distances` is (1, 1, V, V, V), rays are (R, 3), `inv_s` 1 / cells: the softer the surface,
+        the longer the interval. `shifts` of the samples are random, in [0, 1), (R,), or None.
         """
         samples = self.occupancy.march(origins, directions)
         values = sample_trilinear(distances, samples.points(origins, directions))[0]

@@ -217,12 +217,9 @@ class OccupancyGrid(nn.Module):
     def __init__(
         self, config: OccupancyConfig, length: float, candidates: Tensor | None = None
     ) -> None:
-        """Mark the candidates as occupied.
+        """Mark candidates (bool, indexed x, y, z, (V, V, V); None for every cell) as occupied.
 
-        Args:
-            config: settings.
-            length: of a sample, world units.
-            candidates: bool, indexed x, y, z, (V, V, V); None for every cell.
+        `length` is that of a sample, world units.
         """
         super().__init__()
         self.config = config

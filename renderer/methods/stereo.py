@@ -21,50 +21,24 @@ _NO_SURFACE = 9.0
 """Finite depth that stands for "no surface", world units."""
 _VARIANCE_EPSILON = 1e-4
 """Added to variances of colours, so that flat areas correlate."""
-
-
-@dataclass(frozen=True)
-class StereoConfig:
-    """How depth maps are searched and fused.
-
-    Attributes:
-        image_size: larger views are reduced to this many pixels a side.
-        depths: D, number of depths to try.
-        front: start of the search before the hull, world units.
-        behind: end of the search behind the hull, world units.
-        radius: of the compared windows, pixels; they have 2 radius + 1 pixels a side.
-        neighbours: views to compare each view with, as steps along the ring.
-        best: number of neighbours with the lowest costs whose mean is the cost; the others may not
-            see the surface.
-        color_weight: of the mean absolute difference of colours, against 1 of the correlation.
-        depth_penalty: added to the cost of the deepest depth, and less to those before it, so that
-            pixels without a match stay at the hull.
-        tolerance: largest difference of consistent depths in two views, world units.
-        confirmations: number of neighbours that must be consistent with a depth.
-        truncation: truncation distance behind a depth map, world units; at least 3.2 cells.
-        unconfirmed: weight of the hull's depth where a depth is not consistent, against 1.
-    """
-
-    image_size: int = 128
-    depths: int = 54
-    front: float = 0.01
-    behind: float = 0.3
-    radius: int = 2
-    neighbours: tuple[int, ...] = (-2, -1, 1, 2)
-    best: int = 2
-    color_weight: float = 2.0
-    depth_penalty: float = 0.07
-    tolerance: float = 0.015
-    confirmations: int = 1
-    truncation: float = 0.04
-    unconfirmed: float = 0.03
-
-    def __post_init__(self) -> None:
-        for name in ("image_size", "depths", "radius", "best", "confirmations"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        if not 1 <= self.best <= len(self.neighbours):
-            raise ValueError(f"best must be from 1 to {len(self.neighbours)}, got {self.best}")
+IMAGE_SIZE = 128
+"""Larger views are reduced to this many pixels a side."""
+_DEPTHS = 54
+"""D, number of depths to try."""
+_FRONT, _BEHIND = 0.01, 0.3
+"""Range of the search before and behind the hull, world units."""
+_RADIUS = 2
+"""Of the compared windows, pixels; they have 2 radius + 1 pixels a side."""
+_NEIGHBOURS = (-2, -1, 1, 2)
+"""Views to compare each view with, as steps along the ring."""
+_BEST = 2
+"""Neighbours with the lowest costs whose mean is the cost; others may not see the surface."""
+_COLOR_WEIGHT = 2.0
+"""Of the mean absolute difference of colours, against 1 of the correlation."""
+_DEPTH_PENALTY = 0.07
+"""Cost of the deepest depth, less of those before it: pixels without a match stay at the hull."""
+_TOLERANCE = 0.015
+"""Largest difference of consistent depths in two views, world units."""
 
 
 @dataclass(frozen=True)
@@ -108,25 +82,16 @@ class CameraTensors:
         return (view + step) % len(self)
 
 
-def plane_sweep(
-    views: Tensor, hull_depths: Tensor, cameras: CameraTensors, config: StereoConfig
-) -> Tensor:
+def plane_sweep(views: Tensor, hull_depths: Tensor, cameras: CameraTensors) -> Tensor:
     """Find the depth of every pixel at which the neighbouring views match best.
 
-    Args:
-        views: in [0, 1], (N, 3, S, S).
-        hull_depths: camera-z, inf where there is no object, (N, S, S).
-        cameras: of the views.
-        config: of the search.
-
-    Returns:
-        camera-z, inf where there is no object, (N, S, S).
+    Views are in [0, 1], (N, 3, S, S); depths camera-z, inf where there is no object, (N, S, S).
     """
-    offsets = torch.linspace(-config.front, config.behind, config.depths, device=views.device)
-    penalty = torch.linspace(0.0, config.depth_penalty, config.depths, device=views.device)
+    offsets = torch.linspace(-_FRONT, _BEHIND, _DEPTHS, device=views.device)
+    penalty = torch.linspace(0.0, _DEPTH_PENALTY, _DEPTHS, device=views.device)
     depths = torch.full_like(hull_depths, torch.inf)
     for view in range(len(views)):
-        box = _bounding_box(torch.isfinite(hull_depths[view]), config.radius)
+        box = _bounding_box(torch.isfinite(hull_depths[view]), _RADIUS)
         if box is None:
             continue
         base = hull_depths[view][box].nan_to_num(posinf=_NO_SURFACE)
@@ -136,14 +101,14 @@ def plane_sweep(
         patch = views[view][:, box[0], box[1]][None]
         costs = torch.stack(
             [
-                _matching_cost(patch, views[other], cameras.project(other, points)[0], config)
-                for other in (cameras.neighbour(view, step) for step in config.neighbours)
+                _matching_cost(patch, views[other], cameras.project(other, points)[0])
+                for other in (cameras.neighbour(view, step) for step in _NEIGHBOURS)
             ]
         )
-        cost = costs.sort(dim=0).values[: config.best].mean(dim=0) + penalty[:, None, None]
+        cost = costs.sort(dim=0).values[:_BEST].mean(dim=0) + penalty[:, None, None]
         index, shift = _argmin_subpixel(cost)
-        step = (config.front + config.behind) / max(config.depths - 1, 1)
-        found = base - config.front + (index + shift) * step
+        step = (_FRONT + _BEHIND) / (_DEPTHS - 1)
+        found = base - _FRONT + (index + shift) * step
         depths[view][box] = torch.where(torch.isfinite(hull_depths[view][box]), found, torch.inf)
     return depths
 
@@ -166,45 +131,33 @@ def _window_mean(values: Tensor, radius: int) -> Tensor:
     return F.avg_pool2d(rows, (1, side), 1, (0, radius), count_include_pad=False)
 
 
-def _matching_cost(patch: Tensor, other: Tensor, pixels: Tensor, config: StereoConfig) -> Tensor:
+def _matching_cost(patch: Tensor, other: Tensor, pixels: Tensor) -> Tensor:
     """Matching cost of a view's windows with another view at each depth.
 
     It is (1 - correlation) / 2 of all channels together (zero mean, normalised), plus the
-    mean absolute difference.
-
-    Args:
-        patch: of the view, (1, 3, H, W).
-        other: the whole other view, (3, S, S).
-        pixels: projections of the points into it, (D, H, W, 2).
-        config: of the windows.
-
-    Returns:
-        (D, H, W).
+    mean absolute difference, (D, H, W). The patch of the view is (1, 3, H, W), the whole other
+    view (3, S, S), the projections of the points into it (D, H, W, 2).
     """
     places = pixels / other.shape[-1] * 2 - 1
     shown = F.grid_sample(
         other.expand(len(pixels), -1, -1, -1), places, padding_mode="border", align_corners=False
     )
-    mean, mean_shown = (_window_mean(values, config.radius) for values in (patch, shown))
-    variance = _window_mean(patch.square(), config.radius) - mean.square()
-    variance_shown = _window_mean(shown.square(), config.radius) - mean_shown.square()
-    covariance = _window_mean(patch * shown, config.radius) - mean * mean_shown
+    mean, mean_shown = (_window_mean(values, _RADIUS) for values in (patch, shown))
+    variance = _window_mean(patch.square(), _RADIUS) - mean.square()
+    variance_shown = _window_mean(shown.square(), _RADIUS) - mean_shown.square()
+    covariance = _window_mean(patch * shown, _RADIUS) - mean * mean_shown
     norm = (variance.sum(dim=1) + _VARIANCE_EPSILON) * (
         variance_shown.sum(dim=1) + _VARIANCE_EPSILON
     )
     correlation = (covariance.sum(dim=1) + _VARIANCE_EPSILON) / norm.clamp_min(1e-12).sqrt()
-    absolute = _window_mean((patch - shown).abs().mean(dim=1, keepdim=True), config.radius)
-    return (1 - correlation) / 2 + config.color_weight * absolute[:, 0]
+    absolute = _window_mean((patch - shown).abs().mean(dim=1, keepdim=True), _RADIUS)
+    return (1 - correlation) / 2 + _COLOR_WEIGHT * absolute[:, 0]
 
 
 def _argmin_subpixel(cost: Tensor) -> tuple[Tensor, Tensor]:
-    """Index of the lowest cost along the first axis, refined by a parabola.
+    """Index (H, W) of the lowest cost (D, H, W), and the shift of a parabola's minimum from it.
 
-    Args:
-        cost: (D, H, W).
-
-    Returns:
-        index, (H, W) int64, and shift in [-0.5, 0.5], 0 at both ends.
+    The shift is in [-0.5, 0.5], 0 at both ends.
     """
     index = cost.argmin(dim=0)
     if len(cost) < 3:
@@ -222,25 +175,19 @@ def sample_nearest(maps: Tensor, pixels: Tensor) -> Tensor:
     return maps[row, column]
 
 
-def geometric_consistency(depths: Tensor, cameras: CameraTensors, config: StereoConfig) -> Tensor:
-    """Count the neighbours whose depth maps agree with each depth.
+def geometric_consistency(depths: Tensor, cameras: CameraTensors) -> Tensor:
+    """Count, (N, S, S) int64, the neighbours whose depth maps agree with each depth.
 
-    Args:
-        depths: camera-z, inf where there is none, (N, S, S).
-        cameras: of the views.
-        config: neighbours and tolerance.
-
-    Returns:
-        int64, (N, S, S).
+    Depths are camera-z, inf where there is none, (N, S, S).
     """
     counts = torch.zeros(depths.shape, dtype=torch.int64, device=depths.device)
     for view in range(len(depths)):
         valid = torch.isfinite(depths[view])
         rays = cameras.unproject(view, depths.shape[-1])
         points = cameras.to_world(view, (rays * depths[view][..., None])[valid])
-        for step in config.neighbours:
+        for step in _NEIGHBOURS:
             other = cameras.neighbour(view, step)
             pixels, depth = cameras.project(other, points)
             seen = sample_nearest(depths[other], pixels)
-            counts[view, valid] += (seen - depth).abs() < config.tolerance
+            counts[view, valid] += (seen - depth).abs() < _TOLERANCE
     return counts

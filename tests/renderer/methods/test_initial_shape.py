@@ -5,7 +5,6 @@ import torch
 from multiview.visual_hull import cell_centres
 from renderer.mesh import extract, remove_floaters
 from renderer.methods.initial_shape import estimate_initial_shape, render_depth_maps
-from renderer.methods.stereo import StereoConfig
 from tests.renderer.traced import ball, bowl, traced_views
 
 CPU = torch.device("cpu")
@@ -15,9 +14,7 @@ RESOLUTION = 48
 @pytest.fixture(scope="module")
 def carved_bowl():
     views = traced_views(bowl, 64)
-    return estimate_initial_shape(
-        views.images, views.masks, views.cameras, RESOLUTION, StereoConfig(), CPU
-    )
+    return estimate_initial_shape(views.images, views.masks, views.cameras, RESOLUTION, CPU)
 
 
 def points_of(sdf: np.ndarray) -> np.ndarray:
@@ -46,21 +43,19 @@ def test_nothing_is_added_to_the_hull(carved_bowl):
 
 def test_a_convex_shape_stays_as_it_is():
     views = traced_views(ball(0.4), 64)
-    carved = estimate_initial_shape(
-        views.images, views.masks, views.cameras, RESOLUTION, StereoConfig(), CPU
-    )
+    carved = estimate_initial_shape(views.images, views.masks, views.cameras, RESOLUTION, CPU)
     points = points_of(carved.sdf)
     seen = points[points[:, 2] > -0.2]
     assert np.abs(ball(0.4)(seen)).mean() < 0.004  # a hundredth of the radius
     assert carved.confirmed > 0.95
 
 
-def test_views_that_show_nothing_alike_leave_the_hull():
+def test_views_that_show_nothing_alike_leave_the_hull(monkeypatch: pytest.MonkeyPatch):
     views = traced_views(ball(0.4), 48)
     noise = np.random.default_rng(0).random(views.images.shape, dtype=np.float32)
     images = np.where(views.masks[..., None] > 0.5, noise, 1.0).astype(np.float32)
-    config = StereoConfig(confirmations=4)
-    carved = estimate_initial_shape(images, views.masks, views.cameras, RESOLUTION, config, CPU)
+    monkeypatch.setattr("renderer.methods.initial_shape.CONFIRMATIONS", 4)
+    carved = estimate_initial_shape(images, views.masks, views.cameras, RESOLUTION, CPU)
     points = points_of(carved.sdf)
     seen = points[points[:, 2] > -0.2]
     assert carved.confirmed < 0.2
@@ -82,13 +77,4 @@ def test_masks_without_a_common_volume_are_refused():
     masks = np.zeros_like(views.masks)
     masks[::2, :8], masks[1::2, -8:] = 1, 1
     with pytest.raises(ValueError, match="no volume in common"):
-        estimate_initial_shape(views.images, masks, views.cameras, 24, StereoConfig(), CPU)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [({"depths": 0}, "depths must be positive"), ({"best": 5}, "best must be from 1 to 4")],
-)
-def test_impossible_settings_are_refused(change, message):
-    with pytest.raises(ValueError, match=message):
-        StereoConfig(**change)
+        estimate_initial_shape(views.images, masks, views.cameras, 24, CPU)

@@ -33,7 +33,6 @@ def test_the_defaults_are_the_published_ones():
 
 def test_the_parameters_have_the_published_names():
     method = tiny()
-    NeuSField(TINY_MLP.networks).load_published(method.state_dict())
     assert set(method.state_dict()) == {f"renderer.{n}" for n in method.renderer.state_dict()}
     assert "renderer.sdf_network.lin0.weight_g" in method.state_dict()
 
