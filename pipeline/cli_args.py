@@ -105,11 +105,7 @@ def check_limits(parser: argparse.ArgumentParser, args: argparse.Namespace) -> N
 
 def given_sampler(args: argparse.Namespace) -> dict[str, Any]:
     """Settings of the sampler that the flags name, under their names in `SamplerConfig`."""
-    flags = {
-        "steps": args.sample_steps,
-        "guidance_scale": args.cfg_scale,
-        "eta": args.eta,
-    }
+    flags = {"steps": args.sample_steps, "guidance_scale": args.cfg_scale, "eta": args.eta}
     return {name: value for name, value in flags.items() if value is not None}
 
 

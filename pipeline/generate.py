@@ -25,13 +25,7 @@ from multiview.images import CropSize
 from multiview.views import read_views
 from pipeline.inputs import Elevation, PreparedInput, prepare_inputs
 from pipeline.paths import CURVE, ELEVATION
-from pipeline.sample_store import (
-    Sample,
-    StripFiles,
-    check_conflicts,
-    plan_sample,
-    prepare_output,
-)
+from pipeline.sample_store import Sample, StripFiles, check_conflicts, plan_sample, prepare_output
 from pipeline.selection.elevation import ElevationConfig
 from pipeline.selection.elevation_drafts import (
     draft_path,

@@ -141,10 +141,7 @@ def test_another_thread_is_kept_out_too(tmp_path: Path):
     thread = threading.Thread(target=hold)
     thread.start()
     held.wait()
-    with (
-        pytest.raises(OSError, match="another process"),
-        file_lock(tmp_path / "work", wait=False),
-    ):
+    with pytest.raises(OSError, match="another process"), file_lock(tmp_path / "work", wait=False):
         pass
     with file_lock(tmp_path / "work", wait=False, patience=60):
         pass
