@@ -6,13 +6,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from blender.dataset_index import (
-    FAILURES,
-    UID_SET,
-    add_to_uid_set,
-    check_settings,
-    write_failures,
-)
+from blender.dataset_index import FAILURES, UID_SET, add_to_uid_set, check_settings, write_failures
 from blender.job import RenderResult, RenderSetup
 
 log = logging.getLogger(__name__)

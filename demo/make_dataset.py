@@ -226,9 +226,7 @@ def render_set(
 
 @contextmanager
 def parallel_map(
-    render: Callable[[DatasetObject], RenderResult],
-    objects: Sequence[DatasetObject],
-    workers: int,
+    render: Callable[[DatasetObject], RenderResult], objects: Sequence[DatasetObject], workers: int
 ) -> Iterator[Iterator[RenderResult]]:
     """Render all objects, in order, in this process or in several."""
     if workers == 1:

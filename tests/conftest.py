@@ -23,8 +23,7 @@ COMPACT_GOLDENS = ROOT / "tests" / "data" / "goldens.npz"
 COMPACT_VALUES = 2048
 
 needs_shared = pytest.mark.skipif(
-    not (SHARED / "goldens").is_dir(),
-    reason="the reference data are not beside the project",
+    not (SHARED / "goldens").is_dir(), reason="the reference data are not beside the project"
 )
 
 

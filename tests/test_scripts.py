@@ -50,16 +50,7 @@ def test_every_script_is_tested_here():
     assert set(SCRIPTS) == {path.name for path in ROOT.glob("*.py")}
 
 
-HEAVY = (
-    "gradio",
-    "lightning",
-    "onnxruntime",
-    "open_clip",
-    "scipy",
-    "skimage",
-    "torch",
-    "trimesh",
-)
+HEAVY = ("gradio", "lightning", "onnxruntime", "open_clip", "scipy", "skimage", "torch", "trimesh")
 """Packages that take longer to import than --help may take."""
 
 

@@ -162,9 +162,7 @@ def plates(toy: ToyBuilder) -> None:
     look = materials.surface(toy, toy.palette.main, 0.4)
     if toy.chance(0.2) and kind != 4:
         look = Paint(
-            look.first,
-            decal=materials.decals.face(toy.integer(0, 5)),
-            place=(0.5, 0.5, 0.26, 0.22),
+            look.first, decal=materials.decals.face(toy.integer(0, 5)), place=(0.5, 0.5, 0.26, 0.22)
         )
     foot = toy.integer(0, 2)
     low = float(solid.vertices[:, 2].min())

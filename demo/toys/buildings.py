@@ -9,16 +9,7 @@ from demo.toys.paint import Paint, Wrap
 from demo.toys.palettes import BLACK, WHITE, mixed
 from demo.toys.patterns import bricks, scales
 from demo.toys.profiles import side_plate
-from demo.toys.solids import (
-    Solid,
-    box,
-    cylinder,
-    ellipsoid,
-    lathe,
-    rotated,
-    rounded,
-    translated,
-)
+from demo.toys.solids import Solid, box, cylinder, ellipsoid, lathe, rotated, rounded, translated
 from demo.toys.toy_builder import ToyBuilder
 
 

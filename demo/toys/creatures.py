@@ -6,17 +6,7 @@ from demo.toys import materials, patterns
 from demo.toys.decals import face
 from demo.toys.paint import Paint
 from demo.toys.palettes import BLACK, METAL, RGB
-from demo.toys.solids import (
-    box,
-    cylinder,
-    ellipsoid,
-    lathe,
-    rotated,
-    rounded,
-    sphere,
-    torus,
-    tube,
-)
+from demo.toys.solids import box, cylinder, ellipsoid, lathe, rotated, rounded, sphere, torus, tube
 from demo.toys.toy_builder import ToyBuilder
 
 SKIN: list[RGB] = [(0.96, 0.8, 0.68), (0.85, 0.62, 0.45), (0.55, 0.36, 0.24), (0.98, 0.85, 0.4)]

@@ -8,16 +8,7 @@ from demo.toys import materials, patterns
 from demo.toys.paint import Paint
 from demo.toys.palettes import LEAF, WHITE, WOOD, mixed
 from demo.toys.patterns import dots, gradient, vertical_stripes
-from demo.toys.solids import (
-    Solid,
-    cylinder,
-    ellipsoid,
-    lathe,
-    rounded,
-    sphere,
-    translated,
-    tube,
-)
+from demo.toys.solids import Solid, cylinder, ellipsoid, lathe, rounded, sphere, translated, tube
 from demo.toys.toy_builder import ToyBuilder
 
 GREEN = (0.3, 0.58, 0.25)

@@ -8,17 +8,7 @@ from demo.toys import materials
 from demo.toys.booleans import difference
 from demo.toys.paint import Paint
 from demo.toys.palettes import METAL
-from demo.toys.solids import (
-    box,
-    cylinder,
-    lathe,
-    rotated,
-    rounded,
-    sphere,
-    torus,
-    translated,
-    tube,
-)
+from demo.toys.solids import box, cylinder, lathe, rotated, rounded, sphere, torus, translated, tube
 from demo.toys.toy_builder import ToyBuilder
 
 
