@@ -37,6 +37,8 @@ from ldm.data.shard_dataset import (
 
 log = logging.getLogger(__name__)
 
+UNFINISHED = "unfinished.json"
+"""Index of the finished shards while packing."""
 MAX_UID_BYTES = 80
 """A tar header has 100 bytes for the file name."""
 
@@ -96,36 +98,67 @@ def _checked_png(uid: str, path: Path) -> bytes | memoryview:
 
 
 def pack(root: Path, out: Path, shard_bytes: int = 2**30, num_views: int = 16) -> Index:
-    """Write a folder tree as shards; the index is written last.
+    """Write a folder tree as shards; the next call continues an interrupted one.
 
     Args:
         root: see `FolderDataset`.
-        out: a folder without shards.
+        out: a new folder, or that of an interrupted call with the same arguments.
         shard_bytes: limit of a shard; only a single larger object exceeds it.
         num_views: N.
 
     Raises:
         FileNotFoundError: the tree, or the folder of an object, does not exist.
-        ValueError: naming the object and its missing or damaged file, or `out`, which has shards.
+        ValueError: naming the object and its missing or damaged file, or the wrong `out`.
         OSError: naming the shard that cannot be written.
     """
     dataset = FolderDataset(root)
     out.mkdir(parents=True, exist_ok=True)
     with file_lock(out / INDEX, wait=False):
-        if (out / INDEX).exists() or any(out.glob("shard-*.tar")):
+        if (out / INDEX).exists():
             raise ValueError(f"{out}: has shards already; choose a new folder")
-        objects = (_object_members(dataset, name.decode(), num_views) for name in dataset.uids)
-        shards: list[Shard] = []
+        uids = [name.decode() for name in dataset.uids]
+        unfinished = f"{FORMAT}, unfinished, at most {shard_bytes} bytes"
+        shards = _finished_shards(out, unfinished, uids, num_views)
+        for left in out.glob(".shard-*.tmp.tar"):  # of a process that was killed
+            left.unlink()
+        rest = uids[sum(len(shard.objects) for shard in shards) :]
+        objects = (_object_members(dataset, uid, num_views) for uid in rest)
         pending = next(objects, None)
         while pending is not None:
             name = f"shard-{len(shards):06d}.tar"
             shard, pending = _write_shard(out / name, pending, objects, shard_bytes)
             shards.append(shard)
+            _write_index(out / UNFINISHED, unfinished, Index(num_views, shards))
             log.info("%s: %d objects, %.1f MiB", name, len(shard.objects), shard.size / 2**20)
         index = Index(num_views, shards)
-        with atomic_write(out / INDEX) as path:
-            path.write_text(json.dumps({"format": FORMAT, **asdict(index)}, separators=(",", ":")))
+        _write_index(out / INDEX, FORMAT, index)
+        (out / UNFINISHED).unlink(missing_ok=True)
     return index
+
+
+def _write_index(path: Path, form: str, index: Index) -> None:
+    with atomic_write(path) as temporary:
+        content = {"format": form, **asdict(index)}
+        temporary.write_text(json.dumps(content, separators=(",", ":")))
+
+
+def _finished_shards(out: Path, form: str, uids: list[str], num_views: int) -> list[Shard]:
+    """List the shards of an interrupted call, which must have had the same arguments."""
+    if not (out / UNFINISHED).exists():
+        return []
+    try:
+        index = read_index(FileReader(str(out)), UNFINISHED, form)
+        packed = [uid for shard in index.shards for uid, _, _ in shard.objects]
+        if packed != uids[: len(packed)] or index.num_views != num_views:
+            raise ValueError("other objects")
+        if any((out / shard.name).stat().st_size != shard.size for shard in index.shards):
+            raise ValueError("other files")
+    except (ValueError, FileNotFoundError) as error:
+        raise ValueError(
+            f"{out}: is of an interrupted run with other objects, views or another shard size; "
+            f"delete it first"
+        ) from error
+    return index.shards
 
 
 def _write_shard(

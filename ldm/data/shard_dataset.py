@@ -122,18 +122,18 @@ class FileReader:
         return content
 
 
-def read_index(reader: FileReader) -> Index:
-    """Read and check `index.json`.
+def read_index(reader: FileReader, name: str = INDEX, form: str = FORMAT) -> Index:
+    """Read and check an index.
 
     Raises:
         FileNotFoundError, ValueError, OSError: naming the file.
     """
-    where = reader.path(INDEX)
-    text = reader.read(INDEX, 0, MAX_INDEX_BYTES)
+    where = reader.path(name)
+    text = reader.read(name, 0, MAX_INDEX_BYTES)
     try:
         index = json.loads(text)
-        if not isinstance(index, dict) or index.get("format") != FORMAT:
-            raise ValueError(f'expected "format": "{FORMAT}"')
+        if not isinstance(index, dict) or index.get("format") != form:
+            raise ValueError(f'expected "format": "{form}"')
         return Index(index["num_views"], [_parse_shard(shard) for shard in index["shards"]])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{where}: not an index of shards: {error}") from error

@@ -188,13 +188,25 @@ def test_shards_of_another_number_of_views_are_refused(shards: Path):
         ShardDataset(str(shards)).read(0, 0, 16)
 
 
-def test_an_interrupted_pack_leaves_no_index_and_its_folder_is_refused(tree: Path, tmp_path: Path):
-    out = tmp_path / "out"
-    (tree / "target" / "u4" / "001.png").unlink()
+def test_an_interrupted_pack_goes_on_and_gives_the_same_shards(
+    tree: Path, shards: Path, tmp_path: Path
+):
+    out, broken = tmp_path / "out", tree / "target" / "u4" / "001.png"
+    content = broken.read_bytes()
+    broken.unlink()
     with pytest.raises(ValueError, match=r"^object u4: .*001\.png is missing"):
         pack(tree, out, LIMIT, N)
     assert not (out / "index.json").exists()
-    assert not list(out.glob(".*.tmp.tar"))
+    first = (out / "shard-000000.tar").stat().st_mtime_ns
+    (out / ".shard-000001.123.tmp.tar").write_bytes(b"of a process that was killed")
+    broken.write_bytes(content)
+    with pytest.raises(ValueError, match="interrupted run with other objects"):
+        pack(tree, out, LIMIT + 1, N)
+    pack(tree, out, LIMIT, N)
+    assert (out / "shard-000000.tar").stat().st_mtime_ns == first
+    assert not list(out.glob(".*.tmp.*"))
+    files = {path.name: path.read_bytes() for path in out.glob("[!.]*")}
+    assert files == {path.name: path.read_bytes() for path in shards.glob("[!.]*")}
     with pytest.raises(ValueError, match="has shards already"):
         pack(tree, out, LIMIT, N)
 
