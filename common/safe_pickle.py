@@ -126,13 +126,7 @@ def _resolve(value: Any) -> Any:
 
 
 def read_pickle(path: Path) -> Any:
-    """Read a pickle that holds plain containers, numbers, text and NumPy arrays only.
-
-    Args:
-        path: the file, which need not be trusted.
-
-    Returns:
-        the pickled object.
+    """Read an untrusted pickle of plain containers, numbers, text and NumPy arrays only.
 
     Raises:
         FileNotFoundError: the file does not exist.

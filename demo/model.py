@@ -33,28 +33,18 @@ from multiview.cameras import orbit_pose
 
 @dataclass(frozen=True)
 class InputView:
-    """The input views as the spatial volume reads them.
+    """The input views as the spatial volume reads them."""
 
-    Attributes:
-        latents: clean, (B, C, H, W).
-        viewpoint: viewpoint embeddings of the input's own cameras, (B, view_dim).
-        vertices: each vertex in the input's feature map, see `ViewGeometry`, (B, V, V, V, 2).
-    """
-
-    latents: Tensor
-    viewpoint: Tensor
-    vertices: Tensor
+    latents: Tensor  # clean, (B, C, H, W)
+    viewpoint: Tensor  # viewpoint embeddings of the input's own cameras, (B, view_dim)
+    vertices: Tensor  # each vertex in the input's feature map, see `ViewGeometry`, (B, V, V, V, 2)
 
 
 @dataclass(frozen=True)
 class SmallConditioning(Conditioning):
-    """Conditioning of the small model.
+    """Conditioning of the small model."""
 
-    Attributes:
-        input_view: for the spatial volume; None where it is built from the noisy views only.
-    """
-
-    input_view: InputView | None = None
+    input_view: InputView | None = None  # None: the volume is built from the noisy views only
 
 
 class NoImageEncoder(nn.Module):
@@ -90,18 +80,7 @@ class InputViewVolumeNet(SpatialVolumeNet):
         geometry: ViewGeometry,
         input_view: InputView | None = None,
     ) -> Tensor:
-        """Build the spatial volume; the features of the input view come last at every vertex.
-
-        Args:
-            latents: noisy latents, (B, N, C, H, W).
-            time: (B, time_dim).
-            views: viewpoint embeddings, (B, N, view_dim).
-            geometry: of the N views.
-            input_view: of the same objects.
-
-        Returns:
-            (B, F, V, V, V).
-        """
+        """Build the volume as `SpatialVolumeNet`; the input view's features come last."""
         assert input_view is not None
         lifted = self.lift_views_to_volume(latents, time, views, geometry)
         features = self.input_encoder(
@@ -145,11 +124,9 @@ class SmallSyncDreamer(SyncDreamer):
         return SmallConditioning(**vars(conditioning), input_view=input_view)
 
     def input_view(self, latents: Tensor, elevation: Tensor) -> InputView:
-        """Find where the vertices are in the input views.
+        """Find where the vertices are in input views of B elevations, in radians.
 
-        Args:
-            latents: of the input views, (B, C, H, W).
-            elevation: of the input views, radians, (B,); their azimuth is the first target's.
+        Their azimuth is the first target's; the latents are (B, C, H, W).
         """
         config = self.config
         azimuth, distance = float(self.azimuth[0]), config.cameras.distance

@@ -25,14 +25,7 @@ VIEW_DIM = 4
 
 @dataclass(frozen=True)
 class CameraConfig:
-    """The ring of target cameras.
-
-    Attributes:
-        num_views: N.
-        image_size: pixels a side of a view.
-        elevation_deg: of all target views.
-        distance: from the object, in world units.
-    """
+    """The ring of N target cameras; `distance` is from the object, in world units."""
 
     num_views: int = NUM_VIEWS
     image_size: int = 256
@@ -49,14 +42,14 @@ class VolumeConfig:
 
     Attributes:
         voxels: V, vertices a side.
-        half_side: of the cube of vertices, in world units.
+        half_side: of their cube, in world units.
         view_channels: features a view gives to a vertex.
         channels: of the spatial volume's UNet, finest level first; multiples of 8.
         depth_planes: D, samples along a ray.
         depth_range: half the distance between the first and the last plane; the middle lies at
             the cameras' distance. sqrt(3)/2 encloses the unit cube.
         frustum_channels: of the frustum volumes, finest level first; multiples of 8.
-        time_dim: width of the volume networks' time embedding.
+        time_dim: width of the time embedding.
         input_view: build the spatial volume from the input view too; see `demo.model`.
     """
 
@@ -74,9 +67,8 @@ class VolumeConfig:
         check_positive(self)
         for name in ("voxels", "depth_planes"):
             if getattr(self, name) % 8:
-                raise ValueError(
-                    f"volume.{name} must be a multiple of 8, got {getattr(self, name)}"
-                )
+                found = getattr(self, name)
+                raise ValueError(f"volume.{name} must be a multiple of 8, got {found}")
         for name in ("channels", "frustum_channels"):
             if len(getattr(self, name)) != 4:
                 raise ValueError(f"volume.{name} must have 4 levels, got {getattr(self, name)}")
@@ -86,9 +78,7 @@ class VolumeConfig:
 class SyncDreamerConfig:
     """All sizes of the model; the defaults are the published ones.
 
-    Attributes:
-        prediction: output of the UNet: the noise, or v; see `demo.model`.
-        image_encoder: of the image token: CLIP, or none; see `demo.model`.
+    `prediction` is the UNet's output, `image_encoder` makes the image token; see `demo.model`.
     """
 
     cameras: CameraConfig = field(default_factory=CameraConfig)
@@ -157,12 +147,8 @@ class SyncDreamerConfig:
 
 def model_buffers(config: SyncDreamerConfig) -> dict[str, Tensor]:
     """Compute the ten tensors of a checkpoint that are not weights: schedule and cameras."""
-    cameras = orbit_cameras(
-        config.cameras.num_views,
-        config.cameras.elevation_deg,
-        config.cameras.distance,
-        config.cameras.image_size,
-    )
+    ring = config.cameras
+    cameras = orbit_cameras(ring.num_views, ring.elevation_deg, ring.distance, ring.image_size)
     return {
         **schedule_buffers(config.schedule),
         "poses": torch.tensor(cameras.world_to_camera, dtype=torch.float32),
@@ -196,14 +182,10 @@ class SamplerConfig:
     Attributes:
         steps: number of denoising steps, 1 .. 1000.
         guidance_scale: s in e = e_uncond + s (e_cond - e_uncond); 1 runs one branch only.
-        eta: 0 is deterministic DDIM, 1 the published setting; above 1 the variances would not
-            add up.
-        temperature: standard deviation of all noise, 0 .. 1; the published sampler has 1. With
-            less the views are plainer and more consistent, and a model that has not learned
-            enough leaves fewer speckles. At 0 every seed gives nearly the same views: only the
-            sample of the input view's posterior differs.
-        spacing: position of the steps in the schedule, see `ldm.schedule.ddim_timesteps`; the
-            published sampler has "leading".
+        eta: 0 is deterministic DDIM, 1 the published setting.
+        temperature: standard deviation of all noise, 0 .. 1 (published). With less the views are
+            plainer and more consistent; at 0 only the sample of the input view's posterior differs.
+        spacing: see `ldm.schedule.ddim_timesteps`; the published sampler has "leading".
     """
 
     steps: int = 50
@@ -231,12 +213,7 @@ class SamplerConfig:
 
 @dataclass(frozen=True)
 class GenerateConfig:
-    """Content of a configuration file of `generate.py`.
-
-    Attributes:
-        model: all sizes.
-        sampler: defaults of this model.
-    """
+    """Content of a configuration file of `generate.py`: sizes, and the sampler for them."""
 
     model: SyncDreamerConfig = field(default_factory=SyncDreamerConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)

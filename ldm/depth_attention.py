@@ -41,15 +41,7 @@ class DepthAttention(nn.Module):
         self.to_out = nn.Conv2d(dim, dim, 1, bias=False)
 
     def forward(self, x: Tensor, frustum: Tensor) -> Tensor:
-        """Attend along depth.
-
-        Args:
-            x: queries' features, (B, heads * head_dim, H, W).
-            frustum: features along the rays, (B, F, D, H, W).
-
-        Returns:
-            (B, heads * head_dim, H, W).
-        """
+        """Attend along depth, (B, n c, H, W) and (B, F, D, H, W) -> (B, n c, H, W)."""
         height = x.shape[2]
         key_weight = rearrange(self.to_k.weight, "(n c) f 1 1 1 -> (n f) c 1 1", n=self.heads)
         value_weight = rearrange(self.to_v.weight, "o f 1 1 1 -> o f 1 1")
@@ -95,13 +87,9 @@ class DepthTransformer(nn.Module):
         return x + self.proj_out(attended)
 
     def null_residual(self, height: int, width: int) -> Tensor:
-        """What the layer adds to any features when its frustum volume is all zeros.
+        """What the layer adds to any features if its frustum volume is zero, (1, C, height, width).
 
-        With a zero volume all values along a ray are equal, so the attention returns that value
-        for any query: the residual depends on the weights alone.
-
-        Returns:
-            (1, C, height, width).
+        Then all values along a ray are equal, and the attention returns them for any query.
         """
         weight = self.depth_attn.to_v.weight
         zeros = weight.new_zeros(1, weight.shape[1], 1, height, width)
@@ -111,15 +99,10 @@ class DepthTransformer(nn.Module):
 
 @dataclass(frozen=True)
 class Branch:
-    """The conditions that one branch of guidance keeps; the UNet gets zeros for the others.
+    """The conditions that one branch of guidance keeps; the UNet gets zeros for the others."""
 
-    Attributes:
-        image: the image token and the input view's latents.
-        volume: the frustum volumes.
-    """
-
-    image: bool
-    volume: bool
+    image: bool  # the image token and the input view's latents
+    volume: bool  # the frustum volumes
 
 
 CONDITIONAL = Branch(image=True, volume=True)
@@ -128,19 +111,12 @@ UNCONDITIONAL = Branch(image=False, volume=False)
 
 @dataclass(frozen=True)
 class PackedBranches:
-    """K branches of B x T views in one batch of the UNet, branch by branch.
+    """K branches of B x T views in one batch of the UNet, branch by branch."""
 
-    Attributes:
-        x: noisy latents and input view's latents, (K B T, 2 C, H, W).
-        context: image tokens, (K B T, 1, context_dim).
-        frustums: of the first K' branches, which keep their volumes, (K' B T, F, D, H, W) each.
-        shape: K, B, T.
-    """
-
-    x: Tensor
-    context: Tensor
-    frustums: list[Tensor]
-    shape: tuple[int, int, int]
+    x: Tensor  # noisy latents and input view's latents, (K B T, 2 C, H, W)
+    context: Tensor  # image tokens, (K B T, 1, context_dim)
+    frustums: list[Tensor]  # of the K' branches that keep them, (K' B T, F, D, H, W) each
+    shape: tuple[int, int, int]  # K, B, T
 
 
 def pack_branches(
@@ -179,12 +155,7 @@ class DepthUNet(UNet):
     """UNet with depth transformers after the middle block and outputs above the lowest level."""
 
     def __init__(self, config: UNetConfig, frustum_channels: Sequence[int]) -> None:
-        """Build the network.
-
-        Args:
-            config: sizes of the UNet.
-            frustum_channels: channels of the frustum volume at each level, finest first.
-        """
+        """Build the network; `frustum_channels` is per level, finest first."""
         super().__init__(config)
         width, lowest = config.channels, len(config.channel_mult) - 1
         self.middle_conditions = DepthTransformer(
@@ -199,19 +170,14 @@ class DepthUNet(UNet):
                 self.output_levels.append(level - 1 if upsampled else level)
                 self.output_conditions.append(
                     DepthTransformer(
-                        width * config.channel_mult[level],
-                        frustum_channels[self.output_levels[-1]],
+                        width * config.channel_mult[level], frustum_channels[self.output_levels[-1]]
                     )
                 )
 
     def null_residuals(self, size: int) -> list[Tensor]:
         """Residuals of all depth transformers for zero frustum volumes: middle, then outputs.
 
-        Args:
-            size: latent pixels a side.
-
-        Returns:
-            (1, C, h, w) each, at the resolutions of their layers.
+        (1, C, h, w) each, at the layers' resolutions for latents of `size` pixels a side.
         """
         lowest = len(self.config.channel_mult) - 1
         layers = [self.middle_conditions, *self.output_conditions]
@@ -266,18 +232,10 @@ class DepthUNet(UNet):
     def _attend(
         layer: nn.Module, h: Tensor, frustum: Tensor, null_residual: Tensor | None
     ) -> Tensor:
-        """Apply a depth transformer to a batch whose last views have no frustum volume.
+        """Apply a depth transformer to features (B, C, H, W) of which the first B' have volumes.
 
-        The views of a batch are packed: first those with a frustum volume (conditional), then those
-        whose volumes would be all zeros (unconditional). For these the
-        transformer adds the same to any features (`DepthTransformer.null_residual`), so that no
-        volume is made for them and no attention computed.
-
-        Args:
-            layer: a `DepthTransformer`.
-            h: features of all views, (B, C, H, W).
-            frustum: volumes of the first B' views, (B', F, D, H, W).
-            null_residual: (1, C, H, W); needed only with B' < B.
+        To the others, whose volumes would be all zeros, it adds `null_residual`, (1, C, H, W): no
+        volume is made for them and no attention computed. The volumes are (B', F, D, H, W).
         """
         num_with_volume = len(frustum)
         if num_with_volume == len(h):

@@ -28,13 +28,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StepInfo:
-    """A finished denoising step.
+    """A finished denoising step, its `number` counted from 1.
 
-    Attributes:
-        number: of the step, from 1.
-        total: number of steps.
-        preview: decodes the current prediction of the clean views to a uint8 strip, (H, N H, 3).
-            This takes a fraction of a second to seconds.
+    `preview` decodes the current prediction of the clean views to a uint8 strip, (H, N H, 3), in a
+    fraction of a second to seconds.
     """
 
     number: int
@@ -107,17 +104,8 @@ def generate_strip(
     The noise is sampled on the CPU, from a generator of this sample only. So a sample does not
     depend on the others of a run, and devices differ by rounding only.
 
-    Args:
-        model: in evaluation mode.
-        features: of one input image.
-        elevation_deg: of the input view, degrees.
-        seed: of this sample's noise.
-        sampler: settings of the reverse process.
-        views_at_once: views denoised at once.
-        on_step: called after every step; does not change the result.
-
-    Returns:
-        uint8 strip, (H, N H, 3).
+    The model is in evaluation mode, the features are of one image; the strip is uint8, (H, N H, 3).
+    `on_step` is called after every step and does not change the result.
 
     Raises:
         ValueError: the images are not finite.
@@ -130,10 +118,11 @@ def generate_strip(
 
     def after_step(number: int, predicted: torch.Tensor) -> None:
         assert on_step is not None
-        on_step(StepInfo(number, sampler.steps, lambda: _strip(decode(predicted))))
 
-    def decode(latents: torch.Tensor) -> torch.Tensor:
-        return model.decode(latents, views_at_once)
+        def preview() -> np.ndarray:
+            return _strip(model.decode(predicted, views_at_once))
+
+        on_step(StepInfo(number, sampler.steps, preview))
 
     latents = sample(
         model,
@@ -145,7 +134,7 @@ def generate_strip(
         progress_bar=lambda steps: tqdm(steps, "denoising", disable=None, leave=False),
         on_step=None if on_step is None else after_step,
     )
-    images = decode(latents)
+    images = model.decode(latents, views_at_once)
     if not images.isfinite().all():
         half = model.unet.dtype == torch.float16
         cause = "fp16 overflowed, unlike bf16 and fp32" if half else "the weights are damaged"

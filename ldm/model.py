@@ -31,43 +31,27 @@ from ldm.spatial_volume import SpatialVolumeNet, ViewGeometry, scale_intrinsics,
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """Outputs of the frozen encoders for the input image; computed once an image.
+    """Outputs of the frozen encoders for the input image; computed once an image."""
 
-    Attributes:
-        embedding: CLIP's, (B, 1, embed_dim).
-        posterior: of the input view's latents, (B, C, H, W).
-    """
-
-    embedding: Tensor
-    posterior: DiagonalGaussian
+    embedding: Tensor  # CLIP's, (B, 1, embed_dim)
+    posterior: DiagonalGaussian  # of the input view's latents, (B, C, H, W)
 
 
 @dataclass(frozen=True)
 class Conditioning:
-    """Conditioning on the input view; the same in every denoising step.
+    """Conditioning on the input view; the same in every denoising step."""
 
-    Attributes:
-        context: image token of each target view, (B, N, context_dim).
-        viewpoints: viewpoint embedding of each target view, (B, N, VIEW_DIM).
-        input_latents: latents of the input view, float32, (B, C, H, W).
-    """
-
-    context: Tensor
-    viewpoints: Tensor
-    input_latents: Tensor
+    context: Tensor  # image token of each target view, (B, N, context_dim)
+    viewpoints: Tensor  # viewpoint embedding of each target view, (B, N, VIEW_DIM)
+    input_latents: Tensor  # float32, (B, C, H, W)
 
 
 @dataclass(frozen=True)
 class SamplingCache:
-    """What depends on the weights and the cameras only; computed once a sample.
-
-    Attributes:
-        geometry: where feature maps and volumes are sampled.
-        null_residuals: see `DepthUNet.null_residuals`.
-    """
+    """What depends on the weights and the cameras only; computed once a sample."""
 
     geometry: ViewGeometry
-    null_residuals: list[Tensor]
+    null_residuals: list[Tensor]  # see `DepthUNet.null_residuals`
 
 
 class SyncDreamer(nn.Module):
@@ -139,9 +123,6 @@ class SyncDreamer(nn.Module):
             features: of B input images.
             elevation: of the input views, radians, (B,).
             noise: standard normal, for the sample of the posterior, (B, C, H, W).
-
-        Returns:
-            for all N views, in the networks' dtype; the latents stay float32.
         """
         target = math.radians(self.config.cameras.elevation_deg)
         viewpoints = viewpoint_embedding(elevation, target, self.azimuth).to(self.unet.dtype)

@@ -25,27 +25,15 @@ ends the sampling."""
 
 
 def predicted_x_0(x_t: Tensor, noise_prediction: Tensor, alpha_bar: Tensor) -> Tensor:
-    """Clean latents implied by a noise prediction (DDIM, Eq. 9).
-
-    Compat: not clipped.
-    """
+    """Clean latents implied by a noise prediction (DDIM, Eq. 9). Compat: not clipped."""
     return (x_t - (1 - alpha_bar).sqrt() * noise_prediction) / alpha_bar.sqrt()
 
 
 def ddim_update(x_t: Tensor, noise_prediction: Tensor, step: DDIMStep, noise: Tensor) -> Tensor:
-    """Take one reverse step (DDIM, Eq. 12).
+    """Take one reverse step (DDIM, Eq. 12) from latents x_t of any shape; the others have it too.
 
+    `noise` is standard normal (times the temperature), not used where `step.add_noise` is false.
     Compat: the radicand of the direction term is clamped to at least 1e-7.
-
-    Args:
-        x_t: noisy latents, any shape.
-        noise_prediction: epsilon predicted for them, the same shape.
-        step: the coefficients.
-        noise: standard normal (times the temperature), the same shape; not used where
-            `step.add_noise` is false.
-
-    Returns:
-        latents at the timestep before.
     """
     alpha_bar, alpha_bar_prev, sigma = torch.tensor(
         [step.alpha_bar, step.alpha_bar_prev, step.sigma], dtype=x_t.dtype, device=x_t.device
@@ -73,9 +61,6 @@ def sample_ddim(
         steps: from `ldm.schedule.ddim_steps`; wrap it to show progress.
         sample_noise: called once for each step that adds noise, in order.
         on_step: called after every step; does not change the result.
-
-    Returns:
-        clean latents, the same shape.
     """
     for number, step in enumerate(steps, start=1):
         noise_prediction = predict_noise(latents, step.timestep)
@@ -90,11 +75,7 @@ def sample_ddim(
 def classifier_free_guidance(denoise: Denoiser, scale: float) -> NoisePredictor:
     """Combine the predictions with and without the input view (paper Sec. 3.2).
 
-        e = e_uncond + s (e_cond - e_uncond)
-
-    Args:
-        denoise: evaluates the network.
-        scale: s; 1 evaluates the conditional branch only.
+    e = e_uncond + s (e_cond - e_uncond);   s = 1 evaluates the conditional branch only
     """
 
     def guided(latents: Tensor, timestep: int) -> Tensor:
@@ -111,11 +92,7 @@ def noise_predictor(
 ) -> NoisePredictor:
     """Return a model's guided prediction of the noise in all views, (B, N, C, H, W).
 
-    Args:
-        model: its weights must not change while the predictor is in use.
-        conditioning: of B inputs.
-        guidance_scale: see `classifier_free_guidance`.
-        views_at_once: bounds the memory.
+    The weights must not change while it is in use; `views_at_once` bounds the memory.
     """
     cache = model.sampling_cache()
 

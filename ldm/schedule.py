@@ -28,21 +28,13 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class DDIMStep:
-    """One reverse step from timestep `timestep` to the one before it (DDIM, Eq. 12).
+    """One reverse step from timestep `timestep` to the one before it (DDIM, Eq. 12)."""
 
-    Attributes:
-        timestep: t given to the networks.
-        alpha_bar: cumulative product of alphas at t.
-        alpha_bar_prev: the same at the timestep that the result belongs to.
-        sigma: standard deviation of the noise that is added.
-        add_noise: false for the last step.
-    """
-
-    timestep: int
-    alpha_bar: float
-    alpha_bar_prev: float
-    sigma: float
-    add_noise: bool
+    timestep: int  # t given to the networks
+    alpha_bar: float  # cumulative product of alphas at t
+    alpha_bar_prev: float  # the same at the timestep that the result belongs to
+    sigma: float  # standard deviation of the noise that is added
+    add_noise: bool  # false for the last step
 
 
 def schedule_buffers(config: ScheduleConfig) -> dict[str, Tensor]:
@@ -100,12 +92,9 @@ def ddim_steps(
 
     Args:
         alphas_cumprod: the schedule in use, float32, (T,).
-        steps: number of steps, 1 .. T.
+        steps: number of steps, 1 .. T, returned in the order of execution (decreasing time).
         eta: 0 is deterministic, 1 is as random as the ancestral sampler.
         spacing: see `ddim_timesteps`.
-
-    Returns:
-        the steps in the order of execution (decreasing time).
     """
     schedule = alphas_cumprod.detach().cpu()
     timesteps = ddim_timesteps(steps, len(schedule), spacing)
@@ -116,28 +105,16 @@ def ddim_steps(
     sigma = (eta * variance.sqrt()).float()
     return [
         DDIMStep(
-            timestep=timesteps[i],
-            alpha_bar=float(alpha_bar[i]),
-            alpha_bar_prev=float(alpha_bar_prev[i]),
-            sigma=float(sigma[i]),
-            add_noise=i > 0,
+            timesteps[i], float(alpha_bar[i]), float(alpha_bar_prev[i]), float(sigma[i]), i > 0
         )
         for i in reversed(range(steps))
     ]
 
 
 def timestep_embedding(timesteps: Tensor, dim: int, max_period: float = 10000.0) -> Tensor:
-    """Sinusoidal embedding: `dim / 2` cosines, then as many sines.
+    """Sinusoidal embedding: (B,) of any real type -> `dim / 2` cosines, then sines, (B, dim).
 
     Compat: the frequencies and the angles are rounded to float32.
-
-    Args:
-        timesteps: any real dtype, (B,).
-        dim: even.
-        max_period: of the slowest wave, in timesteps.
-
-    Returns:
-        float32, (B, dim).
     """
     half = dim // 2
     index = torch.arange(half, dtype=torch.float32, device=timesteps.device)

@@ -52,25 +52,18 @@ def scale_intrinsics(intrinsics: Tensor, factor: float) -> Tensor:
 def project_vertices(
     config: VolumeConfig, intrinsics: Tensor, world_to_camera: Tensor, latent_size: int
 ) -> Tensor:
-    """Project the volume's vertices into views, see `ViewGeometry.vertices_in_views`.
-
-    Arguments as in `view_geometry`.
-    """
+    """Compute `ViewGeometry.vertices_in_views`; arguments as in `view_geometry`."""
     device = intrinsics.device
     axis = torch.linspace(-config.half_side, config.half_side, config.voxels, device=device)
     z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
     vertices = torch.stack([x, y, z], dim=-1).reshape(1, -1, 3)
     pixels, _ = project(vertices, intrinsics, world_to_camera)
-    return (pixels / ((latent_size - 1) / 2) - 1).reshape(
-        -1, config.voxels, config.voxels, config.voxels, 2
-    )
+    side = config.voxels
+    return (pixels / ((latent_size - 1) / 2) - 1).reshape(-1, side, side, side, 2)
 
 
 def view_geometry(
-    config: VolumeConfig,
-    intrinsics: Tensor,
-    world_to_camera: Tensor,
-    latent_size: int,
+    config: VolumeConfig, intrinsics: Tensor, world_to_camera: Tensor, latent_size: int
 ) -> ViewGeometry:
     """Project the vertices into the views, and the views' rays into the volume.
 
@@ -78,12 +71,9 @@ def view_geometry(
 
     Args:
         config: sizes of the volumes.
-        intrinsics: for a feature map of `latent_size` pixels, (N, 3, 3).
+        intrinsics: for a feature map of `latent_size` pixels a side, (N, 3, 3).
         world_to_camera: (N, 3, 4).
         latent_size: H = W of the latents.
-
-    Returns:
-        float32 coordinates on the cameras' device.
     """
     device = intrinsics.device
     vertices_in_views = project_vertices(config, intrinsics, world_to_camera, latent_size)
@@ -104,14 +94,9 @@ def view_geometry(
 
 
 def sample_views(features: Tensor, vertices: Tensor) -> Tensor:
-    """Sample feature maps where the vertices project to.
+    """Sample feature maps where the vertices project to, see `ViewGeometry`.
 
-    Args:
-        features: (B, C, H, W).
-        vertices: of each map, see `ViewGeometry`, (B, V, V, V, 2).
-
-    Returns:
-        (B, C, V, V, V).
+    (B, C, H, W) and (B, V, V, V, 2) -> (B, C, V, V, V).
     """
     side = vertices.shape[1]
     grid = rearrange(vertices, "b z y x c -> b (z y) x c")
@@ -128,9 +113,8 @@ class SpatialVolumeNet(nn.Module):
         super().__init__()
         time_dim, per_view = config.time_dim, config.view_channels
         self.target_encoder = ViewEncoder(time_dim, view_dim, latent_channels, per_view)
-        self.spatial_volume_feats = SpatialVolumeUNet(
-            num_views * per_view, config.channels, time_dim
-        )
+        lifted = num_views * per_view
+        self.spatial_volume_feats = SpatialVolumeUNet(lifted, config.channels, time_dim)
         self.frustum_volume_feats = FrustumVolumeUNet(
             config.channels[0], config.frustum_channels, time_dim, view_dim
         )
@@ -161,25 +145,15 @@ class SpatialVolumeNet(nn.Module):
     def build_spatial_volume(
         self, latents: Tensor, time: Tensor, views: Tensor, geometry: ViewGeometry
     ) -> Tensor:
-        """Build the spatial volume from all noisy views, see `lift_views_to_volume`.
-
-        Returns:
-            (B, F, V, V, V).
-        """
-        return self.spatial_volume_feats(
-            self.lift_views_to_volume(latents, time, views, geometry), time
-        )
+        """Build the spatial volume (B, F, V, V, V), see `lift_views_to_volume`."""
+        lifted = self.lift_views_to_volume(latents, time, views, geometry)
+        return self.spatial_volume_feats(lifted, time)
 
     def sample_along_rays(self, volume: Tensor, rays: Tensor) -> Tensor:
-        """Sample the volume along the rays of T views.
+        """Sample the volume along the rays of T views; zero outside it.
 
-        Args:
-            volume: (B, F, V, V, V).
-            rays: coordinates of the views' samples, (T, D, H, W, 3), or (B, T, D, H, W, 3) where
-                the objects have different views.
-
-        Returns:
-            (B T, F, D, H, W); zero outside the volume.
+        (B, F, V, V, V) and (T, D, H, W, 3), or (B, T, D, H, W, 3) where the objects have different
+        views, -> (B T, F, D, H, W).
         """
         if rays.ndim == 5:
             rays = rays.expand(len(volume), *rays.shape)

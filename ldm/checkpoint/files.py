@@ -49,10 +49,7 @@ def describe_state_dict(names: Iterable[str]) -> str:
 
 
 def detect_format(path: Path) -> FileFormat:
-    """Return the format of a checkpoint file.
-
-    Returns:
-        "safetensors"; "zip", torch's format, which can be mapped; "pickle", torch's before 1.6.
+    """Return the format: "zip" is torch's, which can be mapped, "pickle" torch's before 1.6.
 
     Raises:
         FileNotFoundError: no such file.
@@ -122,14 +119,7 @@ def _check_safetensors(path: Path, head: bytes, size: int) -> None:
                 header = json.loads(file.read(length))
                 entries = [v for k, v in header.items() if k != "__metadata__"]
                 end = 8 + length + max((entry["data_offsets"][1] for entry in entries), default=0)
-            except (
-                ValueError,
-                KeyError,
-                TypeError,
-                IndexError,
-                AttributeError,
-                RecursionError,
-            ) as error:
+            except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
                 raise ValueError(f"{path}: the safetensors header is damaged") from error
     if end is None or size < end:
         raise ValueError(

@@ -33,22 +33,13 @@ PROJECT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class InitReport:
-    """Source of every weight of an initialised model.
-
-    Attributes:
-        loaded: names of tensors from the file.
-        adapted: those of them whose shape was changed to fit.
-        initialised: names of tensors that keep their (random or computed) initial values,
-            without CLIP's.
-        ignored: names of tensors that only the file has.
-        clip: source of CLIP's weights: a file, "random" or a remark.
-    """
+    """Source of every weight of an initialised model: names of tensors."""
 
     loaded: list[str]
-    adapted: list[str]
-    initialised: list[str]
-    ignored: list[str]
-    clip: str
+    adapted: list[str]  # those of them whose shape was changed to fit
+    initialised: list[str]  # keep their (random or computed) initial values; without CLIP's
+    ignored: list[str]  # that only the file has
+    clip: str  # source of CLIP's weights: a file, "random" or a remark
 
     def lines(self) -> list[str]:
         """Format the report for the log."""
@@ -137,11 +128,7 @@ def _adapt(state: dict[str, Tensor], expected: Mapping[str, Tensor], path: Path)
 
 
 def _widen_first_layer(state: dict[str, Tensor], target: Tensor, path: Path) -> list[str]:
-    """Append zeros for the input view's channels to a first layer without them.
-
-    Returns:
-        the names of the tensors that were widened.
-    """
+    """Append zeros for the input view's channels to a first layer without them; return its name."""
     first = state[FIRST_LAYER]
     if first.shape == target.shape:
         return []

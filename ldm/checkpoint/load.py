@@ -35,19 +35,12 @@ MAX_BUFFER_DEVIATION = 1e-3
 
 @dataclass(frozen=True)
 class StateDictDiff:
-    """Differences between the tensors of a file and those of a model.
+    """Differences between the tensors of a file and those of a model."""
 
-    Attributes:
-        missing: names that only the model has, without buffers, which can be computed.
-        unexpected: names that only the file has.
-        mismatched: (name, shape in the file, shape in the model).
-        not_float: names of tensors that are not floating-point numbers.
-    """
-
-    missing: list[str]
-    unexpected: list[str]
-    mismatched: list[tuple[str, tuple[int, ...], tuple[int, ...]]]
-    not_float: list[str]
+    missing: list[str]  # names that only the model has, without buffers, which can be computed
+    unexpected: list[str]  # names that only the file has
+    mismatched: list[tuple[str, tuple[int, ...], tuple[int, ...]]]  # name, the file's, the model's
+    not_float: list[str]  # names of tensors that are not floating-point numbers
 
     @property
     def exact(self) -> bool:
@@ -110,11 +103,7 @@ def storage_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
 def empty_model(
     config: SyncDreamerConfig, model_class: type[SyncDreamer] = SyncDreamer
 ) -> SyncDreamer:
-    """Build a model on the meta device: names and shapes without memory.
-
-    Raises:
-        ValueError: the configured sizes are inconsistent.
-    """
+    """Build a model on the meta device; raise ValueError where its sizes are inconsistent."""
     try:
         with torch.device("meta"):
             return model_class(config)
@@ -137,12 +126,7 @@ def load_model(
     Compat: the schedule and the cameras in the checkpoint take precedence; computed ones are used
     only where the file has none.
 
-    Args:
-        config: sizes of the model.
-        path: see `read_state_dict`.
-        device: of the weights.
-        dtype: of the weights, except those that `storage_dtype` keeps in float32.
-        model_class: see `demo.model.choose_model_class`.
+    `dtype` is that of the weights, except those that `storage_dtype` keeps in float32.
 
     Raises:
         FileNotFoundError, ValueError: the file cannot be read or does not fit.

@@ -22,12 +22,9 @@ class AutoencoderConfig:
         channel_mult: width of each level in `channels`; every level but the first halves the
             resolution, so the latents are 2^(levels - 1) times smaller than the image.
         res_blocks: residual blocks a level.
-        latent_channels: of the latents.
         scale: latents are multiplied by it, which makes their variance about 1.
-        groups: of the group normalisations.
-        shortcut: a linear path beside both networks, from blocks of pixels to latents and back. Not
-            in the published model. It carries mean colours, which networks whose features are
-            normalised over the whole image learn late.
+        shortcut: a linear path beside both networks, from blocks of pixels to latents and back, for
+            mean colours, which networks of normalised features learn late. Not published.
     """
 
     channels: int = 128
@@ -54,12 +51,7 @@ class AutoencoderConfig:
 
 @dataclass(frozen=True)
 class DiagonalGaussian:
-    """Posterior of the latents: independent normals.
-
-    Attributes:
-        mean: (B, C, H, W).
-        std: standard deviation, (B, C, H, W).
-    """
+    """Posterior of the latents: independent normals, (B, C, H, W) each."""
 
     mean: Tensor
     std: Tensor

@@ -16,19 +16,7 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True)
 class CLIPConfig:
-    """Sizes of CLIP's image tower and of the unused text parameters.
-
-    Attributes:
-        image_size: pixels a side of the tower's input.
-        patch_size: pixels a side of a token.
-        width: of the transformer.
-        layers: of the transformer.
-        heads: of its attention.
-        embed_dim: of the embedding.
-        text_width: of the left-over text parameters.
-        text_length: tokens of a text.
-        vocabulary: number of text tokens.
-    """
+    """Sizes of CLIP's image tower, in pixels a side, and of the unused text parameters."""
 
     image_size: int = 224
     patch_size: int = 14
@@ -84,15 +72,9 @@ class CLIPImageEncoder(nn.Module):
         self.model = CLIPVisual(config)
 
     def preprocess(self, images: Tensor) -> Tensor:
-        """Resize and normalise as the tower was trained.
+        """Resize and normalise (B, 3, H, W) in [-1, 1] as the tower was trained.
 
         Compat: bicubic with aligned corners and without antialiasing; overshoot is kept.
-
-        Args:
-            images: (B, 3, H, W) in [-1, 1].
-
-        Returns:
-            (B, 3, image_size, image_size), normalised by CLIP's mean and deviation.
         """
         size = (self.image_size, self.image_size)
         resized = F.interpolate(images, size, mode="bicubic", align_corners=True)

@@ -19,14 +19,10 @@ class UNetConfig:
 
     Attributes:
         in_channels: noisy latent and input-view latent.
-        out_channels: predicted noise.
         channels: width of the first level; a multiple of `groups` and of `heads`.
         channel_mult: width of each level in `channels`; each level halves the resolution.
-        res_blocks: residual blocks a level.
         attention_levels: levels whose residual blocks are followed by a transformer.
-        heads: attention heads at every level.
         context_dim: width of the image token.
-        groups: of the group normalisations.
     """
 
     in_channels: int = 8
@@ -86,9 +82,7 @@ class Downsample(nn.Module):
 class Block(nn.Sequential):
     """Sequence of layers; passes on the time embedding and the context to those that take them."""
 
-    def forward(  # type: ignore[override]
-        self, x: Tensor, time: Tensor, context: Tensor
-    ) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, context: Tensor) -> Tensor:  # type: ignore[override]
         """(B, C, H, W), (B or 1, time_dim), (B, 1, context_dim) -> (B, C', H', W')."""
         for layer in self:
             if isinstance(layer, ResBlock):
@@ -167,10 +161,7 @@ class UNet(nn.Module):
         return self.time_embed(timestep_embedding(timesteps, self.config.channels).to(self.dtype))
 
     def encode(self, x: Tensor, time: Tensor, context: Tensor) -> list[Tensor]:
-        """Return the output of every input block, the last being the middle's input.
-
-        Args and shapes as in `Block.forward`; each result is (B, C, H, W) of its level.
-        """
+        """Return every input block's output, the last being the middle's input; see `Block`."""
         skips = []
         for block in self.input_blocks:
             x = block(x, time, context)

@@ -83,16 +83,7 @@ class ViewEncoder(nn.Module):
         )
 
     def forward(self, latents: Tensor, time: Tensor, view: Tensor) -> Tensor:
-        """Encode noisy latents.
-
-        Args:
-            latents: (B, latent_channels, H, W).
-            time: (B, time_dim).
-            view: viewpoint embedding, (B, view_dim).
-
-        Returns:
-            (B, C, H, W).
-        """
+        """(B, latent_channels, H, W), (B, time_dim), (B, view_dim) -> (B, C, H, W)."""
         time, view = time[:, :, None, None], view[:, :, None, None]
         x = self.init_conv(latents)
         for block in (self.out_conv0, self.out_conv1, self.out_conv2):
@@ -161,15 +152,7 @@ class SpatialVolumeUNet(nn.Module):
         self.conv9 = VolumeBlock(d1, d0, time_dim, up=True)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """Denoise the volume's features.
-
-        Args:
-            x: (B, dim_in, V, V, V).
-            time: (B, time_dim).
-
-        Returns:
-            (B, channels[0], V, V, V).
-        """
+        """(B, dim_in, V, V, V) and (B, time_dim) -> (B, channels[0], V, V, V)."""
         time = time[:, :, None, None, None]
         x0 = self.conv0(self.init_conv(x), time)
         x1 = self.conv2_1(self.conv2_0(self.conv1(x0, time), time), time)
@@ -200,13 +183,8 @@ class FrustumVolumeUNet(nn.Module):
     def forward(self, x: Tensor, time: Tensor, view: Tensor) -> list[Tensor]:
         """Compute the frustum volumes of B views.
 
-        Args:
-            x: (B, dim_in, D, H, W).
-            time: (B, time_dim).
-            view: viewpoint embedding, (B, view_dim).
-
-        Returns:
-            finest first, (B, channels[i], D / 2^i, H / 2^i, W / 2^i).
+        (B, dim_in, D, H, W), (B, time_dim), (B, view_dim) -> finest first,
+        (B, channels[i], D / 2^i, H / 2^i, W / 2^i).
         """
         time, view = time[:, :, None, None, None], view[:, :, None, None, None]
         x0 = self.conv0(x)

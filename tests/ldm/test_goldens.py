@@ -12,7 +12,7 @@ from ldm.config import SamplerConfig, SyncDreamerConfig, model_buffers, viewpoin
 from ldm.model import Conditioning, SyncDreamer
 from ldm.networks.autoencoder import Autoencoder, AutoencoderConfig
 from ldm.sampler import ddim_update, noise_predictor, sample
-from ldm.schedule import ddim_steps, ddim_timesteps, timestep_embedding
+from ldm.schedule import ddim_steps, timestep_embedding
 from multiview.cameras import orbit_cameras
 from multiview.images import prepare_image, to_uint8
 from tests.conftest import (
@@ -62,14 +62,9 @@ def test_cameras(goldens: Goldens):
 
 def test_schedule(goldens: Goldens):
     buffers = model_buffers(SyncDreamerConfig())
-    for name in ("betas", "alphas", "alphas_cumprod", "sqrt_alphas_cumprod"):
-        goldens.check("schedule", name, buffers[name], 1e-6)
-    for name in (
-        "sqrt_one_minus_alphas_cumprod",
-        "posterior_variance",
-        "posterior_log_variance_clipped",
-    ):
-        goldens.check("schedule", name, buffers[name], 1e-5)
+    for name in set(buffers) - {"poses", "Ks", "azimuth"}:
+        exact = name in ("betas", "alphas", "alphas_cumprod", "sqrt_alphas_cumprod")
+        goldens.check("schedule", name, buffers[name], 1e-6 if exact else 1e-5)
 
 
 @pytest.mark.parametrize("count", [4, 50, 200])
@@ -324,7 +319,3 @@ def test_the_full_size_model():
     assert relative_error(views, expected) < 1e-3
     low = run_trajectory(cast(model, torch.bfloat16))
     assert relative_error(low, latents.numpy()) < 0.05
-
-
-def test_the_default_time_steps_are_the_published_ones():
-    assert ddim_timesteps(50) == list(range(1, 1000, 20))

@@ -43,8 +43,7 @@ def exact_products(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "tolerance"),
-    [(torch.float32, 1e-3), (torch.bfloat16, 0.05), (torch.float16, 0.01)],
+    ("dtype", "tolerance"), [(torch.float32, 1e-3), (torch.bfloat16, 0.05), (torch.float16, 0.01)]
 )
 def test_a_trajectory_on_the_gpu_is_the_one_on_the_cpu(tiny_model, dtype, tolerance):
     expected = four_steps(tiny_model)

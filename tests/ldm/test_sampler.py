@@ -75,14 +75,9 @@ def test_an_exception_in_the_callback_ends_the_sampling():
             raise InterruptedError
 
     steps = ddim_steps(ALPHAS_CUMPROD, 7, eta=1.0)
+    zero = torch.zeros(1)
     with pytest.raises(InterruptedError):
-        sample_ddim(
-            lambda x, t: asked.append(t) or x * 0,
-            torch.zeros(1),
-            steps,
-            lambda: torch.zeros(1),
-            on_step,
-        )
+        sample_ddim(lambda x, t: asked.append(t) or x * 0, zero, steps, lambda: zero, on_step)
     assert len(asked) == 2
 
 
@@ -100,10 +95,7 @@ def test_the_direction_term_is_the_root_of_at_least_1e_minus_7():
     torch.testing.assert_close(ddim_update(zero, one, step, zero), torch.tensor([1e-7]).sqrt())
 
 
-def test_settings_out_of_range_are_refused():
-    with pytest.raises(ValueError, match="at least 1"):
-        SamplerConfig(steps=0)
-    with pytest.raises(ValueError, match="from 0 to 1"):
-        SamplerConfig(eta=-0.5)
-    with pytest.raises(ValueError, match="from 0 to 1"):
-        SamplerConfig(eta=1.5)
+@pytest.mark.parametrize("setting", [{"steps": 0}, {"eta": -0.5}, {"eta": 1.5}, {"temperature": 2}])
+def test_settings_out_of_range_are_refused(setting: dict):
+    with pytest.raises(ValueError, match=r"at least 1|from 0 to 1"):
+        SamplerConfig(**setting)

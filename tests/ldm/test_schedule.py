@@ -8,13 +8,14 @@ import torch
 from ldm.schedule import ScheduleConfig, ddim_steps, ddim_timesteps, schedule_buffers
 
 
-def test_any_number_of_steps_gives_exactly_that_many_distinct_ones_in_the_schedule():
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])
+def test_any_number_of_steps_gives_exactly_that_many_distinct_ones_in_the_schedule(spacing):
     for steps in range(1, 1001):
-        timesteps = ddim_timesteps(steps)
+        timesteps = ddim_timesteps(steps, spacing=spacing)
         assert len(set(timesteps)) == steps
         assert timesteps == sorted(timesteps)
         assert timesteps[0] >= 0
-        assert timesteps[-1] <= 999
+        assert timesteps[-1] == 999 if spacing == "trailing" else timesteps[-1] <= 999
 
 
 def test_where_the_published_rule_gives_the_asked_number_ours_are_the_same():
@@ -29,12 +30,6 @@ def test_where_the_published_rule_gives_the_asked_number_ours_are_the_same():
 
 def test_trailing_steps_begin_in_noise_and_are_as_many():
     assert ddim_timesteps(4, spacing="trailing") == [249, 499, 749, 999]
-    for steps in range(1, 1001):
-        timesteps = ddim_timesteps(steps, spacing="trailing")
-        assert len(set(timesteps)) == steps
-        assert timesteps == sorted(timesteps)
-        assert timesteps[0] >= 0
-        assert timesteps[-1] == 999
     alphas_cumprod = schedule_buffers(ScheduleConfig())["alphas_cumprod"]
     table = ddim_steps(alphas_cumprod, 4, eta=0.0, spacing="trailing")
     assert [step.timestep for step in table] == [999, 749, 499, 249]

@@ -57,23 +57,10 @@ def saved(path: Path, state: dict[str, Tensor]) -> Path:
 
 
 def test_the_names_of_zero123_are_counted_as_in_the_published_code():
-    names = zero123_names_of_full_size()
-    assert len(names) == 1938
     model = empty_model(SyncDreamerConfig())
-    expected = model.state_dict()
-    assert len(expected) == 1618
-    assert len([name for name in expected if name in names]) == 942
-
-
-def zero123_names_of_full_size() -> list[str]:
-    state = list(empty_model(SyncDreamerConfig()).state_dict())
-    clip = [name for name in state if name.startswith(CLIP_PREFIX)]
-    own = ("alphas", "poses", "Ks", "azimuth")
-    kept = [n for n in state if not n.startswith((*NEW, CLIP_PREFIX)) and n not in own]
-    unet = [name for name in kept if name.startswith("model.diffusion_model.")]
-    assert (len(unet), len(clip)) == (686, 302)
-    averaged = ["model_ema." + n.removeprefix("model.").replace(".", "") for n in unet]
-    return [*kept, *IGNORED_SCHEDULE, *(CLIP_IN_ZERO123 + n for n in clip), *averaged, "d", "n"]
+    names = zero123_names(model)
+    assert len(names) == 1938
+    assert len([name for name in model.state_dict() if name in names]) == 942
 
 
 def test_what_zero123_has_is_taken_and_the_rest_is_fresh(model: SyncDreamer, tmp_path: Path):
