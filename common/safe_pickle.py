@@ -43,10 +43,10 @@ class _Array:
 
     def __setstate__(self, state: Any) -> None:
         _, shape, kind, fortran, raw = state
-        self.value = _from_bytes(raw, kind, shape, "F" if fortran else "C")
+        self.value = _frombuffer(raw, kind, shape, "F" if fortran else "C").value
 
 
-def _from_bytes(raw: object, kind: object, shape: object, order: object) -> np.ndarray:
+def _frombuffer(raw: object, kind: object, shape: object, order: object) -> _Array:
     if not isinstance(kind, _Type) or not isinstance(raw, bytes | bytearray):
         raise pickle.UnpicklingError("an array's values are not plain bytes")
     if not isinstance(shape, tuple) or not all(type(side) is int and side >= 0 for side in shape):
@@ -55,25 +55,15 @@ def _from_bytes(raw: object, kind: object, shape: object, order: object) -> np.n
     if len(raw) != math.prod(shape) * dtype.itemsize:
         raise pickle.UnpicklingError(f"an array of shape {shape} has {len(raw)} bytes")
     flat = np.frombuffer(raw, dtype) if raw else np.empty(0, dtype)
-    return flat.reshape(shape, order="F" if order == "F" else "C").copy(order="K")
-
-
-def _reconstruct(*_: object) -> _Array:
-    return _Array()
-
-
-def _finished(value: np.ndarray | np.generic) -> _Array:
     array = _Array()
-    array.value = value
+    array.value = flat.reshape(shape, order="F" if order == "F" else "C").copy(order="K")
     return array
 
 
 def _scalar(kind: object, raw: object) -> _Array:
-    return _finished(_from_bytes(raw, kind, (), "C")[()])
-
-
-def _frombuffer(raw: object, kind: object, shape: object, order: object) -> _Array:
-    return _finished(_from_bytes(raw, kind, shape, order))
+    array = _frombuffer(raw, kind, (), "C")
+    array.value = np.asarray(array.value)[()]
+    return array
 
 
 def _encode(text: object, encoding: object) -> bytes:
@@ -83,19 +73,14 @@ def _encode(text: object, encoding: object) -> bytes:
     return text.encode("latin1")
 
 
-def _no_bytes() -> bytes:
-    """Decode empty bytes of pickle protocols 0 to 2."""
-    return b""
-
-
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Type,
     ("_codecs", "encode"): _encode,
-    ("__builtin__", "bytes"): _no_bytes,
+    ("__builtin__", "bytes"): lambda: b"",  # empty bytes of protocols 0 to 2
 }
 for _package in ("numpy.core", "numpy._core"):  # before and since NumPy 2
-    _ALLOWED[f"{_package}.multiarray", "_reconstruct"] = _reconstruct
+    _ALLOWED[f"{_package}.multiarray", "_reconstruct"] = lambda *_: _Array()
     _ALLOWED[f"{_package}.multiarray", "scalar"] = _scalar
     _ALLOWED[f"{_package}.numeric", "_frombuffer"] = _frombuffer
 

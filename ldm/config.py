@@ -16,7 +16,7 @@ from common.config import check_positive
 from ldm.networks.autoencoder import AutoencoderConfig
 from ldm.networks.clip import CLIPConfig
 from ldm.networks.unet import UNetConfig
-from ldm.schedule import DDIMStep, ScheduleConfig, Spacing, ddim_steps, schedule_buffers
+from ldm.schedule import ScheduleConfig, Spacing, schedule_buffers
 from multiview.cameras import CAMERA_DISTANCE, NUM_VIEWS, VIEWS_ELEVATION_DEG, orbit_cameras
 
 VIEW_DIM = 4
@@ -201,14 +201,6 @@ class SamplerConfig:
             raise ValueError(f"eta must be from 0 to 1, got {self.eta}")
         if not 0 <= self.temperature <= 1:
             raise ValueError(f"the temperature must be from 0 to 1, got {self.temperature}")
-
-    def ddim_steps(self, alphas_cumprod: Tensor) -> list[DDIMStep]:
-        """Tabulate the reverse process on a schedule (T,), see `ldm.schedule.ddim_steps`."""
-        return ddim_steps(alphas_cumprod, self.steps, self.eta, self.spacing)
-
-    def scale_noise(self, noise: Tensor) -> Tensor:
-        """Bring standard normal noise to the temperature."""
-        return self.temperature * noise
 
 
 @dataclass(frozen=True)

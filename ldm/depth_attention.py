@@ -109,24 +109,14 @@ CONDITIONAL = Branch(image=True, volume=True)
 UNCONDITIONAL = Branch(image=False, volume=False)
 
 
-@dataclass(frozen=True)
-class PackedBranches:
-    """K branches of B x T views in one batch of the UNet, branch by branch."""
-
-    x: Tensor  # noisy latents and input view's latents, (K B T, 2 C, H, W)
-    context: Tensor  # image tokens, (K B T, 1, context_dim)
-    frustums: list[Tensor]  # of the K' branches that keep them, (K' B T, F, D, H, W) each
-    shape: tuple[int, int, int]  # K, B, T
-
-
 def pack_branches(
     branches: Sequence[Branch],
     noisy: Tensor,
     input_latents: Tensor,
     context: Tensor,
     frustums: Sequence[Tensor],
-) -> PackedBranches:
-    """Pack the branches of guidance into one batch: they share the noisy latents and the volumes.
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Pack K branches of guidance of B x T views into one batch of the UNet, branch by branch.
 
     Args:
         branches: those that keep the volume come first.
@@ -134,20 +124,22 @@ def pack_branches(
         input_latents: (B, C, H, W).
         context: image tokens, (B, T, context_dim).
         frustums: frustum volumes of the views, (B T, F, D, H, W) each.
+
+    Returns:
+        latents (K B T, 2 C, H, W), image tokens (K B T, 1, context_dim), and the frustum volumes of
+        the first K' branches, which keep them, (K' B T, F, D, H, W) each.
     """
     num_with_volume = sum(branch.volume for branch in branches)
     if not all(branch.volume for branch in branches[:num_with_volume]):
         raise ValueError(f"branches that keep the volume must come first, got {branches}")
-    batch, num_views = noisy.shape[:2]
     x = noisy.flatten(0, 1)
-    image = repeat(input_latents, "b c h w -> (b t) c h w", t=num_views)
+    image = repeat(input_latents, "b c h w -> (b t) c h w", t=noisy.shape[1])
     token = rearrange(context, "b t c -> (b t) 1 c")
     none, no_token = torch.zeros_like(image), torch.zeros_like(token)
-    return PackedBranches(
+    return (
         torch.cat([torch.cat([x, image if b.image else none], dim=1) for b in branches]),
         torch.cat([token if b.image else no_token for b in branches]),
         [f.expand(num_with_volume, *f.shape).flatten(0, 1) for f in frustums],
-        (len(branches), batch, num_views),
     )
 
 
@@ -183,13 +175,6 @@ class DepthUNet(UNet):
         layers = [self.middle_conditions, *self.output_conditions]
         sizes = [size >> level for level in (lowest, *self.output_levels)]
         return [layer.null_residual(s, s) for layer, s in zip(layers, sizes, strict=True)]
-
-    def predict(
-        self, packed: PackedBranches, timesteps: Tensor, null_residuals: Sequence[Tensor]
-    ) -> Tensor:
-        """Run all branches at once; returns float32, (K, B, T, C, H, W)."""
-        noise = self(packed.x, timesteps, packed.context, packed.frustums, null_residuals)
-        return noise.float().unflatten(0, packed.shape)
 
     def forward(
         self,

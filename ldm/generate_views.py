@@ -78,13 +78,10 @@ def open_model(
     start = time.perf_counter()
     weights_dtype = torch.float32 if tf32 else DTYPES[dtype]
     model = load_model(config, checkpoint, device, weights_dtype, model_class)
+    size = sum(weight.numel() for weight in model.parameters()) / 1e6
+    seconds = time.perf_counter() - start
     log.info(
-        "loaded %s: %.0f M parameters, %s, on %s, %.1f s",
-        checkpoint,
-        sum(weight.numel() for weight in model.parameters()) / 1e6,
-        dtype,
-        device,
-        time.perf_counter() - start,
+        "loaded %s: %.0f M parameters, %s, on %s, %.1f s", checkpoint, size, dtype, device, seconds
     )
     return model
 

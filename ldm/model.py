@@ -189,10 +189,11 @@ class SyncDreamer(nn.Module):
             views = slice(start, start + views_at_once)
             rays, viewpoints = cache.geometry.rays_in_volume[views], conditioning.viewpoints
             frustums = self.spatial_volume.view_frustums(volume, time, viewpoints[:, views], rays)
-            packed = pack_branches(
+            x, tokens, frustums = pack_branches(
                 branches, noisy[:, views], input_latents, conditioning.context[:, views], frustums
             )
-            predictions.append(self.unet.predict(packed, timesteps, cache.null_residuals))
+            output = self.unet(x, timesteps, tokens, frustums, cache.null_residuals)
+            predictions.append(output.float().unflatten(0, (len(branches), len(latents), -1)))
         return torch.cat(predictions, dim=2)
 
     def to_noise(self, prediction: Tensor, latents: Tensor, timestep: int) -> Tensor:  # noqa: ARG002

@@ -13,7 +13,7 @@ from torch import Tensor
 from ldm.config import SamplerConfig
 from ldm.depth_attention import CONDITIONAL, UNCONDITIONAL, Branch
 from ldm.model import Conditioning, ImageFeatures, SyncDreamer
-from ldm.schedule import DDIMStep
+from ldm.schedule import DDIMStep, ddim_steps
 
 Denoiser = Callable[[Tensor, int, Sequence[Branch]], Tensor]
 """(noisy latents x_t, timestep t, K branches) -> the prediction of each branch, (K, *x_t.shape)."""
@@ -133,10 +133,11 @@ def sample(
     elevations = torch.tensor([elevation], dtype=torch.float32, device=model.azimuth.device)
     conditioning = model.make_conditioning(features, elevations, sample_noise((1, *shape[2:])))
     predict_noise = noise_predictor(model, conditioning, config.guidance_scale, views_at_once)
-    steps = progress_bar(config.ddim_steps(model.alphas_cumprod))
+    steps = ddim_steps(model.alphas_cumprod, config.steps, config.eta, config.spacing)
 
     def scaled_noise() -> Tensor:
-        return config.scale_noise(sample_noise(shape))
+        return config.temperature * sample_noise(shape)
 
     callback = None if on_step is None else lambda number, x_0: on_step(number, x_0[0])
-    return sample_ddim(predict_noise, scaled_noise(), steps, scaled_noise, callback)[0]
+    noisy = scaled_noise()
+    return sample_ddim(predict_noise, noisy, progress_bar(steps), scaled_noise, callback)[0]

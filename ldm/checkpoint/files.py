@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import shlex
 import shutil
-import struct
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -22,29 +20,27 @@ from common.files import atomic_write
 FileFormat = Literal["safetensors", "zip", "pickle"]
 MAX_STRUCTURE_BYTES = 100_000_000
 """Limit for the part of a torch file that lists its tensors; real ones are below 1 MB."""
+KINDS = (
+    (("spatial_volume.", "model.diffusion_model."), "a SyncDreamer checkpoint"),
+    (("module.",), "a checkpoint of a model wrapped for several GPUs (all names begin 'module.')"),
+    (
+        ("cc_projection.", "cond_stage_model."),
+        "a Zero123 checkpoint (a starting point for training, not for sampling)",
+    ),
+    (("cond_stage_model.", "model.diffusion_model."), "a Stable Diffusion checkpoint"),
+    (("visual.",), "a CLIP file (not needed for sampling: a SyncDreamer checkpoint holds CLIP)"),
+    (("encoder.", "decoder.", "quant_conv."), "an autoencoder"),
+    (("renderer.",), "a checkpoint of a renderer (NeuS or NeRF)"),
+)
+"""Prefixes of tensor names that a kind of checkpoint has; the first that fits counts."""
 
 
 def describe_state_dict(names: Iterable[str]) -> str:
     """Name the kind of checkpoint that has tensors with these names."""
     names = list(names)
-
-    def has(*prefixes: str) -> bool:
-        return all(any(name.startswith(prefix) for name in names) for prefix in prefixes)
-
-    if has("spatial_volume.", "model.diffusion_model."):
-        return "a SyncDreamer checkpoint"
-    if has("module."):
-        return "a checkpoint of a model wrapped for several GPUs (every name begins with 'module.')"
-    if has("cc_projection.", "cond_stage_model."):
-        return "a Zero123 checkpoint (a starting point for training, not for sampling)"
-    if has("cond_stage_model.", "model.diffusion_model."):
-        return "a Stable Diffusion checkpoint"
-    if has("visual."):
-        return "a CLIP file (not needed for sampling: a SyncDreamer checkpoint holds CLIP)"
-    if has("encoder.", "decoder.", "quant_conv."):
-        return "an autoencoder"
-    if has("renderer."):
-        return "a checkpoint of a renderer (NeuS or NeRF)"
+    for prefixes, kind in KINDS:
+        if all(any(name.startswith(prefix) for name in names) for prefix in prefixes):
+            return kind
     return "no kind of checkpoint known here"
 
 
@@ -76,7 +72,6 @@ def detect_format(path: Path) -> FileFormat:
         _check_zip(path, size)
         return "zip"
     if path.suffix == ".safetensors" or head[8:9] == b"{":
-        _check_safetensors(path, head, size)
         return "safetensors"
     if head.startswith(b"\x80"):
         return "pickle"
@@ -107,27 +102,6 @@ def _check_zip(path: Path, size: int) -> None:
         )
 
 
-def _check_safetensors(path: Path, head: bytes, size: int) -> None:
-    length = struct.unpack("<Q", head[:8])[0] if len(head) >= 8 else 0
-    if not 2 <= length <= 100_000_000:
-        raise ValueError(f"{path}: is no safetensors file: its header's length makes no sense")
-    end = None
-    if 8 + length <= size:
-        with path.open("rb") as file:
-            file.seek(8)
-            try:
-                header = json.loads(file.read(length))
-                entries = [v for k, v in header.items() if k != "__metadata__"]
-                end = 8 + length + max((entry["data_offsets"][1] for entry in entries), default=0)
-            except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-                raise ValueError(f"{path}: the safetensors header is damaged") from error
-    if end is None or size < end:
-        raise ValueError(
-            f"{path}: looks like a half download: {size} bytes, "
-            f"{end or 'more'} expected; download it again"
-        )
-
-
 def read_state_dict(path: Path, placeholders: bool = False) -> dict[str, Tensor]:
     """Map the tensors of a checkpoint file into memory without running code in it.
 
@@ -150,7 +124,10 @@ def read_state_dict(path: Path, placeholders: bool = False) -> dict[str, Tensor]
         try:
             return _checked(path, load_file(path))
         except (SafetensorError, OSError) as error:
-            raise ValueError(f"{path}: damaged safetensors file ({_one_line(error)})") from error
+            reason = _one_line(error)
+            raise ValueError(
+                f"{path}: damaged or half downloaded safetensors file ({reason}); download it again"
+            ) from error
     content = _load_pickled(path, file_format == "zip", placeholders)
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     return _checked(path, state if isinstance(state, Mapping) else {})
@@ -245,14 +222,13 @@ def _load_with_placeholders(path: Path, load: Callable[[], Any]) -> Any:
     def dictionary(cls: type, *args: object, **kwargs: object) -> OrderedDict[Any, Any]:  # noqa: ARG001
         return OrderedDict()
 
-    names = _foreign_globals(path)
-    opaque = {"__init__": ignore, "__setstate__": ignore}
-    for attributes in (opaque, {"__new__": dictionary}):
+    def load_with(attributes: dict[str, Any]) -> Any:
         stand_ins = [(type("Placeholder", (), attributes), name) for name in names]
-        try:
-            with torch.serialization.safe_globals(stand_ins):  # type: ignore[arg-type]
-                return load()
-        except (pickle.UnpicklingError, TypeError):  # the latter from older torch
-            if attributes is not opaque:
-                raise
-    raise AssertionError("unreachable")
+        with torch.serialization.safe_globals(stand_ins):  # type: ignore[arg-type]
+            return load()
+
+    names = _foreign_globals(path)
+    try:
+        return load_with({"__init__": ignore, "__setstate__": ignore})
+    except (pickle.UnpicklingError, TypeError):  # the latter from older torch
+        return load_with({"__new__": dictionary})

@@ -105,11 +105,17 @@ def load_pretrained(model: SyncDreamer, path: Path | None, clip_from: str) -> In
 
 
 def _adapt(state: dict[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> list[str]:
-    """Widen a first layer without the input view's channels; refuse tensors that do not fit."""
+    """Widen a first layer without the input view's channels; refuse tensors that do not fit.
+
+    The input view's channels get zeros. Returns the names of the tensors that were widened.
+    """
     common = [name for name in expected if name in state]
     adapted: list[str] = []
     if FIRST_LAYER in state:
-        adapted = _widen_first_layer(state, expected[FIRST_LAYER], path)
+        first, target = state[FIRST_LAYER], expected[FIRST_LAYER]
+        if first.shape == target[:, : target.shape[1] // 2].shape:
+            state[FIRST_LAYER] = torch.cat([first, torch.zeros_like(first)], dim=1)
+            adapted = [FIRST_LAYER]
     elif not common or not all(name.startswith(AUTOENCODER_PREFIX) for name in state):
         hint = "none of its names is one of the model's" if not common else f"no {FIRST_LAYER}"
         raise ValueError(
@@ -125,21 +131,6 @@ def _adapt(state: dict[str, Tensor], expected: Mapping[str, Tensor], path: Path)
             f"{name}: {tuple(state[name].shape)}, expected {tuple(expected[name].shape)}"
         )
     return adapted
-
-
-def _widen_first_layer(state: dict[str, Tensor], target: Tensor, path: Path) -> list[str]:
-    """Append zeros for the input view's channels to a first layer without them; return its name."""
-    first = state[FIRST_LAYER]
-    if first.shape == target.shape:
-        return []
-    out_channels, in_channels, *kernel = target.shape
-    if first.shape != (out_channels, in_channels // 2, *kernel):
-        raise ValueError(
-            f"{path}: {FIRST_LAYER} is {tuple(first.shape)}, expected {tuple(target.shape)}, "
-            f"or half as many input channels"
-        )
-    state[FIRST_LAYER] = torch.cat([first, torch.zeros_like(first)], dim=1)
-    return [FIRST_LAYER]
 
 
 def _load_clip(
@@ -166,28 +157,23 @@ def _load_clip(
             )
     else:
         source = Path(clip_from)
-    found = state if source == path else read_clip_weights(source)
+    found = state
+    if is_torchscript(source):
+        found = read_torchscript(source)
+    elif source != path:
+        found = read_state_dict(source, placeholders=True)
     weights = _find_clip(found)
     assert isinstance(model.clip_image_encoder, CLIPImageEncoder)
     expected = model.clip_image_encoder.model.state_dict()
-    missing = [name for name in expected if name not in weights]
-    wrong = [n for n in expected if n in weights and weights[n].shape != expected[n].shape]
-    if missing or wrong:
-        name = (missing or wrong)[0]
+    wrong = [n for n, t in expected.items() if n not in weights or weights[n].shape != t.shape]
+    if wrong:
         raise ValueError(
-            f"{source}: does not hold CLIP's weights: {len(missing)} tensors are missing and "
-            f"{len(wrong)} have another shape (first: {name})"
+            f"{source}: does not hold CLIP's weights: {len(wrong)} tensors are missing or have "
+            f"another shape (first: {wrong[0]})"
         )
     for name, tensor in expected.items():
         tensor.copy_(weights[name])
     return str(source)
-
-
-def read_clip_weights(path: Path) -> dict[str, Tensor]:
-    """Read a file with CLIP's weights without running code in it."""
-    if is_torchscript(path):
-        return read_torchscript(path)
-    return read_state_dict(path, placeholders=True)
 
 
 def _find_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

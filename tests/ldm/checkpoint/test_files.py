@@ -42,8 +42,8 @@ def test_files_that_are_no_checkpoints_are_recognised(tmp_path: Path, tiny_check
     data = good.read_bytes()
     refused("half.safetensors", data[:-1], "half download")
     refused("header.safetensors", data[:20], "half download")
-    refused("short.safetensors", data[:5], "no safetensors")
-    refused("junk.safetensors", b"\x10" + b"\0" * 7 + b"{not json at all", "header is damaged")
+    refused("short.safetensors", data[:5], "half download")
+    refused("junk.safetensors", b"\x10" + b"\0" * 7 + b"{not json at all", "damaged")
 
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("readme.txt", "hello")
