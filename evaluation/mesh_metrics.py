@@ -33,10 +33,7 @@ GRID_SIZE = 64
 MIN_SILHOUETTE_IOU = 0.9
 """Least expected IoU of the silhouettes of the true mesh and of its depth maps."""
 
-REQUIRED_PACKAGES = (
-    ("mesh2sdf", "the IoU", EVALUATION),
-    ("scipy.spatial", "the Chamfer distance"),
-)
+REQUIRED_PACKAGES = (("mesh2sdf", "the IoU", EVALUATION), ("scipy.spatial", "the Chamfer distance"))
 
 
 @dataclass(frozen=True)

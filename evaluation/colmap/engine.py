@@ -17,7 +17,7 @@ RANDOM_SEED = 0
 NUM_THREADS = 1
 """With more threads, image pairs are assigned to per-thread random generators by chance, and the
 number of points differs from run to run."""
-INSTALL_PYCOLMAP = "pip install 'pycolmap>=3.12,<5'"
+INSTALL_PYCOLMAP = "pip install 'pycolmap>=4,<5'"
 
 
 @dataclass(frozen=True)

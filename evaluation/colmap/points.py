@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
+from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
 from common.files import check_free_space
@@ -103,7 +104,7 @@ def _sparse_points(
     engine.extract(work, ",".join(_pinhole(cameras.intrinsics[0])))
     on_step()
     ids = _image_ids(work, names, engine)
-    if not _has_rows(work, "keypoints", engine):  # pycolmap 3.12 would end the whole process
+    if not _has_rows(work, "keypoints", engine):
         return 0
     engine.match(work)
     on_step()
@@ -171,21 +172,8 @@ def write_poses(
 
 
 def quaternion(rotation: np.ndarray) -> np.ndarray:
-    """Unit quaternion (w, x, y, z), w >= 0, of a rotation matrix (3, 3).
-
-    Computed as the eigenvector of the largest eigenvalue of a symmetric matrix (Bar-Itzhack 2000),
-    which is well conditioned for every rotation.
-    """
-    xx, yy, zz = np.diag(rotation)
-    antisymmetric = rotation - rotation.T
-    vector = np.array([antisymmetric[2, 1], antisymmetric[0, 2], antisymmetric[1, 0]])
-    matrix = np.zeros((4, 4))
-    matrix[0, 0] = xx + yy + zz
-    matrix[0, 1:] = matrix[1:, 0] = vector
-    matrix[1:, 1:] = rotation + rotation.T - np.eye(3) * (xx + yy + zz)
-    _, vectors = np.linalg.eigh(matrix)
-    largest = vectors[:, -1]
-    return largest if largest[0] >= 0 else -largest
+    """Unit quaternion (w, x, y, z), w >= 0, of a rotation matrix (3, 3)."""
+    return np.roll(Rotation.from_matrix(rotation).as_quat(canonical=True), 1)
 
 
 def _query(path: Path, engine: Engine, sql: str) -> list[Any]:

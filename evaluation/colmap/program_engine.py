@@ -26,7 +26,7 @@ programs, such as 3.8, have only the latter."""
 
 
 class ColmapProgram:
-    """The `colmap` program, 3.x or 4.x; its output goes to the workspace's log.
+    """The `colmap` program, 3.8 or newer; its output goes to the workspace's log.
 
     Args:
         program: name on the PATH, or path.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from evaluation.colmap.engine import (
@@ -16,7 +14,7 @@ from evaluation.colmap.engine import (
 
 
 class PyColmap:
-    """COLMAP as the package `pycolmap` 3.12 to 4.x, without its console output."""
+    """COLMAP as the package `pycolmap` 4.x, without its console output."""
 
     def __init__(self) -> None:
         try:
@@ -26,59 +24,60 @@ class PyColmap:
                 f"the package pycolmap cannot be imported ({' '.join(str(error).split())}): "
                 f"{INSTALL_PYCOLMAP}"
             ) from error
+        if int(pycolmap.__version__.split(".")[0]) < 4:
+            raise ModuleNotFoundError(
+                f"pycolmap {pycolmap.__version__} is too old: {INSTALL_PYCOLMAP}"
+            )
         self._colmap: Any = pycolmap
         self.name = f"pycolmap {pycolmap.__version__}"
         self.has_cuda = bool(pycolmap.has_cuda)
 
     def extract(self, work: Workspace, camera: str) -> None:
         """See `Engine`."""
-        options = self._feature_options("extraction")
-        _sift(options).peak_threshold = PEAK_THRESHOLD
+        options = self._colmap.FeatureExtractionOptions()
+        options.use_gpu, options.num_threads = False, NUM_THREADS
+        options.sift.peak_threshold = PEAK_THRESHOLD
         reader = self._colmap.ImageReaderOptions()
         reader.camera_model, reader.camera_params = "PINHOLE", camera
         self._run(
             "extract_features",
-            {"camera_model": "PINHOLE"},  # until 3.13
             database_path=work.database,
             image_path=work.images,
             camera_mode=self._colmap.CameraMode.PER_IMAGE,
             reader_options=reader,
+            extraction_options=options,
             device=self._colmap.Device.cpu,
-            **options,
         )
 
     def match(self, work: Workspace) -> None:
         """See `Engine`."""
-        options = self._feature_options("matching")
-        _sift(options).cpu_brute_force_matcher = True
+        options = self._colmap.FeatureMatchingOptions()
+        options.use_gpu, options.num_threads = False, NUM_THREADS
+        options.sift.cpu_brute_force_matcher = True
+        device = self._colmap.Device.cpu
         self._run(
-            "match_exhaustive",
-            database_path=work.database,
-            device=self._colmap.Device.cpu,
-            **options,
+            "match_exhaustive", database_path=work.database, matching_options=options, device=device
         )
 
     def triangulate(self, work: Workspace) -> None:
         """See `Engine`."""
         work.sparse.mkdir(exist_ok=True)
+        options = self._colmap.IncrementalPipelineOptions()
+        options.num_threads, options.random_seed = NUM_THREADS, RANDOM_SEED
         self._run(
             "triangulate_points",
-            reconstruction=self._colmap.Reconstruction(str(work.poses)),
+            reconstruction=self._colmap.Reconstruction(work.poses),
             database_path=work.database,
             image_path=work.images,
             output_path=work.sparse,
-            options=self._options("IncrementalPipelineOptions"),
+            options=options,
             refine_intrinsics=False,
         )
 
     def undistort(self, work: Workspace) -> None:
         """See `Engine`."""
-        self._run(
-            "undistort_images",
-            output_path=work.dense,
-            input_path=work.sparse,
-            image_path=work.images,
-        )
+        folders = {"input_path": work.sparse, "image_path": work.images}
+        self._run("undistort_images", output_path=work.dense, **folders)
 
     def stereo(self, work: Workspace) -> None:
         """See `Engine`."""
@@ -88,52 +87,18 @@ class PyColmap:
 
     def fuse(self, work: Workspace) -> None:
         """See `Engine`."""
-        self._run(
-            "stereo_fusion",
-            {"output_type": "ply"},  # before 3.13 there was no other
-            output_path=work.fused,
-            workspace_path=work.dense,
-            input_type="geometric",
-        )
+        forms = {"input_type": "geometric", "output_type": "ply"}
+        self._run("stereo_fusion", output_path=work.fused, workspace_path=work.dense, **forms)
 
-    def _feature_options(self, step: str) -> dict[str, Any]:
-        """The options argument of a feature step, under the name of this version of pycolmap."""
-        if hasattr(self._colmap, f"Feature{step.title()}Options"):  # since 3.13
-            return {f"{step}_options": self._options(f"Feature{step.title()}Options")}
-        return {"sift_options": self._options(f"Sift{step.title()}Options")}
-
-    def _options(self, name: str) -> Any:
-        """An options object of pycolmap, set to one CPU thread and the fixed seed."""
-        options = getattr(self._colmap, name)()
-        wanted = {"use_gpu": False, "num_threads": NUM_THREADS, "random_seed": RANDOM_SEED}
-        for key, value in wanted.items():
-            if hasattr(options, key):
-                setattr(options, key, value)
-        return options
-
-    def _run(self, step: str, if_known: Mapping[str, Any] | None = None, **arguments: Any) -> None:
-        """Call a function with all `arguments`, and with those of `if_known` that it accepts."""
-        function = getattr(self._colmap, step)
-        signature = function.__doc__ or ""  # the only place where pybind11 names the arguments
-        optional = {name: x for name, x in (if_known or {}).items() if f"{name}: " in signature}
-        accepted = {
-            name: str(value) if isinstance(value, Path) else value
-            for name, value in {**arguments, **optional}.items()
-        }
+    def _run(self, step: str, **arguments: Any) -> None:
         glog = self._colmap.logging
         level, glog.minloglevel = glog.minloglevel, glog.FATAL.value
         self._colmap.set_random_seed(RANDOM_SEED)
         try:
-            function(**accepted)
+            getattr(self._colmap, step)(**arguments)
         except Exception as error:
             raise RuntimeError(
                 f"{self.name}: {step} failed: {' '.join(str(error).split())}"
             ) from error
         finally:
             glog.minloglevel = level
-
-
-def _sift(options: Mapping[str, Any]) -> Any:
-    """SIFT's part of the options of a feature step: `.sift` since 3.13, all of them before."""
-    (step_options,) = options.values()
-    return getattr(step_options, "sift", step_options)

@@ -56,10 +56,7 @@ def test_the_chickens_psnr_and_ssim_equal_the_published_evaluations(
 ):
     true, predicted = read_views(chicken / "chicken-gt"), read_views(chicken / "chicken-pr")
     np.testing.assert_allclose(psnr(true, predicted), eval_goldens["psnr"], atol=1e-4)
-    for form, golden in (
-        ("cropped", "ssim_torchmetrics_1_4_0_cropped"),
-        ("current", "ssim"),
-    ):
+    for form, golden in (("cropped", "ssim_torchmetrics_1_4_0_cropped"), ("current", "ssim")):
         np.testing.assert_allclose(ssim(true, predicted, form), eval_goldens[golden], atol=1e-3)
     for form, golden in (
         ("cropped", "ssim_float64_cropped"),
