@@ -39,68 +39,36 @@ def build_parser() -> argparse.ArgumentParser:
     add("--engine", choices=["CYCLES", "BLENDER_EEVEE"], default="CYCLES", help="the renderer")
     add("--threads", type=int, default=0, help="render threads; 0 is one per core")
     add_view_flags(parser)
-    add(
-        "--camera_type",
-        choices=["fixed", "random"],
-        default="fixed",
-        help="all views at --elevation, or each at a random elevation",
-    )
-    add(
-        "--save_depth",
-        action="store_true",
-        help="also write NNN-depth.png: 16-bit, depths 0.6 to 2.4",
-    )
+    kinds = "all views at --elevation, or each at a random elevation"
+    add("--camera_type", choices=["fixed", "random"], default="fixed", help=kinds)
+    depth = "also write NNN-depth.png: 16-bit, depths 0.6 to 2.4"
+    add("--save_depth", action="store_true", help=depth)
     add("--debug", action="store_true", help="show a traceback on failure")
     return parser
+
+
+VIEW_FLAGS = (
+    ("num_images", ViewSettings.num_images, "number of views, at equal azimuth steps"),
+    ("resolution", 256, "pixels a side"),
+    ("samples", 128, "samples per pixel"),
+    ("elevation", ViewSettings.elevation, "elevation of fixed cameras in degrees"),
+    ("elevation_start", -10.0, "lowest elevation of random cameras in degrees"),
+    ("elevation_end", 40.0, "highest elevation of random cameras in degrees"),
+    ("seed", 0, "seed of random elevations, combined with the object's name"),
+)
+"""Flags, their default values and help texts."""
 
 
 def add_view_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that are shared with render_batch.py."""
     add = parser.add_argument
-    add(
-        "--device",
-        choices=["CUDA", "OPTIX", "METAL", "HIP", "CPU"],
-        default="CUDA",
-        help="device of Cycles; falls back to the CPU with a warning",
-    )
-    add(
-        "--num_images",
-        type=int,
-        default=ViewSettings.num_images,
-        help="number of views, at equal azimuth steps",
-    )
-    add("--resolution", type=int, default=256, help="pixels a side")
-    add("--samples", type=int, default=128, help="samples per pixel")
-    add(
-        "--elevation",
-        type=float,
-        default=ViewSettings.elevation,
-        help="elevation of fixed cameras in degrees",
-    )
-    add(
-        "--elevation_start",
-        type=float,
-        default=-10.0,
-        help="lowest elevation of random cameras in degrees",
-    )
-    add(
-        "--elevation_end",
-        type=float,
-        default=40.0,
-        help="highest elevation of random cameras in degrees",
-    )
-    add(
-        "--seed",
-        type=int,
-        default=0,
-        help="seed of random elevations, combined with the object's name",
-    )
-    add(
-        "--up",
-        choices=["auto", "y", "z"],
-        default="auto",
-        help="up axis of .obj, .ply and .stl files; auto is y for .obj, else z",
-    )
+    devices = ["CUDA", "OPTIX", "METAL", "HIP", "CPU"]
+    fallback = "device of Cycles; falls back to the CPU with a warning"
+    add("--device", choices=devices, default="CUDA", help=fallback)
+    for name, default, text in VIEW_FLAGS:
+        add(f"--{name}", type=type(default), default=default, help=text)
+    axis = "up axis of .obj, .ply and .stl files; auto is y for .obj, else z"
+    add("--up", choices=["auto", "y", "z"], default="auto", help=axis)
 
 
 def arguments_of_blender(argv: list[str]) -> list[str]:

@@ -36,50 +36,30 @@ MAX_DEFAULT_WORKERS = 8
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of the command."""
-    cores = os.cpu_count() or 1
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
-    add(
-        "--models",
-        type=Path,
-        required=True,
-        help="folder of 3D models, searched recursively; or a list: .txt with a path per line, "
-        ".json with a list of paths or {uid: path}",
+    source = (
+        "folder of 3D models, searched recursively; or a list: .txt with a path per line, "
+        ".json with a list of paths or {uid: path}"
     )
+    add("--models", type=Path, required=True, help=source)
     add("--uids", type=Path, help="render only the objects in this list, .txt or .json")
     add("--out", type=Path, default=Path("training_examples"), help="folder of the training data")
-    add(
-        "--engine",
-        choices=["local", "ray"],
-        default="local",
-        help="render on this machine, or on a Ray cluster with shared files",
-    )
+    place = "render on this machine, or on a Ray cluster with shared files"
+    add("--engine", choices=["local", "ray"], default="local", help=place)
     add("--address", help="address of the Ray cluster, auto or <host>:<port> (default: start one)")
-    add(
-        "--workers",
-        type=int,
-        default=min(cores, MAX_DEFAULT_WORKERS),
-        help="parallel Blender processes on this machine",
-    )
-    add(
-        "--threads",
-        type=int,
-        default=0,
-        help="threads per object; 0 divides the cores among the workers, and is 1 on Ray",
-    )
+    workers = min(os.cpu_count() or 1, MAX_DEFAULT_WORKERS)
+    add("--workers", type=int, default=workers, help="parallel Blender processes on this machine")
+    threads = "threads per object; 0 divides the cores among the workers, and is 1 on Ray"
+    add("--threads", type=int, default=0, help=threads)
     add("--gpus", help="GPUs of this machine among which objects are distributed, e.g. 0,1")
-    add(
-        "--gpus_per_object", type=float, help="for --engine ray (default: 1 if the cluster has any)"
-    )
+    gpus = "for --engine ray (default: 1 if the cluster has any)"
+    add("--gpus_per_object", type=float, help=gpus)
     add("--timeout", type=float, default=1800.0, help="seconds per attempt at an object")
     add("--retries", type=int, default=1, help="further attempts after a failure")
     add("--blender", help="path of Blender, or of a Python with bpy (default: from $PATH)")
-    add(
-        "--render_engine",
-        choices=["CYCLES", "BLENDER_EEVEE"],
-        default="CYCLES",
-        help="renderer of Blender",
-    )
+    engines = ["CYCLES", "BLENDER_EEVEE"]
+    add("--render_engine", choices=engines, default="CYCLES", help="renderer of Blender")
     add_view_flags(parser)
     add("--debug", action="store_true", help="show a traceback on failure")
     return parser
@@ -113,13 +93,8 @@ def make_setup(args: argparse.Namespace) -> RenderSetup:
     from blender.job import RenderSetup
 
     threads = max((os.cpu_count() or 1) // args.workers, 1) if args.engine == "local" else 1
-    flags = {
-        "engine": args.render_engine,
-        "device": args.device,
-        "samples": args.samples,
-        "up": args.up,
-        "threads": args.threads or threads,
-    }
+    flags = {name: getattr(args, name) for name in ("device", "samples", "up")}
+    flags |= {"engine": args.render_engine, "threads": args.threads or threads}
     return RenderSetup(
         out=args.out.resolve(),
         sets={name: view_settings(args, kind) for name, kind in SETS.items()},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import asdict
+from typing import Any
 
 from blender.dataset_index import FAILURES, UID_SET, add_to_uid_set, check_settings, write_failures
 from blender.job import RenderResult, RenderSetup
@@ -13,21 +14,17 @@ log = logging.getLogger(__name__)
 
 
 def render_dataset(
-    results: Iterator[RenderResult],
-    total: int,
-    setup: RenderSetup,
-    image_settings: dict[str, object],
+    results: Iterator[RenderResult], total: int, setup: RenderSetup, image_settings: dict[str, Any]
 ) -> int:
     """Collect results and write the lists of complete and of failed objects, also on interruption.
 
     Args:
-        results: generator of results, see `blender.engines`; it is closed at the end.
+        results: generator of `total` results, see `blender.engines`; it is closed at the end.
         total: number of objects.
         setup: settings of the rendering.
         image_settings: settings besides the views that determine the images.
 
-    Returns:
-        number of failed objects.
+    Returns the number of failed objects.
 
     Raises:
         ValueError: the data set was rendered with other settings.

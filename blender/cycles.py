@@ -30,16 +30,9 @@ MIN_ALPHA = 0.5
 
 
 def configure_renderer(engine: str, device: Device, resolution: int, samples: int) -> str:
-    """Configure the renderer and add a camera to the scene.
+    """Configure the renderer, add a camera to the scene, and return the device in use.
 
-    Args:
-        engine: "CYCLES" or "BLENDER_EEVEE".
-        device: for Cycles; falls back to the CPU with a warning.
-        resolution: pixels a side.
-        samples: samples per pixel.
-
-    Returns:
-        the device in use.
+    `engine` is "CYCLES" or "BLENDER_EEVEE"; Cycles falls back to the CPU with a warning.
     """
     scene = bpy.context.scene
     try:
@@ -114,10 +107,7 @@ def _add_camera() -> None:
 
 
 def place_camera(world_to_camera: np.ndarray) -> None:
-    """Set the pose of the scene's camera.
-
-    Args:
-        world_to_camera: `[R | t]` of a camera with x right, y down, z into the scene, (3, 4).
+    """Set the pose of the scene's camera, `[R | t]` with y down and z into the scene, (3, 4).
 
     Raises:
         RuntimeError: the camera in Blender has another pose afterwards.
@@ -134,11 +124,7 @@ def place_camera(world_to_camera: np.ndarray) -> None:
 
 
 def render_view(image: Path) -> None:
-    """Render one view into a PNG file.
-
-    Raises:
-        RuntimeError: Blender failed.
-    """
+    """Render one view into a PNG file; RuntimeError if Blender fails."""
     scene = bpy.context.scene
     scene.render.filepath = str(image.resolve())
     with _silence_stdout():
@@ -152,10 +138,7 @@ def render_view(image: Path) -> None:
 
 @contextmanager
 def _silence_stdout() -> Iterator[None]:
-    """Suppress Blender's progress output, 10 kB per view.
-
-    C++ code writes it, so that the file descriptor is redirected. Errors go to stderr.
-    """
+    """Suppress Blender's progress output, which its C++ code writes; errors go to stderr."""
     sys.stdout.flush()
     saved = os.dup(1)
     try:
@@ -168,11 +151,7 @@ def _silence_stdout() -> Iterator[None]:
 
 
 def enable_depth_output(folder: Path) -> None:
-    """Write the depth of each rendered view into `folder`, for `read_depth`.
-
-    Raises:
-        ValueError: the compositor of this Blender version is not supported.
-    """
+    """Write the depth of each rendered view into `folder`; ValueError if Blender is too new."""
     scene = bpy.context.scene
     if bpy.app.version >= (5, 0, 0):
         raise ValueError(f"depth maps need Blender 3.4 to 4.5, this is {bpy.app.version_string}")
@@ -193,11 +172,7 @@ def enable_depth_output(folder: Path) -> None:
 
 
 def read_depth(folder: Path) -> np.ndarray:
-    """Read and remove the depth files of the last rendered view.
-
-    Returns:
-        camera-z depth, infinite for the background, (H, W).
-    """
+    """Read and remove the last view's files: camera-z depth, infinite in the background, (H, W)."""
     frame = bpy.context.scene.frame_current
     depth, alpha = (_read_exr(folder / f".depth.{name}.{frame:04d}.exr") for name in ("z", "alpha"))
     return np.where(alpha >= MIN_ALPHA, depth, np.inf)

@@ -18,11 +18,7 @@ FAILURES = "failures.csv"
 
 
 def check_settings(out: Path, settings: dict[str, object]) -> None:
-    """Save the settings with which a data set is rendered, or compare them with the saved ones.
-
-    Raises:
-        ValueError: the data set was rendered with other settings; names them.
-    """
+    """Save the settings of a data set; ValueError that names those that differ from saved ones."""
     path = out / SETTINGS
     if not path.exists():
         with atomic_write(path) as temporary:
@@ -30,9 +26,8 @@ def check_settings(out: Path, settings: dict[str, object]) -> None:
         return
     try:
         recorded = json.loads(path.read_text())
-        changed = sorted(
-            name for name in {*settings, *recorded} if settings.get(name) != recorded.get(name)
-        )
+        names = sorted({*settings, *recorded})
+        changed = [name for name in names if settings.get(name) != recorded.get(name)]
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a file of render settings ({error})") from error
     if changed:

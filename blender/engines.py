@@ -56,7 +56,7 @@ def render_on_ray(
     The project, the 3D models and the data set must have the same paths on all machines.
 
     Args:
-        objects: objects to render.
+        objects: to render.
         setup: settings of the rendering.
         address: of the cluster, e.g. "auto" or "head:6379"; None starts one on this machine.
         cores: CPU cores per task.
@@ -114,8 +114,6 @@ def _ray_results(
                     yield RenderResult(item, f"its Ray task ended: {message}", 1)
     finally:
         for reference in running:
-            ray.cancel(
-                reference
-            )  # raises KeyboardInterrupt in the task, which then terminates Blender
+            ray.cancel(reference)  # KeyboardInterrupt in the task, which then terminates Blender
         if running:
             ray.wait(list(running), num_returns=len(running), timeout=RAY_GRACE_SECONDS)

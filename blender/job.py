@@ -13,7 +13,6 @@ from blender.plan import META, ViewSettings, meta_matches, plan_cameras
 from blender.png import ends_as_png
 from blender.process import RenderError, blender_command, find_blender, run_blender
 from blender.view_folder import view_name
-from multiview.cameras import Cameras
 
 UNFINISHED = ".parts"
 """Folder of incomplete view sets in the data set; on the same disk, so that moving is atomic."""
@@ -50,7 +49,7 @@ class RenderResult:
     Attributes:
         dataset_object: the object.
         error: reason of the failure; None if all views are complete.
-        attempts: number of attempts; 0 if all views were complete before.
+        attempts: 0 if all views were complete before.
         seconds: duration.
     """
 
@@ -60,19 +59,19 @@ class RenderResult:
     seconds: float = 0.0
 
 
-def _never() -> bool:
-    return False
-
-
 def render_missing_sets(
-    item: DatasetObject, setup: RenderSetup, index: int, is_stopped: Callable[[], bool] = _never
+    item: DatasetObject, setup: RenderSetup, index: int, is_stopped: Callable[[], bool] = bool
 ) -> RenderResult:
     """Render the incomplete view sets of an object; failures are returned, not raised.
 
     `index` is the object's number, which selects a GPU; `is_stopped` returns True to abort.
     """
     begin = time.monotonic()
-    missing = [name for name in setup.sets if not is_complete(item, name, setup)]
+    missing = [
+        name
+        for name, settings in setup.sets.items()
+        if not _is_complete(setup.out / name / item.uid, item.uid, settings)
+    ]
     error: str | None = None
     attempts = 0
     while missing and attempts <= setup.retries and not is_stopped():
@@ -87,16 +86,12 @@ def render_missing_sets(
     return RenderResult(item, error, attempts, time.monotonic() - begin)
 
 
-def is_complete(item: DatasetObject, name: str, setup: RenderSetup) -> bool:
-    """Whether a view set of an object has its cameras and all its views, none of them truncated.
+def _is_complete(folder: Path, uid: str, settings: ViewSettings) -> bool:
+    """Whether a folder of views has its cameras and all views, none of them truncated.
 
     Only the ends of the images are read, as complete folders are moved into the data set.
     """
-    settings = setup.sets[name]
-    return _is_complete(setup.out / name / item.uid, plan_cameras(settings, item.uid))
-
-
-def _is_complete(folder: Path, cameras: Cameras) -> bool:
+    cameras = plan_cameras(settings, uid)
     names = [view_name(index) for index in range(len(cameras.elevations))]
     return meta_matches(folder / META, cameras) and all(ends_as_png(folder / n) for n in names)
 
@@ -126,23 +121,14 @@ def _attempt(
         final.parent.mkdir(parents=True, exist_ok=True)
         if final.exists() and not part.exists():
             final.rename(part)  # incomplete: its valid views are kept
-        command = blender_command(program, _arguments(item, part.parent, settings, setup.flags))
+        arguments = {"object_path": item.path.resolve(), "output_dir": part.parent.resolve()}
+        arguments |= {"uid": item.uid, **vars(settings)}
+        flags = [f"--{flag}={value}" for flag, value in arguments.items()]
+        command = blender_command(program, [*flags, *setup.flags])
         with (logs / f"{item.uid}.log").open("ab") as log:
             run_blender(command, log, deadline, is_stopped, environment)
-        if not _is_complete(part, plan_cameras(settings, item.uid)):
+        if not _is_complete(part, item.uid, settings):
             raise RenderError("Blender ended without an error, but views are missing")
         if final.exists():
             shutil.rmtree(final)
         part.rename(final)
-
-
-def _arguments(
-    item: DatasetObject, folder: Path, settings: ViewSettings, flags: tuple[str, ...]
-) -> list[str]:
-    return [
-        f"--object_path={item.path.resolve()}",
-        f"--output_dir={folder.resolve()}",
-        f"--uid={item.uid}",
-        *(f"--{name}={value}" for name, value in vars(settings).items()),
-        *flags,
-    ]

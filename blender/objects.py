@@ -34,8 +34,7 @@ def find_objects(source: Path, uids: Path | None = None) -> list[DatasetObject]:
             file name without suffix.
         uids: a .txt or .json list of the objects to select.
 
-    Returns:
-        the objects, sorted by uid.
+    Returns the objects, sorted by uid.
 
     Raises:
         FileNotFoundError: the folder or list does not exist or is empty, or misses one of `uids`.

@@ -53,14 +53,16 @@ class ViewSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("num_images", 1, MAX_VIEWS),
-            ("resolution", 1, 16384),
-            ("elevation", -90, 90),
-            ("elevation_start", -90, 90),
-            ("elevation_end", -90, 90),
-            ("seed", 0, 2**62),
+        limits = {"num_images": (1, MAX_VIEWS), "resolution": (1, 16384), "seed": (0, 2**62)}
+        for name in (
+            "num_images",
+            "resolution",
+            "elevation",
+            "elevation_start",
+            "elevation_end",
+            "seed",
         ):
+            low, high = limits.get(name, (-90, 90))
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ValueError(f"{name} must be from {low} to {high}, got {value}")
@@ -72,15 +74,9 @@ class ViewSettings:
 
 
 def plan_cameras(settings: ViewSettings, uid: str) -> Cameras:
-    """Compute the cameras of the views of an object.
+    """Compute the cameras of an object's views, for images of the resolution.
 
-    Args:
-        settings: settings of the views.
-        uid: name of the object. With the seed it determines the random elevations, which are
-            therefore reproducible and different for each object.
-
-    Returns:
-        N cameras, for images of the resolution.
+    The object's name and the seed determine the random elevations.
     """
     elevations: float | np.ndarray = settings.elevation
     if settings.camera_type == "random":
@@ -97,10 +93,7 @@ def write_meta(path: Path, cameras: Cameras) -> None:
 
     A pickled list: intrinsics (3, 3) float32, azimuths in [0, 2 pi) (N,) float32, elevations (N,)
     and distances (N,) and world-to-camera poses (N, 3, 4), float64; angles in radians.
-
-    Args:
-        path: the file; written atomically.
-        cameras: N cameras with equal intrinsics.
+    The N cameras must have equal intrinsics.
     """
     meta = [
         cameras.intrinsics[0].astype(np.float32),

@@ -55,15 +55,8 @@ def add_text(raw: bytes, keyword: str, text: str, path: Path) -> bytes:
 def read_text(path: Path, keyword: str, size: int, bits: int, colour_type: int) -> str | None:
     """Validate a PNG file (all checksums and the number of pixels) and read a text chunk.
 
-    Args:
-        path: the file.
-        keyword: of the text chunk.
-        size: expected pixels a side.
-        bits: expected, per channel.
-        colour_type: expected, `GREY` or `RGBA`.
-
-    Returns:
-        the text, or None if there is no text chunk with this keyword.
+    The image must have `size` pixels a side, `bits` per channel, and `GREY` or `RGBA` pixels.
+    Returns None if there is no text chunk with this keyword.
 
     Raises:
         OSError: the file cannot be read.

@@ -28,20 +28,17 @@ class RenderError(Exception):
 
 
 def find_blender(name: str | None) -> str:
-    """Find the program that runs `blender_script.py`.
+    """Find the program that runs `blender_script.py`; FileNotFoundError if there is none.
 
     Args:
         name: path or name in $PATH of Blender, or of a Python with the package bpy. None is
             "blender" in $PATH, else the macOS application, else this Python if it has bpy.
-
-    Raises:
-        FileNotFoundError: there is no such program.
     """
     found = shutil.which(name or "blender")
-    if found is None and name is None:
-        found = shutil.which(str(MACOS_APP))
-    if found is None and name is None and importlib.util.find_spec("bpy") is not None:
-        return sys.executable
+    if name is None:
+        found = found or shutil.which(str(MACOS_APP))
+        if found is None and importlib.util.find_spec("bpy") is not None:
+            return sys.executable
     if found is None:
         problem = f"{name}: no such program" if name else "there is no blender in $PATH"
         raise FileNotFoundError(
@@ -64,16 +61,12 @@ def _is_python(program: str) -> bool:
 
 
 def check_version(program: str) -> str:
-    """Run the program once and return Blender's version.
-
-    Raises:
-        RenderError: it cannot be run, is not Blender, or is too old.
-    """
+    """Run the program once and return Blender's version; RenderError if it is none or too old."""
     code = "import bpy; print('Blender', bpy.app.version_string)"
     command = [program, "-c", code] if _is_python(program) else [program, "--version"]
     try:
         process = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=120, check=False
+            command, capture_output=True, text=True, errors="replace", timeout=120
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise RenderError(f"{program} cannot be run: {error}") from error
@@ -82,9 +75,8 @@ def check_version(program: str) -> str:
         output = (process.stderr.strip() or process.stdout.strip()).splitlines() or ["no output"]
         raise RenderError(f"{program} is not a working Blender: {output[-1][:200]}")
     if (int(found[1]), int(found[2])) < MIN_VERSION:
-        raise RenderError(
-            f"{program} is {found[0]}; expected {MIN_VERSION[0]}.{MIN_VERSION[1]} or newer"
-        )
+        expected = ".".join(map(str, MIN_VERSION))
+        raise RenderError(f"{program} is {found[0]}; expected {expected} or newer")
     return found[0].removeprefix("Blender ")
 
 
@@ -100,9 +92,9 @@ def run_blender(
     Args:
         command: program and arguments.
         log: file for Blender's output.
-        deadline: latest end, on the clock of `time.monotonic`.
+        deadline: on the clock of `time.monotonic`.
         is_stopped: returns True to abort.
-        environment: additional environment variables.
+        environment: additional variables.
 
     Raises:
         RenderError: Blender failed, crashed, took too long, or was aborted.

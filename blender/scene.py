@@ -27,9 +27,7 @@ WORLD_GREY = 0.5
 def load_scene(path: Path, up: str = "auto") -> None:
     """Replace the scene by a 3D model with longest side 1, centred on the origin, and lights.
 
-    Args:
-        path: file of the model, in a format of `IMPORTERS`.
-        up: "y" or "z", the up axis of .obj, .ply and .stl files, or "auto".
+    `up` is "y" or "z", the up axis of .obj, .ply and .stl files, or "auto".
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -157,29 +155,22 @@ def bounding_box() -> tuple[np.ndarray, np.ndarray]:
     Compat: the published script joins the transformed bounding boxes of the parts, which gives a
     larger box for rotated parts. This is the box of the vertices, as in the evaluation.
 
-    Returns:
-        lower and upper corner, (3,) each.
-
-    Raises:
-        ValueError: there are no faces, or their vertices are not finite.
+    Returns the lower and upper corner, (3,) each; ValueError without faces or if not finite.
     """
     bpy.context.view_layer.update()
     graph = bpy.context.evaluated_depsgraph_get()
-    lower, upper = np.full(3, np.inf), np.full(3, -np.inf)
-    found = False
+    boxes = []
     for item in _rendered_objects():
         evaluated = item.evaluated_get(graph)
         mesh = evaluated.to_mesh()
         if mesh is not None and len(mesh.polygons):
-            found = True
             points = _corners(mesh) @ np.array(evaluated.matrix_world, dtype=np.float64).T
-            # `minimum` propagates NaN, which is detected below
-            lower = np.minimum(lower, points[:, :3].min(axis=0))
-            upper = np.maximum(upper, points[:, :3].max(axis=0))
+            boxes.append((points[:, :3].min(axis=0), points[:, :3].max(axis=0)))
         evaluated.to_mesh_clear()
-    if not found:
+    if not boxes:
         raise ValueError("there is no mesh with faces")
-    if not (np.isfinite(lower).all() and np.isfinite(upper).all()):
+    lower, upper = np.min(boxes, axis=0)[0], np.max(boxes, axis=0)[1]
+    if not (np.isfinite(lower).all() and np.isfinite(upper).all()):  # `min` propagates NaN
         raise ValueError("its bounding box is not finite")
     return lower, upper
 
@@ -197,11 +188,8 @@ def _corners(mesh: bpy.types.Mesh) -> np.ndarray:
 def _normalise(path: Path, angle: float) -> None:
     """Rotate, scale and centre the scene by parenting all root objects to one empty object.
 
-    This works for any number of roots, wherever they are and whatever moves them.
-
-    Args:
-        path: file of the model, for messages.
-        angle: rotation about the x axis in radians.
+    This works for any number of roots, wherever they are and whatever moves them. The rotation is
+    about the x axis, in radians.
     """
     frame = bpy.data.objects.new("frame of the model", None)
     bpy.context.scene.collection.objects.link(frame)

@@ -57,13 +57,10 @@ class ViewFolder:
         return [view_name(index), *([depth_name(index)] if self.depth else [])]
 
     def prepare(self) -> list[int]:
-        """Create the folder, remove invalid views, and write `meta.pkl`.
+        """Create the folder, remove invalid views, write `meta.pkl`; return the missing indices.
 
         Views are removed before `meta.pkl` is written, so that after an interruption no view is
         next to a `meta.pkl` with another pose.
-
-        Returns:
-            indices of the missing views.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         missing = self.missing()
@@ -123,13 +120,9 @@ class ViewFolder:
         """Add a rendered view to the folder, with its settings in a text chunk.
 
         Args:
-            index: index of the view.
-            image: the rendered PNG file; it is removed.
+            index: of the view.
+            image: the rendered file; it is removed. ValueError if it is not a PNG.
             depth: camera-z depth, infinite for the background, (H, W); None without depth maps.
-
-        Raises:
-            OSError: the view cannot be written.
-            ValueError: `image` is not a PNG file.
         """
         record = json.dumps(self._record(index))
         if depth is not None:

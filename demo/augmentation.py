@@ -19,14 +19,9 @@ HUE, PART_HUE = 0.5, 0.05
 
 
 def augment(scene: Scene, name: str) -> Scene:
-    """Return a random variant of an object: rotated about z, stretched and recoloured.
+    """Return a random variant of an object: rotated about z (up), stretched and recoloured.
 
-    Args:
-        scene: z up; not changed.
-        name: of the variant; it determines the random numbers.
-
-    Returns:
-        a scene with copies of the meshes.
+    The variant's name determines the random numbers; the meshes are copied.
     """
     digest = hashlib.sha256(f"variation/0/{name}".encode()).digest()
     generator = np.random.default_rng(int.from_bytes(digest, "big"))
@@ -83,16 +78,9 @@ def _recolour(
 
 
 def shift_colours(colours: np.ndarray, hue: float, saturation: float, value: float) -> np.ndarray:
-    """Shift colours in hue, saturation and value.
+    """Shift colours in hue (by turns), saturation and value (by factors).
 
-    Args:
-        colours: RGB or RGBA, bytes, (..., 3) or (..., 4).
-        hue: in turns.
-        saturation: factor.
-        value: factor.
-
-    Returns:
-        bytes of the same shape; alpha is kept.
+    Colours are bytes, RGB or RGBA, (..., 3) or (..., 4); alpha is kept.
     """
     rgb = colours[..., :3].astype(np.float32) / np.float32(255)
     brightest, darkest = rgb.max(axis=-1), rgb.min(axis=-1)

@@ -46,28 +46,19 @@ def load_furniture(model: FurnitureModel) -> Scene:
     """Load a model with its materials.
 
     Missing textures are logged. Colours are taken as sRGB, as the authors saw them; a texture
-    replaces the colour.
-
-    Returns:
-        z up, with `PBRMaterial`s.
+    replaces the colour. The scene has z up and `PBRMaterial`s.
 
     Raises:
         ValueError: the model cannot be read, or has no faces.
-        ModuleNotFoundError: trimesh is not installed.
     """
     trimesh = import_optional("trimesh", "Reading furniture")
     try:
         with zipfile.ZipFile(model.archive) as file:
             resolver = ArchiveResolver(file, posixpath.dirname(model.member))
             content = read_member(file, model.member)
-            scene = trimesh.load(
-                io.BytesIO(content), file_type="obj", resolver=resolver, force="scene"
-            )
-            meshes = [
-                mesh
-                for mesh in scene.geometry.values()
-                if isinstance(mesh, trimesh.Trimesh) and len(mesh.faces)
-            ]
+            options = {"file_type": "obj", "resolver": resolver, "force": "scene"}
+            parts = trimesh.load(io.BytesIO(content), **options).geometry.values()
+            meshes = [p for p in parts if isinstance(p, trimesh.Trimesh) and len(p.faces)]
             for mesh in meshes:
                 mesh.visual = _visual(mesh, model)
         bad = [mesh for mesh in meshes if not np.isfinite(mesh.vertices).all()]
@@ -143,11 +134,7 @@ def _decode_texture(image: Image.Image, model: FurnitureModel) -> Image.Image | 
 
 
 def rejection_reason(scene: Scene) -> str:
-    """Return why a model is unsuitable for training; empty if it is suitable.
-
-    Args:
-        scene: see `load_furniture`.
-    """
+    """Return why a scene of `load_furniture` is unsuitable for training; empty if it is not."""
     faces = sum(len(mesh.faces) for mesh in scene.geometry.values())
     if faces > MAX_FACES:
         return f"{faces} faces"
@@ -188,11 +175,8 @@ def write_credits(path: Path, models: Iterable[FurnitureModel]) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m demo.furniture",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m demo.furniture", None, __doc__, formatter_class=raw)
     parser.add_argument("--furniture", type=Path, required=True, help="folder of .sh3f archives")
     parser.add_argument("--credits", type=Path, required=True, help="CSV file to write")
     parser.add_argument("--debug", action="store_true", help="show a traceback on failure")

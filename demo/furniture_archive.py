@@ -62,15 +62,9 @@ class FurnitureModel:
 
 
 def list_models(folder: Path) -> list[FurnitureModel]:
-    """List the models of all archives in a folder or below it.
+    """List the models of all archives (*.sh3f) in a folder or below it.
 
-    Archives that cannot be read are logged and skipped.
-
-    Args:
-        folder: contains *.sh3f files.
-
-    Raises:
-        FileNotFoundError: the folder has no archive.
+    Archives that cannot be read are logged and skipped; without any, FileNotFoundError.
     """
     archives = sorted(folder.rglob("*.sh3f"))
     if not archives:
@@ -108,12 +102,10 @@ def _read_catalogue(archive: Path) -> Iterator[FurnitureModel]:
         except ValueError:
             rotation = ()
         yield FurnitureModel(
-            uid=re.sub(r"[^a-z0-9-]+", "-", uid)[:100],
-            archive=archive,
-            member=member,
-            name=values["name"],
-            category=values["category"],
-            creator=values["creator"],
+            re.sub(r"[^a-z0-9-]+", "-", uid)[:100],
+            archive,
+            member,
+            *(values[name] for name in ("name", "category", "creator")),
             licence=licence,
             rotation=rotation if len(rotation) == 9 and np.isfinite(rotation).all() else (),
         )
@@ -124,9 +116,8 @@ _FIELDS = ("model", "name", "category", "creator", "modelRotation")
 
 def _unescape(text: str) -> str:
     units = re.sub(r"\\u([0-9a-fA-F]{4})", lambda match: chr(int(match[1], 16)), text)
-    return units.encode("utf-16", "surrogatepass").decode(
-        "utf-16", "replace"
-    )  # joins surrogate pairs
+    # joins surrogate pairs
+    return units.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def read_member(file: zipfile.ZipFile, member: str) -> bytes:

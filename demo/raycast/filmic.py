@@ -18,13 +18,7 @@ def filmic(light: np.ndarray) -> np.ndarray:
     """Tone-map linear light, each channel by itself.
 
     Blender's own also takes colour out of what is brighter than about 2, which no surface in the
-    training images' light is.
-
-    Args:
-        light: linear, at least 0, any shape.
-
-    Returns:
-        values for a display, 0 to 1, float32.
+    training images' light is. Light of any shape, at least 0, becomes display values, 0 to 1.
     """
     stops = np.log2(np.maximum(light, 2.0**_FIRST_STOP))
     known = _FIRST_STOP + _STOPS_APART * np.arange(len(_CURVE))

@@ -33,16 +33,9 @@ def to_pixels(light: np.ndarray) -> np.ndarray:
 
 
 def render_light(scene: RayScene, cameras: Cameras, size: int, supersampling: int) -> np.ndarray:
-    """Render linear light of all views.
+    """Render linear light of all views: RGB, premultiplied, and alpha, (N, size, size, 4) float32.
 
-    Args:
-        scene: to render.
-        cameras: N, for images of this size.
-        size: pixels a side.
-        supersampling: rays a pixel in each direction.
-
-    Returns:
-        RGB, premultiplied, and alpha, (N, size, size, 4) float32.
+    The N cameras are for images of this size; supersampling is rays a pixel in each direction.
     """
     views = len(cameras.intrinsics)
     views_at_once = max(1, RAYS_AT_ONCE // (size * supersampling) ** 2)
@@ -55,27 +48,17 @@ def render_light(scene: RayScene, cameras: Cameras, size: int, supersampling: in
         light = _trace(scene, origins, directions)
         hit = np.flatnonzero(light[:, 3])
         for channel in range(4):
-            pixels[:, channel] += np.bincount(
-                pixel[hit], light[hit, channel], minlength=len(pixels)
-            )
+            pixels[:, channel] += np.bincount(pixel[hit], light[hit, channel], len(pixels))
     return pixels.reshape(views, size, size, 4) / supersampling**2
 
 
 def _camera_rays(
     points: np.ndarray, cameras: Cameras, index: int, size: int, supersampling: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the rays of a view through the bounding rectangle of the object.
+    """Return the rays of a view through the bounding rectangle of the object's points, (3, P).
 
-    Args:
-        points: of the object, (3, P) float32.
-        cameras: N.
-        index: of the view.
-        size: pixels a side.
-        supersampling: rays a pixel in each direction.
-
-    Returns:
-        origins (R, 3), unit directions (R, 3), and indices of the pixels among those of all views,
-        (R,).
+    They are origins (R, 3), unit directions (R, 3), and indices of the pixels among those of all
+    views, (R,).
     """
     intrinsics, pose = cameras.intrinsics[index], cameras.world_to_camera[index]
     x, y, depth = pose[:, :3].astype(np.float32) @ points + pose[:, 3:].astype(np.float32)

@@ -44,11 +44,6 @@ class RayScene:
     """
 
     def __init__(self, arrays: SceneArrays) -> None:
-        """Build the acceleration structures.
-
-        Raises:
-            ModuleNotFoundError: embreex is not installed.
-        """
         import_optional("embreex", "Ray casting", REQUIREMENTS)
         self.arrays = arrays
         middle = np.full((len(arrays.corners), 3), 1 / 3, np.float32)
@@ -60,12 +55,7 @@ class RayScene:
             self._opaque = build_embree(arrays.corners[opaque]) if len(opaque) else None
 
     def intersect(self, origins: np.ndarray, directions: np.ndarray) -> Hits:
-        """Find the nearest intersection of each ray.
-
-        Args:
-            origins: (R, 3) float32.
-            directions: unit vectors, (R, 3) float32.
-        """
+        """Find the nearest intersection of each ray, (R, 3) float32; directions are unit vectors."""
         found = run_embree(self._all, origins, directions, output=1)
         ray = np.flatnonzero(found["primID"] >= 0)
         face, along = found["primID"][ray], directions[ray]
@@ -110,8 +100,5 @@ def run_embree(scene: Any, origins: np.ndarray, directions: np.ndarray, **option
     """Cast rays; with arrays of different lengths, Embree would read out of bounds."""
     if origins.shape != directions.shape:
         raise ValueError(f"{len(origins)} origins and {len(directions)} directions of rays")
-    return scene.run(
-        np.ascontiguousarray(origins, np.float32),
-        np.ascontiguousarray(directions, np.float32),
-        **options,
-    )
+    rays = (np.ascontiguousarray(part, np.float32) for part in (origins, directions))
+    return scene.run(*rays, **options)

@@ -13,7 +13,7 @@ from blender.plan import ViewSettings, plan_cameras
 from blender.view_folder import ViewFolder
 from demo.raycast.ray_caster import render_light, sample_distance, to_pixels
 from demo.raycast.ray_scene import RayScene
-from demo.raycast.scene_arrays import SceneArrays, flatten_scene
+from demo.raycast.scene_arrays import flatten_scene
 from multiview.cameras import Cameras
 
 if TYPE_CHECKING:
@@ -25,12 +25,9 @@ are then rendered again."""
 
 
 def render_views(
-    scene: Scene | Trimesh | Sequence[Trimesh] | SceneArrays,
-    cameras: Cameras,
-    size: int,
-    supersampling: int = 2,
+    scene: Scene | Trimesh | Sequence[Trimesh], cameras: Cameras, size: int, supersampling: int = 2
 ) -> np.ndarray:
-    """Render views of an object.
+    """Render views of an object: sRGB with straight alpha, (N, size, size, 4) uint8.
 
     Args:
         scene: z up; it is scaled and centred as in Blender's job.
@@ -38,16 +35,11 @@ def render_views(
         size: pixels a side.
         supersampling: rays a pixel in each direction. With 1 edges are hard, as Blender's are.
 
-    Returns:
-        sRGB with straight alpha, black in the background, (N, size, size, 4) uint8.
-
     Raises:
         ValueError: the scene has no faces, or its bounding box is not finite.
-        ModuleNotFoundError: embreex or trimesh is not installed.
     """
-    if not isinstance(scene, SceneArrays):
-        scene = flatten_scene(scene, sample_distance(cameras, supersampling))
-    return to_pixels(render_light(RayScene(scene), cameras, size, supersampling))
+    arrays = flatten_scene(scene, sample_distance(cameras, supersampling))
+    return to_pixels(render_light(RayScene(arrays), cameras, size, supersampling))
 
 
 def render_view_folders(
@@ -57,7 +49,7 @@ def render_view_folders(
     model: str,
     supersampling: int = 2,
 ) -> int:
-    """Render the missing views of an object into folders.
+    """Render the missing views of an object into folders; return their number.
 
     Args:
         scene: z up.
@@ -67,13 +59,8 @@ def render_view_folders(
         model: identifies the geometry; views of another one are replaced.
         supersampling: rays a pixel in each direction.
 
-    Returns:
-        the number of rendered views.
-
     Raises:
         ValueError: the scene has no faces.
-        OSError: the views cannot be written.
-        ModuleNotFoundError: embreex is not installed.
     """
     record = {"model": model, "engine": ENGINE, "supersampling": supersampling}
     plans = [
@@ -87,12 +74,8 @@ def render_view_folders(
     ray_scene = RayScene(flatten_scene(scene, distance))  # before anything is written
     rendered = 0
     for size in sorted({views.resolution for views in plans}):
-        missing = [
-            (views, index)
-            for views in plans
-            if views.resolution == size
-            for index in views.prepare()
-        ]
+        plans_of_size = [views for views in plans if views.resolution == size]
+        missing = [(views, index) for views in plans_of_size for index in views.prepare()]
         light = render_light(ray_scene, _select_cameras(missing), size, supersampling)
         for (views, index), image in zip(missing, to_pixels(light), strict=True):
             path = views.path / ".view.tmp.png"

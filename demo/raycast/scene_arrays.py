@@ -56,14 +56,9 @@ class SceneArrays:
     textures: TextureAtlas
 
     def base_colour(self, faces: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Return the base colour at points on faces, as the material's alpha mode asks for.
+        """Return the linear RGBA at points on faces, (R, 4), as the material's alpha mode says.
 
-        Args:
-            faces: (R,).
-            weights: barycentric coordinates, (R, 3).
-
-        Returns:
-            linear RGBA, (R, 4) float32.
+        Points are indices of faces, (R,), and barycentric coordinates, (R, 3).
         """
         materials = self.material[faces]
         colour = self.colour_factors[materials]
@@ -80,16 +75,7 @@ class SceneArrays:
 
 
 def interpolate(values: np.ndarray, faces: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Interpolate values of corners at points on faces.
-
-    Args:
-        values: at the corners, (F, 3, C).
-        faces: (R,).
-        weights: barycentric coordinates, (R, 3).
-
-    Returns:
-        (R, C).
-    """
+    """Interpolate values of corners, (F, 3, C), at points on faces, (R,) and (R, 3): (R, C)."""
     return np.einsum("rkc,rk->rc", values[faces], weights)
 
 
@@ -109,7 +95,6 @@ def flatten_scene(
 
     Raises:
         ValueError: the scene has no faces, or corners that are not finite.
-        ModuleNotFoundError: trimesh is not installed.
     """
     parts = [part for part in _parts(scene) if len(part.corners)]
     if not parts:

@@ -40,16 +40,7 @@ SURFACE_OFFSET = 1e-4
 
 
 def shade(scene: RayScene, hits: Hits, colour: np.ndarray) -> np.ndarray:
-    """Return the light that surfaces reflect along the rays that hit them.
-
-    Args:
-        scene: casts shadows and reflects ambient light.
-        hits: R points.
-        colour: linear base colour, (R, 3).
-
-    Returns:
-        linear RGB, (R, 3) float32.
-    """
+    """Return the linear RGB that surfaces of these base colours reflect along the rays, (R, 3)."""
     material = scene.arrays.material[hits.face]
     metallic, roughness = scene.arrays.metallic[material], scene.arrays.roughness[material]
     ambient, open_sky = ambient_light(scene, hits)
@@ -95,16 +86,10 @@ def _ggx_highlight(
 def lamp_light(
     scene: RayScene, position: np.ndarray, normal: np.ndarray, face_normal: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the lamp's light, with hard shadows.
+    """Return the lamp's light at points, with hard shadows.
 
-    Args:
-        scene: casts the shadows.
-        position: points, (R, 3).
-        normal: shading normals, unit vectors, (R, 3).
-        face_normal: geometric normals of the visible sides, (R, 3).
-
-    Returns:
-        radiance of a white diffuse surface, (R,), and unit vectors towards the lamp, (R, 3).
+    Normals are those of the shading and of the visible sides, unit vectors, (R, 3). Returns the
+    radiance of a white diffuse surface, (R,), and unit vectors towards the lamp, (R, 3).
     """
     offset = LIGHT_POSITION - position
     squared = (offset * offset).sum(axis=1)
@@ -120,10 +105,8 @@ def lamp_light(
 def ambient_light(scene: RayScene, hits: Hits) -> tuple[np.ndarray, np.ndarray]:
     """Return light from the world and from other surfaces: ambient occlusion with one bounce.
 
-    It is sampled once per cell of space and normal.
-
-    Returns:
-        radiance of a white diffuse surface, (R, 3), and unoccluded share of the hemisphere, (R,).
+    It is sampled once per cell of space and normal. Returns the radiance of a white diffuse
+    surface, (R, 3), and the unoccluded share of the hemisphere, (R,).
     """
     cells = np.floor(hits.position / CELL_SIZE).astype(np.int64) + 512
     facets = np.round(hits.normal * 2).astype(np.int64) + 2
@@ -155,10 +138,8 @@ def _sample_hemisphere(
     lamp, _ = lamp_light(scene, hit_position, hit_normal, hit_normal)
     reflected = scene.albedo[hit_face, :3] * (WORLD * INDIRECT + lamp[:, None])
     for channel in range(3):
-        light[:, channel] += (
-            np.bincount(hit // NUM_DIRECTIONS, reflected[:, channel], minlength=len(position))
-            / NUM_DIRECTIONS
-        )
+        total = np.bincount(hit // NUM_DIRECTIONS, reflected[:, channel], len(position))
+        light[:, channel] += total / NUM_DIRECTIONS
     return light, unoccluded
 
 
@@ -168,14 +149,9 @@ def _frames(normal: np.ndarray) -> np.ndarray:
     sign = np.where(z < 0, -1.0, 1.0).astype(np.float32)
     a = -1.0 / (sign + z)
     b = x * y * a
-    return np.stack(
-        [
-            np.stack([1 + sign * x * x * a, sign * b, -sign * x], axis=1),
-            np.stack([b, sign + y * y * a, -y], axis=1),
-            normal,
-        ],
-        axis=1,
-    )
+    first = np.stack([1 + sign * x * x * a, sign * b, -sign * x], axis=1)
+    second = np.stack([b, sign + y * y * a, -y], axis=1)
+    return np.stack([first, second, normal], axis=1)
 
 
 def _cosine_directions(count: int) -> np.ndarray:

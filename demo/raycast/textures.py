@@ -33,14 +33,11 @@ class TextureAtlas:
     size: np.ndarray
 
     def sample(self, materials: np.ndarray, uv: np.ndarray) -> np.ndarray:
-        """Sample textures bilinearly; they repeat.
+        """Sample textures bilinearly; they repeat. Returns linear RGBA, (R, 4) float32.
 
         Args:
             materials: indices of materials that have a texture, (R,).
             uv: texture coordinates, (0, 0) at the lower left corner of the image, (R, 2).
-
-        Returns:
-            linear RGBA, (R, 4) float32.
         """
         width, height = self.size[materials].T
         first = self.first[materials]
@@ -71,10 +68,7 @@ _LINEAR_OF_BYTE = srgb_to_linear(np.arange(256) / 255)
 def texture_share(corners: np.ndarray, uv: np.ndarray, sample_distance: float) -> float:
     """Return the share of a texture's width that typically lies between neighbouring samples.
 
-    Args:
-        corners: of the faces that have the texture, (F, 3, 3).
-        uv: their texture coordinates, (F, 3, 2).
-        sample_distance: distance of neighbouring samples on the surface.
+    The faces that have it are given by their corners, (F, 3, 3), and coordinates, (F, 3, 2).
     """
     sides, edges = corners[:, 1:] - corners[:, :1], uv[:, 1:] - uv[:, :1]
     area = np.linalg.norm(np.cross(sides[:, 0], sides[:, 1]), axis=1).sum()
