@@ -121,10 +121,9 @@ def _attempt(
         final.parent.mkdir(parents=True, exist_ok=True)
         if final.exists() and not part.exists():
             final.rename(part)  # incomplete: its valid views are kept
-        arguments = {"object_path": item.path.resolve(), "output_dir": part.parent.resolve()}
-        arguments |= {"uid": item.uid, **vars(settings)}
-        flags = [f"--{flag}={value}" for flag, value in arguments.items()]
-        command = blender_command(program, [*flags, *setup.flags])
+        flags = [f"--object_path={item.path.resolve()}", f"--output_dir={part.parent.resolve()}"]
+        flags += [f"--{flag}={value}" for flag, value in vars(settings).items()]
+        command = blender_command(program, [*flags, f"--uid={item.uid}", *setup.flags])
         with (logs / f"{item.uid}.log").open("ab") as log:
             run_blender(command, log, deadline, is_stopped, environment)
         if not _is_complete(part, item.uid, settings):

@@ -102,10 +102,10 @@ def _read_catalogue(archive: Path) -> Iterator[FurnitureModel]:
         except ValueError:
             rotation = ()
         yield FurnitureModel(
-            re.sub(r"[^a-z0-9-]+", "-", uid)[:100],
-            archive,
-            member,
-            *(values[name] for name in ("name", "category", "creator")),
+            uid=re.sub(r"[^a-z0-9-]+", "-", uid)[:100],
+            archive=archive,
+            member=member,
+            **{name: values[name] for name in ("name", "category", "creator")},
             licence=licence,
             rotation=rotation if len(rotation) == 9 and np.isfinite(rotation).all() else (),
         )

@@ -55,7 +55,7 @@ class RayScene:
             self._opaque = build_embree(arrays.corners[opaque]) if len(opaque) else None
 
     def intersect(self, origins: np.ndarray, directions: np.ndarray) -> Hits:
-        """Find the nearest intersection of each ray, (R, 3) float32; directions are unit vectors."""
+        """Find each ray's nearest intersection; directions are unit vectors, (R, 3) float32."""
         found = run_embree(self._all, origins, directions, output=1)
         ray = np.flatnonzero(found["primID"] >= 0)
         face, along = found["primID"][ray], directions[ray]
