@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from common.files import atomic_write
+from common.html import thumbnail
 from common.records import Facts, RunDirectory, Step
 from ldm.config import SamplerConfig
 from multiview.cameras import NUM_VIEWS
@@ -36,7 +37,6 @@ from multiview.matting import WHOLE_IMAGE, has_mask, mask_area, remove_backgroun
 from multiview.segmentation import open_segmenter
 from multiview.views import read_views
 from pipeline.config import Context, PipelineConfig
-from pipeline.html import thumbnail
 from pipeline.inputs import InputImage
 from pipeline.paths import (
     BEST,

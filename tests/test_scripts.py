@@ -172,7 +172,7 @@ def test_every_requirement_is_imported_and_every_import_required():
     assert page <= imported_by(others)
     # Gradio brings FastAPI and uvicorn; Blender brings bpy and mathutils
     page |= {"fastapi", "uvicorn"}
-    optional = {"pyyaml", "carvekit", "bpy", "mathutils"}
+    optional = {"pyyaml", "carvekit", "bpy", "mathutils", "matplotlib"}
     assert imported_by(others) - optional - rendering - demo - page == runtime
     # nvdiffrast is optional and on no package index
     assert imported_by(evaluating) - {"nvdiffrast"} - runtime == evaluation
