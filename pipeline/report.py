@@ -134,10 +134,23 @@ def mesh_viewer(path: Path) -> str:
     import trimesh
     from trimesh.viewer.notebook import scene_to_html
 
-    scene = trimesh.load_scene(path, file_type="glb")
+    scene = trimesh.load(path, file_type="glb", force="scene")
+    for mesh in scene.geometry.values():
+        texture = getattr(getattr(mesh.visual, "material", None), "baseColorTexture", None)
+        if texture is not None:  # shines by itself: the colours are those of the views
+            mesh.visual.material = trimesh.visual.material.PBRMaterial(
+                baseColorFactor=[0, 0, 0, 255],
+                emissiveTexture=texture,
+                emissiveFactor=[1, 1, 1],
+                metallicFactor=0,
+                roughnessFactor=1,
+            )
     # glTF's y axis points up; from the front, a little above
-    scene.set_camera(angles=(math.radians(-20), math.radians(30), 0), fov=(40, 40))
-    return scene_to_html(scene)
+    angles = (math.radians(-20), math.radians(30), 0)
+    scene.set_camera(angles, distance=1.8 * scene.scale, center=scene.centroid, fov=(40, 40))
+    # the viewer's own output is linear, which is dark
+    srgb = "renderer.outputEncoding=THREE.sRGBEncoding;renderer.setPixelRatio("
+    return scene_to_html(scene).replace("renderer.setPixelRatio(", srgb)
 
 
 def elevation_curve(folder: Path) -> str:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from pipeline.config import PipelineConfig
 from pipeline.view_generator import ViewGenerator
-from webapp.middleware import SecurityMiddleware
 from webapp.service import Service
 from webapp.sessions import SessionStore, cleanup_thread, server_folder
 
@@ -77,6 +76,7 @@ def open_server(
         from fastapi import FastAPI
 
         from webapp.layout import theme
+        from webapp.middleware import SecurityMiddleware
         from webapp.ui import UI
 
         sessions = SessionStore(root / "sessions", cache)
@@ -107,9 +107,8 @@ def open_server(
         ui.blocks.has_launched = ui.blocks.is_running = True
         # The set of all uploads' paths, which Gradio keeps for that check.
         sessions.uploads = ui.blocks.upload_file_set
-        unqueued = {number for number, function in ui.blocks.fns.items() if not function.queue}
         max_upload = limits.max_upload_mb * 10**6
-        protected = SecurityMiddleware(app, max_upload, sessions.has_room, unqueued)
+        protected = SecurityMiddleware(app, max_upload, sessions.has_room)
         uvicorn_config = uvicorn.Config(
             protected, log_level="warning", ws="none", timeout_graceful_shutdown=SHUTDOWN_SECONDS
         )

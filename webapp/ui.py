@@ -66,7 +66,10 @@ class UI:
             self._connect_input()
             self._connect_generation()
             self.blocks.unload(self.on_unload)
-        self.blocks.queue(max_size=max_queue, default_concurrency_limit=UPLOADS_AT_ONCE)
+        # Without `api_open`, Gradio calls only the UNQUEUED functions without the queue.
+        self.blocks.queue(
+            max_size=max_queue, default_concurrency_limit=UPLOADS_AT_ONCE, api_open=False
+        )
 
     def _connect_input(self) -> None:
         page = self.layout

@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import time
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import trimesh
 from PIL import Image
 
+from pipeline import report
 from pipeline.quality_warnings import quality_warnings
-from pipeline.report import two_rows
+from pipeline.report import mesh_viewer
 
 
 def found(covered: float = 0.3, uncertainty: float = 5.0) -> dict[str, dict[str, Any]]:
@@ -43,13 +49,56 @@ def test_what_may_be_wrong_is_said(records, row, metrics, said):
     assert re.search(said, doubt)
 
 
-@pytest.mark.parametrize("side", [64, 256])
-def test_the_views_are_shown_in_two_rows(side: int, tmp_path: Path):
-    strip = np.repeat(np.arange(16, dtype=np.uint8) * 15, side)[None, :, None]
-    path = tmp_path / "0.png"
-    Image.fromarray(np.tile(strip, (side, 1, 3))).save(path)
-    rows = np.asarray(two_rows(path))
-    shown = min(side, 128)
-    assert rows.shape == (2 * shown, 8 * shown, 3)
-    middles = rows[shown // 2 :: shown, shown // 2 :: shown, 0]
-    np.testing.assert_array_equal(middles.ravel(), np.arange(16) * 15)
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+
+
+@pytest.fixture
+def textured(tmp_path: Path) -> Path:
+    """A box, green on all sides by its texture."""
+    mesh = trimesh.creation.box()
+    material = trimesh.visual.material.PBRMaterial(
+        baseColorTexture=Image.new("RGB", (4, 4), (0, 160, 0))
+    )
+    mesh.visual = trimesh.visual.TextureVisuals(mesh.vertices[:, :2] + 0.5, material)
+    mesh.export(tmp_path / "mesh.glb")
+    return tmp_path / "mesh.glb"
+
+
+def test_a_mesh_that_is_too_large_has_no_viewer(textured: Path, monkeypatch):
+    viewer = mesh_viewer(textured)
+    assert 5e5 < len(viewer) < 1e6
+    assert not re.search(r"<(?:script|link|img)[^>]*(?:src|href)=", viewer)
+    monkeypatch.setattr(report, "MAX_MESH_BYTES", 10)
+    assert mesh_viewer(textured) == ""
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(not CHROMIUM or not DRIVER, reason="Chromium or its driver is missing")
+def test_the_viewer_draws_the_mesh_and_loads_nothing(textured: Path, tmp_path: Path):
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    page = tmp_path / "page.html"
+    page.write_text(mesh_viewer(textured))
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in ("--headless", "--no-sandbox", "--disable-dev-shm-usage", "--use-gl=angle",
+                 "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
+                 "--disable-background-networking", f"--user-data-dir={tmp_path}"):  # fmt: skip
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    with webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER)) as browser:
+        browser.get(page.as_uri())
+        for _ in range(100):
+            with Image.open(BytesIO(browser.get_screenshot_as_png())) as image:
+                seen = np.asarray(image.convert("RGB")).astype(int)
+            green = np.abs(seen - (0, 160, 0)).max(axis=-1) < 50
+            if green.mean() > 0.02:
+                break
+            time.sleep(0.1)
+        assert green.mean() > 0.02  # true colours, on white
+        assert (seen[0, 0] == 255).all()
+        assert browser.get_log("browser") == []
+        logged = browser.get_log("performance")
+    messages = [json.loads(entry["message"])["message"] for entry in logged]
+    sent = [m["params"]["request"]["url"] for m in messages if m["method"].endswith("BeSent")]
+    assert page.as_uri() in sent
+    assert [url for url in sent if re.match("(http|ws)s?:", url)] == []

@@ -265,12 +265,12 @@ def test_visitors_can_only_fetch_files_of_the_page_and_their_own(quick_meshes):
 def test_functions_are_called_through_the_queue_only_and_urls_are_refused():
     with serve_page() as page, PageClient(page.address) as visitor:
         number = visitor.number("go", "click")
-        for route in ("run/on_generate", "api/on_generate", "call/on_generate"):
+        for route, status in (("run/predict", 404), ("api/on_generate", 403), ("call/a", 403)):
             answer = visitor.http.post(
                 f"/gradio_api/{route}",
                 json={"data": [False, 20, 1, 1], "fn_index": number, "session_hash": "a"},
             )
-            assert answer.status_code == 403, route
+            assert answer.status_code == status, route
         click = {"data": [], "fn_index": visitor.number("undo", "click"), "session_hash": "a"}
         assert visitor.http.post("/gradio_api/run/predict", json=click).status_code == 200
         file = {"path": "http://example.org/x.png", "meta": {"_type": "gradio.FileData"}}
