@@ -134,7 +134,7 @@ def mesh_viewer(path: Path) -> str:
     import trimesh
     from trimesh.viewer.notebook import scene_to_html
 
-    scene = trimesh.load(path, file_type="glb", force="scene")
+    scene: Any = trimesh.load(path, file_type="glb", force="scene")
     for mesh in scene.geometry.values():
         texture = getattr(getattr(mesh.visual, "material", None), "baseColorTexture", None)
         if texture is not None:  # shines by itself: the colours are those of the views
