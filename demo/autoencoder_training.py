@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import sys
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,18 +20,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from common.config import check_positive
 from common.files import atomic_write
 from common.signals import StopFlag, stop_on_signals
-from ldm.data.loader import (
-    DataConfig,
-    TrainingLoader,
-    make_loader,
-    open_dataset,
-    repeat_epochs,
-)
+from ldm.data.loader import DataConfig, TrainingLoader, make_loader, open_dataset, repeat_epochs
 from ldm.data.samples import TrainingBatch, to_model_range
 from ldm.networks.autoencoder import Autoencoder, AutoencoderConfig, DiagonalGaussian
 from ldm.training.metrics import open_metrics_file
@@ -54,7 +46,6 @@ class AutoencoderStepConfig:
     """Optimization of the autoencoder.
 
     Attributes:
-        max_steps: optimizer steps.
         views: random images per object and step, out of its targets and its input.
         learning_rate: Adam's peak rate, after the warm-up; decays to 0 along a cosine.
         warmup_steps: length of the linear warm-up.
@@ -134,11 +125,8 @@ def sample_images(batch: TrainingBatch, views: int, seed: int, step: int) -> Ten
 def pca_init(autoencoder: Autoencoder, images: Tensor) -> None:
     """Initialise an autoencoder as the best linear one: the principal components of image blocks.
 
-    The components are the weights of its shortcuts; its networks initially add nothing to them.
-
-    Args:
-        autoencoder: with `AutoencoderConfig.shortcut`.
-        images: to compute the components from, (B, 3, H, W).
+    The components, of `images` (B, 3, H, W), are the weights of the shortcuts
+    (`AutoencoderConfig.shortcut`); the networks initially add nothing to them.
     """
     channels, side = autoencoder.config.latent_channels, autoencoder.config.downsampling
     blocks = F.unfold(images, side, stride=side).transpose(1, 2).flatten(0, 1)
@@ -222,11 +210,8 @@ class AutoencoderTraining:
             raise FloatingPointError(
                 f"training diverged at step {self.steps_done}; try a smaller step.learning_rate"
             )
-        return {
-            "error": error.item(),
-            "divergence": divergence.item(),
-            "psnr": -10 * math.log10(max(squared, 1e-12)),
-        }
+        psnr = -10 * math.log10(max(squared, 1e-12))
+        return {"error": error.item(), "divergence": divergence.item(), "psnr": psnr}
 
     def state_dict(self, data: dict[str, Any]) -> dict[str, Any]:
         """Return the state of the training and, `data`, of the loader."""
@@ -264,12 +249,7 @@ def train_autoencoder(
 ) -> int:
     """Train, and write `autoencoder.ckpt`, the initial checkpoint of the model's training.
 
-    Args:
-        config: all settings.
-        folder: for `last.ckpt`, `steps.jsonl` and the result.
-        seed: of all random numbers.
-        resume: continue from `last.ckpt` if it exists.
-        device: of the autoencoder.
+    `folder` also gets `last.ckpt`, from which `resume` continues, and `steps.jsonl`.
 
     Returns:
         the number of the signal that stopped it early, else 0.
@@ -300,23 +280,21 @@ def train_loop(
     training: AutoencoderTraining,
     loader: TrainingLoader,
     folder: Path,
-    metrics_file: TextIO,
+    file: TextIO,
     stop: StopFlag,
 ) -> None:
     """Take the remaining steps, log metrics and save checkpoints."""
     config = training.config.step
     batches, logged_step, logged_at = repeat_epochs(loader), training.steps_done, time.monotonic()
-    bar = tqdm(total=config.max_steps, initial=training.steps_done, disable=not sys.stderr.isatty())
     for step in range(training.steps_done + 1, config.max_steps + 1):
         metrics = training.step(next(batches))
-        bar.update()
         ends = step == config.max_steps or stop.signal is not None  # read once, so that it is saved
         if ends or step % config.report_every == 0:
             now = time.monotonic()
             pace = (now - logged_at) / (step - logged_step)
             logged_step, logged_at = step, now
-            metrics_file.write(json.dumps({"step": step, **metrics, "seconds": pace}) + "\n")
-            metrics_file.flush()
+            file.write(json.dumps({"step": step, **metrics, "seconds": pace}) + "\n")
+            file.flush()
             log.info(
                 "step %d of %d: PSNR %.1f dB, KL %.2f, %.2f s a step",
                 *(step, config.max_steps, metrics["psnr"], metrics["divergence"], pace),
@@ -326,7 +304,6 @@ def train_loop(
                 torch.save(training.state_dict(loader.state_dict()), path)
         if ends:
             break
-    bar.close()
 
 
 def save_result(training: AutoencoderTraining, batch: TrainingBatch, path: Path) -> None:

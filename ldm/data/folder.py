@@ -32,10 +32,7 @@ META_FIELDS = ("K", "azimuths", "elevations", "distances", "poses")
 
 
 def read_meta(path: Path, num_views: int) -> dict[str, Any]:
-    """Read an object's `meta.pkl`.
-
-    Returns:
-        its entries by the names in `META_FIELDS`; the elevations are checked.
+    """Read an object's `meta.pkl`, by the names in `META_FIELDS`; the elevations are checked.
 
     Raises:
         FileNotFoundError, ValueError: naming the file.
@@ -86,9 +83,7 @@ class FolderDataset:
     """
 
     def __init__(self, root: Path) -> None:
-        """List the objects and check that each has its folders.
-
-        An object's files are checked when it is first read.
+        """List the objects and check their folders; files are checked when they are first read.
 
         Raises:
             FileNotFoundError, ValueError: naming the list, or the first uid without a folder.
@@ -178,7 +173,7 @@ class ValidationImage:
     """An input image whose views are generated during training, to watch the progress.
 
     Attributes:
-        name: file name without the elevation.
+        name: of the file, without the elevation.
         image: float32 in [-1, 1], (3, H, W).
         elevation: radians.
     """

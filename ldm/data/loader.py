@@ -84,19 +84,12 @@ def open_dataset(location: str) -> ObjectDataset:
 def epoch_order(group_sizes: Sequence[int], seed: int, epoch: int, window: int) -> np.ndarray:
     """Shuffle all objects for an epoch.
 
-    The groups (shards) are shuffled. Then each object moves back by up to `window` places, as in a
-    shuffle buffer of that size, so that only few shards are read at a time. A single group is
-    shuffled as a whole.
-
-    Args:
-        group_sizes: see `ObjectDataset`; they sum to n.
-        seed: of the training.
-        epoch: from 0.
-        window: number of objects.
+    The groups (shards, see `ObjectDataset`) are shuffled. Then each of the n objects moves back by
+    up to `window` places, as in a shuffle buffer of that size, so that only few shards are read at
+    a time. A single group is shuffled as a whole.
 
     Returns:
-        a permutation of 0 .. n - 1, from PCG64's raw numbers, which are the same in all versions
-        of NumPy.
+        a permutation of 0 .. n - 1, from PCG64's raw numbers, the same in all versions of NumPy.
     """
     bits = np.random.PCG64(np.random.SeedSequence([seed, epoch]))
     sizes = np.asarray(group_sizes, dtype=np.int64)
@@ -143,11 +136,9 @@ class ResumableSampler(Sampler[BatchRequest]):
         self.fingerprint = digest.hexdigest()
 
     def __len__(self) -> int:
-        """Number of batches in a full epoch."""
         return self.count // self.global_batch
 
     def __iter__(self) -> Iterator[BatchRequest]:
-        """Yield the rest of the epoch; `advance` counts the batches that were used."""
         epoch, position = self.epoch, self.position
         order = epoch_order(self.group_sizes, self.seed, epoch, self.window)
         while position + self.global_batch <= self.count:
@@ -163,12 +154,7 @@ class ResumableSampler(Sampler[BatchRequest]):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position in the data as numbers and a string, the same on all ranks."""
-        return {
-            "seed": self.seed,
-            "epoch": self.epoch,
-            "position": self.position,
-            "fingerprint": self.fingerprint,
-        }
+        return {n: getattr(self, n) for n in ("seed", "epoch", "position", "fingerprint")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a position; the number of ranks and the batch size may differ.
@@ -199,20 +185,15 @@ class _Failure:
     error: ValueError | OSError
 
 
+@dataclass(frozen=True)
 class _BatchDataset(Dataset[Any]):
     """Reads and decodes whole batches, in a worker."""
 
-    def __init__(
-        self,
-        dataset: ObjectDataset,
-        num_views: int,
-        image_size: int,
-        seed: int,
-        hash_images: bool,
-    ) -> None:
-        self.dataset, self.seed = dataset, seed
-        self.num_views, self.image_size = num_views, image_size
-        self.hash_images = hash_images
+    dataset: ObjectDataset
+    num_views: int
+    image_size: int
+    seed: int
+    hash_images: bool
 
     def __getitem__(self, request: BatchRequest) -> TrainingBatch | _Failure:
         epoch, indices = request
@@ -230,11 +211,6 @@ class _BatchDataset(Dataset[Any]):
             return _Failure(error)
 
 
-def _identity(batch: Any) -> Any:
-    """Keep a batch as it is; the default collation would make lists of it."""
-    return batch
-
-
 def _ignore_group_signals(_: int) -> None:
     """Keep a worker alive when Ctrl-C or SIGTERM is sent to the whole process group.
 
@@ -248,13 +224,10 @@ def _ignore_group_signals(_: int) -> None:
 class TrainingLoader:
     """Iterable over the batches of an epoch, with a position that can be saved and restored."""
 
-    def __init__(
-        self, loader: DataLoader[TrainingBatch | _Failure], sampler: ResumableSampler
-    ) -> None:
+    def __init__(self, loader: DataLoader[Any], sampler: ResumableSampler) -> None:
         self.loader, self.sampler = loader, sampler
 
     def __len__(self) -> int:
-        """Number of batches in a full epoch."""
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[TrainingBatch]:
@@ -295,18 +268,10 @@ def make_loader(
     pin_memory: bool = False,
     hash_images: bool = False,
 ) -> TrainingLoader:
-    """Build the loader of one process.
+    """Build the loader of a process, for views of H = W = `image_size`.
 
-    Args:
-        dataset: see `open_dataset`.
-        config: batch size, workers, shuffling.
-        num_views: N of the model.
-        image_size: H = W of the model's views.
-        seed: of the order and the input views; the same on all ranks.
-        rank: of this process.
-        world_size: number of processes.
-        pin_memory: for faster copies to a GPU.
-        hash_images: fill `TrainingBatch.image_keys`, in the workers.
+    `seed`, of the order and the input views, must be the same on all ranks. `pin_memory` is for
+    faster copies to a GPU; `hash_images` fills `TrainingBatch.image_keys`, in the workers.
 
     Raises:
         ValueError: fewer objects than a global batch.
@@ -314,12 +279,11 @@ def make_loader(
     sampler = ResumableSampler(
         dataset, config.batch_size, seed, config.shuffle_objects, rank, world_size
     )
-    loader: DataLoader[TrainingBatch | _Failure] = DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         _BatchDataset(dataset, num_views, image_size, seed, hash_images),
         batch_size=None,
         sampler=sampler,
         num_workers=config.num_workers,
-        collate_fn=_identity,
         worker_init_fn=_ignore_group_signals,
         pin_memory=pin_memory,
         persistent_workers=config.num_workers > 0,

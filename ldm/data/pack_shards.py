@@ -16,9 +16,9 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from common.files import atomic_write, file_lock
+from common.files import atomic_write, file_lock, sha256
 from ldm.data.folder import FolderDataset, read_file
 from ldm.data.samples import EncodedFile, check_png
 from ldm.data.shard_dataset import (
@@ -41,21 +41,6 @@ UNFINISHED = "unfinished.json"
 """Index of the finished shards while packing."""
 MAX_UID_BYTES = 80
 """A tar header has 100 bytes for the file name."""
-
-
-class _HashedFile(io.RawIOBase):
-    """Writes to a file, hashing the data."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.size, self.sha256 = file, 0, hashlib.sha256()
-
-    def write(self, part: Any) -> int:
-        self.sha256.update(part)
-        self.size += len(part)
-        return self.file.write(part)
-
-    def tell(self) -> int:
-        return self.size
 
 
 Members = tuple[str, list[EncodedFile]]
@@ -167,32 +152,30 @@ def _write_shard(
     """Write objects until the next one does not fit; return the shard and that object."""
     entries: list[tuple[str, int, int]] = []
     following: Members | None = pending
-    with atomic_write(target) as path, path.open("wb") as file:
-        hashed = _HashedFile(file)
-        with tarfile.open(fileobj=hashed, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+    end = 0
+    with atomic_write(target) as path:
+        with tarfile.open(path, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             while following is not None:
                 uid, members = following
                 size = sum(BLOCK + padded_size(len(member.content)) for member in members)
-                if entries and hashed.size + size + tarfile.RECORDSIZE > shard_bytes:
+                if entries and end + size + tarfile.RECORDSIZE > shard_bytes:
                     break
-                entries.append((uid, hashed.size, size))
+                entries.append((uid, end, size))
+                end += size
                 for member in members:
                     head = tarfile.TarInfo(member.location)
                     head.size = len(member.content)
                     tar.addfile(head, io.BytesIO(member.content))
                 following = next(objects, None)
-    return Shard(target.name, hashed.size, hashed.sha256.hexdigest(), entries), following
+        shard = Shard(target.name, path.stat().st_size, sha256(path), entries)
+    return shard, following
 
 
 def check(location: str) -> list[str]:
-    """Read all shards and compare them with their index.
-
-    Returns:
-        one line per problem, naming the shard and the object.
-    """
+    """Compare all shards with their index; return a line per problem, naming shard and object."""
     reader = FileReader(location)
     index = read_index(reader)
-    problems = []
+    problems: list[str] = []
     for shard in index.shards:
         try:
             problems += _check_shard(reader, shard, index.num_views)
@@ -204,10 +187,10 @@ def check(location: str) -> list[str]:
 def _check_shard(reader: FileReader, shard: Shard, num_views: int) -> list[str]:
     """Read one shard from beginning to end, one object at a time."""
     where, problems = reader.path(shard.name), []
-    sha256 = hashlib.sha256()
+    digest = hashlib.sha256()
     for uid, offset, size in shard.objects:
         content = reader.read(shard.name, offset, size)
-        sha256.update(content)
+        digest.update(content)
         try:
             if len(content) < size:
                 raise ValueError("the shard is cut off")
@@ -222,13 +205,13 @@ def _check_shard(reader: FileReader, shard: Shard, num_views: int) -> list[str]:
             problems.append(f"{where}: object {uid}: {error}")
     end = shard.objects[-1][1] + shard.objects[-1][2]
     rest = reader.read(shard.name, end, tarfile.RECORDSIZE + 2 * BLOCK)
-    sha256.update(rest)
+    digest.update(rest)
     if any(rest):
         problems.append(f"{where}: has more data than the index lists")
     if end + len(rest) != shard.size:
         problems.append(
             f"{where}: its size is {end + len(rest)} bytes, not the {shard.size} of the index"
         )
-    elif sha256.hexdigest() != shard.sha256:
+    elif digest.hexdigest() != shard.sha256:
         problems.append(f"{where}: its SHA-256 is not the index's")
     return problems

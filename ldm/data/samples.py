@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Protocol
@@ -40,7 +40,6 @@ class TrainingItem:
         target_images: uint8, (N, 3, H, W); view 0 has the input's azimuth.
         input_image: uint8, (3, H, W).
         input_elevation: radians, float32, ().
-        uid: name of the object.
     """
 
     target_images: Tensor
@@ -78,39 +77,28 @@ class TrainingBatch:
 
     def item(self, index: int) -> TrainingItem:
         """Return item `index`; its tensors are views of this batch's."""
-        return TrainingItem(
-            self.target_images[index],
-            self.input_images[index],
-            self.input_elevations[index],
-            self.uids[index],
-        )
+        targets, elevation = self.target_images[index], self.input_elevations[index]
+        return TrainingItem(targets, self.input_images[index], elevation, self.uids[index])
 
     def share_memory(self) -> TrainingBatch:
         """Move the tensors to memory shared between processes; later writes need no copy."""
-        for part in (self.target_images, self.input_images, self.input_elevations):
-            part.share_memory_()
-        return self
+        return self._convert(Tensor.share_memory_)
 
     def __len__(self) -> int:
         return len(self.uids)
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> TrainingBatch:
         """Copy to a device; also called by Lightning."""
-        return replace(
-            self,
-            target_images=self.target_images.to(device, non_blocking=non_blocking),
-            input_images=self.input_images.to(device, non_blocking=non_blocking),
-            input_elevations=self.input_elevations.to(device, non_blocking=non_blocking),
-        )
+        return self._convert(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> TrainingBatch:
         """Copy to page-locked memory, for faster copies to a GPU; called by `DataLoader`."""
-        return replace(
-            self,
-            target_images=self.target_images.pin_memory(),
-            input_images=self.input_images.pin_memory(),
-            input_elevations=self.input_elevations.pin_memory(),
-        )
+        return self._convert(Tensor.pin_memory)
+
+    def _convert(self, function: Callable[[Tensor], Tensor]) -> TrainingBatch:
+        tensors = (self.target_images, self.input_images, self.input_elevations)
+        targets, inputs, elevations = map(function, tensors)
+        return TrainingBatch(targets, inputs, elevations, self.uids, self.image_keys)
 
     def with_image_keys(self) -> TrainingBatch:
         """Compute `image_keys`; the images must be on the CPU."""
@@ -137,12 +125,7 @@ def pick_input_view(seed: int, epoch: int, uid: str, num_views: int = 16) -> int
 
 @dataclass(frozen=True)
 class EncodedFile:
-    """Content of a PNG or meta file.
-
-    Attributes:
-        location: path or URL, for error messages.
-        content: its bytes.
-    """
+    """Content of a PNG or meta file, and its path or URL for error messages."""
 
     location: str
     content: bytes | memoryview
@@ -153,9 +136,7 @@ class ObjectFiles:
     """PNG files of an item, before decoding.
 
     Attributes:
-        uid: name of the object.
         targets: the N target views, ordered by azimuth.
-        input: the input view.
         elevation: of the input view, radians.
     """
 
@@ -186,12 +167,9 @@ class ObjectDataset(Protocol):
 
 
 def decode_item(files: ObjectFiles, view: int, image_size: int) -> TrainingItem:
-    """Decode an object's views and put them on white.
+    """Decode an object's views and put them on white, target view k = `view` first.
 
-    Args:
-        files: of the object.
-        view: k, the target view that comes first.
-        image_size: H = W of the result; files of another size are resampled (bicubic).
+    Files of another size than `image_size` are resampled (bicubic).
 
     Raises:
         ValueError: naming the uid and the file that is damaged, has no alpha channel, is not

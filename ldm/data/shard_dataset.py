@@ -33,12 +33,9 @@ MAX_INDEX_BYTES = 2 * 2**30
 
 @dataclass(frozen=True)
 class Shard:
-    """One tar file.
+    """One tar file: name, size in bytes, checksum.
 
     Attributes:
-        name: file name.
-        size: of the file in bytes.
-        sha256: of the file.
         objects: (uid, offset of its first header, size including headers and padding), in bytes.
     """
 

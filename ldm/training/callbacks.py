@@ -6,7 +6,6 @@ import logging
 import math
 import os
 import shutil
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
@@ -18,15 +17,13 @@ import torch
 from einops import rearrange
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from common.files import atomic_write
-from common.optional import import_optional
 from common.signals import StopFlag, stop_on_signals
 from ldm.data.folder import ValidationImage
 from ldm.model import SyncDreamer
 from ldm.sampler import sample
-from ldm.training.config import REQUIREMENTS, TrainConfig, TrainOptions, ValidationConfig
+from ldm.training.config import TrainConfig, TrainOptions, ValidationConfig
 from ldm.training.lightning_module import SyncDreamerTraining
 from ldm.training.metrics import MetricLogger, mean_losses, memory_gib
 from ldm.training.optimizer import lr_multiplier
@@ -80,7 +77,6 @@ class TrainingCallback(L.Callback):
         self.logger: MetricLogger | None = None
         self.stop = StopFlag()
         self.exit_stack = ExitStack()
-        self.progress_bar: Any = None
         self.step = self.logged_step = 0
         self.logged_at = time.monotonic()
 
@@ -90,20 +86,10 @@ class TrainingCallback(L.Callback):
         self.step = self.logged_step = trainer.global_step
         self.stop = self.exit_stack.enter_context(stop_on_signals())
         if trainer.is_global_zero:
-            tensorboard = import_optional(
-                "torch.utils.tensorboard", "Logging the training", REQUIREMENTS
-            )
-            self.logger = MetricLogger(self.log_folder, self.step, tensorboard)
+            self.logger = MetricLogger(self.log_folder, self.step)
             self.exit_stack.callback(self.logger.close)
             if self.step and not self._kept_path().exists():  # killed just before keeping it
-                self._keep_checkpoint(self.ckpt_folder / LAST)
-        self.progress_bar = tqdm(
-            total=self.config.run.max_steps,
-            initial=self.step,
-            unit="step",
-            disable=not (trainer.is_global_zero and sys.stderr.isatty()),
-        )
-        self.exit_stack.callback(self.progress_bar.close)
+                self._keep_checkpoint()
         self.logged_at = time.monotonic()
 
     def teardown(self, *_: Any, **__: Any) -> None:
@@ -121,7 +107,6 @@ class TrainingCallback(L.Callback):
         if pl_module.ema is not None:
             pl_module.ema.update(pl_module.network)
         pl_module.timer.mark("optimizer")
-        self.progress_bar.update()
         stop = self.stop.signal is not None
         if trainer.world_size > 1:
             stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
@@ -132,7 +117,9 @@ class TrainingCallback(L.Callback):
         if self.images and (step % self.config.validation.every == 0 or step >= run.max_steps):
             self._log_validation_images(trainer, pl_module)
         if save:
-            self._save_checkpoint(trainer)
+            trainer.save_checkpoint(self.ckpt_folder / LAST)
+            if trainer.is_global_zero:
+                self._keep_checkpoint()
         pl_module.timer.mark("other")
 
     def _log_metrics(self, trainer: L.Trainer, module: SyncDreamerTraining) -> None:
@@ -159,15 +146,13 @@ class TrainingCallback(L.Callback):
         }
         pace = (now - self.logged_at) / steps
         self.logged_step, self.logged_at = self.step, now
-        self.progress_bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
         if self.logger is not None:
             self.logger.log(metrics)
-            if not sys.stderr.isatty():
-                hours = pace * (max_steps - self.step) / 3600
-                log.info(
-                    "step %d of %d: loss %.4f, %.2f s a step, %.1f GiB, about %.1f h left",
-                    *(self.step, max_steps, loss, pace, metrics["memory_gib"], hours),
-                )
+            hours = pace * (max_steps - self.step) / 3600
+            log.info(
+                "step %d of %d: loss %.4f, %.2f s a step, %.1f GiB, about %.1f h left",
+                *(self.step, max_steps, loss, pace, metrics["memory_gib"], hours),
+            )
 
     def _log_validation_images(self, trainer: L.Trainer, module: SyncDreamerTraining) -> None:
         """Generate the images' views, shared between the ranks; rank 0 writes them."""
@@ -193,17 +178,12 @@ class TrainingCallback(L.Callback):
         settings = self.config.validation
         return generate_validation_row(network, self.images[number], settings, self.seed + number)
 
-    def _save_checkpoint(self, trainer: L.Trainer) -> None:
-        last = self.ckpt_folder / LAST
-        trainer.save_checkpoint(last)
-        if trainer.is_global_zero:
-            self._keep_checkpoint(last)
-
     def _kept_path(self) -> Path:
         return self.ckpt_folder / f"step={self.step:08d}.ckpt"
 
-    def _keep_checkpoint(self, last: Path) -> None:
-        """Keep a checkpoint for good if that is due."""
+    def _keep_checkpoint(self) -> None:
+        """Keep the last checkpoint for good if that is due."""
+        last = self.ckpt_folder / LAST
         if self.step % self.config.run.keep_every == 0:
             with atomic_write(self._kept_path()) as path:
                 try:  # the next `last.ckpt` replaces the name, not the content

@@ -47,13 +47,7 @@ class StepConfig:
 
 @dataclass(frozen=True)
 class ValidationConfig:
-    """Validation during training: views generated of the images in `data.validation`.
-
-    Attributes:
-        every: steps between validations; an empty `data.validation` disables them.
-        sampler: of the views.
-        views_at_once: bounds the memory.
-    """
+    """Validation: views of the images in `data.validation`, generated after `every` steps."""
 
     every: int = 1000
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
@@ -68,7 +62,6 @@ class RunConfig:
     """Steps, files and hardware; only `max_steps` changes results beyond rounding.
 
     Attributes:
-        max_steps: optimizer steps.
         save_every: steps between checkpoints, `last.ckpt`.
         keep_every: steps between checkpoints that are kept, `step=........ckpt`; a multiple of
             `save_every`.
@@ -137,11 +130,7 @@ class TrainOptions:
 
     Attributes:
         name: of the run, and of its folders in the next two.
-        logdir: for metrics, validation images and the resolved configuration.
-        ckptdir: for checkpoints.
-        seed: of all random numbers.
         finetune_from: initial checkpoint, of Zero123 or this project; None for random weights.
-        resume: continue from `last.ckpt`.
         gpus: indices on each machine; empty unless `device` is "cuda".
         device: "cpu", "mps" or "cuda".
         num_nodes: number of machines.

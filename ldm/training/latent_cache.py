@@ -47,19 +47,14 @@ class LatentCache:
 
     @torch.no_grad()
     def encode(self, model: SyncDreamer, batch: TrainingBatch) -> EncodedBatch:
-        """Do as `encode_batch`, but encode only images that are not on disk.
-
-        Args:
-            model: whose frozen encoders are used.
-            batch: with `image_keys`; its images are read only if they must be encoded.
-        """
+        """Do as `encode_batch`, but read only images whose `image_keys` are not on disk."""
         device = batch.target_images.device
         cached = [self._read(uid) for uid in batch.uids]
         for index, tensors in enumerate(cached):
             missing = self._encode_missing(model, batch, index, tensors)
             if missing:
                 tensors.update(missing)
-                save_atomically(tensors, self._path(batch.uids[index]))
+                save_atomically(tensors, self.folder / f"{batch.uids[index]}.pt")
         pairs = list(zip(batch.image_keys, cached, strict=True))
         moments = [torch.stack([tensors[key] for key in keys]) for keys, tensors in pairs]
         clip = torch.stack([tensors[f"{keys[-1]}{CLIP}"] for keys, tensors in pairs])
@@ -86,11 +81,8 @@ class LatentCache:
                 encoded[clip_key] = model.clip_image_encoder(to_model_range(image[None]))[0].cpu()
         return encoded
 
-    def _path(self, uid: str) -> Path:
-        return self.folder / f"{uid}.pt"
-
     def _read(self, uid: str) -> dict[str, Tensor]:
-        path = self._path(uid)
+        path = self.folder / f"{uid}.pt"
         if not path.is_file():
             return {}
         try:

@@ -23,7 +23,7 @@ from ldm.networks.volume_nets import VolumeBlock
 from ldm.spatial_volume import ViewGeometry
 from ldm.training.config import TrainConfig
 from ldm.training.latent_cache import LatentCache
-from ldm.training.loss import EncodedBatch, Loss, diffusion_loss, encode_batch
+from ldm.training.loss import Loss, diffusion_loss, encode_batch
 from ldm.training.metrics import LossByTimestep, StepTimer
 from ldm.training.optimizer import EMA, lr_multiplier, peak_lr, trainable_parameter_groups
 from ldm.training.random_draws import sample_training_noise
@@ -81,10 +81,9 @@ class SyncDreamerTraining(L.LightningModule):
     ) -> None:
         super().__init__()
         self.loss = loss
-        # Checkpoints must have the published names. As a child module, `network` would give them
-        # the prefix "network.". So it is stored without being registered (not by __setattr__), and
-        # this module shares the network's tables of children and buffers. Whatever walks the
-        # modules (optimizer, DDP, FSDP, checkpoints) then sees unprefixed names.
+        # Checkpoints must have the published names, without a prefix "network.". A hook could not
+        # remove it, since FSDP reads a file by this module's names before any hook. So `network` is
+        # not registered by __setattr__, and this module shares its tables of children and buffers.
         self.__dict__["network"] = network
         self._modules, self._buffers = network._modules, network._buffers
         self.config, self.seed, self.dataset = config, seed, dataset
@@ -107,14 +106,9 @@ class SyncDreamerTraining(L.LightningModule):
             assert self.device_mesh is not None
             apply_fsdp(network, self.device_mesh["data_parallel"])
         if self.config.run.compile:
-            volume = network.spatial_volume
-            for part in (
-                network.unet,
-                volume.target_encoder,
-                volume.spatial_volume_feats,
-                volume.frustum_volume_feats,
-            ):
-                part.compile()
+            network.unet.compile()
+            for name in ("target_encoder", "spatial_volume_feats", "frustum_volume_feats"):
+                getattr(network.spatial_volume, name).compile()
 
     def train(self, mode: bool = True) -> SyncDreamerTraining:
         """Set the mode; the frozen encoders stay in evaluation mode."""
@@ -132,25 +126,16 @@ class SyncDreamerTraining(L.LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: lr_multiplier(step, config, self.config.run.max_steps)
         )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def train_dataloader(self) -> InfiniteLoader:
         """Build this process's loader, at the position of the checkpoint."""
-        cameras = self.config.model.cameras
+        config, cameras = self.config, self.config.model.cameras
+        on_gpu, hash_images = self.device.type == "cuda", bool(config.run.cache)
         loader = make_loader(
-            self.dataset,
-            self.config.data,
-            cameras.num_views,
-            cameras.image_size,
-            self.seed,
-            rank=self.global_rank,
-            world_size=self.trainer.world_size,
-            pin_memory=self.device.type == "cuda",
-            hash_images=bool(self.config.run.cache),
-        )
+            self.dataset, config.data, cameras.num_views, cameras.image_size, self.seed,
+            self.global_rank, self.trainer.world_size, on_gpu, hash_images,
+        )  # fmt: skip
         if self.data_state is not None:
             loader.load_state_dict(self.data_state)
         return InfiniteLoader(loader)
@@ -176,33 +161,23 @@ class SyncDreamerTraining(L.LightningModule):
             group["lr"] = peak * multiplier
             group["weight_decay"] = config.weight_decay
 
-    def encode(self, batch: TrainingBatch) -> EncodedBatch:
-        """Encode a batch with the frozen encoders, through the cache if there is one."""
-        if self.latent_cache is not None:
-            return self.latent_cache.encode(self.network, batch)
-        return encode_batch(self.network, batch)
-
     def training_step(self, item: Item) -> Tensor:
         """Return the loss of this process's batch."""
         batch, state = item
         assert self.geometry is not None
         config, count = self.config, len(batch)
         first = self.samples_seen + self.global_rank * count
-        noise = sample_training_noise(
-            self.seed,
-            range(first, first + count),
-            config.model.latent_shape,
-            config.model.schedule.timesteps,
-            config.step,
-        ).to(self.device)
+        shape, timesteps = config.model.latent_shape, config.model.schedule.timesteps
+        numbers = range(first, first + count)
+        noise = sample_training_noise(self.seed, numbers, shape, timesteps, config.step)
+        noise = noise.to(self.device)
         self.timer.mark("data")
-        encoded = self.encode(batch)
+        encode = self.latent_cache.encode if self.latent_cache else encode_batch
+        encoded = encode(self.network, batch)
         self.timer.mark("encoders")
         with self.timer.active():
-            losses = self.loss(
-                self.network, encoded, batch.input_elevations, noise, self.geometry,
-                config.step.drop_conditions,
-            )  # fmt: skip
+            arguments = (encoded, batch.input_elevations, noise, self.geometry)
+            losses = self.loss(self.network, *arguments, config.step.drop_conditions)
         self.losses_by_timestep.add(noise.timesteps, losses)
         self.samples_seen += count * self.trainer.world_size
         self.data_state = state

@@ -26,14 +26,10 @@ IMAGES_AT_ONCE = 32
 
 @dataclass(frozen=True)
 class EncodedBatch:
-    """Outputs of the frozen encoders for a batch.
-
-    Attributes:
-        targets: posterior of the targets' latents, (B, N, C, H, W).
-        input: features of the input view.
-    """
+    """Outputs of the frozen encoders for a batch."""
 
     targets: DiagonalGaussian
+    """Posterior of the targets' latents, (B, N, C, H, W)."""
     input: ImageFeatures
 
 
@@ -58,14 +54,7 @@ def encode_batch(model: SyncDreamer, batch: TrainingBatch) -> EncodedBatch:
 
 
 def q_sample(model: SyncDreamer, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-    """Sample the forward process, q(x_t | x_0), with the schedule of the checkpoint.
-
-    Args:
-        model: whose schedule it is.
-        latents: x_0, (B, N, C, H, W).
-        noise: standard normal, likewise.
-        timesteps: (B,).
-    """
+    """Sample q(x_t | x_0) by the model's schedule; latents x_0 (B, N, C, H, W), timesteps (B,)."""
     signal, rest = (
         model.get_buffer(name)[timesteps][:, None, None, None, None]
         for name in ("sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod")
@@ -86,15 +75,9 @@ def predict_target_views(
     geometry: ViewGeometry,
     drop_conditions: bool,
 ) -> Tensor:
-    """Predictions of the UNet for each object's target views, (B, T, C, H, W).
+    """Predict with the UNet for each object's target views, (B, T, C, H, W).
 
-    Args:
-        model: whose networks are trained.
-        noisy: latents x_t of all views, (B, N, C, H, W).
-        noise: timesteps, target views and dropped conditions.
-        conditioning: of all views.
-        geometry: see `SyncDreamer.view_geometry`.
-        drop_conditions: see `StepConfig`.
+    `noisy` has the latents x_t of all views, (B, N, C, H, W); otherwise as `diffusion_loss`.
     """
     targets, count = noise.target_views, noise.target_views.shape[1]
     with timed("volume"):

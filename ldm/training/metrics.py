@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TextIO
 
 import torch
@@ -71,10 +70,8 @@ _active: StepTimer | None = None
 def timed(part: str, inputs: Sequence[Tensor] = ()) -> Iterator[None]:
     """Assign the time of a block to a part of the step; without an active timer do nothing.
 
-    Args:
-        part: see `PARTS`.
-        inputs: of the block. When their gradients are complete, so is its backward pass, whose
-            time is assigned too.
+    When the gradients of its `inputs` are complete, so is its backward pass, whose time is assigned
+    too.
     """
     yield
     timer = _active
@@ -146,10 +143,12 @@ def open_metrics_file(path: Path, step: int) -> TextIO:
 class MetricLogger:
     """Writes metrics to `steps.jsonl` and TensorBoard; drops entries after `step` on resuming."""
 
-    def __init__(self, folder: Path, step: int, tensorboard: ModuleType) -> None:
+    def __init__(self, folder: Path, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
         folder.mkdir(parents=True, exist_ok=True)
         self.file = open_metrics_file(folder / "steps.jsonl", step)
-        self.writer = tensorboard.SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def log(self, metrics: dict[str, Any]) -> None:
         """Write the metrics of `metrics["step"]`."""
@@ -157,15 +156,12 @@ class MetricLogger:
         self.file.flush()
         step = metrics["step"]
         for name, value in metrics.items():
-            if isinstance(value, dict):
-                for part, number in value.items():
-                    self.writer.add_scalar(f"{name}/{part}", number, step)
-            elif isinstance(value, list):
-                for level, number in enumerate(value):
-                    if number is not None:
-                        self.writer.add_scalar(f"{name}/{level}", number, step)
-            elif name != "step":
-                self.writer.add_scalar(name, value, step)
+            parts = dict(enumerate(value)) if isinstance(value, list) else value
+            if not isinstance(parts, dict):
+                parts = {} if name == "step" else {"": parts}
+            for part, number in parts.items():
+                if number is not None:
+                    self.writer.add_scalar(f"{name}/{part}".rstrip("/"), number, step)
 
     def log_image(self, name: str, image: Any, step: int) -> None:
         """Add an image, uint8 (H, W, 3), to TensorBoard."""

@@ -88,11 +88,7 @@ def _ineffective_parameters(unet: nn.Module) -> set[Tensor]:
 
 
 def trainable_parameter_groups(model: SyncDreamer, config: OptimizerConfig) -> list[dict[str, Any]]:
-    """Freeze all parameters that are not trained and group the others for the optimizer.
-
-    Returns:
-        AdamW's parameter groups with `name`, `params` and peak learning rate `lr`.
-    """
+    """Freeze what is not trained; group the rest for AdamW by `name`, `params` and peak `lr`."""
     model.requires_grad_(False)
     unet = model.unet
     groups = {

@@ -53,14 +53,9 @@ def sample_training_noise(
     num_timesteps: int,
     config: StepConfig,
 ) -> TrainingNoise:
-    """Draw the random tensors of these samples, on the CPU.
+    """Draw the random tensors of samples on the CPU; `latent_shape` is (N, C, H, W).
 
-    Args:
-        seed: of the training.
-        numbers: of the samples, counted over the whole training and all processes.
-        latent_shape: (N, C, H, W).
-        num_timesteps: of the schedule.
-        config: number of target views T, distribution of timesteps and noise.
+    The samples' `numbers` count over the whole training and all processes.
     """
     samples: dict[str, list[Tensor]] = {name: [] for name in TrainingNoise.__dataclass_fields__}
     for number in numbers:
@@ -92,7 +87,7 @@ def sample_training_noise(
 
 @dataclass(frozen=True)
 class ConditionDropout:
-    """Which objects of a batch drop which condition, bool, (B,) each; see `condition_dropout`."""
+    """Which objects of a batch drop which condition, bool, (B,) each."""
 
     clip: Tensor
     volume: Tensor

@@ -1,7 +1,11 @@
 """Training on one or several GPUs, with resuming.
 
-Lightning runs the steps and handles processes, precision and the optimizer's state; its loggers,
-checkpoints and progress bars are off, see `ldm.training.callbacks`.
+Lightning runs the steps and handles processes, precision and the optimizer's state. What it offers
+besides is off, since `ldm.training.callbacks` promises more. ModelCheckpoint has no checkpoint of
+the step at which a signal arrived and stores its own state in the file; CSVLogger has no lists
+and keeps what a killed run logged after its last checkpoint; WeightAveraging copies the frozen
+encoders too, and begins with the weights after the first step; the progress bar has no end without
+epochs; profilers do not split a step's backward pass.
 """
 
 from __future__ import annotations
@@ -72,11 +76,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def check_resumable(path: Path, config: TrainConfig, seed: int) -> None:
-    """Check that a training run can be resumed from a checkpoint.
-
-    Raises:
-        ResumeError: it is missing, damaged, or of another model or seed.
-    """
+    """Raise ResumeError if a checkpoint is missing, damaged, or of another model or seed."""
     if not path.is_file():
         raise ResumeError(f"{path}: no checkpoint to resume from")
     try:
@@ -93,12 +93,9 @@ def check_resumable(path: Path, config: TrainConfig, seed: int) -> None:
 
 
 def check_same_training(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-    """Refuse changes of settings that must not change on resuming; warn of other changes.
+    """Raise ResumeError for changed settings that must not change; warn of other changes.
 
     Settings that did not exist when the checkpoint was written had their present defaults.
-
-    Raises:
-        ResumeError: naming the setting.
     """
     old = fill_defaults(old, asdict(TrainConfig()))
     if old["model"] != new["model"]:
@@ -178,12 +175,9 @@ def train(
     model_class: type[SyncDreamer] = SyncDreamer,
     loss: Loss = diffusion_loss,
 ) -> int:
-    """Train until `max_steps` or until a signal.
+    """Train until `max_steps` or a signal; return the signal's number, else 0.
 
     Folders, data and files are checked before the model is built.
-
-    Returns:
-        the number of the signal that stopped it early, else 0.
 
     Raises:
         FileExistsError: the folder has checkpoints and `options.resume` is false.
