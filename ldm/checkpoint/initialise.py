@@ -55,9 +55,8 @@ class InitReport:
 
 def _by_part(names: list[str]) -> str:
     """Count names by their first part, or first two below "model."."""
-    parts = Counter(
-        ".".join(name.split(".")[: 2 if name.startswith("model.") else 1]) for name in names
-    )
+    depth = {name: 2 if name.startswith("model.") else 1 for name in names}
+    parts = Counter(".".join(name.split(".")[: depth[name]]) for name in names)
     most = ", ".join(f"{part} {count}" for part, count in parts.most_common(6))
     return f": {most}" + (", ..." if len(parts) > 6 else "")
 
@@ -86,9 +85,7 @@ def load_pretrained(model: SyncDreamer, path: Path | None, clip_from: str) -> In
     """
     state = {} if path is None else read_state_dict(path, placeholders=True)
     expected = model.state_dict()
-    adapted = []
-    if path is not None:
-        adapted = _adapt(state, expected, path)
+    adapted = [] if path is None else _adapt(state, expected, path)
     loaded = [name for name in expected if name in state]
     for name in loaded:
         expected[name].copy_(state[name])
@@ -140,23 +137,17 @@ def _load_clip(
     if clip_from == "random":
         log.warning("CLIP has random weights: this model is for tests only")
         return "random"
-    source: Path | None = None
+    source: Path | None = Path(clip_from)
     if clip_from == "auto":
-        if any(name.startswith(CLIP_IN_ZERO123) for name in state):
-            source = path
-        else:
-            candidates = (
-                folder / file for folder in (Path(), PROJECT) for file in DEFAULT_CLIP_FILES
-            )
-            source = next((file for file in candidates if file.is_file()), None)
-        if source is None:
-            raise FileNotFoundError(
-                f"CLIP's weights are missing: {f'{path} has none and ' if path else ''}"
-                f"{DEFAULT_CLIP_FILES[0]} does not exist; ckpt/README.md says where to get that "
-                f"file, the setting run.clip_from names another one"
-            )
-    else:
-        source = Path(clip_from)
+        files = [folder / file for folder in (Path(), PROJECT) for file in DEFAULT_CLIP_FILES]
+        in_state = any(name.startswith(CLIP_IN_ZERO123) for name in state)
+        source = path if in_state else next(filter(Path.is_file, files), None)
+    if source is None:
+        raise FileNotFoundError(
+            f"CLIP's weights are missing: {f'{path} has none and ' if path else ''}"
+            f"{DEFAULT_CLIP_FILES[0]} does not exist; ckpt/README.md says where to get that "
+            f"file, the setting run.clip_from names another one"
+        )
     found = state
     if is_torchscript(source):
         found = read_torchscript(source)
@@ -179,11 +170,7 @@ def _load_clip(
 def _find_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Find CLIP's tensors in a state dict and return them by CLIP's own names."""
     for prefix in (CLIP_PREFIX, CLIP_IN_ZERO123, ""):
-        found = {
-            name.removeprefix(prefix): tensor
-            for name, tensor in state.items()
-            if name.startswith(prefix)
-        }
+        found = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
         if found:
             return select_clip_weights(found)
     return {}

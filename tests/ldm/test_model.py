@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -97,8 +98,8 @@ def test_one_noisy_view_changes_the_prediction_of_the_others(tiny_model: SyncDre
     conditioning, latents = conditioning_and_latents(tiny_model)
     changed = latents.clone()
     changed[:, 4] += 1.0
-    before = noise_predictor(tiny_model, conditioning, 1.0, 16)(latents, 300)
-    after = noise_predictor(tiny_model, conditioning, 1.0, 16)(changed, 300)
+    predict_noise = noise_predictor(tiny_model, conditioning, 1.0, 16)
+    before, after = predict_noise(latents, 300), predict_noise(changed, 300)
     assert (after[:, 11] - before[:, 11]).abs().max() > 1e-4
 
 
@@ -138,12 +139,7 @@ def test_branches_may_drop_the_image_and_the_volume_apart(tiny_model: SyncDreame
     """Any branch predicts what it would predict alone."""
     conditioning, latents = conditioning_and_latents(tiny_model)
     cache = tiny_model.sampling_cache()
-    branches = [
-        Branch(image=True, volume=True),
-        Branch(image=False, volume=True),
-        Branch(image=True, volume=False),
-        Branch(image=False, volume=False),
-    ]
+    branches = [Branch(image, volume) for volume in (True, False) for image in (True, False)]
     together = tiny_model(latents, 300, conditioning, cache, branches)
     assert together.shape == (4, *latents.shape)
     for branch, found in zip(branches, together, strict=True):
@@ -170,21 +166,16 @@ def test_settings_of_the_small_model_are_refused(setting: str, change: dict[str,
     assert "demo.model.SmallSyncDreamer" in str(error.value)
 
 
-def test_any_number_of_steps_runs(tiny_model: SyncDreamer):
+@pytest.mark.parametrize("steps", [1, 3])
+def test_any_number_of_steps_runs(tiny_model: SyncDreamer, steps: int):
     size = tiny_model.config.cameras.image_size
     features = tiny_model.encode_image(torch.rand(1, 3, size, size))
-    for steps in (1, 3):
-        shapes: list[tuple[int, ...]] = []
-
-        def draw(shape: tuple[int, ...], shapes=shapes) -> torch.Tensor:
-            shapes.append(shape)
-            return torch.randn(shape)
-
-        latents = sample(tiny_model, features, 0.5, SamplerConfig(steps=steps), draw)
-        assert latents.shape == tiny_model.config.latent_shape
-        assert latents.isfinite().all()
-        # The posterior, the initial latents, and one draw a step but the last.
-        assert [len(shape) for shape in shapes] == [4] + [5] * steps
+    draw = Mock(side_effect=torch.randn)
+    latents = sample(tiny_model, features, 0.5, SamplerConfig(steps=steps), draw)
+    assert latents.shape == tiny_model.config.latent_shape
+    assert latents.isfinite().all()
+    # The posterior, the initial latents, and one draw a step but the last.
+    assert [len(call.args[0]) for call in draw.call_args_list] == [4] + [5] * steps
 
 
 def test_the_viewpoint_embedding_is_zero_123s():
@@ -205,11 +196,8 @@ def test_half_precision_is_close_and_keeps_what_must_be_exact(tiny_model, dtype)
     assert next(low.unet.parameters()).dtype == dtype
     conditioning, latents = conditioning_and_latents(tiny_model)
     exact = noise_predictor(tiny_model, conditioning, 2.0, 8)(latents, 300)
-    in_low = Conditioning(
-        conditioning.context.to(dtype),
-        conditioning.viewpoints.to(dtype),
-        conditioning.input_latents,
-    )
+    context, viewpoints = conditioning.context.to(dtype), conditioning.viewpoints.to(dtype)
+    in_low = Conditioning(context, viewpoints, conditioning.input_latents)
     rough = noise_predictor(low, in_low, 2.0)(latents, 300)
     assert rough.dtype == torch.float32
     assert relative_error(rough, exact.numpy()) < 0.05
@@ -227,33 +215,32 @@ def test_every_weight_but_the_known_unused_ones_takes_part(tiny_config: SyncDrea
         conditioning, latents = conditioning_and_latents(model)
         predicted = noise_predictor(model, conditioning, 2.0, 16)(latents, 300)
         (predicted.sum() + model.decode(latents[0, :1]).sum()).backward()
-    unused = {
-        name
-        for name, weight in model.named_parameters()
-        if weight.grad is None or not weight.grad.any()
-    }
+    weights = dict(model.named_parameters())
+    unused = {name for name, w in weights.items() if w.grad is None or not w.grad.any()}
     clip = "clip_image_encoder.model."
     expected = {clip + name for name in UNUSED_TEXT}
     never = (".attn2.to_q.", ".attn2.to_k.", ".norm2.")
-    rest = {
-        name
-        for name in unused - expected
-        if not (name.startswith("model.") and any(part in name for part in never))
-    }
+    rest = {name for name in unused - expected if not any(part in name for part in never)}
     assert expected <= unused
     # The bias of a convolution before a norm with one channel a group cancels out.
     assert all(name.endswith("bias") for name in rest), sorted(rest)
 
 
-def test_sizes_that_do_not_go_together_are_refused():
-    with pytest.raises(ValueError, match=r"image_size must be a multiple of 64"):
-        SyncDreamerConfig(cameras=CameraConfig(image_size=200))
-    with pytest.raises(ValueError, match=r"unet\.in_channels"):
-        SyncDreamerConfig(unet=UNetConfig(in_channels=9))
-    with pytest.raises(ValueError, match=r"unet\.channels"):
-        UNetConfig(channels=100)
-    with pytest.raises(ValueError, match="frustum volume"):
-        SyncDreamerConfig(unet=UNetConfig(channel_mult=(1, 2)))
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SyncDreamerConfig(cameras=CameraConfig(image_size=200)), "a multiple of 64"),
+        (lambda: SyncDreamerConfig(unet=UNetConfig(in_channels=9)), r"unet\.in_channels"),
+        (lambda: SyncDreamerConfig(unet=UNetConfig(channel_mult=(1, 2))), "frustum volume"),
+        (lambda: UNetConfig(channels=100), r"unet\.channels"),
+        (lambda: VolumeConfig(voxels=20), r"volume\.voxels"),
+        (lambda: VolumeConfig(depth_planes=20), r"volume\.depth_planes"),
+        (lambda: VolumeConfig(channels=(8, 8)), "4 levels"),
+    ],
+)
+def test_sizes_that_do_not_go_together_are_refused(make, message: str):
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 def test_building_the_model_without_weights_takes_no_memory_and_no_random_numbers(tiny_config):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ldm.config import SamplerConfig
-from ldm.sampler import ddim_update, sample_ddim
+from ldm.sampler import NoisePredictor, ddim_update, sample_ddim
 from ldm.schedule import DDIMStep, ScheduleConfig, ddim_steps, schedule_buffers
 
 ALPHAS_CUMPROD = schedule_buffers(ScheduleConfig())["alphas_cumprod"]
@@ -19,14 +19,19 @@ def test_known_noise_gives_back_the_clean_latents():
     torch.testing.assert_close(x_prev, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_one_clean_image_is_recovered_from_pure_noise_by_its_exact_predictor():
-    """For data that is a single point, the noise in x_t is known; DDIM must find the point."""
-    x_0 = torch.randn(4, 8, 8)
+def exact_predictor(x_0: torch.Tensor) -> NoisePredictor:
+    """For data that is a single point, the noise in x_t is known."""
 
     def predict(x_t: torch.Tensor, t: int) -> torch.Tensor:
         alpha_bar = ALPHAS_CUMPROD[t]
         return (x_t - alpha_bar.sqrt() * x_0) / (1 - alpha_bar).sqrt()
 
+    return predict
+
+
+def test_one_clean_image_is_recovered_from_pure_noise_by_its_exact_predictor():
+    x_0 = torch.randn(4, 8, 8)
+    predict = exact_predictor(x_0)
     for eta in (0.0, 1.0):
         steps = ddim_steps(ALPHAS_CUMPROD, 50, eta)
         out = sample_ddim(predict, torch.randn_like(x_0), steps, lambda: torch.randn(4, 8, 8))
@@ -50,10 +55,7 @@ def test_noise_is_sampled_once_a_step_but_the_last():
 
 def test_the_callback_gets_every_prediction_and_changes_nothing():
     x_0, start, noises = torch.randn(4, 8, 8), torch.randn(4, 8, 8), torch.randn(9, 4, 8, 8)
-
-    def predict(x_t: torch.Tensor, t: int) -> torch.Tensor:
-        alpha_bar = ALPHAS_CUMPROD[t]
-        return (x_t - alpha_bar.sqrt() * x_0) / (1 - alpha_bar).sqrt()
+    predict = exact_predictor(x_0)
 
     def sample(on_step=None) -> torch.Tensor:
         draws = iter(noises)
@@ -83,15 +85,14 @@ def test_an_exception_in_the_callback_ends_the_sampling():
 
 def test_the_noise_term_is_sigma_times_the_noise():
     x, e, z = torch.randn(3, 5).unbind(0)
-    step = DDIMStep(timestep=9, alpha_bar=0.5, alpha_bar_prev=0.6, sigma=0.3, add_noise=True)
-    silent = DDIMStep(timestep=9, alpha_bar=0.5, alpha_bar_prev=0.6, sigma=0.3, add_noise=False)
-    difference = ddim_update(x, e, step, z) - ddim_update(x, e, silent, z)
+    noisy, silent = (DDIMStep(9, 0.5, 0.6, sigma=0.3, add_noise=a) for a in (True, False))
+    difference = ddim_update(x, e, noisy, z) - ddim_update(x, e, silent, z)
     torch.testing.assert_close(difference, 0.3 * z)
 
 
 def test_the_direction_term_is_the_root_of_at_least_1e_minus_7():
     zero, one = torch.zeros(1), torch.ones(1)
-    step = DDIMStep(timestep=9, alpha_bar=1.0, alpha_bar_prev=1.0, sigma=0.0, add_noise=False)
+    step = DDIMStep(9, 1.0, 1.0, sigma=0.0, add_noise=False)
     torch.testing.assert_close(ddim_update(zero, one, step, zero), torch.tensor([1e-7]).sqrt())
 
 

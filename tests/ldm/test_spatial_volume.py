@@ -74,12 +74,3 @@ def test_views_are_read_in_order_view_by_view(tiny_model: SyncDreamer):
     channels = config.volume.view_channels
     part = whole[:, 6 * channels : 7 * channels]
     torch.testing.assert_close(part, alone, rtol=1e-4, atol=1e-5)
-
-
-def test_sizes_that_cannot_be_halved_are_refused():
-    with pytest.raises(ValueError, match=r"volume\.voxels"):
-        VolumeConfig(voxels=20)
-    with pytest.raises(ValueError, match=r"volume\.depth_planes"):
-        VolumeConfig(depth_planes=20)
-    with pytest.raises(ValueError, match="4 levels"):
-        VolumeConfig(channels=(8, 8))

@@ -136,16 +136,22 @@ class Callback:
     """Stands for a class of an old Lightning that the file's reader does not have."""
 
 
+class Hyperparameters(dict):
+    """Old Lightning files keep their settings in such a class of its own."""
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"callbacks": {Callback: {"best": 1}}, "hyper_parameters": Callback()},
+        {"hyper_parameters": Hyperparameters(lr=1e-4, nested=Hyperparameters(a=1)), "c": Callback},
+    ],
+)
 def test_convert_takes_the_tensors_out_of_a_file_with_foreign_classes(
-    tiny_config, tiny_model, tmp_path: Path
+    tiny_config, tiny_model, tmp_path: Path, other
 ):
     source, target = tmp_path / "lightning.ckpt", tmp_path / "out.safetensors"
-    content = {
-        "state_dict": tiny_model.state_dict(),
-        "callbacks": {Callback: {"best": 1}},
-        "hyper_parameters": Callback(),
-    }
-    torch.save(content, source)
+    torch.save({**other, "state_dict": tiny_model.state_dict()}, source)
     with pytest.raises(ValueError, match=r"refused.*run code.*Callback.*a SyncDreamer.*convert"):
         read_state_dict(source)
     main(["convert", str(source), str(target)])
@@ -170,19 +176,6 @@ def test_a_converted_half_precision_file_gives_what_casting_on_loading_gives(
     other = with_state(tmp_path / "clip.ckpt", {"visual.proj": torch.zeros(2)})
     with pytest.raises(ValueError, match=r"clip\.ckpt: cannot change the type.*a CLIP file"):
         convert(other, tmp_path / "x.safetensors", torch.bfloat16)
-
-
-class Hyperparameters(dict):
-    """Old Lightning files keep their settings in such a class of its own."""
-
-
-def test_convert_forgets_settings_of_a_foreign_class(tiny_model, tiny_config, tmp_path: Path):
-    source, target = tmp_path / "lightning.ckpt", tmp_path / "out.safetensors"
-    settings = Hyperparameters(lr=1e-4, nested=Hyperparameters(a=1))
-    content = {"hyper_parameters": settings, "state_dict": tiny_model.state_dict()}
-    torch.save(content, source)
-    convert(source, target)
-    same_state(load(tiny_config, target), tiny_model.state_dict())
 
 
 def test_tensors_that_cannot_be_weights_are_refused(tiny_config, tiny_model, tmp_path: Path):
