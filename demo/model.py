@@ -65,9 +65,8 @@ class InputViewVolumeNet(SpatialVolumeNet):
         time_dim, per_view = config.time_dim, config.view_channels
         self.target_encoder = ViewEncoder(time_dim, view_dim, latent_channels, per_view)
         self.input_encoder = ViewEncoder(time_dim, view_dim, latent_channels, per_view)
-        self.spatial_volume_feats = SpatialVolumeUNet(
-            (num_views + 1) * per_view, config.channels, time_dim
-        )
+        lifted = (num_views + 1) * per_view
+        self.spatial_volume_feats = SpatialVolumeUNet(lifted, config.channels, time_dim)
         self.frustum_volume_feats = FrustumVolumeUNet(
             config.channels[0], config.frustum_channels, time_dim, view_dim
         )
@@ -83,9 +82,8 @@ class InputViewVolumeNet(SpatialVolumeNet):
         """Build the volume as `SpatialVolumeNet`; the input view's features come last."""
         assert input_view is not None
         lifted = self.lift_views_to_volume(latents, time, views, geometry)
-        features = self.input_encoder(
-            input_view.latents.to(lifted.dtype), time, input_view.viewpoint
-        )
+        latents = input_view.latents.to(lifted.dtype)
+        features = self.input_encoder(latents, time, input_view.viewpoint)
         lifted = torch.cat([lifted, sample_views(features, input_view.vertices)], dim=1)
         return self.spatial_volume_feats(lifted, time)
 
@@ -118,10 +116,9 @@ class SmallSyncDreamer(SyncDreamer):
     ) -> SmallConditioning:
         """Prepare the conditioning of every denoising step, see `SyncDreamer`."""
         conditioning = super().make_conditioning(features, elevation, noise)
-        input_view = None
-        if self.config.volume.input_view:
-            input_view = self.input_view(conditioning.input_latents, elevation)
-        return SmallConditioning(**vars(conditioning), input_view=input_view)
+        read = self.config.volume.input_view
+        view = self.input_view(conditioning.input_latents, elevation) if read else None
+        return SmallConditioning(**vars(conditioning), input_view=view)
 
     def input_view(self, latents: Tensor, elevation: Tensor) -> InputView:
         """Find where the vertices are in input views of B elevations, in radians.

@@ -149,21 +149,18 @@ class DepthUNet(UNet):
     def __init__(self, config: UNetConfig, frustum_channels: Sequence[int]) -> None:
         """Build the network; `frustum_channels` is per level, finest first."""
         super().__init__(config)
-        width, lowest = config.channels, len(config.channel_mult) - 1
-        self.middle_conditions = DepthTransformer(
-            width * config.channel_mult[lowest], frustum_channels[lowest]
-        )
+        dims = [config.channels * mult for mult in config.channel_mult]
+        lowest = len(dims) - 1
+        self.middle_conditions = DepthTransformer(dims[lowest], frustum_channels[lowest])
         self.output_conditions = nn.ModuleList()
         self.output_levels: list[int] = []  # level of the frustum volume that each reads
         for level in reversed(range(lowest)):
             for i in range(config.res_blocks + 1):
                 # An output block may end in an upsampling: its result is one level finer.
-                upsampled = level > 0 and i == config.res_blocks
-                self.output_levels.append(level - 1 if upsampled else level)
+                finer = level - 1 if level > 0 and i == config.res_blocks else level
+                self.output_levels.append(finer)
                 self.output_conditions.append(
-                    DepthTransformer(
-                        width * config.channel_mult[level], frustum_channels[self.output_levels[-1]]
-                    )
+                    DepthTransformer(dims[level], frustum_channels[finer])
                 )
 
     def null_residuals(self, size: int) -> list[Tensor]:

@@ -5,7 +5,11 @@ Tensors are matched by their exact names; an `InitReport` lists the source of ev
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import mmap
+import warnings
+import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +19,6 @@ import torch
 from torch import Tensor
 
 from ldm.checkpoint.files import describe_state_dict, read_state_dict
-from ldm.checkpoint.openai_clip import is_torchscript, read_torchscript, select_clip_weights
 from ldm.config import SyncDreamerConfig
 from ldm.model import SyncDreamer
 from ldm.networks.clip import CLIPImageEncoder
@@ -28,6 +31,8 @@ AUTOENCODER_PREFIX = "first_stage_model."
 CLIP_IN_ZERO123 = "cond_stage_model.model."
 DEFAULT_CLIP_FILES = (Path("ckpt/ViT-L-14.pt"), Path("ckpt/ViT-L-14.ckpt"))
 """In the working directory, else in the project."""
+OPENAI_SHA256 = "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836"
+"""Of ViT-L-14.pt; the address that OpenAI publishes for the file contains it."""
 PROJECT = Path(__file__).parents[2]
 
 
@@ -150,7 +155,7 @@ def _load_clip(
         )
     found = state
     if is_torchscript(source):
-        found = read_torchscript(source)
+        found = read_openai_clip(source)
     elif source != path:
         found = read_state_dict(source, placeholders=True)
     weights = _find_clip(found)
@@ -172,5 +177,31 @@ def _find_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for prefix in (CLIP_PREFIX, CLIP_IN_ZERO123, ""):
         found = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
         if found:
-            return select_clip_weights(found)
+            return found
     return {}
+
+
+def is_torchscript(path: Path) -> bool:
+    """Whether a file is a TorchScript archive."""
+    if not path.is_file() or not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def read_openai_clip(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of OpenAI's file, a TorchScript archive; raise ValueError for any other.
+
+    Loading such an archive runs code in it, so the published file is recognised by its checksum.
+    """
+    with path.open("rb") as file, warnings.catch_warnings():
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            digest = hashlib.sha256(content).hexdigest()
+        if digest != OPENAI_SHA256:
+            raise ValueError(
+                f"{path}: refused, loading a TorchScript archive runs code in it, and this is not "
+                f"OpenAI's ViT-L-14.pt or it is damaged: its SHA-256 is {digest}, expected "
+                f"{OPENAI_SHA256}"
+            )
+        warnings.simplefilter("ignore", FutureWarning)  # TorchScript is deprecated
+        return dict(torch.jit.load(file, map_location="cpu").state_dict())

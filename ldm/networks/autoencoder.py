@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -84,6 +85,10 @@ class ResnetBlock(nn.Module):
         return h + (self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
 
 
+def _res_blocks(count: int, dim_in: int, dim_out: int, groups: int) -> list[ResnetBlock]:
+    return [ResnetBlock(dim_out if i else dim_in, dim_out, groups) for i in range(count)]
+
+
 class AttnBlock(nn.Module):
     """Single-head attention over all positions, in a residual branch."""
 
@@ -155,18 +160,13 @@ class Encoder(nn.Module):
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
-        dims = [config.channels * mult for mult in config.channel_mult]
+        dims = [config.channels, *(config.channels * mult for mult in config.channel_mult)]
         self.conv_in = nn.Conv2d(3, config.channels, 3, padding=1)
         self.down = nn.ModuleList()
-        dim = config.channels
-        for level, dim_out in enumerate(dims):
-            blocks = [
-                ResnetBlock(dim if i == 0 else dim_out, dim_out, config.groups)
-                for i in range(config.res_blocks)
-            ]
-            last = level == len(dims) - 1
-            self.down.append(Level(blocks, **({} if last else {"downsample": Downsample(dim_out)})))
-            dim = dim_out
+        for level, (dim_in, dim) in enumerate(pairwise(dims), start=1):
+            blocks = _res_blocks(config.res_blocks, dim_in, dim, config.groups)
+            last = level == len(config.channel_mult)
+            self.down.append(Level(blocks, **({} if last else {"downsample": Downsample(dim)})))
         self.mid = Middle(dim, config.groups)
         self.norm_out = _norm(config.groups, dim)
         self.conv_out = nn.Conv2d(dim, 2 * config.latent_channels, 3, padding=1)
@@ -185,18 +185,15 @@ class Decoder(nn.Module):
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         dims = [config.channels * mult for mult in config.channel_mult]
+        dims.append(dims[-1])
         dim = dims[-1]
         self.conv_in = nn.Conv2d(config.latent_channels, dim, 3, padding=1)
         self.mid = Middle(dim, config.groups)
         levels: list[Level] = []
-        for level in reversed(range(len(dims))):
-            dim_out = dims[level]
-            blocks = [
-                ResnetBlock(dim if i == 0 else dim_out, dim_out, config.groups)
-                for i in range(config.res_blocks + 1)
-            ]
-            levels.append(Level(blocks, **({"upsample": Upsample(dim_out)} if level else {})))
-            dim = dim_out
+        for level in reversed(range(len(config.channel_mult))):
+            dim_in, dim = dims[level + 1], dims[level]
+            blocks = _res_blocks(config.res_blocks + 1, dim_in, dim, config.groups)
+            levels.append(Level(blocks, **({"upsample": Upsample(dim)} if level else {})))
         self.up = nn.ModuleList(reversed(levels))  # the checkpoint counts from the finest
         self.norm_out = _norm(config.groups, dim)
         self.conv_out = nn.Conv2d(dim, 3, 3, padding=1)

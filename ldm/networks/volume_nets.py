@@ -48,6 +48,10 @@ class UpConv3d(nn.ConvTranspose3d):
         return F.conv3d(spread, kernel, self.bias, padding=1)
 
 
+def _norm_silu_conv(dim: int) -> tuple[nn.Module, ...]:
+    return nn.GroupNorm(GROUPS, dim), nn.SiLU(), nn.Conv2d(dim, dim, 3, padding=1)
+
+
 class ViewEncoderBlock(nn.Module):
     """Residual block conditioned on timestep and viewpoint."""
 
@@ -55,14 +59,7 @@ class ViewEncoderBlock(nn.Module):
         super().__init__()
         self.time_embed = nn.Conv2d(time_dim, dim, 1)
         self.view_embed = nn.Conv2d(view_dim, dim, 1)
-        self.conv = nn.Sequential(
-            nn.GroupNorm(GROUPS, dim),
-            nn.SiLU(),
-            nn.Conv2d(dim, dim, 3, padding=1),
-            nn.GroupNorm(GROUPS, dim),
-            nn.SiLU(),
-            nn.Conv2d(dim, dim, 3, padding=1),
-        )
+        self.conv = nn.Sequential(*_norm_silu_conv(dim), *_norm_silu_conv(dim))
 
     def forward(self, x: Tensor, time: Tensor, view: Tensor) -> Tensor:
         """(B, C, H, W), (B, time_dim, 1, 1), (B, view_dim, 1, 1) -> (B, C, H, W)."""
@@ -78,9 +75,7 @@ class ViewEncoder(nn.Module):
         self.out_conv0 = ViewEncoderBlock(time_dim, view_dim, dim)
         self.out_conv1 = ViewEncoderBlock(time_dim, view_dim, dim)
         self.out_conv2 = ViewEncoderBlock(time_dim, view_dim, dim)
-        self.final_out = nn.Sequential(
-            nn.GroupNorm(GROUPS, dim), nn.SiLU(), nn.Conv2d(dim, dim, 3, padding=1)
-        )
+        self.final_out = nn.Sequential(*_norm_silu_conv(dim))
 
     def forward(self, latents: Tensor, time: Tensor, view: Tensor) -> Tensor:
         """(B, latent_channels, H, W), (B, time_dim), (B, view_dim) -> (B, C, H, W)."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ldm.checkpoint import initialise, openai_clip
+from ldm.checkpoint import initialise
 from ldm.checkpoint.initialise import (
     CLIP_IN_ZERO123,
     CLIP_PREFIX,
@@ -199,7 +199,7 @@ def torchscript_file(path: Path, state: dict[str, Tensor]) -> Path:
 def allow(path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Let this file count as OpenAI's."""
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    monkeypatch.setattr(openai_clip, "OPENAI_SHA256", digest)
+    monkeypatch.setattr(initialise, "OPENAI_SHA256", digest)
     return path
 
 
