@@ -183,7 +183,7 @@ def _find_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def is_torchscript(path: Path) -> bool:
     """Whether a file is a TorchScript archive."""
-    if not path.is_file() or not zipfile.is_zipfile(path):
+    if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())

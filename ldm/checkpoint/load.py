@@ -191,29 +191,20 @@ def _check_buffers(path: Path, state: Mapping[str, Tensor], computed: Mapping[st
         if name in state:
             if not state[name].isfinite().all():
                 raise ValueError(f"{path}: damaged, its '{name}' holds numbers that are not finite")
-            expected_values = computed[name]
-            scale = expected_values.abs().clamp_min(0.01)
-            deviation = float(((state[name].float() - expected_values) / scale).abs().max())
+            difference = state[name].float() - computed[name]
+            deviation = float((difference / computed[name].abs().clamp_min(0.01)).abs().max())
             if not deviation <= MAX_BUFFER_DEVIATION:
-                log.warning(
-                    "%s: its '%s' deviates by %.2g %% from the configuration and is used as it is",
-                    path,
-                    name,
-                    100 * deviation,
-                )
+                message = "%s: its '%s' deviates by %.2g %% from the configuration, used as it is"
+                log.warning(message, path, name, 100 * deviation)
         else:
             log.info("%s has no '%s': computed from the configuration", path, name)
 
 
 def convert(source: Path, target: Path, dtype: torch.dtype | None = None) -> None:
-    """Write the tensors of a checkpoint as a safetensors file with the same names.
+    """Write the tensors of a checkpoint as a new safetensors file with the same names.
 
-    Args:
-        source: see `read_state_dict`; anything but the tensors is dropped.
-        target: a new file, ending in .safetensors.
-        dtype: type of the weights, only for SyncDreamer checkpoints; None keeps every tensor's
-            type. Tensors that a model of this type keeps in float32 are not cast, so the result
-            equals casting on loading.
+    `dtype` is for the weights of SyncDreamer checkpoints only. Tensors that a model of this type
+    keeps in float32 are not cast, so the result equals casting on loading.
 
     Raises:
         FileNotFoundError, FileExistsError, ValueError, OSError: nothing is written.
