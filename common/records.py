@@ -173,7 +173,7 @@ class RunDirectory:
             was = json.loads(self._marker(step).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             return False
-        return bool(was == self._key(step)) and not self.overwrite
+        return _still_holds(was, self._key(step)) and not self.overwrite
 
     def mark_started(self, step: Step) -> None:
         """Record that a step is started; files of earlier starts must be removed before."""
@@ -190,7 +190,8 @@ class RunDirectory:
 
     def _is_current(self, record: dict[str, Any], key: dict[str, Any], step: Step) -> bool:
         return (
-            all(record.get(part) == value for part, value in key.items())
+            record.get("inputs") == key["inputs"]
+            and _still_holds(record.get("settings"), key["settings"])
             and isinstance(record.get("facts"), dict)
             and all(path.is_file() for path in step.results)
             and record["results"] == self._checksums(step.results)
@@ -212,6 +213,13 @@ class RunDirectory:
         with atomic_write(path) as temporary:
             text = json.dumps(content, indent=1, allow_nan=False)
             temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _still_holds(then: Any, now: Any) -> bool:
+    """Whether recorded settings have all values of the current ones; older versions had more."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        return all(key in then and _still_holds(then[key], now[key]) for key in now)
+    return bool(then == now)
 
 
 def _plain(value: Any) -> Any:

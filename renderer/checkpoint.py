@@ -138,10 +138,12 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _differences(prefix: str, then: Any, now: Any) -> Iterator[str]:
-    """Yield where two nested dictionaries differ, single values before whole sections."""
+    """Yield where two nested dictionaries differ, single values before whole sections.
+
+    Keys that only `then` has are not compared: they were settings of an older version.
+    """
     if isinstance(then, Mapping) and isinstance(now, Mapping):
-        keys = sorted({*then, *now}, key=str)
-        for key in sorted(keys, key=lambda k: isinstance(then.get(k, now.get(k)), Mapping)):
+        for key in sorted(now, key=lambda k: (isinstance(then.get(k, now[k]), Mapping), k)):
             yield from _differences(f"{prefix}.{key}", then.get(key), now.get(key))
     elif repr(then) != repr(now):  # a damaged file may hold what cannot be compared
         yield f"{_shorten(prefix[1:])} was {_shorten(then)}, is {_shorten(now)}"

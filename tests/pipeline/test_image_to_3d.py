@@ -339,6 +339,18 @@ def test_a_reconstruction_of_other_settings_is_not_gone_on_with(tmp_path):
         assert not directory.has_marker(first)
 
 
+def test_steps_of_a_version_with_more_settings_are_kept(tmp_path):
+    directory, result = RunDirectory(tmp_path / "out"), tmp_path / "out" / "r"
+
+    with directory.open():
+        result.write_text("r")
+        first = directory.do(Step("s", {"a": {"b": 1, "old": 2}}, [], [result]), dict)
+        kept = directory.do(Step("s", {"a": {"b": 1}}, [], [result]), lambda: {"again": 1})
+        changed = directory.do(Step("s", {"a": {"b": 3}}, [], [result]), lambda: {"again": 1})
+    assert first == kept == {}
+    assert changed == {"again": 1}
+
+
 @pytest.mark.integration
 def test_the_models_own_drafts_and_samples_are_generated(tiny_checkpoint, photo, tmp_path):
     with pytest.raises(StepError, match=r"photo\.png: "):  # of noise no mesh can be made
