@@ -103,8 +103,5 @@ def rasterise_mesh(mesh: Trimesh, intrinsics: np.ndarray, pose: np.ndarray, size
     winner = winner[winner >= 0]
     nearness = nearness[winner]
     return Fragments(
-        flat.pixels[winner],
-        flat.faces[winner],
-        shares[winner] / nearness[:, None],
-        1 / nearness,
+        flat.pixels[winner], flat.faces[winner], shares[winner] / nearness[:, None], 1 / nearness
     )

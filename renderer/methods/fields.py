@@ -16,6 +16,13 @@ from torch import Tensor, nn
 
 from common.config import check_positive
 
+_BETA = 100.0
+"""Sharpness of the softplus in the network of the signed distance, published."""
+_INIT_RADIUS = 0.5
+"""Of the sphere that this network approximates before training, world units; published."""
+_INIT_VARIANCE = 0.3
+"""Published; the sharpness starts at exp(3)."""
+
 
 @dataclass(frozen=True)
 class SurfaceSamples:
@@ -105,8 +112,6 @@ class SDFNetworkConfig:
         skip: the layer with a skip connection from the encoded point.
         bands: frequencies of the point's encoding.
         features: outputs besides the signed distance.
-        beta: sharpness of the softplus.
-        init_radius: of the sphere that the untrained network approximates, world units.
     """
 
     width: int = 256
@@ -114,8 +119,6 @@ class SDFNetworkConfig:
     skip: int = 4
     bands: int = 6
     features: int = 256
-    beta: float = 100.0
-    init_radius: float = 0.5
 
     def __post_init__(self) -> None:
         check_positive(self)
@@ -158,7 +161,7 @@ class SDFNetwork(nn.Module):
         if i == self.config.depth:
             mean = math.sqrt(math.pi / inputs)
             weight = torch.empty_like(layer.weight_v).normal_(mean, 1e-4)
-            bias = torch.full_like(layer.bias, -self.config.init_radius)
+            bias = torch.full_like(layer.bias, -_INIT_RADIUS)
         else:
             weight = torch.empty_like(layer.weight_v).normal_(0.0, math.sqrt(2.0 / outputs))
             bias = torch.zeros_like(layer.bias)
@@ -177,7 +180,7 @@ class SDFNetwork(nn.Module):
                 x = torch.cat([x, encoded], dim=-1) / math.sqrt(2.0)
             x = self.get_submodule(f"lin{i}")(x)
             if i < self.config.depth:
-                x = F.softplus(x, beta=self.config.beta)
+                x = F.softplus(x, beta=_BETA)
         return x
 
     def with_gradients(self, points: Tensor) -> SurfaceSamples:
@@ -258,9 +261,9 @@ class ColorNetwork(nn.Module):
 class SingleVariance(nn.Module):
     """Learned sharpness of the surface, s = exp(10 v)."""
 
-    def __init__(self, init_variance: float) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.variance = nn.Parameter(torch.tensor(init_variance))
+        self.variance = nn.Parameter(torch.tensor(_INIT_VARIANCE))
 
     def forward(self) -> Tensor:
         """Return s, a scalar kept in [1e-6, 1e6]."""
@@ -273,7 +276,6 @@ class NeuSFieldConfig:
 
     sdf: SDFNetworkConfig = field(default_factory=SDFNetworkConfig)
     color: ColorNetworkConfig = field(default_factory=ColorNetworkConfig)
-    init_variance: float = 0.3
 
 
 class NeuSField(nn.Module):
@@ -284,7 +286,7 @@ class NeuSField(nn.Module):
         config = config or NeuSFieldConfig()
         self.sdf_network = SDFNetwork(config.sdf)
         self.color_network = ColorNetwork(config.color, config.sdf.features)
-        self.deviation_network = SingleVariance(config.init_variance)
+        self.deviation_network = SingleVariance()
 
     def sdf(self, points: Tensor) -> Tensor:
         """Signed distances (...,) of points (..., 3)."""

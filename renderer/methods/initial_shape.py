@@ -62,11 +62,7 @@ class InitialShape:
 
 
 def estimate_initial_shape(
-    images: np.ndarray,
-    masks: np.ndarray,
-    cameras: Cameras,
-    resolution: int,
-    device: torch.device,
+    images: np.ndarray, masks: np.ndarray, cameras: Cameras, resolution: int, device: torch.device
 ) -> InitialShape:
     """Estimate the shape from silhouettes and stereo.
 
@@ -129,11 +125,7 @@ def render_depth_maps(sdf: np.ndarray, cameras: Cameras, image_size: int, size: 
 
 
 def fuse_depth_maps(
-    depths: Tensor,
-    hull_depths: Tensor,
-    confirmed: Tensor,
-    hull: Tensor,
-    cameras: CameraTensors,
+    depths: Tensor, hull_depths: Tensor, confirmed: Tensor, hull: Tensor, cameras: CameraTensors
 ) -> Tensor:
     """Fuse depth maps to one signed distance inside the hull.
 

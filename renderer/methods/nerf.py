@@ -29,7 +29,7 @@ from renderer.methods.occupancy import (
     render_visibility,
     render_weights,
 )
-from renderer.methods.radiance_field import FieldConfig, RadianceField
+from renderer.methods.radiance_field import DENSITY_SCALE, FieldConfig, RadianceField
 
 _OPAQUE = 7.0
 """Optical depth at which rays end: a thousandth of the light is left."""
@@ -40,7 +40,23 @@ _HULL_CELLS = 96
 _HULL_SLACK = 0.0125
 """The surface may be outside of the hull by this much, a cell of the hull; world units."""
 _RAYS_AT_ONCE = 1 << 15
-_POINTS_AT_ONCE = 1 << 18
+_LEARNING_RATE = 1e-2
+_FINAL_RATE = 0.1
+"""Learning rate at the last step, as a share of the first one."""
+_LOSS_WEIGHTS = {"color": 0.5, "mask": 10.0, "distortion": 0.3, "solid": 0.002}
+"""Those of colours and masks are the published ones; the distortion loss is mip-NeRF 360's."""
+_SOLID_DENSITY = 40.0
+"""Density that the interior density loss aims at, well above that of the surface."""
+_HIDDEN_EVERY = 8
+"""The interior density loss takes every n-th of the hidden samples, which is enough and cheaper."""
+_BACKGROUND = 0.1
+"""Share of the rays that are anywhere, not only near the masks."""
+_MARGIN = 0.05
+"""By which the masks are dilated, as a share of the views' size: masks may be too small."""
+_AGREEMENT = 0.75
+"""Share of the dilated masks that a cell must lie in to be occupied at the start: some are bad."""
+_SURFACE_DENSITY = 15.0
+"""Density on the surface of the mesh."""
 
 
 @dataclass(frozen=True)
@@ -54,21 +70,7 @@ class NeRFConfig:
         rays: per step.
         max_samples: of all rays of a step together; further rays are left out.
         length: distance between the samples of a ray, world units.
-        learning_rate: at the first step.
-        final_rate: at the last step, as a share of the first one.
-        color: weight of the colour loss.
-        mask: weight of the mask loss.
-        distortion: weight of the distortion loss (mip-NeRF 360).
-        solid: weight of the interior density loss, see `NeRF`.
-        solid_density: density that it aims at.
-        hidden_every: it uses every n-th of the hidden samples.
-        softness: see `renderer.methods.neus.LossConfig`.
-        background: share of the rays that are anywhere, not only near the masks.
-        margin: by which the masks are dilated, as a share of the views' size.
-        agreement: share of the dilated masks that a cell must lie in to be occupied at the start.
-        level: density on the surface of the mesh.
         mesh_resolution: samples a side for the mesh.
-        pixel_offset: see `renderer.rays.pixel_rays`.
         half: evaluate the networks in bfloat16 (CUDA only).
     """
 
@@ -78,34 +80,13 @@ class NeRFConfig:
     rays: int = 40960
     max_samples: int = 1 << 20
     length: float = 0.01
-    learning_rate: float = 1e-2
-    final_rate: float = 0.1
-    color: float = 0.5
-    mask: float = 10.0
-    distortion: float = 0.3
-    solid: float = 0.002
-    solid_density: float = 40.0
-    hidden_every: int = 8
-    softness: float = 0.001
-    background: float = 0.1
-    margin: float = 0.05
-    agreement: float = 0.75
-    level: float = 15.0
     mesh_resolution: int = 256
-    pixel_offset: float = PIXEL_CENTRE
     half: bool = False
 
     def __post_init__(self) -> None:
         check_positive(self)
-        for name in ("length", "learning_rate", "final_rate", "solid_density", "level"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"nerf.{name} must be positive, got {getattr(self, name)}")
-        for name in ("color", "mask", "distortion", "solid", "softness", "margin"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"nerf.{name} must not be negative, got {getattr(self, name)}")
-        for name in ("background", "agreement"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"nerf.{name} must be in [0, 1], got {getattr(self, name)}")
+        if self.length <= 0:
+            raise ValueError(f"nerf.length must be positive, got {self.length}")
         if self.mesh_resolution < 2:
             raise ValueError(f"nerf.mesh_resolution must be at least 2, got {self.mesh_resolution}")
 
@@ -120,15 +101,13 @@ class NeRF(nn.Module):
         super().__init__()
         self.config = config
         self.num_steps = config.steps
-        self.pixel_offset = config.pixel_offset
+        self.pixel_offset = PIXEL_CENTRE
         self.field = RadianceField(config.network, config.half)
-        candidates = None if views.masks is None else _candidate_cells(views, config)
+        candidates = None if views.masks is None else _candidate_cells(views, config.occupancy)
         self.occupancy = OccupancyGrid(config.occupancy, config.length, candidates)
-        self.rays = all_rays(views, config.pixel_offset, device)
+        self.rays = all_rays(views, self.pixel_offset, device)
         self.views = views
-        self.near_object = (
-            None if views.masks is None else _rays_near_object(views, config).to(device)
-        )
+        self.near_object = None if views.masks is None else _rays_near_object(views).to(device)
         self.to(device)
 
     def parameter_groups(self) -> list[ParameterGroup]:
@@ -138,7 +117,7 @@ class NeRF(nn.Module):
     def learning_rates(self, step: int) -> list[float]:
         """Exponential decay."""
         progress = step / max(1, self.num_steps - 1)
-        return [self.config.learning_rate * self.config.final_rate**progress]
+        return [_LEARNING_RATE * _FINAL_RATE**progress]
 
     def training_step(self, step: int, generator: torch.Generator) -> StepResult:  # noqa: ARG002
         """Render random rays, and compare them with the views."""
@@ -148,7 +127,7 @@ class NeRF(nn.Module):
         samples = samples.within(self.config.max_samples)
         batch = batch.at(torch.arange(samples.num_rays, device=shifts.device))
         seen, _ = self._visible(samples, batch.origins, batch.directions)
-        hidden = samples.where((~seen).nonzero()[:: self.config.hidden_every, 0])
+        hidden = samples.where((~seen).nonzero()[::_HIDDEN_EVERY, 0])
         samples = samples.where(seen)
 
         logits, features = self.field.geometry(samples.points(batch.origins, batch.directions))
@@ -157,18 +136,14 @@ class NeRF(nn.Module):
         opacity = accumulate_along_rays(samples, weights)
         color = accumulate_along_rays(samples, weights[:, None] * colors) + (1 - opacity[:, None])
 
-        terms = {"color": soft_l1(color, batch.colors, self.config.softness)}
+        terms = {"color": soft_l1(color, batch.colors)}
         if batch.masks is not None:
             terms["mask"] = F.mse_loss(opacity, batch.masks)
-        if self.config.distortion:
-            terms["distortion"] = distortion_loss(samples, weights, self.config.length).mean()
-        if self.config.solid:
-            terms["solid"] = self._interior_density_loss(
-                hidden.points(batch.origins, batch.directions)
-            )
-        loss = sum(
-            (getattr(self.config, name) * term for name, term in terms.items()), color.new_zeros(())
-        )
+        terms["distortion"] = distortion_loss(samples, weights, self.config.length).mean()
+        hidden_points = hidden.points(batch.origins, batch.directions)
+        terms["solid"] = self._interior_density_loss(hidden_points)
+        weighted = (_LOSS_WEIGHTS[name] * term for name, term in terms.items())
+        loss = sum(weighted, color.new_zeros(()))
         detached = {name: term.detach() for name, term in terms.items()}
         return StepResult(loss, F.mse_loss(color.detach(), batch.colors), detached)
 
@@ -178,7 +153,7 @@ class NeRF(nn.Module):
         It makes the inside of the object solid, where the views give no evidence. Space that other
         rays found to be empty stays empty, as the density has next to no gradient there.
         """
-        lack = F.relu(1 - self.field.density(hidden) / self.config.solid_density)
+        lack = F.relu(1 - self.field.density(hidden) / _SOLID_DENSITY)
         return lack.mean() if len(hidden) else lack.sum()
 
     def _sample_ray_indices(self, generator: torch.Generator) -> Tensor:
@@ -188,7 +163,7 @@ class NeRF(nn.Module):
         if self.near_object is None:
             return anywhere.to(device)
         near = torch.randint(len(self.near_object), (self.config.rays,), generator=generator)
-        is_background = torch.rand(self.config.rays, generator=generator) < self.config.background
+        is_background = torch.rand(self.config.rays, generator=generator) < _BACKGROUND
         near = self.near_object[near.to(device)]
         return torch.where(is_background.to(device), anywhere.to(device), near)
 
@@ -250,21 +225,21 @@ class NeRF(nn.Module):
         return F.normalize(-logits @ corners, dim=-1)
 
     @torch.no_grad()
-    def shape(self) -> SDFGrid:
-        """Sample the density in the occupied cells, as a distance to the level set at `level`.
+    def shape(self, surface_density: float = _SURFACE_DENSITY) -> SDFGrid:
+        """Sample the density in the occupied cells, as a distance to its level set.
 
         The logits of the density, which are less curved than the density, are divided by their
         slope on the surface. The density that no camera sees is arbitrary: the shape is cut off at
         the hull of the masks with its underside closed.
 
         Raises:
-            ValueError: the density is nowhere as high as the level.
+            ValueError: the density is nowhere as high as at the surface.
         """
         resolution = self.config.mesh_resolution
         spacing = 2 * OBJECT_HALF_SIDE / resolution
         first = -OBJECT_HALF_SIDE + spacing / 2
         axis = first + spacing * torch.arange(resolution, device=self.rays.origins.device)
-        level = float(np.log(np.expm1(self.config.level / self.config.network.density_scale)))
+        level = float(np.log(np.expm1(surface_density / DENSITY_SCALE)))
 
         planes = []
         for x in axis:
@@ -276,11 +251,10 @@ class NeRF(nn.Module):
             planes.append(plane.view(resolution, resolution))
         lack = torch.stack(planes).cpu().numpy()
         if not (lack < 0).any():
-            highest = self.config.network.density_scale * np.logaddexp(0, level - lack.min())
+            highest = DENSITY_SCALE * np.logaddexp(0, level - lack.min())
             raise ValueError(
                 f"the density is at most {highest:.3g}, nowhere above the level of the surface, "
-                f"{self.config.level:g}: nothing was learned (are the masks empty?), or nerf.level "
-                f"is too high"
+                f"{surface_density:g}: nothing was learned (are the masks empty?)"
             )
         sdf = _scale_to_distances(lack, spacing)
         if self.views.masks is not None:
@@ -310,28 +284,28 @@ def _scale_to_distances(lack: np.ndarray, spacing: float) -> np.ndarray:
     return np.clip(lack / max(slope, 1e-6), -most, most).astype(np.float32)
 
 
-def _dilated_masks(views: Views, config: NeRFConfig) -> np.ndarray:
+def _dilated_masks(views: Views) -> np.ndarray:
     """Masks dilated by the margin, bool (N, S, S)."""
     assert views.masks is not None
     masks = views.masks >= _FOREGROUND
     empty = [str(k) for k, mask in enumerate(masks) if not mask.any()]
     if empty:
         raise ValueError(f"the masks of the views {', '.join(empty)} are empty")
-    return np.stack([silhouette_distance(mask) for mask in masks]) <= config.margin * views.size
+    return np.stack([silhouette_distance(mask) for mask in masks]) <= _MARGIN * views.size
 
 
-def _rays_near_object(views: Views, config: NeRFConfig) -> Tensor:
+def _rays_near_object(views: Views) -> Tensor:
     """Numbers of the rays in the dilated masks, int64."""
-    return torch.from_numpy(_dilated_masks(views, config).reshape(-1).nonzero()[0])
+    return torch.from_numpy(_dilated_masks(views).reshape(-1).nonzero()[0])
 
 
-def _candidate_cells(views: Views, config: NeRFConfig) -> Tensor:
+def _candidate_cells(views: Views, config: OccupancyConfig) -> Tensor:
     """Cells of the occupancy grid that lie in enough dilated masks, bool (V, V, V)."""
     axis = (torch.arange(_CANDIDATE_CELLS) + 0.5) * (2 * OBJECT_HALF_SIDE / _CANDIDATE_CELLS)
     lattice = torch.meshgrid(*[axis - OBJECT_HALF_SIDE] * 3, indexing="ij")
     points = torch.stack(lattice, dim=-1).view(-1, 3)
     votes = torch.zeros(len(points))
-    masks = torch.from_numpy(_dilated_masks(views, config))
+    masks = torch.from_numpy(_dilated_masks(views))
     cameras = views.cameras
     for mask, intrinsics, pose in zip(
         masks, cameras.intrinsics, cameras.world_to_camera, strict=True
@@ -342,5 +316,5 @@ def _candidate_cells(views: Views, config: NeRFConfig) -> Tensor:
         cells = pixels.floor().long()
         clamped = cells.clamp(0, views.size - 1)
         votes += mask[clamped[:, 1], clamped[:, 0]] & (cells == clamped).all(dim=-1)
-    enough = (votes >= config.agreement * len(masks)).view(1, 1, *lattice[0].shape)
-    return F.interpolate(enough.float(), (config.occupancy.resolution,) * 3)[0, 0] > 0
+    enough = (votes >= _AGREEMENT * len(masks)).view(1, 1, *lattice[0].shape)
+    return F.interpolate(enough.float(), (config.resolution,) * 3)[0, 0] > 0

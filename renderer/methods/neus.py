@@ -34,6 +34,16 @@ _SLOPE_EPSILON = 1e-5
 _STEEPEST_SLOPE = 1e3
 _MASK_EPSILON = 1e-5
 _NO_OPACITY = 1e-5
+_FIRST_INV_S = 64.0
+"""Sharpness of the density of the first round of up-sampling, published; it doubles every round."""
+_COLOR_WEIGHT, _MASK_WEIGHT, _EIKONAL_WEIGHT = 0.5, 1.0, 0.1
+"""Published weights of the losses: colours, opacities, deviation of the gradients from length 1."""
+_SOFTNESS = 0.001
+"""Added under the root of the soft L1 loss, squared units of colour; published."""
+_WARMUP_START = 0.02
+"""Learning rate at step 0, as a share of its peak; published."""
+_DECAY = math.sqrt(0.02)
+"""Factor of the learning rate at every full interval, published: 0.02 after two of them."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +54,11 @@ class SamplingConfig:
         coarse: evenly spaced samples.
         importance: additional samples near the surface, in all rounds together.
         rounds: of up-sampling.
-        first_inv_s: sharpness of the density of the first round; it doubles every round.
     """
 
     coarse: int = 64
     importance: int = 64
     rounds: int = 4
-    first_inv_s: float = 64.0
 
     def __post_init__(self) -> None:
         check_positive(self)
@@ -123,7 +131,7 @@ def sample_depths(
     distances = sdf(points)
     for i in range(config.rounds):
         inside = inside_object_cube(points_on_rays(origins, directions, depths))
-        inv_s = config.first_inv_s * 2.0**i
+        inv_s = _FIRST_INV_S * 2.0**i
         new = upsample_depths(distances, depths, inside, inv_s, config.importance // config.rounds)
         depths, order = torch.cat([depths, new], dim=-1).sort(dim=-1)
         if i + 1 < config.rounds:
@@ -212,23 +220,6 @@ def render_rays(
 
 
 @dataclass(frozen=True)
-class LossConfig:
-    """Weights of the three terms of the loss (NeuS Sec. 3.3).
-
-    Attributes:
-        color: of the soft L1 loss of the colours.
-        mask: of the squared error of the opacities.
-        eikonal: of the squared deviation of the gradients' length from 1.
-        softness: added under the root of the soft L1 loss, squared units of colour.
-    """
-
-    color: float = 0.5
-    mask: float = 1.0
-    eikonal: float = 0.1
-    softness: float = 0.001
-
-
-@dataclass(frozen=True)
 class Losses:
     """Losses of a batch, scalars; the three terms are not weighted."""
 
@@ -238,9 +229,9 @@ class Losses:
     eikonal: Tensor
 
 
-def soft_l1(predicted: Tensor, target: Tensor, softness: float) -> Tensor:
-    """Mean over rays of sqrt(|difference|^2 + softness), (R, 3) against (R, 3)."""
-    return ((predicted - target).square().sum(dim=-1) + softness).sqrt().mean()
+def soft_l1(predicted: Tensor, target: Tensor) -> Tensor:
+    """Mean over rays of sqrt(|difference|^2 + 0.001), (R, 3) against (R, 3)."""
+    return ((predicted - target).square().sum(dim=-1) + _SOFTNESS).sqrt().mean()
 
 
 def eikonal_loss(gradient_error: Tensor, inside: Tensor) -> Tensor:
@@ -256,21 +247,18 @@ def eikonal_loss(gradient_error: Tensor, inside: Tensor) -> Tensor:
     return (gradient_error * counted).sum() / (counted + _MASK_EPSILON).sum()
 
 
-def neus_losses(
-    rendering: Rendering, colors: Tensor, masks: Tensor | None, config: LossConfig
-) -> Losses:
-    """Losses of rendered rays against the images.
+def neus_losses(rendering: Rendering, colors: Tensor, masks: Tensor | None) -> Losses:
+    """Losses of rendered rays against the images (NeuS Sec. 3.3).
 
     Args:
         rendering: of R rays.
         colors: true colours on white, in [0, 1], (R, 3).
         masks: true opacities in [0, 1], (R,); None leaves the term out.
-        config: weights of the terms.
     """
-    color = soft_l1(rendering.color, colors, config.softness)
+    color = soft_l1(rendering.color, colors)
     eikonal = eikonal_loss(rendering.gradient_error, rendering.inside)
     mask = torch.zeros_like(color) if masks is None else F.mse_loss(rendering.opacity, masks)
-    total = config.color * color + config.mask * mask + config.eikonal * eikonal
+    total = _COLOR_WEIGHT * color + _MASK_WEIGHT * mask + _EIKONAL_WEIGHT * eikonal
     return Losses(total=total, color=color, mask=mask, eikonal=eikonal)
 
 
@@ -281,15 +269,11 @@ class LearningRateConfig:
     Attributes:
         peak: after the warm-up.
         warmup_steps: number of steps before `peak`.
-        warmup_start: rate at step 0, as a share of `peak`.
-        decay: factor at every full interval; the default gives 0.02 after two of them.
-        interval: steps, counted from step 0.
+        interval: steps, counted from step 0, between decays.
     """
 
     peak: float = 5e-4
     warmup_steps: int = 100
-    warmup_start: float = 0.02
-    decay: float = math.sqrt(0.02)
     interval: int = 1000
 
     def __post_init__(self) -> None:
@@ -300,5 +284,5 @@ def learning_rate(step: int, config: LearningRateConfig) -> float:
     """Learning rate of a training step, counted from 0."""
     if step < config.warmup_steps:
         progress = step / config.warmup_steps
-        return config.peak * (config.warmup_start + progress * (1.0 - config.warmup_start))
-    return float(config.peak * config.decay ** (step // config.interval))
+        return config.peak * (_WARMUP_START + progress * (1.0 - _WARMUP_START))
+    return float(config.peak * _DECAY ** (step // config.interval))

@@ -51,6 +51,22 @@ _NO_SAMPLE = 9.0
 _FAR_DEPTH = 1.5
 """Depth of a missing sample: the distance from the cameras to the origin."""
 _RAYS_AT_ONCE = 1 << 15
+_SAMPLES = 20
+"""Per ray, around the surface."""
+_SOFTNESS = (1.0, 0.35)
+"""Of the surface, 1 / inv_s, at the first and the last step, cells: about a cell, then sharper than
+the grid."""
+_LEARNING_RATE = 0.05
+"""Of the shape, in cells, and of the colours' logits."""
+_FINAL_RATE = 0.2
+"""Learning rates at the last step, as a share of the first ones."""
+_COLOR_WEIGHT, _MASK_WEIGHT, _EIKONAL_WEIGHT = 1.0, 0.5, 0.005
+_SLACK = 1.0
+"""The surface may be outside of the hull by this much, cells: masks are not more exact."""
+_MASK_MARGIN = 6.0
+"""Rays are trained up to this far from the masks, 256ths of the image: others see nothing."""
+_RENEW_EVERY = 25
+"""Steps between updates of the occupancy grid; the surface moves less than its margin in them."""
 
 
 @dataclass(frozen=True)
@@ -63,19 +79,7 @@ class GridNeuSConfig:
         level_steps: the step at which the training of each level starts.
         steps: number of training steps.
         rays: per step.
-        samples: per ray, around the surface.
-        softness: of the surface, 1 / inv_s, at the first and the last step.
-        learning_rate: of the shape, cells.
-        color_learning_rate: of the colours' logits.
-        final_rate: learning rates at the last step, as a share of the first ones.
-        color: weight of the colour loss.
-        mask: weight of the mask loss.
-        eikonal: weight of the eikonal loss.
         smoothness: weight of the squared Laplacian.
-        slack: the surface may be outside of the hull by this much.
-        margin: rays are trained up to this far from the masks, 256ths of the image.
-        renew_every: steps between updates of the occupancy grid.
-        pixel_offset: position of a pixel's ray in the pixel.
     """
 
     resolution: int = 96
@@ -83,32 +87,14 @@ class GridNeuSConfig:
     level_steps: tuple[int, ...] = (0, 50, 100)
     steps: int = 300
     rays: int = 2048
-    samples: int = 20
-    softness: tuple[float, float] = (1.0, 0.35)
-    learning_rate: float = 0.05
-    color_learning_rate: float = 0.05
-    final_rate: float = 0.2
-    color: float = 1.0
-    mask: float = 0.5
-    eikonal: float = 0.005
     smoothness: float = 0.005
-    slack: float = 1.0
-    margin: float = 6.0
-    renew_every: int = 25
-    pixel_offset: float = PIXEL_CENTRE
 
     def __post_init__(self) -> None:
-        for name in ("resolution", "steps", "rays", "samples", "renew_every"):
+        for name in ("resolution", "steps", "rays"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        if min(self.softness) <= 0 or not 0 < self.final_rate <= 1:
-            raise ValueError(
-                f"softness must be positive, and final_rate in (0, 1], got {self.softness} and "
-                f"{self.final_rate}"
-            )
-        for name in ("margin", "slack", "color", "mask", "eikonal", "smoothness"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if not 0 <= self.smoothness < math.inf:
+            raise ValueError(f"smoothness must be 0 or more, got {self.smoothness}")
         fit = all(2 <= level <= self.resolution for level in self.levels)
         if not self.levels or not fit or len(self.levels) != len(self.level_steps):
             raise ValueError(
@@ -152,9 +138,9 @@ class GridNeuS(nn.Module):
         super().__init__()
         self.config = config
         self.num_steps = config.steps
-        self.pixel_offset = config.pixel_offset
+        self.pixel_offset = PIXEL_CENTRE
         self.cell = 2 * OBJECT_HALF_SIDE / config.resolution
-        start, bound = initial_distances(views, config.resolution, config.slack, device)
+        start, bound = initial_distances(views, config.resolution, _SLACK, device)
         self.register_buffer("start", start)
         self.register_buffer("bound", bound)
         self.levels = nn.ParameterList(
@@ -162,8 +148,8 @@ class GridNeuS(nn.Module):
         )
         trusted = views.trusted()
         self.colors = nn.Parameter(initial_colors(start, trusted).to(device))
-        self.rays = all_rays(trusted, config.pixel_offset, device)
-        self.candidates = _rays_near_object(trusted, config.margin).to(device)
+        self.rays = all_rays(trusted, self.pixel_offset, device)
+        self.candidates = _rays_near_object(trusted).to(device)
         cells = -(-config.resolution // _BLOCK)
         self.occupancy = OccupancyGrid(OccupancyConfig(resolution=cells), self.cell).to(device)
         self._update_occupancy()
@@ -175,16 +161,12 @@ class GridNeuS(nn.Module):
 
     def learning_rates(self, step: int) -> list[float]:
         """Exponential decay; 0 for levels that have not started."""
-        config = self.config
-        fade = config.final_rate ** (step / config.steps)
-        shape = [
-            config.learning_rate * fade if step >= first else 0.0 for first in config.level_steps
-        ]
-        return [*shape, config.color_learning_rate * fade]
+        rate = _LEARNING_RATE * _FINAL_RATE ** (step / self.config.steps)
+        return [*(rate if step >= first else 0.0 for first in self.config.level_steps), rate]
 
     def inv_s(self, step: int) -> float:
         """Sharpness of the surface at a step, 1 / cells."""
-        first, last = self.config.softness
+        first, last = _SOFTNESS
         return float(1.0 / (first * (last / first) ** (step / self.config.steps)))
 
     def distances(self) -> Tensor:
@@ -210,14 +192,14 @@ class GridNeuS(nn.Module):
         )
         rendered = self._render(distances, rays.origins, rays.directions, interval, inv_s)
         terms = {
-            "color": soft_l1(rendered.color, rays.colors, 1e-3),
+            "color": soft_l1(rendered.color, rays.colors),
             "mask": self._mask_loss(distances, rays, interval, inv_s),
             **regularization_losses(distances),
         }
         loss = (
-            config.color * terms["color"]
-            + config.mask * terms["mask"]
-            + config.eikonal * terms["eikonal"]
+            _COLOR_WEIGHT * terms["color"]
+            + _MASK_WEIGHT * terms["mask"]
+            + _EIKONAL_WEIGHT * terms["eikonal"]
             + config.smoothness * terms["smoothness"]
         )
         error = (rendered.color.detach() - rays.colors).square().mean()
@@ -225,7 +207,7 @@ class GridNeuS(nn.Module):
 
     def after_step(self, step: int) -> None:
         """Update the occupancy grid."""
-        if (step + 1) % self.config.renew_every == 0:
+        if (step + 1) % _RENEW_EVERY == 0:
             self._update_occupancy()
 
     @torch.no_grad()
@@ -261,11 +243,10 @@ class GridNeuS(nn.Module):
         at, before = found.gather(1, first), found.gather(1, (first - 1).clamp_min(0))
         back = (-at / (before - at).clamp_min(1e-3)).clamp(0, 1) * self.cell
         middle = depths.gather(1, first) - torch.where(hit[:, None], back, 0.0)
-        count = self.config.samples
         half = self.cell * (4.0 / inv_s + 1.0)
-        steps = torch.linspace(-1.0, 1.0, count + 1, device=origins.device)
+        steps = torch.linspace(-1.0, 1.0, _SAMPLES + 1, device=origins.device)
         if shifts is not None:
-            steps = steps + (shifts[:, None] - 0.5) * 2.0 / count
+            steps = steps + (shifts[:, None] - 0.5) * 2.0 / _SAMPLES
         return _SampleInterval(middle + steps * half, hit, depths.gather(1, lowest)[:, 0])
 
     def _render(
@@ -323,12 +304,12 @@ class GridNeuS(nn.Module):
         return SDFGrid(sdf, float(cell_centres(len(sdf))[0]), self.cell)
 
 
-def _rays_near_object(views: Views, margin: float) -> Tensor:
+def _rays_near_object(views: Views) -> Tensor:
     """Numbers of the rays that pass near the object; without masks, all rays."""
     if views.masks is None:
         return torch.arange(views.images[..., 0].size)
     from scipy import ndimage
 
-    pixels = margin * views.size / 256
+    pixels = _MASK_MARGIN * views.size / 256
     close = [ndimage.distance_transform_edt(mask < 0.5) <= pixels for mask in views.masks]
     return torch.from_numpy(np.flatnonzero(np.stack(close)))

@@ -26,7 +26,6 @@ from renderer.methods.fields import (
 )
 from renderer.methods.neus import (
     LearningRateConfig,
-    LossConfig,
     Rendering,
     SamplingConfig,
     SDFFunction,
@@ -44,6 +43,8 @@ BLOCK = 8
 """Side of the blocks that `sample_near_surface` samples finely or coarsely, in samples."""
 POINTS_AT_ONCE = 1 << 18
 """Points per evaluation of the network when the mesh is extracted."""
+_RAYS_AT_ONCE = 2048
+"""When rendering without training; bounds the memory."""
 
 
 @dataclass(frozen=True)
@@ -53,29 +54,23 @@ class MLPNeuSConfig:
     Attributes:
         networks: sizes.
         sampling: of a ray.
-        loss: weights of the terms.
         learning_rate: of all parameters.
         steps: number of training steps.
         rays: per step, anywhere in the views.
         foreground_rays: additional rays per step, inside the masks; anywhere without masks.
         anneal_steps: steps of the cosine annealing, see `cos_anneal_ratio`.
-        pixel_offset: position of a pixel's ray in the pixel. Compat: 0 is its corner.
         resolution: of the mesh, samples along each side of the cube.
-        rays_at_once: when rendering without training; bounds the memory.
         half: half precision of colours and sampling (CUDA only), see `AutocastField`.
     """
 
     networks: NeuSFieldConfig = field(default_factory=NeuSFieldConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
     learning_rate: LearningRateConfig = field(default_factory=LearningRateConfig)
     steps: int = 2000
     rays: int = 3584
     foreground_rays: int = 512
     anneal_steps: int = 200
-    pixel_offset: float = PUBLISHED_PIXEL_OFFSET
     resolution: int = 512
-    rays_at_once: int = 2048
     half: bool = False
 
     def __post_init__(self) -> None:
@@ -95,7 +90,7 @@ class MLPNeuS(nn.Module):
         self.config = config
         self.device = device
         self.num_steps = config.steps
-        self.pixel_offset = config.pixel_offset
+        self.pixel_offset = PUBLISHED_PIXEL_OFFSET
         if device.type == "cpu" and config.networks.sdf.width >= SDFNetworkConfig.width:
             log.warning(
                 "%d steps with networks of the published size take hours on a CPU: use a GPU, or "
@@ -103,7 +98,7 @@ class MLPNeuS(nn.Module):
                 config.steps,
             )
         self.renderer = NeuSField(config.networks).to(device)
-        self._rays = all_rays(views, config.pixel_offset, device)
+        self._rays = all_rays(views, self.pixel_offset, device)
         masks = self._rays.masks
         self._foreground = None if masks is None else (masks > 0.5).nonzero()[:, 0]
         if self._foreground is not None and not len(self._foreground):
@@ -133,7 +128,7 @@ class MLPNeuS(nn.Module):
             cos_anneal_ratio(step, self.config.anneal_steps),
             uniforms,
         )
-        losses = neus_losses(rendering, batch.colors, batch.masks, self.config.loss)
+        losses = neus_losses(rendering, batch.colors, batch.masks)
         return StepResult(
             loss=losses.total,
             squared_error=(rendering.color.detach() - batch.colors).square().mean(),
@@ -174,7 +169,7 @@ class MLPNeuS(nn.Module):
     @torch.no_grad()
     def render(self, origins: Tensor, directions: Tensor) -> RenderedRays:
         """Render any number of rays without gradients."""
-        size = self.config.rays_at_once
+        size = _RAYS_AT_ONCE
         parts = [
             self._render(some_origins, some_directions)
             for some_origins, some_directions in zip(

@@ -23,6 +23,11 @@ DensityFunction = Callable[[Tensor], Tensor]
 _CHUNK = 1 << 18
 _COARSE = 8
 """Side of a coarse cell, in cells; rays are tested against coarse cells first."""
+_THRESHOLD = 0.01
+"""Optical depth of one sample from which its cell is occupied, published."""
+_MEMORY = 4.0
+"""Upper bound of the remembered optical depth, as a multiple of the threshold: then a cell that
+turned empty is left after a few updates."""
 
 
 @dataclass(frozen=True)
@@ -33,24 +38,16 @@ class OccupancyConfig:
         resolution: V, cells a side.
         every: training steps between updates.
         parts: each update evaluates every n-th cell, another part each time.
-        threshold: optical depth of one sample from which its cell is occupied.
-        memory: upper bound of the remembered optical depth, as a multiple of the threshold.
         decay: of the remembered optical depth at every update of the cell.
     """
 
     resolution: int = 128
     every: int = 16
     parts: int = 1
-    threshold: float = 0.01
-    memory: float = 4.0
     decay: float = 0.9
 
     def __post_init__(self) -> None:
         check_positive(self)
-        if not 0 < self.threshold < 1:
-            raise ValueError(f"occupancy.threshold must be between 0 and 1, got {self.threshold}")
-        if self.memory < 1:
-            raise ValueError(f"occupancy.memory must be at least 1, got {self.memory}")
         if not 0 <= self.decay < 1:
             raise ValueError(f"occupancy.decay must be in [0, 1), got {self.decay}")
 
@@ -228,7 +225,7 @@ class OccupancyGrid(nn.Module):
         start = torch.ones(cells) if candidates is None else candidates.float()
         if start.shape != cells:
             raise ValueError(f"expected candidates of shape {cells}, got {tuple(start.shape)}")
-        self.register_buffer("remembered", start * config.memory * config.threshold)
+        self.register_buffer("remembered", start * _MEMORY * _THRESHOLD)
         self.register_buffer("occupied", torch.zeros_like(start, dtype=torch.bool))
         coarse = (-(-config.resolution // _COARSE),) * 3
         self.register_buffer("coarse", torch.zeros(coarse, dtype=torch.bool, device=start.device))
@@ -321,19 +318,19 @@ class OccupancyGrid(nn.Module):
         found = torch.cat([density(chunk) for chunk in points.split(_CHUNK)]) * self.length
         flat = self.remembered.view(-1)
         flat[numbers] = torch.maximum(
-            flat[numbers] * config.decay, found.clamp_max(config.memory * config.threshold)
+            flat[numbers] * config.decay, found.clamp_max(_MEMORY * _THRESHOLD)
         )
         self._update_occupied()
 
     def replace(self, occupied: Tensor) -> None:
         """Replace the remembered state: exactly these cells, bool (V, V, V), and neighbours."""
-        self.remembered.copy_(occupied * self.config.memory * self.config.threshold)
+        self.remembered.copy_(occupied * _MEMORY * _THRESHOLD)
         self._update_occupied()
 
     @torch.no_grad()
     def _update_occupied(self) -> None:
         """Compute the occupied cells and their bounding box from the remembered state."""
-        enough = (self.remembered >= self.config.threshold).float()
+        enough = (self.remembered >= _THRESHOLD).float()
         grown = F.max_pool3d(enough[None], 3, stride=1, padding=1)[0] > 0
         self.occupied.copy_(grown)
         coarse = F.max_pool3d(grown.float()[None], _COARSE, ceil_mode=True)

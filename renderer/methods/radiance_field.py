@@ -20,6 +20,15 @@ from renderer.methods.hash_grid import (
     spherical_harmonics,
 )
 
+_DENSITY_DEPTH, _COLOR_DEPTH = 1, 2
+"""Hidden layers of the density network and of the colour network (Instant-NGP)."""
+_FEATURES = 15
+"""F, outputs of the density network for the colour network (Instant-NGP)."""
+DENSITY_SCALE = 10.0
+"""The density is this times softplus(network + blob); published."""
+_BLOB, _BLOB_RADIUS = 10.0, 0.25
+"""Added to the network at the centre; falls linearly, to 0 at this radius in world units."""
+
 
 @dataclass(frozen=True)
 class FieldConfig:
@@ -28,27 +37,13 @@ class FieldConfig:
     Attributes:
         grid: encoding of points.
         width: of all hidden layers.
-        density_depth: hidden layers of the density network.
-        color_depth: hidden layers of the colour network.
-        features: outputs of the density network for the colour network.
-        density_scale: the density is this times softplus(network + blob).
-        blob: added to the network at the centre; falls linearly, to 0 at `blob_radius`.
-        blob_radius: world units.
     """
 
     grid: HashGridConfig = field(default_factory=HashGridConfig)
     width: int = 64
-    density_depth: int = 1
-    color_depth: int = 2
-    features: int = 15
-    density_scale: float = 10.0
-    blob: float = 10.0
-    blob_radius: float = 0.25
 
     def __post_init__(self) -> None:
         check_positive(self)
-        if self.density_scale <= 0 or self.blob_radius <= 0:
-            raise ValueError("density_scale and blob_radius must be positive")
 
 
 def _network(inputs: int, width: int, depth: int, outputs: int) -> nn.Sequential:
@@ -65,14 +60,13 @@ class RadianceField(nn.Module):
 
     def __init__(self, config: FieldConfig, half: bool = False) -> None:
         super().__init__()
-        self.config = config
         self.half_on_cuda = half
         self.encoding = HashGrid(config.grid)
         self.density_network = _network(
-            config.grid.outputs, config.width, config.density_depth, 1 + config.features
+            config.grid.outputs, config.width, _DENSITY_DEPTH, 1 + _FEATURES
         )
         self.color_network = _network(
-            SPHERICAL_HARMONICS + config.features, config.width, config.color_depth, 3
+            SPHERICAL_HARMONICS + _FEATURES, config.width, _COLOR_DEPTH, 3
         )
 
     def _autocast(self, device: torch.device) -> torch.autocast:
@@ -89,12 +83,12 @@ class RadianceField(nn.Module):
         encoded = self.encoding((points + OBJECT_HALF_SIDE) / (2 * OBJECT_HALF_SIDE))
         with self._autocast(points.device):
             out = self.density_network(encoded).float()
-        radii = points.norm(dim=-1) / self.config.blob_radius
-        return out[:, 0] + self.config.blob * (1 - radii), out[:, 1:]
+        radii = points.norm(dim=-1) / _BLOB_RADIUS
+        return out[:, 0] + _BLOB * (1 - radii), out[:, 1:]
 
     def to_density(self, logits: Tensor) -> Tensor:
         """Density per world unit from its logits."""
-        return self.config.density_scale * F.softplus(logits)
+        return DENSITY_SCALE * F.softplus(logits)
 
     def density(self, points: Tensor) -> Tensor:
         """Density per world unit at points (P, 3)."""

@@ -2,8 +2,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+
+if TYPE_CHECKING:
+    import torch
+
+GOLDENS = Path(__file__).parents[1] / "data" / "renderer_goldens.npz"
+
+
+@pytest.fixture(scope="module")
+def published() -> dict[str, torch.Tensor]:
+    """What the published code computes."""
+    torch = pytest.importorskip("torch")
+    with np.load(GOLDENS) as arrays:
+        return {name: torch.from_numpy(arrays[name]) for name in arrays}
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 from torch.testing import assert_close
 
 from multiview.cameras import PIXEL_CENTRE, orbit_cameras
@@ -21,14 +19,6 @@ from renderer.rays import (
     points_on_rays,
 )
 from tests.conftest import SHARED, needs_shared
-
-GOLDENS = Path(__file__).parents[1] / "data" / "renderer_goldens.npz"
-
-
-@pytest.fixture(scope="module")
-def published() -> dict[str, Tensor]:
-    with np.load(GOLDENS) as arrays:
-        return {name: torch.from_numpy(arrays[name]) for name in arrays}
 
 
 def camera_tensors(num_views: int = 16, dtype: torch.dtype = torch.float32):
@@ -94,13 +84,6 @@ def test_a_camera_for_each_ray_gives_the_same_as_all_pixels_of_all_cameras():
 
 def test_pixels_are_listed_row_by_row_with_the_column_first():
     assert pixel_grid(2, 3).tolist() == [[0, 0], [1, 0], [2, 0], [0, 1], [1, 1], [2, 1]]
-
-
-def test_a_stretch_is_centred_where_the_ray_is_closest_to_the_origin():
-    origins = torch.tensor([[2.0, 0.3, 0.0]])
-    directions = torch.tensor([[-1.0, 0.0, 0.0]])
-    near, far = depths_around_origin(origins, directions)
-    assert_close(torch.cat([near, far]), torch.tensor([2 - 3**0.5 / 2, 2 + 3**0.5 / 2]))
 
 
 def test_rays_enter_and_leave_the_cube_at_its_faces():

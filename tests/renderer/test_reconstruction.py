@@ -92,15 +92,6 @@ def test_the_views_are_written_with_the_masks_as_alpha(whole, strip):
         assert np.abs(masked[..., 3] / 255 - ellipsoid()[k, ..., 3]).mean() < 0.02
 
 
-def test_the_video_is_a_full_turn_of_180_frames_at_the_size_of_the_views(whole):
-    imageio = pytest.importorskip("imageio.v3")
-    video = imageio.imread(whole[0] / "rendering.mp4", plugin="FFMPEG")
-    assert video.shape == (180, SIZE, SIZE, 3)
-    assert imageio.immeta(whole[0] / "rendering.mp4", plugin="FFMPEG")["fps"] == 30
-    assert (video[:, 0, 0] > 240).all()
-    assert (video[:, SIZE // 2, SIZE // 2].min(axis=-1) < 240).all()
-
-
 def test_the_meshes_are_closed_coloured_and_the_same_shape(whole):
     folder, result = whole
     mesh = trimesh.load(folder / "mesh.ply", process=False)
@@ -258,21 +249,6 @@ def test_the_seconds_of_a_resumed_run_are_those_of_all_its_parts(
     assert 5000 < again.metrics["seconds"] < 5600
 
 
-def test_sixteen_previews_show_sixteen_views(strip, tmp_path, monkeypatch, only_the_mesh):
-    def preview_only(training, stop, save, save_every, preview, preview_every, on_step) -> None:
-        for step in range(preview_every, 17 * preview_every, preview_every):
-            preview(step)
-
-    shown = []
-    monkeypatch.setattr(reconstruction, "train", preview_only)
-    monkeypatch.setattr(reconstruction, "write_preview", lambda *arguments: None)
-    monkeypatch.setattr(
-        reconstruction, "render_view", lambda method, cameras, index, *others: shown.append(index)
-    )
-    reconstruct(strip, tmp_path / "a", TINY, OPTIONS)
-    assert sorted(shown) == list(range(16))
-
-
 def test_the_seed_decides_what_the_networks_start_from_and_nothing_else_changes(strip):
     views = read_input(strip, TINY, "cpu").views
     torch.manual_seed(0)
@@ -405,11 +381,6 @@ BAD = {
         "looks like 8 views of 32 px, expected 16",
     ),
     "white": (lambda p: write_strip(p, np.ones((16, 32, 32, 3))), {}, "all views are white"),
-    "white without masks": (
-        lambda p: write_strip(p, np.ones((16, 32, 32, 3))),
-        {"use_mask": False},
-        "all views are white",
-    ),
     "empty": (
         lambda p: write_strip(p, with_alpha(0.4 * (ellipsoid()[..., 3] > 0))),
         {},
@@ -503,25 +474,6 @@ def test_too_little_memory_is_a_memory_error_on_every_device(strip, tmp_path, mo
     monkeypatch.setattr(reconstruction, "train", fail)
     with pytest.raises(MemoryError, match="kind mlp with 96 rays"):
         reconstruct(strip, tmp_path / "a", TINY, OPTIONS)
-
-
-def test_other_errors_of_the_training_are_left_as_they_are(strip, tmp_path, monkeypatch):
-    def fail(*arguments: object) -> None:
-        raise RuntimeError("something else")
-
-    monkeypatch.setattr(reconstruction, "train", fail)
-    with pytest.raises(RuntimeError, match=r"^something else$"):
-        reconstruct(strip, tmp_path / "a", TINY, OPTIONS)
-
-
-def test_a_checkpoint_of_a_step_that_is_never_reached_is_called_damaged(whole, strip, tmp_path):
-    folder = copy_of(whole, tmp_path)
-    path = folder / "ckpt" / "last.ckpt"
-    content = torch.load(path, weights_only=True)
-    content["state"]["step"] = 7
-    torch.save(content, path)
-    with pytest.raises(CheckpointError, match=r"damaged \(step is 7, expected 0 to 6\)"):
-        resumed(folder, strip)
 
 
 def test_the_published_networks_on_a_cpu_are_warned_of_and_small_ones_are_not(strip, caplog):

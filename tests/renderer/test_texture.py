@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from multiview.cameras import Cameras, orbit_cameras
 from renderer.mesh import with_vertex_colors
-from renderer.texture import _unwrap, bake, sample_vertex_colors, write_glb
+from renderer.texture import bake, sample_vertex_colors, write_glb
 from renderer.video import render
 
 trimesh = pytest.importorskip("trimesh")
@@ -142,14 +142,6 @@ def test_views_that_do_not_fit_the_cameras_are_refused():
     cameras = orbit_cameras(16, image_size=SIZE)
     with pytest.raises(ValueError, match="16 cameras, got views"):
         sample_vertex_colors(balls, np.ones((4, SIZE, SIZE, 3)), None, cameras)
-
-
-def test_unwrapped_faces_keep_their_order_and_lie_in_the_unit_square():
-    box, _, _ = cube()
-    origin, faces, uv = _unwrap(box, 256)
-    np.testing.assert_array_equal(origin[faces], box.faces)
-    assert uv.min() >= 0
-    assert uv.max() <= 1
 
 
 def test_a_glb_holds_the_mesh_with_y_up_and_its_texture(tmp_path):

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import signal
 import sys
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from common.signals import StopFlag, stop_on_signals
+from common.signals import StopFlag
 from renderer.checkpoint import RunFingerprint, read_checkpoint, write_checkpoint
 from renderer.methods.base import ParameterGroup, RenderedRays, SDFGrid, StepResult
 from renderer.trainer import Training, train
@@ -146,11 +145,6 @@ def test_a_run_that_was_killed_goes_on_from_an_older_checkpoint_with_the_same_bi
     assert_same(whole, resumed.go())
 
 
-def test_other_seeds_give_other_numbers(tmp_path: Path):
-    one, other = (Run(tmp_path / "a.ckpt", Line(), seed).go() for seed in (1, 2))
-    assert one.training.method.slope != other.training.method.slope
-
-
 def test_each_group_has_its_own_learning_rate_and_momentum(tmp_path: Path):
     run = Run(tmp_path / "a.ckpt", Line()).go()
     assert [group["lr"] for group in run.training.optimizer.param_groups] == [0.01, 0.0]
@@ -218,25 +212,6 @@ def test_an_end_that_is_asked_for_before_the_first_step_leaves_a_checkpoint_too(
     assert_same(Run(tmp_path / "b.ckpt", Line()).go(), Run(run.path, Line()).load().go())
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_asks_and_the_second_acts_as_before(number: int, caplog):
-    def before(number: int, frame: object) -> None:
-        raise InterruptedError
-
-    former = signal.signal(number, before)
-    try:
-        with stop_on_signals() as stop:
-            assert stop.signal is None
-            os.kill(os.getpid(), number)
-            assert stop.signal == number
-            assert "stopping after this step" in caplog.text
-            with pytest.raises(InterruptedError):
-                os.kill(os.getpid(), number)
-        assert signal.getsignal(number) is before
-    finally:
-        signal.signal(number, former)
-
-
 def test_without_a_terminal_ten_lines_show_the_progress(tmp_path: Path, caplog, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
     with caplog.at_level(logging.INFO):
@@ -246,27 +221,6 @@ def test_without_a_terminal_ten_lines_show_the_progress(tmp_path: Path, caplog, 
     assert len(steps) == 10
     assert steps[-1] == 37
     assert set(np.diff(steps)) <= {3, 4}
-
-
-def test_slow_steps_are_logged_every_minute(tmp_path: Path, caplog, monkeypatch):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
-    monkeypatch.setattr("renderer.trainer.LOG_SECONDS", 0.0)
-    with caplog.at_level(logging.INFO):
-        Run(tmp_path / "a.ckpt", Line(num_steps=37)).go(preview_every=100)
-    assert len(caplog.records) == 37
-
-
-def test_the_psnr_is_that_of_the_steps_since_the_last_line(tmp_path: Path, caplog, monkeypatch):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
-    monkeypatch.setattr("renderer.trainer.SYNC_SECONDS", NEVER)
-    method = Line(num_steps=20)
-    errors = iter(10.0 ** -torch.arange(20.0))
-    constant = lambda step, generator: StepResult(method.slope * 0, next(errors))  # noqa: E731
-    monkeypatch.setattr(method, "training_step", constant)
-    with caplog.at_level(logging.INFO):
-        Run(tmp_path / "a.ckpt", method).go(preview_every=100)
-    assert "step 2 of 20: loss 0.0000, PSNR 2.60 dB" in caplog.text  # of (1 + 0.1) / 2
-    assert "step 4 of 20: loss 0.0000, PSNR 22.60 dB" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -78,14 +78,9 @@ def test_bad_masks_are_replaced_and_named(tmp_path, caplog):
     path = write_strip(tmp_path / "0.png", with_alpha(opaque_views(3)))
     given = read_input(path, TINY, "cpu")
     assert given.views.replaced == (3,)
-    assert "masks of views 3 " in caplog.text
+    assert "0.png: the masks of views 3 " in caplog.text
     true = ellipsoid()[3, ..., 3] >= 0.5
     assert ((given.views.masks[3] >= 0.5) != true).mean() < 0.05
-
-
-def test_a_replaced_mask_is_warned_of_with_the_name_of_the_file(tmp_path, caplog):
-    read_input(write_strip(tmp_path / "0.png", with_alpha(opaque_views(3))), TINY, "cpu")
-    assert "0.png: the masks of views 3 " in caplog.text
 
 
 def test_masks_of_the_alpha_fail_without_a_segmenter(tmp_path):

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import json
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,28 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
-from renderer.methods.fields import (
-    ColorNetworkConfig,
-    NeuSField,
-    NeuSFieldConfig,
-    SDFNetwork,
-    SDFNetworkConfig,
-    WeightNormLinear,
-    encode_frequencies,
-)
-from tests.conftest import SHARED, needs_shared
+from renderer.methods.fields import NeuSField, SDFNetwork, SDFNetworkConfig
+from tests.renderer.small_runs import TINY_MLP
 
-GOLDENS = Path(__file__).parents[2] / "data" / "renderer_goldens.npz"
-SMALL = NeuSFieldConfig(
-    sdf=SDFNetworkConfig(width=32, depth=3, skip=2, bands=2, features=8),
-    color=ColorNetworkConfig(width=16, depth=2, bands=1),
-)
-
-
-@pytest.fixture(scope="module")
-def published() -> dict[str, Tensor]:
-    with np.load(GOLDENS) as arrays:
-        return {name: torch.from_numpy(arrays[name]) for name in arrays}
+SMALL = TINY_MLP.networks
 
 
 def seeded_weight(name: str, shape: torch.Size) -> Tensor:
@@ -69,16 +49,6 @@ def test_names_and_shapes_follow_the_published_pattern():
     assert state["sdf_network.lin3.weight_v"].shape == (217, 256)
     assert state["sdf_network.lin8.weight_g"].shape == (257, 1)
     assert state["color_network.lin0.weight_v"].shape == (256, 289)
-
-
-@needs_shared
-def test_names_shapes_and_types_equal_the_published_list():
-    manifest = json.loads((SHARED / "goldens" / "neus_manifest.json").read_text())
-    ours = [
-        [f"renderer.{name}", list(value.shape), str(value.dtype).removeprefix("torch.")]
-        for name, value in NeuSField().state_dict().items()
-    ]
-    assert ours == manifest["state_dict"]
 
 
 def test_the_networks_compute_the_published_numbers(seeded_field, published):
@@ -135,42 +105,6 @@ def test_gradients_can_be_trained_and_cost_no_graph_without_training():
     tensors = (evaluation.sdf, evaluation.gradients, evaluation.features)
     assert not any(tensor.requires_grad for tensor in tensors)
     assert not points.requires_grad
-
-
-def test_no_points_give_no_values():
-    surface = NeuSField(SMALL).surface(torch.zeros(0, 3))
-    assert surface.sdf.shape == (0,)
-    assert surface.gradients.shape == (0, 3)
-
-
-def test_a_weight_normalised_layer_has_the_weight_it_was_given():
-    layer = WeightNormLinear(4, 3)
-    weight, bias, x = torch.randn(3, 4), torch.randn(3), torch.randn(2, 4)
-    layer.set_weight(weight, bias)
-    assert_close(layer(x), F.linear(x, weight, bias))
-    layer.weight_v.data *= 7.0
-    assert_close(layer(x), F.linear(x, weight, bias))
-
-
-def test_a_coordinate_is_encoded_with_itself_and_doubling_frequencies():
-    encoded = encode_frequencies(torch.tensor([0.5]), bands=2)
-    expected = [0.5, np.sin(0.5), np.cos(0.5), np.sin(1.0), np.cos(1.0)]
-    assert_close(encoded, torch.tensor(expected, dtype=torch.float32))
-
-
-def test_a_view_along_the_normal_is_reflected_onto_itself():
-    network = NeuSField(SMALL)
-    normals = F.normalize(torch.randn(5, 3), dim=-1)
-    tangents = F.normalize(torch.linalg.cross(normals, torch.randn(5, 3)), dim=-1)
-    points, features = torch.randn(5, 3), torch.randn(5, 8)
-    leaving = F.normalize(normals + tangents, dim=-1)
-    seen = network.color(points, normals, leaving, features)
-    inputs = encode_frequencies(F.normalize(normals - tangents, dim=-1), bands=1)
-    x = torch.cat([points, inputs, normals, features], dim=-1)
-    for i in range(2):
-        x = F.relu(network.color_network.get_submodule(f"lin{i}")(x))
-    expected = torch.sigmoid(network.color_network.get_submodule("lin2")(x))
-    assert_close(seen, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(

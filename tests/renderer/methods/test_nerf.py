@@ -28,7 +28,6 @@ SMALL = NeRFConfig(
     occupancy=OccupancyConfig(resolution=48, decay=0.8),
     steps=160,
     rays=512,
-    level=5.0,
     max_samples=1 << 15,
     length=0.02,
     mesh_resolution=64,
@@ -106,7 +105,7 @@ def test_a_ball_is_seen_again_from_between_the_views(trained):
 
 
 def test_the_shape_of_a_ball_has_its_radius_and_about_its_distances(trained):
-    grid = trained.shape()
+    grid = trained.shape(surface_density=5.0)
     axis = grid.first + grid.spacing * np.arange(SMALL.mesh_resolution)
     assert axis[-1] == pytest.approx(-axis[0])
     x, y, z = np.meshgrid(axis, axis, axis, indexing="ij")
@@ -153,14 +152,6 @@ def test_a_run_that_was_stopped_goes_on_exactly_where_it_was():
         assert torch.equal(value, method.state_dict()[name]), name
 
 
-def test_all_parameters_learn():
-    method, _, generator = new_run(replace(SMALL, rays=128), ball_views())
-    method.training_step(0, generator).loss.backward()
-    for name, parameter in method.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.abs().sum() > 0, name
-
-
 def test_without_masks_the_colours_alone_are_learned():
     views = replace(ball_views(), masks=None)
     config = replace(SMALL, rays=192, steps=30)
@@ -170,21 +161,11 @@ def test_without_masks_the_colours_alone_are_learned():
     assert "mask" not in run[0].training_step(0, run[2]).terms
 
 
-def test_most_rays_are_near_the_masks():
-    method, _, generator = new_run(replace(SMALL, rays=20000), ball_views())
-    numbers = method._sample_ray_indices(generator)
-    masks = method.rays.masks
-    share = (masks[numbers] > 0).float().mean() / (masks > 0).float().mean()
-    assert share > 1.3
-    rows, columns = numbers % SIZE**2 // SIZE, numbers % SIZE
-    corner = (rows < 4) & (columns < 4)
-    assert 0 < corner.sum() < 0.1 * 20000 * 16 / SIZE**2 * 1.5
-
-
 def test_a_field_in_which_nothing_is_dense_has_no_shape():
-    config = replace(SMALL, network=replace(SMALL.network, blob=-5.0, blob_radius=9.0))
-    method, _, _ = new_run(config, ball_views())
-    with pytest.raises(ValueError, match=r"the density is at most .*nerf\.level"):
+    method, _, _ = new_run(SMALL, ball_views())
+    with torch.no_grad():
+        method.field.density_network[-1].bias[0] = -20.0
+    with pytest.raises(ValueError, match=r"the density is at most .*nothing was learned"):
         method.shape()
 
 
@@ -209,8 +190,6 @@ def test_the_rates_fall_from_the_first_to_the_last_step():
     [
         ({"steps": 0}, "steps"),
         ({"length": 0.0}, "length"),
-        ({"mask": -1.0}, "mask"),
-        ({"background": 1.5}, "background"),
         ({"mesh_resolution": 1}, "mesh_resolution"),
     ],
 )
@@ -235,7 +214,7 @@ def test_a_ball_is_learned_on_a_gpu(half: bool):
 
 
 def test_the_shape_ends_where_the_closed_hull_of_the_masks_does(trained):
-    grid = trained.shape()
+    grid = trained.shape(surface_density=5.0)
     size = len(grid.sdf)
     axis = grid.first + grid.spacing * np.arange(size)
     below = (axis < -1.15 * RADIUS) & (axis > -0.55)  # a hull goes on there, as a cone

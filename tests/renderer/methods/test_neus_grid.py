@@ -19,9 +19,7 @@ SHORT = GridNeuSConfig(
     resolution=48, levels=(12, 24, 48), level_steps=(0, 20, 40), steps=100, rays=1024
 )
 
-TINY = GridNeuSConfig(
-    resolution=24, levels=(6, 12, 24), level_steps=(0, 5, 10), steps=30, rays=256, renew_every=7
-)
+TINY = GridNeuSConfig(resolution=24, levels=(6, 12, 24), level_steps=(0, 5, 10), steps=30, rays=256)
 
 
 def new_training(views: Views, config: GridNeuSConfig = SHORT, seed: int = 0) -> Training:
@@ -98,12 +96,6 @@ def test_normals_point_to_the_outside(trained):
     assert normal @ towards > 0.95
 
 
-def test_training_improves_the_colours(ball_views):
-    run = new_training(ball_views)
-    errors = [float(run.train_step().squared_error) for _ in range(60)]
-    assert np.mean(errors[-10:]) < 0.6 * np.mean(errors[:10])
-
-
 def test_a_level_rests_until_its_first_step(small_views):
     run = train(new_training(small_views, TINY), 5)
     coarse, middle, fine = run.method.levels
@@ -165,10 +157,7 @@ def test_views_with_replaced_masks_give_no_colours(ball_views):
         ({"levels": (12, 24)}, "every level needs"),
         ({"levels": (), "level_steps": ()}, "every level needs"),
         ({"levels": (12, 24, 500)}, "every level needs"),
-        ({"softness": (0.0, 1.0)}, "softness must be positive"),
-        ({"final_rate": -1.0}, "final_rate in"),
-        ({"margin": -50.0}, "margin must be 0 or more"),
-        ({"slack": float("nan")}, "slack must be 0 or more"),
+        ({"smoothness": float("nan")}, "smoothness must be 0 or more"),
     ],
 )
 def test_impossible_settings_are_refused(change, message):

@@ -26,9 +26,7 @@ def tiny(masks: bool = True, **changes: object) -> MLPNeuS:
 def test_the_defaults_are_the_published_ones():
     config = MLPNeuSConfig()
     assert (config.steps, config.rays, config.foreground_rays) == (2000, 3584, 512)
-    assert (config.anneal_steps, config.pixel_offset, config.resolution) == (200, 0.0, 512)
-    assert (config.loss.color, config.loss.mask, config.loss.eikonal) == (0.5, 1.0, 0.1)
-    assert config.networks.init_variance == 0.3
+    assert (config.anneal_steps, config.resolution) == (200, 512)
 
 
 def test_the_parameters_have_the_published_names():
@@ -74,14 +72,6 @@ def test_empty_masks_are_refused():
         MLPNeuS(TINY_MLP, replace(views, masks=np.zeros_like(views.masks)), CPU)
 
 
-def test_the_same_seeds_give_the_same_step_and_others_do_not():
-    losses = [
-        tiny().training_step(3, torch.Generator().manual_seed(seed)).loss.item()
-        for seed in (0, 0, 1)
-    ]
-    assert losses[0] == losses[1] != losses[2]
-
-
 def test_samples_are_shifted_at_random_in_training_and_not_when_looking(monkeypatch):
     seen = []
 
@@ -123,12 +113,12 @@ def test_an_untrained_network_is_a_ball_and_thirty_steps_bring_it_nearer_to_the_
     assert rest[-1].squared_error < 0.5 * first[0].squared_error
 
 
-def test_looking_in_chunks_gives_the_same_as_at_once_and_changes_nothing():
+def test_looking_in_chunks_gives_the_same_as_at_once_and_changes_nothing(monkeypatch):
     method = tiny()
     before = {name: value.clone() for name, value in method.state_dict().items()}
     rays = all_rays(ellipsoid_views(), 0.0, CPU).at(torch.arange(500, 540))
     whole = method.render(rays.origins, rays.directions)
-    method.config = replace(method.config, rays_at_once=7)
+    monkeypatch.setattr("renderer.methods.neus_mlp._RAYS_AT_ONCE", 7)
     parts = method.render(rays.origins, rays.directions)
     for name in ("color", "opacity", "normal"):
         assert_close(getattr(parts, name), getattr(whole, name), atol=1e-5, rtol=0)

@@ -164,12 +164,6 @@ def test_the_spread_of_weights_is_the_sum_over_all_pairs():
     )
 
 
-def test_a_constant_density_absorbs_exponentially():
-    samples = packed([50])
-    weights, _ = render_weights(samples, torch.full((50,), 3.0 * LENGTH))
-    assert weights.sum().item() == pytest.approx(1 - math.exp(-3.0), abs=1e-6)
-
-
 def test_weights_have_the_right_derivatives():
     samples = packed([4, 1, 3])
     depths = torch.rand(8, dtype=torch.float64, requires_grad=True)
@@ -207,13 +201,7 @@ def test_a_budget_of_samples_keeps_whole_rays():
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"resolution": 0}, "resolution"),
-        ({"threshold": 0.0}, "threshold"),
-        ({"memory": 0.5}, "memory"),
-        ({"decay": 1.0}, "decay"),
-    ],
+    ("options", "message"), [({"resolution": 0}, "resolution"), ({"decay": 1.0}, "decay")]
 )
 def test_impossible_grids_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
