@@ -38,18 +38,15 @@ def _simple(toy: ToyBuilder, size: float) -> tuple[Solid, Wrap]:
     if kind == 3:
         return cylinder(size * 0.5, z, toy.choice([1.0, 0.6, 0.03]), 0.1), "cylinder"
     if kind == 4:
-        return cylinder(
-            size * 0.55, z, toy.choice([1.0, 0.5, 0.03]), 0.0, toy.integer(3, 8)
-        ), "cylinder"
+        top = toy.choice([1.0, 0.5, 0.03])
+        return cylinder(size * 0.55, z, top, 0.0, toy.integer(3, 8)), "cylinder"
     if kind == 5:
         return torus(size * 0.4, size * toy.uniform(0.12, 0.2)), "cylinder"
     if kind == 6:
-        return superquadric(
-            x, y, z, toy.choice([0.3, 1.0, 1.8]), toy.choice([0.3, 1.0, 1.8])
-        ), "sphere"
-    return union(
-        box(x, size / 3, size / 3), box(size / 3, y, size / 3), box(size / 3, size / 3, z)
-    ), "box"
+        north, east = toy.choice([0.3, 1.0, 1.8]), toy.choice([0.3, 1.0, 1.8])
+        return superquadric(x, y, z, north, east), "sphere"
+    s = size / 3
+    return union(box(x, s, s), box(s, y, s), box(s, s, z)), "box"
 
 
 def assembly(toy: ToyBuilder) -> None:
@@ -83,25 +80,20 @@ def carved(toy: ToyBuilder) -> None:
     if kind == 1:
         block, wrap = sphere(s * 0.55, 32), "sphere"
     elif kind == 2:
-        block, wrap = (
-            cylinder(s / 2, s * toy.uniform(0.6, 1.1), 1.0, 0.1, toy.choice([6, 8, 32])),
-            "cylinder",
-        )
-    tools: list[Solid] = []
+        tall = s * toy.uniform(0.6, 1.1)
+        block, wrap = cylinder(s / 2, tall, 1.0, 0.1, toy.choice([6, 8, 32])), "cylinder"
     radius = s * toy.uniform(0.16, 0.3)
     drill = cylinder(radius, 3.0, bevel=0.0, segments=toy.choice([4, 6, 28]))
     axes = [[2], [0, 1], [0, 1, 2], [0], [1, 2]][toy.integer(0, 4)]
-    tools += [rotated(rotated(drill, 2, 45), {0: 1, 1: 0, 2: 2}[axis], 90.0) for axis in axes]
+    tools = [rotated(rotated(drill, 2, 45), {0: 1, 1: 0, 2: 2}[axis], 90.0) for axis in axes]
     if toy.chance(0.3):
         corner = [toy.choice([-1, 1]) * s * 0.5 for _ in range(2)]
         tools.append(translated(sphere(s * 0.45, 28), (abs(corner[0]), corner[1], s * 0.4)))
     solid = intersection(block, sphere(s * 0.62, 36)) if kind == 3 else block
     toy.add(difference(solid, *tools), materials.surface(toy, toy.palette.main, 0.35, wrap))
     if toy.chance(0.55):
-        toy.add(
-            sphere(radius * toy.uniform(1.02, 1.3)),
-            materials.surface(toy, toy.palette.accent, 0.5, "sphere"),
-        )
+        ball = sphere(radius * toy.uniform(1.02, 1.3))
+        toy.add(ball, materials.surface(toy, toy.palette.accent, 0.5, "sphere"))
     elif 2 in axes and toy.chance(0.6):
         toy.add(cylinder(radius * 1.03, s * 1.5, 1.0, 0.2), toy.palette.second)
 
@@ -112,24 +104,17 @@ def superquadrics(toy: ToyBuilder) -> None:
     z, size = 0.0, toy.uniform(0.55, 0.75)
     for _ in range(count):
         tall = size * toy.uniform(0.6, 1.2) if count > 1 else size * toy.uniform(0.9, 1.6)
-        solid = superquadric(
-            size, size * toy.uniform(0.75, 1.2), tall, toy.uniform(0.2, 1.9), toy.uniform(0.2, 1.9)
-        )
-        toy.add(
-            solid,
-            materials.surface(toy, _colour(toy), 0.25, toy.choice(["cylinder", "sphere"])),
-            (0, 0, z + tall / 2),
-        )
+        across = size * toy.uniform(0.75, 1.2)
+        solid = superquadric(size, across, tall, toy.uniform(0.2, 1.9), toy.uniform(0.2, 1.9))
+        colour = _colour(toy)
+        look = materials.surface(toy, colour, 0.25, toy.choice(["cylinder", "sphere"]))
+        toy.add(solid, look, (0, 0, z + tall / 2))
         z, size = z + tall * 0.86, size * toy.uniform(0.6, 0.9)
     if toy.chance(0.3):
         wing = superquadric(0.3, 0.36, 0.3, toy.uniform(0.3, 1.5), toy.uniform(0.3, 1.5))
         y = 0.5 * (0.5 if count == 1 else 0.7)
-        toy.add(
-            wing,
-            materials.surface(toy, toy.palette.accent, 0.5, "cylinder"),
-            (0, y, z * 0.35),
-            (0, -y, z * 0.35),
-        )
+        look = materials.surface(toy, toy.palette.accent, 0.5, "cylinder")
+        toy.add(wing, look, (0, y, z * 0.35), (0, -y, z * 0.35))
 
 
 def lettering(toy: ToyBuilder) -> None:
@@ -161,9 +146,8 @@ def plates(toy: ToyBuilder) -> None:
     solid = profiles.plate(profile, toy.uniform(0.22, 0.42), 0.025)
     look = materials.surface(toy, toy.palette.main, 0.4)
     if toy.chance(0.2) and kind != 4:
-        look = Paint(
-            look.first, decal=materials.decals.face(toy.integer(0, 5)), place=(0.5, 0.5, 0.26, 0.22)
-        )
+        face = materials.decals.face(toy.integer(0, 5))
+        look = Paint(look.first, decal=face, place=(0.5, 0.5, 0.26, 0.22))
     foot = toy.integer(0, 2)
     low = float(solid.vertices[:, 2].min())
     toy.add(solid, look)

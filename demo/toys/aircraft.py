@@ -13,6 +13,7 @@ from demo.toys.solids import (
     ellipsoid,
     lathe,
     loft,
+    pair,
     rotated,
     rounded,
     sphere,
@@ -40,10 +41,8 @@ def aeroplane(toy: ToyBuilder) -> None:
         toy.add(box(0.08, 1.0, 0.03, 0.4), palette.accent, (0.1, 0, 0.67), turn=[(2, blade)])
         toy.add(box(0.08, 1.0, 0.028, 0.4), palette.accent, (0.1, 0, 0.67), turn=[(2, blade + 90)])
         for side in (-0.17, 0.17):
-            toy.add(
-                tube([(-0.2, side, 0.03), (0.35, side, 0.03), (0.44, side, 0.09)], 0.028, 10),
-                palette.dark,
-            )
+            skid = tube([(-0.2, side, 0.03), (0.35, side, 0.03), (0.44, side, 0.09)], 0.028, 10)
+            toy.add(skid, palette.dark)
             toy.add(box(0.05, 0.04, 0.2), palette.dark, (0.0, side, 0.12), (0.22, side, 0.12))
         return
     z = 0.35
@@ -54,27 +53,23 @@ def aeroplane(toy: ToyBuilder) -> None:
     root, tip = toy.uniform(0.2, 0.3), toy.uniform(0.1, 0.2)
     wing = materials.surface(toy, palette.second, 0.6)
     double = toy.chance(0.3) and sweep < 0.15
-    heights = (z - r * 0.5, z + r * 1.6) if double else (z - r * 0.3,)
-    for level in heights:
+    for level in (z - r * 0.5, z + r * 1.6) if double else (z - r * 0.3,):
         toy.add(_wing(root, tip, span, sweep, 0.045), wing, (0.08 * a, 0, level))
     if double:
         toy.add(cylinder(0.015, r * 2.1, bevel=0.0, segments=8), palette.dark,
-                *[(0.05, s * span * 0.6, z + r * 0.55) for s in (-1, 1)])  # fmt: skip
-    toy.add(
-        _wing(root * 0.6, tip * 0.6, span * 0.42, sweep * 0.5, 0.03), wing, (-a * 0.85, 0, z + 0.06)
-    )
+                *pair(0.05, span * 0.6, z + r * 0.55))  # fmt: skip
+    tail = _wing(root * 0.6, tip * 0.6, span * 0.42, sweep * 0.5, 0.03)
+    toy.add(tail, wing, (-a * 0.85, 0, z + 0.06))
     fin = [(-a, z + 0.05), (-a + 0.2, z + 0.05), (-a + 0.07, z + 0.3), (-a - 0.03, z + 0.3)]
     toy.add(side_plate(fin, 0.035, 0.008), palette.accent)
     toy.add(ellipsoid(0.24, r * 1.3, r * 1.4), GLASS, (a * 0.42, 0, z + r * 0.75))
     if toy.chance(0.55):
         toy.add(sphere(0.05, 14), palette.dark, (a + 0.01, 0, z - 0.02))
-        toy.add(box(0.03, 0.07, 0.42, 0.5), palette.dark, (a + 0.02, 0, z - 0.02),
-                turn=[(0, toy.uniform(0, 90))])  # fmt: skip
+        turn = [(0, toy.uniform(0, 90))]
+        toy.add(box(0.03, 0.07, 0.42, 0.5), palette.dark, (a + 0.02, 0, z - 0.02), turn=turn)
     else:
         jet = rotated(cylinder(0.055, 0.24, 0.85, 0.2, 18), 1, 90)
-        toy.add(
-            jet, palette.accent, *[(0.08, s * span * 0.45, z - r * 0.3 - 0.05) for s in (-1, 1)]
-        )
+        toy.add(jet, palette.accent, *pair(0.08, span * 0.45, z - r * 0.3 - 0.05))
     if toy.chance(0.6):
         wheel = rotated(cylinder(0.06, 0.05, 1.0, 0.3, 16), 0, 90)
         for x, y in ((0.15, 0.14), (0.15, -0.14), (-a * 0.6, 0.0)):
@@ -85,9 +80,8 @@ def aeroplane(toy: ToyBuilder) -> None:
 def _wing(root: float, tip: float, span: float, sweep: float, thick: float) -> Solid:
     """Return a pair of wings, a polygon seen from above, centred on the origin."""
     right = [(-root / 2, 0.0), (root / 2, 0.0), (tip / 2 - sweep, span), (-tip / 2 - sweep, span)]
-    line = [(x, -y) for x, y in (right[3], right[2], right[1], right[0])][:2]
-    points = [*[(x, y) for x, y in line], right[1], right[2], right[3], right[0]]
-    solid = plate(polygon(points), thick, 0.008)
+    left = [(x, -y) for x, y in (right[3], right[2])]
+    solid = plate(polygon([*left, right[1], right[2], right[3], right[0]]), thick, 0.008)
     return Solid(solid.vertices[:, [1, 2, 0]], solid.faces)
 
 
@@ -97,9 +91,8 @@ def rocket(toy: ToyBuilder) -> None:
     if toy.chance(0.25):
         r = 0.5
         disc = [(0, 0.08), (0.16, 0.08), (r, 0.24), (r, 0.28), (0.22, 0.4), (0, 0.4)]
-        toy.add(
-            lathe(rounded(disc, 0.04), 40), materials.surface(toy, palette.main, 0.4, "cylinder")
-        )
+        look = materials.surface(toy, palette.main, 0.4, "cylinder")
+        toy.add(lathe(rounded(disc, 0.04), 40), look)
         toy.add(ellipsoid(0.46, 0.46, 0.42), GLASS, (0, 0, 0.4))
         toy.add_around(sphere(0.045, 12), YELLOW, toy.integer(6, 10), r * 0.78, 0.315)
         toy.add_around(tube([(0.14, 0, 0.12), (0.32, 0, 0.0)], 0.03, 10, 1), palette.dark, 3, 0, 0)
@@ -123,6 +116,5 @@ def rocket(toy: ToyBuilder) -> None:
         toy.add(cylinder(0.01, 0.12, bevel=0.0, segments=8), palette.dark, (0, 0, z + h))
     if toy.chance(0.3):
         flame = lathe([(0, -0.15), (r * 0.45, 0.0), (0, 0.02)], 18)
-        toy.add(
-            flame, Paint((0.98, 0.5, 0.1), YELLOW, patterns.gradient, "cylinder"), (0, 0, z - 0.08)
-        )
+        fire = Paint((0.98, 0.5, 0.1), YELLOW, patterns.gradient, "cylinder")
+        toy.add(flame, fire, (0, 0, z - 0.08))

@@ -10,6 +10,7 @@ from demo.toys.solids import (
     ellipsoid,
     lathe,
     loft,
+    pair,
     rotated,
     rounded,
     sphere,
@@ -46,9 +47,8 @@ def animal(toy: ToyBuilder) -> None:
         thick = 0.42
     blots = patterns.noise(toy.integer(0, 10**6), hard=True)
     spotted = kind in {"cow", "giraffe"} or toy.chance(0.2)
-    coat = Paint(
-        fur, WHITE if kind == "cow" else dark, blots if spotted else None, cell=0.22, roughness=0.9
-    )
+    spots = WHITE if kind == "cow" else dark
+    coat = Paint(fur, spots, blots if spotted else None, cell=0.22, roughness=0.9)
     if kind == "sheep":
         coat, dark = Paint(WHITE, (0.8, 0.78, 0.74), patterns.dots, cell=0.1), (0.2, 0.18, 0.18)
     a, z = long / 2, leg + thick * 0.42
@@ -63,9 +63,8 @@ def animal(toy: ToyBuilder) -> None:
     rise = 0.62 if kind == "giraffe" else toy.uniform(0.12, 0.26)
     x, up = a + (0.14 if kind == "giraffe" else 0.08), z + rise
     neck = [(a * 0.6, 0, z + 0.03), (x, 0, up)]
-    toy.add(
-        tube(neck, [thick * 0.32, size * 0.65], 14, 1), coat.first if kind != "giraffe" else fur
-    )
+    collar = coat.first if kind != "giraffe" else fur
+    toy.add(tube(neck, [thick * 0.32, size * 0.65], 14, 1), collar)
     head = dark if kind == "sheep" else fur
     toy.add(ellipsoid(size * 2.2, size * 2, size * 2), head, (x, 0, up))
     _muzzle(toy, kind, head, size, x, up)
@@ -86,35 +85,21 @@ def _muzzle(toy: ToyBuilder, kind: str, fur: RGB, s: float, x: float, z: float) 
                  (x + s * 2.1, 0, z - s * 2.0)]  # fmt: skip
         toy.add(tube(trunk, [s * 0.42, s * 0.32, s * 0.24, s * 0.2]), fur)
         for side in (-1, 1):
-            toy.add(
-                ellipsoid(s * 0.3, s * 1.5, s * 1.8),
-                fur,
-                (x - s * 0.2, side * s * 1.3, z + s * 0.1),
-                turn=[(2, side * 25)],
-            )
-            toy.add(
-                tube(
-                    [
-                        (x + s * 0.8, side * s * 0.4, z - s * 0.4),
-                        (x + s * 1.6, side * s * 0.5, z - s * 0.8),
-                    ],
-                    [s * 0.14, s * 0.05],
-                    10,
-                    1,
-                ),
-                WHITE,
-            )
+            ear, place = ellipsoid(s * 0.3, s * 1.5, s * 1.8), (x - s * 0.2, side * s * 1.3)
+            toy.add(ear, fur, (*place, z + s * 0.1), turn=[(2, side * 25)])
+            root = (x + s * 0.8, side * s * 0.4, z - s * 0.4)
+            tip = (x + s * 1.6, side * s * 0.5, z - s * 0.8)
+            toy.add(tube([root, tip], [s * 0.14, s * 0.05], 10, 1), WHITE)
         return
     long = {"dog": 1.1, "cow": 1.1, "giraffe": 1.2, "pig": 0.5, "bear": 0.8}.get(kind, 0.55)
     if kind == "pig":
         toy.add(rotated(cylinder(s * 0.42, s * 0.6, bevel=0.2, segments=18), 1, 90), light,
                 (x + s * 1.15, 0, z - s * 0.1))  # fmt: skip
     else:
-        toy.add(
-            ellipsoid(s * (0.8 + long), s * 1.1, s * 0.95), light, (x + s * 0.85, 0, z - s * 0.3)
-        )
-        tip = x + s * (0.85 + (0.8 + long) / 2)
-        toy.add(ellipsoid(s * 0.3, s * 0.45, s * 0.3, 14), BLACK, (tip - s * 0.08, 0, z - s * 0.15))
+        snout = ellipsoid(s * (0.8 + long), s * 1.1, s * 0.95)
+        toy.add(snout, light, (x + s * 0.85, 0, z - s * 0.3))
+        end = x + s * (0.85 + (0.8 + long) / 2)
+        toy.add(ellipsoid(s * 0.3, s * 0.45, s * 0.3, 14), BLACK, (end - s * 0.08, 0, z - s * 0.15))
     for side in (-1, 1):
         y = side * s * 0.62
         if kind == "cat":
@@ -145,11 +130,8 @@ def bird(toy: ToyBuilder) -> None:
         toy.add(lathe(rounded(shape, 0.3, 7)), back, (0, 0, 0.04))
         belly = WHITE if kind == "penguin" else mixed(feathers, WHITE, 0.5)
         pattern = patterns.scales if kind == "owl" else None
-        toy.add(
-            ellipsoid(r, r * 1.5, h * 0.62),
-            Paint(belly, mixed(belly, BLACK, 0.3), pattern, cell=0.12),
-            (r * 0.52, 0, h * 0.37),
-        )
+        look = Paint(belly, mixed(belly, BLACK, 0.3), pattern, cell=0.12)
+        toy.add(ellipsoid(r, r * 1.5, h * 0.62), look, (r * 0.52, 0, h * 0.37))
         for side in (-1, 1):
             toy.add(ellipsoid(0.2, 0.08, h * 0.5), wing if kind == "owl" else back,
                     (0, side * r * 1.04, h * 0.45), turn=[(0, side * 14)])  # fmt: skip
@@ -173,19 +155,13 @@ def bird(toy: ToyBuilder) -> None:
     toy.add(sphere(size), toy.choice([feathers, wing]), (x, 0, up))
     _eyes(toy, x + size * 0.75, size * 0.55, up + size * 0.3, size * 0.17)
     if kind == "duck":
-        toy.add(
-            ellipsoid(size * 1.3, size * 1.1, size * 0.4),
-            ORANGE,
-            (x + size * 1.2, 0, up - size * 0.2),
-        )
+        bill = ellipsoid(size * 1.3, size * 1.1, size * 0.4)
+        toy.add(bill, ORANGE, (x + size * 1.2, 0, up - size * 0.2))
     else:
         toy.add(rotated(cylinder(size * 0.35, size * 0.8, 0.05, 0.0, 12), 1, 90), ORANGE,
                 (x + size * 1.2, 0, up))  # fmt: skip
-        comb = [
-            translated(sphere(size * 0.28, 12), (x + k * size * 0.35, 0, up + size))
-            for k in (-1, 0, 1)
-        ]
-        for part in comb:
+        for k in (-1, 0, 1):
+            part = translated(sphere(size * 0.28, 12), (x + k * size * 0.35, 0, up + size))
             toy.add(part, (0.85, 0.15, 0.12))
     plume = materials.surface(toy, wing, 0.6)
     for side in (-1, 1):
@@ -204,13 +180,8 @@ def fish(toy: ToyBuilder) -> None:
         z = tall * 0.6
         rows = [(-a, z, 0.05, 0.1), (-a * 0.4, z, 0.2, tall * 0.7), (a * 0.2, z, 0.26, tall),
                 (a * 0.8, z, 0.18, tall * 0.6), (a, z, 0.05, tall * 0.2)]  # fmt: skip
-        coat = Paint(
-            palette.main,
-            palette.second,
-            toy.choice([patterns.scales, patterns.vertical_stripes]),
-            cell=0.13,
-        )
-        toy.add(loft(rows), coat)
+        pattern = toy.choice([patterns.scales, patterns.vertical_stripes])
+        toy.add(loft(rows), Paint(palette.main, palette.second, pattern, cell=0.13))
         for up in (-1, 1):
             toy.add(ellipsoid(0.3, 0.05, 0.14), palette.accent, (-a - 0.06, 0, z + up * 0.09),
                     turn=[(1, up * 38)])  # fmt: skip
@@ -233,15 +204,11 @@ def fish(toy: ToyBuilder) -> None:
         foot = [(-0.45, 0.05, 0.1, 0.06), (-0.2, 0.07, 0.22, 0.14), (0.25, 0.08, 0.2, 0.16),
                 (0.42, 0.14, 0.16, 0.2), (0.5, 0.18, 0.1, 0.12)]  # fmt: skip
         toy.add(loft(foot), palette.second)
-        shell = rotated(
-            lathe(rounded([(0, -0.13), (0.2, -0.12), (0.28, 0), (0.2, 0.12), (0, 0.13)], 0.1), 32),
-            0,
-            90,
-        )
-        toy.add(shell, palette.main, (-0.04, 0, 0.38))
+        line = rounded([(0, -0.13), (0.2, -0.12), (0.28, 0), (0.2, 0.12), (0, 0.13)], 0.1)
+        toy.add(rotated(lathe(line, 32), 0, 90), palette.main, (-0.04, 0, 0.38))
         for k, size in enumerate((0.2, 0.12)):
             hoop = rotated(torus(size, 0.035, 28, 8), 0, 90)
-            toy.add(hoop, palette.accent, *[(-0.04, s * (0.12 + 0.02 * k), 0.38) for s in (-1, 1)])
+            toy.add(hoop, palette.accent, *pair(-0.04, 0.12 + 0.02 * k, 0.38))
         for side in (-1, 1):
             tip = (0.52, side * 0.09, 0.42)
             toy.add(tube([(0.44, side * 0.04, 0.2), tip], 0.02, 8, 1), palette.second)
@@ -253,7 +220,7 @@ def fish(toy: ToyBuilder) -> None:
             r = 0.15 if k < count - 1 else 0.19
             toy.add(sphere(r, 20), [palette.main, palette.second][k % 2],
                     (x, 0.03 * side, r + 0.02 * (k % 2)))  # fmt: skip
-            toy.add(sphere(0.05, 10), palette.dark, *[(x, s * 0.1, 0.03) for s in (-1, 1)])
+            toy.add(sphere(0.05, 10), palette.dark, *pair(x, 0.1, 0.03))
         _eyes(toy, 0.6, 0.08, 0.25, 0.045)
         for side in (-1, 1):
             tip = (0.5, side * 0.12, 0.5)

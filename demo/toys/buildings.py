@@ -69,32 +69,22 @@ def castle(toy: ToyBuilder) -> None:
         tower = h * toy.uniform(1.3, 1.8)
         spots = [(x * size / 2, y * size / 2) for x in (-1, 1) for y in (-1, 1)]
         r = toy.uniform(0.1, 0.14)
-        toy.add(
-            cylinder(r, tower, 1.0, 0.0, 20),
-            Paint(wall.first, wall.second, bricks, "cylinder", 0.2),
-            *[(x, y, tower / 2) for x, y in spots],
-        )
-        toy.add(cylinder(r * 1.3, r * 2.2, 0.02, 0.0, 20), tip, *[(x, y, tower + r * 1.08)
-                                                                  for x, y in spots])  # fmt: skip
+        look = Paint(wall.first, wall.second, bricks, "cylinder", 0.2)
+        toy.add(cylinder(r, tower, 1.0, 0.0, 20), look, *[(x, y, tower / 2) for x, y in spots])
+        tops = [(x, y, tower + r * 1.08) for x, y in spots]
+        toy.add(cylinder(r * 1.3, r * 2.2, 0.02, 0.0, 20), tip, *tops)
         if toy.chance(0.7):
             toy.add(cylinder(r * 1.4, tower * 1.3, 1.0, 0.0, 24), wall.first, (0, 0, tower * 0.65))
             toy.add(cylinder(r * 1.8, r * 2.6, 0.02, 0.0, 24), tip, (0, 0, tower * 1.3 + r * 1.28))
         else:
             tooth = box(0.08, 0.08, 0.1)
-            steps = [(k / 2 - 0.5) * size * 0.6 for k in (0, 1, 2)]
-            toy.add(tooth, wall.first, *[(s * (size / 2 - 0.04), y, h + 0.04) for y in steps
-                                         for s in (-1, 1)])  # fmt: skip
-            toy.add(tooth, wall.first, *[(x, s * (size / 2 - 0.04), h + 0.04) for x in steps
-                                         for s in (-1, 1)])  # fmt: skip
+            steps, y = [(k / 2 - 0.5) * size * 0.6 for k in (0, 1, 2)], size / 2 - 0.04
+            toy.add(tooth, wall.first, *[(s * y, x, h + 0.04) for x in steps for s in (-1, 1)])
+            toy.add(tooth, wall.first, *[(x, s * y, h + 0.04) for x in steps for s in (-1, 1)])
         return
     h, r = toy.uniform(0.75, 0.95), toy.uniform(0.17, 0.24)
-    stripes = Paint(
-        palette.main,
-        palette.light,
-        patterns.horizontal_stripes,
-        "cylinder",
-        toy.uniform(0.12, 0.25),
-    )
+    cell, pattern = toy.uniform(0.12, 0.25), patterns.horizontal_stripes
+    stripes = Paint(palette.main, palette.light, pattern, "cylinder", cell)
     if kind == 2:
         stripes = materials.surface(toy, stone, 0.5, "cylinder")
     toy.add(cylinder(r * 1.2, h, 0.68, 0.02, 28 if kind == 1 else 8), stripes, (0, 0, h / 2))
@@ -111,12 +101,8 @@ def castle(toy: ToyBuilder) -> None:
     toy.add(rotated(cylinder(0.05, 0.2, segments=14), 1, 90), palette.dark, (x * 0.9, 0, z))
     for k in range(4):
         blade = translated(box(0.025, 0.12, blades, 0.2), (0, 0.03, blades / 2 + 0.04))
-        toy.add(
-            blade,
-            Paint(palette.light, palette.dark, patterns.tiles, cell=0.12),
-            (x + 0.06, 0, z),
-            turn=[(0, spin + 90 * k)],
-        )
+        look = Paint(palette.light, palette.dark, patterns.tiles, cell=0.12)
+        toy.add(blade, look, (x + 0.06, 0, z), turn=[(0, spin + 90 * k)])
 
 
 def blocks(toy: ToyBuilder) -> None:
@@ -132,9 +118,8 @@ def blocks(toy: ToyBuilder) -> None:
         gap, tall = toy.uniform(0.3, 0.45), toy.uniform(0.35, 0.55)
         pillar = toy.chance(0.5)
         solid = cylinder(0.12, tall, bevel=0.1) if pillar else box(0.24, 0.24, tall, 0.15)
-        toy.add(
-            solid, look("cylinder" if pillar else "box"), (0, gap, tall / 2), (0, -gap, tall / 2)
-        )
+        paint = look("cylinder" if pillar else "box")
+        toy.add(solid, paint, (0, gap, tall / 2), (0, -gap, tall / 2))
         toy.add(box(0.28, 2 * gap + 0.3, 0.16, 0.15), look(), (0, 0, tall + 0.075))
         z = tall + 0.15
     count = toy.integer(2, 4) if z == 0 else toy.integer(1, 2)
@@ -150,23 +135,18 @@ def blocks(toy: ToyBuilder) -> None:
             t = s
             toy.add(box(s, s, s, 0.2), mark, (x, y, z + s / 2), turn=spin)
         else:
-            toy.add(
-                box(s, s * toy.uniform(0.9, 1.6), t, 0.15), look(), (x, y, z + t / 2), turn=spin
-            )
+            solid = box(s, s * toy.uniform(0.9, 1.6), t, 0.15)
+            toy.add(solid, look(), (x, y, z + t / 2), turn=spin)
         z += t - 0.004
     kind = toy.integer(0, 3)
     if kind == 0:
-        toy.add(
-            cylinder(0.2, 0.32, 0.03, 0.0, toy.choice([4, 28])), look("cylinder"), (0, 0, z + 0.155)
-        )
+        cone = cylinder(0.2, 0.32, 0.03, 0.0, toy.choice([4, 28]))
+        toy.add(cone, look("cylinder"), (0, 0, z + 0.155))
     elif kind == 1:
         toy.add(_gable(0.3, 0.45, 0.22), look(), (0, 0, z - 0.01), turn=[(2, 90)])
     elif kind == 2:
-        arch = difference(
-            box(0.2, 0.5, 0.25, 0.1),
-            translated(rotated(cylinder(0.15, 1, bevel=0.0), 1, 90), (0, 0, -0.125)),
-        )
-        toy.add(arch, look(), (0, 0, z + 0.12))
+        hole = translated(rotated(cylinder(0.15, 1, bevel=0.0), 1, 90), (0, 0, -0.125))
+        toy.add(difference(box(0.2, 0.5, 0.25, 0.1), hole), look(), (0, 0, z + 0.12))
     else:
         dome = rounded([(0, -0.02), (0.2, -0.02), (0.2, 0.1), (0.12, 0.22), (0, 0.25)], 0.1, 5)
         toy.add(lathe(dome), look("cylinder"), (0, 0, z + 0.015))

@@ -6,7 +6,18 @@ from demo.toys import materials, patterns
 from demo.toys.decals import face
 from demo.toys.paint import Paint
 from demo.toys.palettes import BLACK, METAL, RGB
-from demo.toys.solids import box, cylinder, ellipsoid, lathe, rotated, rounded, sphere, torus, tube
+from demo.toys.solids import (
+    box,
+    cylinder,
+    ellipsoid,
+    lathe,
+    pair,
+    rotated,
+    rounded,
+    sphere,
+    torus,
+    tube,
+)
 from demo.toys.toy_builder import ToyBuilder
 
 SKIN: list[RGB] = [(0.96, 0.8, 0.68), (0.85, 0.62, 0.45), (0.55, 0.36, 0.24), (0.98, 0.85, 0.4)]
@@ -26,9 +37,8 @@ def _hat(toy: ToyBuilder, z: float, radius: float) -> None:
         toy.add(sphere(radius * 0.24, 14), palette.light, (0, 0, z + radius * 1.45))
     elif kind == 2:
         look = materials.surface(toy, palette.accent, 0.3, "sphere")
-        toy.add(
-            ellipsoid(radius * 1.9, radius * 1.9, radius * 1.5), look, (0, 0, z - radius * 0.25)
-        )
+        dome = ellipsoid(radius * 1.9, radius * 1.9, radius * 1.5)
+        toy.add(dome, look, (0, 0, z - radius * 0.25))
         toy.add(torus(radius * 0.88, radius * 0.16), palette.light, (0, 0, z - radius * 0.3))
         toy.add(sphere(radius * 0.3, 14), palette.light, (0, 0, z + radius * 0.55))
 
@@ -47,23 +57,14 @@ def snowman(toy: ToyBuilder) -> None:
     head, top = sizes[-1], centres[-1]
     toy.add(rotated(cylinder(head * 0.2, head * 0.9, 0.1, 0.1, 14), 1, 90), ORANGE,
             (head * 1.25, 0, top))  # fmt: skip
-    toy.add(sphere(head * 0.12, 10), BLACK, *[(head * 0.88, s * head * 0.34, top + head * 0.32)
-                                            for s in (-1, 1)])  # fmt: skip
+    toy.add(sphere(head * 0.12, 10), BLACK, *pair(head * 0.88, head * 0.34, top + head * 0.32))
     chest, height = sizes[-2], centres[-2]
-    toy.add(
-        sphere(chest * 0.1, 10),
-        palette.accent,
-        *[
-            (chest * x, 0, height + chest * t)
-            for x, t in ((0.93, 0.35), (0.99, 0.05), (0.95, -0.25))
-        ],
-    )
+    for x, t in ((0.93, 0.35), (0.99, 0.05), (0.95, -0.25)):
+        toy.add(sphere(chest * 0.1, 10), palette.accent, (chest * x, 0, height + chest * t))
     for side in (-1, 1):
-        arm = [
-            (0, side * chest * 0.8, height + chest * 0.2),
-            (0.05, side * chest * 1.9, height + chest * toy.uniform(0.2, 1.0)),
-        ]
-        toy.add(tube(arm, [0.03, 0.022], 8, 1), (0.4, 0.26, 0.15))
+        shoulder = (0, side * chest * 0.8, height + chest * 0.2)
+        hand = (0.05, side * chest * 1.9, height + chest * toy.uniform(0.2, 1.0))
+        toy.add(tube([shoulder, hand], [0.03, 0.022], 8, 1), (0.4, 0.26, 0.15))
     if toy.chance(0.7):
         scarf = materials.surface(toy, palette.main, 0.4, "cylinder")
         toy.add(torus(head * 0.75, head * 0.22), scarf, (0, 0, top - head * 0.75))
@@ -75,9 +76,8 @@ def snowman(toy: ToyBuilder) -> None:
 def robot(toy: ToyBuilder) -> None:
     """A robot of boxes and cylinders."""
     palette = toy.palette
-    shell = Paint(
-        toy.choice([*METAL[:3], palette.main, palette.main, palette.second]), roughness=0.45
-    )
+    colour = toy.choice([*METAL[:3], palette.main, palette.main, palette.second])
+    shell = Paint(colour, roughness=0.45)
     w, h, d = toy.uniform(0.34, 0.5), toy.uniform(0.34, 0.48), toy.uniform(0.24, 0.32)
     legs = toy.uniform(0.18, 0.32)
     panel = Paint(shell.first, decal=materials.random_decal(toy), place=(0.5, 0.55, 0.34, 0.3))
@@ -88,21 +88,17 @@ def robot(toy: ToyBuilder) -> None:
                 *[(x, s * w * 0.42, legs / 2) for x in (-0.12, 0.12) for s in (-1, 1)])  # fmt: skip
         toy.add(box(d * 0.8, w * 0.7, legs * 0.8), palette.dark, (0, 0, legs * 0.7))
     else:
-        toy.add(
-            cylinder(0.06, legs + 0.08, 1.0, 0.0, 16),
-            palette.dark,
-            *[(0, s * w * 0.27, legs / 2 + 0.04) for s in (-1, 1)],
-        )
-        toy.add(box(0.24, 0.15, 0.1, 0.5), palette.accent, *[(0.03, s * w * 0.27, 0.05)
-                                                             for s in (-1, 1)])  # fmt: skip
+        leg = cylinder(0.06, legs + 0.08, 1.0, 0.0, 16)
+        toy.add(leg, palette.dark, *pair(0, w * 0.27, legs / 2 + 0.04))
+        toy.add(box(0.24, 0.15, 0.1, 0.5), palette.accent, *pair(0.03, w * 0.27, 0.05))  # fmt: skip
     z, size = legs + h, toy.uniform(0.26, 0.36)
     toy.add(cylinder(0.06, 0.12, bevel=0.0, segments=16), palette.dark, (0, 0, z + 0.03))
     tall = size * toy.uniform(0.7, 1.0)
-    look = Paint(
+    colour, decal = (
         toy.choice([shell.first, palette.second]),
-        decal=face(toy.integer(0, 5), palette.accent),
-        place=(0.5, 0.5, 0.4, 0.42),
+        face(toy.integer(0, 5), palette.accent),
     )
+    look = Paint(colour, decal=decal, place=(0.5, 0.5, 0.4, 0.42))
     toy.add(box(size * 0.8, size, tall, 0.35), look, (0, 0, z + 0.07 + tall / 2))
     top = z + 0.07 + tall
     for side in (-1, 1):
@@ -116,19 +112,9 @@ def robot(toy: ToyBuilder) -> None:
     for side in (-1, 1):
         shoulder = legs + h * 0.8
         hand = (0.12, side * (y + 0.14), shoulder + up * 0.26)
-        toy.add(sphere(0.075, 14), palette.accent, (0, side * (y + 0.03), shoulder))
-        toy.add(
-            tube(
-                [
-                    (0, side * (y + 0.03), shoulder),
-                    (0.02, side * (y + 0.14), shoulder + up * 0.1),
-                    hand,
-                ],
-                0.042,
-                10,
-            ),
-            palette.dark,
-        )
+        joint, elbow = (0, side * (y + 0.03), shoulder), (0.02, side * (y + 0.14))
+        toy.add(sphere(0.075, 14), palette.accent, joint)
+        toy.add(tube([joint, (*elbow, shoulder + up * 0.1), hand], 0.042, 10), palette.dark)
         toy.add(sphere(0.07, 14), shell.first, hand)
 
 
@@ -152,17 +138,14 @@ def person(toy: ToyBuilder) -> None:
         for side in (-1, 1):
             shoulder = (0, side * r * 0.35, h * 0.9)
             hand = (0.1, side * r * 1.35, h * toy.choice([0.5, 0.55, 1.05]))
-            toy.add(
-                tube([shoulder, (0.02, side * r * 0.95, h * 0.75), hand], 0.05, 10), dress.first
-            )
+            arm = [shoulder, (0.02, side * r * 0.95, h * 0.75), hand]
+            toy.add(tube(arm, 0.05, 10), dress.first)
             toy.add(sphere(0.06, 12), skin, hand)
     if toy.chance(0.5):
         _hat(toy, z + head * 0.75, head)
         return
     hair = toy.choice([(0.2, 0.14, 0.1), (0.5, 0.3, 0.15), (0.9, 0.75, 0.35), palette.accent])
-    toy.add(
-        ellipsoid(head * 2.05, head * 2.15, head * 1.9), hair, (-head * 0.22, 0, z + head * 0.28)
-    )
+    locks = ellipsoid(head * 2.05, head * 2.15, head * 1.9)
+    toy.add(locks, hair, (-head * 0.22, 0, z + head * 0.28))
     if toy.chance(0.5):
-        toy.add(sphere(head * 0.4, 14), hair, *[(-head * 0.2, s * head * 1.05, z + head * 0.5)
-                                              for s in (-1, 1)])  # fmt: skip
+        toy.add(sphere(head * 0.4, 14), hair, *pair(-head * 0.2, head * 1.05, z + head * 0.5))

@@ -7,7 +7,7 @@ from demo.toys.booleans import difference
 from demo.toys.decals import clock
 from demo.toys.paint import Paint
 from demo.toys.palettes import METAL, WHITE, mixed
-from demo.toys.solids import Solid, box, cylinder, lathe, rounded, sphere, translated, tube
+from demo.toys.solids import Solid, box, cylinder, lathe, pair, rounded, sphere, translated, tube
 from demo.toys.toy_builder import ToyBuilder
 
 
@@ -38,8 +38,7 @@ def chair(toy: ToyBuilder) -> None:
     if kind == 0:
         toy.add(box(0.06, w, up, 0.6), cushion, (back, 0, base + up / 2), turn=[(1, -4)])
     else:
-        toy.add(box(0.06, 0.07, up), frame, *[(back, s * (w / 2 - 0.035), base + up / 2)
-                                              for s in (-1, 1)])  # fmt: skip
+        toy.add(box(0.06, 0.07, up), frame, *pair(back, w / 2 - 0.035, base + up / 2))
         toy.add(box(0.07, w, up * 0.25, 0.5), cushion, (back, 0, base + up * 0.88))
         if kind == 1:
             places = [(back, (k / 4 - 0.5) * w, base + up * 0.42) for k in (1, 2, 3)]
@@ -68,9 +67,7 @@ def table(toy: ToyBuilder) -> None:
     else:
         toy.add(box(d, w, t, 0.5), top, (0, 0, h))
         if kind == 1:
-            toy.add(
-                box(d * 0.85, wide * 0.7, h), frame, *[(0, s * w * 0.42, h / 2) for s in (-1, 1)]
-            )
+            toy.add(box(d * 0.85, wide * 0.7, h), frame, *pair(0, w * 0.42, h / 2))
             toy.add(box(0.06, w * 0.84, 0.08), frame, (0, 0, h * 0.35))
         else:
             toy.add(_leg(toy, h, wide), frame, *_corners(d / 2 - wide / 2, w / 2 - wide / 2))
@@ -78,11 +75,9 @@ def table(toy: ToyBuilder) -> None:
                 toy.add(box(d * 0.86, w * 0.88, 0.1), frame, (0, 0, h - t / 2 - 0.04))
     if toy.chance(0.45):  # something stands on it
         r, x, y = toy.uniform(0.08, 0.14), toy.uniform(-0.1, 0.1), toy.uniform(-0.15, 0.15)
-        profile = rounded(
-            [(0, 0), (r * 0.6, 0), (r, r * 1.2), (r * 0.5, r * 2.4), (0, r * 2.4)], 0.1
-        )
-        toy.add(lathe(profile, 20), materials.surface(toy, toy.palette.accent, 0.4, "cylinder"),
-                (x, y, h + t / 2 - 0.005))  # fmt: skip
+        profile = [(0, 0), (r * 0.6, 0), (r, r * 1.2), (r * 0.5, r * 2.4), (0, r * 2.4)]
+        look = materials.surface(toy, toy.palette.accent, 0.4, "cylinder")
+        toy.add(lathe(rounded(profile, 0.1), 20), look, (x, y, h + t / 2 - 0.005))
 
 
 def stool(toy: ToyBuilder) -> None:
@@ -97,16 +92,9 @@ def stool(toy: ToyBuilder) -> None:
     toy.add_around(leg, frame, count, 0.0, 0.0, 180 / count)
     if toy.chance(0.6):
         reach = (foot + r * 0.6) / 2
-        profile = [(reach - 0.02, -0.02), (reach + 0.02, -0.02), (reach + 0.02, 0.02),
-                   (reach - 0.02, 0.02)]  # fmt: skip
-        toy.add(_hoop(profile), frame, (0, 0, h * 0.48))
-
-
-def _hoop(profile: list[tuple[float, float]]) -> Solid:
-    """Return a flat ring with a rectangular cross section."""
-    (inner, low), (outer, _), (_, high), _ = profile
-    tall = high - low
-    return difference(cylinder(outer, tall, bevel=0.0), cylinder(inner, 2 * tall, bevel=0.0))
+        disc = cylinder(reach + 0.02, 0.04, bevel=0.0)
+        hoop = difference(disc, cylinder(reach - 0.02, 0.08, bevel=0.0))
+        toy.add(hoop, frame, (0, 0, h * 0.48))
 
 
 def shelf(toy: ToyBuilder) -> None:
@@ -152,11 +140,8 @@ def sofa(toy: ToyBuilder) -> None:
     toy.add(box(d, w, h, 0.3), cloth, (0, 0, h / 2 + 0.07))
     toy.add(box(0.2, w, h + up, soft, 3), cloth, (-d / 2 + 0.05, 0, (h + up) / 2 + 0.07))
     tall = h + up * toy.uniform(0.35, 0.7)
-    toy.add(
-        box(d + 0.04, arm, tall, soft, 3),
-        cloth,
-        *[(0, s * (w + arm - 0.04) / 2, tall / 2 + 0.07) for s in (-1, 1)],
-    )
+    places = pair(0, (w + arm - 0.04) / 2, tall / 2 + 0.07)
+    toy.add(box(d + 0.04, arm, tall, soft, 3), cloth, *places)
     count = 1 if w < 0.75 else toy.integer(2, 3)
     cushion = materials.surface(toy, toy.palette.second, 0.5)
     wide = w / count
@@ -165,8 +150,8 @@ def sofa(toy: ToyBuilder) -> None:
                 (0.07, (k + 0.5) * wide - w / 2, h + 0.11))  # fmt: skip
     if toy.chance(0.5):
         pillow = materials.surface(toy, toy.palette.accent, 0.3)
-        toy.add(box(0.1, 0.24, 0.24, 1.0, 3), pillow, (-0.05, toy.choice([-1, 1]) * (w / 2 - 0.14),
-                                                       h + 0.28), turn=[(1, -18)])  # fmt: skip
+        y = toy.choice([-1, 1]) * (w / 2 - 0.14)
+        toy.add(box(0.1, 0.24, 0.24, 1.0, 3), pillow, (-0.05, y, h + 0.28), turn=[(1, -18)])
     toy.add(cylinder(0.04, 0.1, bevel=0.0, segments=12), toy.palette.dark,
             *_corners(d / 2 - 0.06, w / 2 - 0.03, 0.05))  # fmt: skip
 
@@ -187,11 +172,9 @@ def bed(toy: ToyBuilder) -> None:
     toy.add(box(long, w * 1.02, 0.16, 0.6, 3), cover, ((d - long) / 2 - 0.005, 0, h + 0.115))
     count = 2 if w > 0.65 else 1
     pillow = toy.palette.light if toy.chance(0.5) else toy.palette.second
-    toy.add(
-        box(0.2, w / count * 0.8, 0.1, 0.9, 3),
-        pillow,
-        *[(-d / 2 + 0.17, (k + 0.5 - count / 2) * w / count, h + 0.2) for k in range(count)],
-    )
+    for k in range(count):
+        place = (-d / 2 + 0.17, (k + 0.5 - count / 2) * w / count, h + 0.2)
+        toy.add(box(0.2, w / count * 0.8, 0.1, 0.9, 3), pillow, place)
 
 
 def lamp(toy: ToyBuilder) -> None:
@@ -202,12 +185,9 @@ def lamp(toy: ToyBuilder) -> None:
     toy.add(cylinder(r * 0.75, 0.07, 0.7, 0.5), metal, (0, 0, 0.035))
     if h < 0.7:
         b = toy.uniform(0.11, 0.2)
-        foot = rounded(
-            [(0, 0), (b * 0.7, 0.03), (b, h * 0.35), (b * 0.35, h * 0.75), (0, h * 0.8)], 0.2
-        )
-        toy.add(
-            lathe(foot), materials.surface(toy, toy.palette.main, 0.3, "cylinder"), (0, 0, 0.03)
-        )
+        foot = [(0, 0), (b * 0.7, 0.03), (b, h * 0.35), (b * 0.35, h * 0.75), (0, h * 0.8)]
+        look = materials.surface(toy, toy.palette.main, 0.3, "cylinder")
+        toy.add(lathe(rounded(foot, 0.2)), look, (0, 0, 0.03))
     rod = h + shade_height * 0.4 - 0.03
     toy.add(cylinder(0.03, rod, 1.0, 0.0, 14), metal, (0, 0, rod / 2))
     top, wall = r * toy.uniform(0.4, 1.0), 0.025

@@ -8,7 +8,7 @@ from demo.toys import materials, patterns
 from demo.toys.paint import Paint
 from demo.toys.palettes import LEAF, WHITE, WOOD, mixed
 from demo.toys.patterns import dots, gradient, vertical_stripes
-from demo.toys.solids import Solid, cylinder, ellipsoid, lathe, rounded, sphere, translated, tube
+from demo.toys.solids import cylinder, ellipsoid, lathe, rounded, scaled, sphere, translated, tube
 from demo.toys.toy_builder import ToyBuilder
 
 GREEN = (0.3, 0.58, 0.25)
@@ -49,18 +49,10 @@ def tree(toy: ToyBuilder) -> None:
         for k in range(count):
             line = [(0.02, 0, 0), (reach * 0.5, 0, 0.1), (reach, 0, -drop)]
             leaf = tube(line, [0.03, 0.09, 0.02], 10)
-            toy.add(
-                Solid(leaf.vertices * [1, 1, 0.6], leaf.faces),
-                LEAF[k % 2],
-                (0, lean, h + 0.02),
-                turn=[(2, start + 360 * k / count)],
-            )
-        toy.add(
-            sphere(0.06, 12),
-            (0.4, 0.26, 0.14),
-            (0.06, lean, h - 0.03),
-            (-0.05, lean + 0.05, h - 0.03),
-        )
+            flat, turn = scaled(leaf, (1, 1, 0.6)), [(2, start + 360 * k / count)]
+            toy.add(flat, LEAF[k % 2], (0, lean, h + 0.02), turn=turn)
+        places = [(0.06, lean, h - 0.03), (-0.05, lean + 0.05, h - 0.03)]
+        toy.add(sphere(0.06, 12), (0.4, 0.26, 0.14), *places)
     else:
         skin = Paint(GREEN, mixed(GREEN, WHITE, 0.35), vertical_stripes, "cylinder", 0.09)
         r, h = toy.uniform(0.12, 0.16), toy.uniform(0.65, 0.85)
@@ -87,21 +79,16 @@ def mushroom(toy: ToyBuilder) -> None:
         size = toy.uniform(0.16, 0.24)
         facing = ellipsoid(0.07, size * 0.75, size)
         for k in range(count):
-            toy.add(
-                translated(facing, (0, 0, size * 0.75)),
-                petal,
-                (0.03, 0, h),
-                turn=[(0, 360 * k / count)],
-            )
+            upright = translated(facing, (0, 0, size * 0.75))
+            toy.add(upright, petal, (0.03, 0, h), turn=[(0, 360 * k / count)])
         toy.add(ellipsoid(0.12, 0.2, 0.2), (0.95, 0.75, 0.2), (0.06, 0, h))
         for side in (-1, 1):
             leaf = ellipsoid(0.14, 0.3, 0.05)
             toy.add(leaf, GREEN, (0, side * 0.14, 0.46), turn=[(0, side * 30)])
         return
     cap = palette.main if toy.chance(0.6) else (0.82, 0.16, 0.12)
-    spots = Paint(
-        cap, WHITE, dots if toy.chance(0.7) else gradient, "sphere", toy.uniform(0.2, 0.32)
-    )
+    pattern = dots if toy.chance(0.7) else gradient
+    spots = Paint(cap, WHITE, pattern, "sphere", toy.uniform(0.2, 0.32))
     count = toy.choice([1, 1, 2, 3])
     if count > 1 or toy.chance(0.3):
         toy.add(ellipsoid(0.75, 1.0 if count > 1 else 0.7, 0.12), GREEN)
@@ -121,19 +108,12 @@ def fruit(toy: ToyBuilder) -> None:
     colour = toy.choice([(0.82, 0.14, 0.14), (0.55, 0.72, 0.2), (0.95, 0.75, 0.2), palette.main])
     if kind in (0, 1):
         waist = 0.62 if kind == 1 else 1.0
-        shape = [
-            (0, 0.06),
-            (0.2, 0),
-            (0.4, 0.25),
-            (0.4 * waist, 0.55),
-            (0.2 * waist, 0.72 / waist**0.5),
-            (0, 0.62 / waist**0.5),
-        ]
+        tall = waist**0.5
+        shape = [(0, 0.06), (0.2, 0), (0.4, 0.25), (0.4 * waist, 0.55)]
+        shape += [(0.2 * waist, 0.72 / tall), (0, 0.62 / tall)]
         blush = mixed(colour, toy.choice([(0.9, 0.3, 0.15), (0.95, 0.85, 0.3)]), 0.7)
-        toy.add(
-            lathe(rounded(shape, 0.18, 7), 32),
-            Paint(colour, blush, gradient, "cylinder", roughness=0.4),
-        )
+        skin = Paint(colour, blush, gradient, "cylinder", roughness=0.4)
+        toy.add(lathe(rounded(shape, 0.18, 7), 32), skin)
         z = shape[-1][1]
     elif kind == 2:
         colour = toy.choice([(0.93, 0.5, 0.1), colour])
@@ -153,20 +133,10 @@ def fruit(toy: ToyBuilder) -> None:
         z = 0.68
     if kind >= 3:
         for k in range(9):
-            leaf = tube(
-                [(0, 0, 0), (0.08, 0, 0.12), (0.2, 0, 0.16 + 0.04 * (k % 3))],
-                [0.05, 0.045, 0.01],
-                8,
-            )
-            toy.add(leaf, LEAF[k % 2], (0, 0, z), turn=[(2, 40 * k)])
+            line = [(0, 0, 0), (0.08, 0, 0.12), (0.2, 0, 0.16 + 0.04 * (k % 3))]
+            toy.add(tube(line, [0.05, 0.045, 0.01], 8), LEAF[k % 2], (0, 0, z), turn=[(2, 40 * k)])
         return
-    toy.add(
-        tube(
-            [(0, 0, z - 0.05), (0.02, 0.02, z + 0.1), (0.02, 0.07, z + 0.2)],
-            [0.035, 0.03, 0.04],
-            10,
-        ),
-        (0.4, 0.3, 0.15),
-    )
+    stalk = [(0, 0, z - 0.05), (0.02, 0.02, z + 0.1), (0.02, 0.07, z + 0.2)]
+    toy.add(tube(stalk, [0.035, 0.03, 0.04], 10), (0.4, 0.3, 0.15))
     if toy.chance(0.6):
         toy.add(ellipsoid(0.14, 0.3, 0.04), GREEN, (0.03, -0.13, z + 0.13), turn=[(0, -25)])

@@ -26,6 +26,11 @@ class Solid(NamedTuple):
     faces: np.ndarray
 
 
+def pair(x: float, y: float, z: float) -> list[Point]:
+    """Return two places that mirror each other, to the right (-y) and to the left (y)."""
+    return [(x, -y, z), (x, y, z)]
+
+
 def translated(solid: Solid, by: Point) -> Solid:
     """Return the solid, translated."""
     return Solid(solid.vertices + np.asarray(by), solid.faces)

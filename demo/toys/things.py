@@ -33,9 +33,8 @@ def cake(toy: ToyBuilder) -> None:
         toy.add(cylinder(r * 1.12, 0.06, 1.0, 0.4, 36), palette.light, (0, 0, 0.03))
         for _ in range(toy.integer(1, 3)):
             h = toy.uniform(0.18, 0.28)
-            look = materials.surface(
-                toy, toy.choice([palette.main, palette.second]), 0.2, "cylinder"
-            )
+            colour = toy.choice([palette.main, palette.second])
+            look = materials.surface(toy, colour, 0.2, "cylinder")
             toy.add(cylinder(r, h, 1.0, 0.15, 36), look, (0, 0, z + h / 2))
             if toy.chance(0.6):
                 toy.add_around(sphere(0.05, 10), cream, round(r * 30), r * 0.93, z + h)
@@ -43,9 +42,8 @@ def cake(toy: ToyBuilder) -> None:
         count = toy.integer(1, 5)
         candle = Paint(palette.accent, WHITE, patterns.diagonal_stripes, "cylinder", 0.2)
         ring_of = 0.0 if count == 1 else r * 0.8
-        toy.add_around(
-            cylinder(0.03, 0.2, bevel=0.0, segments=12), candle, count, ring_of, z + 0.09
-        )
+        stick = cylinder(0.03, 0.2, bevel=0.0, segments=12)
+        toy.add_around(stick, candle, count, ring_of, z + 0.09)
         toy.add_around(ellipsoid(0.05, 0.05, 0.09, 10), (0.99, 0.7, 0.15), count, ring_of, z + 0.22)
     elif kind == 1:
         paper = Paint(palette.main, palette.light, vertical_stripes, "cylinder", 0.1)
@@ -61,25 +59,16 @@ def cake(toy: ToyBuilder) -> None:
         toy.add(cylinder(0.05, 0.6, 4.6, 0.0, 28), cone, (0, 0, 0.3))
         z, r = 0.7, 0.26
         for colour in [palette.main, palette.second, palette.accent][: toy.integer(1, 3)]:
-            look = Paint(
-                colour,
-                mixed(colour, WHITE, 0.4),
-                patterns.noise(toy.integer(0, 999)),
-                "sphere",
-                0.15,
-            )
+            pattern = patterns.noise(toy.integer(0, 999))
+            look = Paint(colour, mixed(colour, WHITE, 0.4), pattern, "sphere", 0.15)
             toy.add(sphere(r), look, (0, 0, z))
             z, r = z + r * 1.2, r * 0.92
         toy.add(sphere(0.07, 14), (0.85, 0.1, 0.15), (0, 0, z - r * 0.2))
     else:
         bun = (0.85, 0.58, 0.28)
         toy.add(cylinder(0.42, 0.16, 1.05, 0.8, 32), bun, (0, 0, 0.08))
-        layers = [
-            ((0.4, 0.24, 0.14), 0.12, 0.43),
-            (GREEN, 0.05, 0.48),
-            ((0.97, 0.78, 0.2), 0.05, 0.46),
-            ((0.85, 0.2, 0.15), 0.07, 0.42),
-        ]
+        layers = [((0.4, 0.24, 0.14), 0.12, 0.43), (GREEN, 0.05, 0.48)]
+        layers += [((0.97, 0.78, 0.2), 0.05, 0.46), ((0.85, 0.2, 0.15), 0.07, 0.42)]
         z = 0.15
         for k in toy.rng.permutation(len(layers))[: toy.integer(2, 4)]:
             colour, thick, r = layers[k]
@@ -97,14 +86,8 @@ def hat(toy: ToyBuilder) -> None:
     cloth = materials.surface(toy, palette.main, 0.4, "cylinder")
     if kind == 0:
         r, h = toy.uniform(0.26, 0.34), toy.uniform(0.2, 0.5)
-        brim = [
-            (0, 0),
-            (r * 1.7, 0.02),
-            (r * 1.75, 0.05),
-            (r, 0.06),
-            (r * toy.uniform(0.8, 1.1), h),
-            (0, h),
-        ]
+        top = r * toy.uniform(0.8, 1.1)
+        brim = [(0, 0), (r * 1.7, 0.02), (r * 1.75, 0.05), (r, 0.06), (top, h), (0, h)]
         toy.add(lathe(rounded(brim, 0.05), 36), cloth)
         toy.add(cylinder(r * 1.03, 0.1, 0.99, 0.1, 32), palette.accent, (0, 0, 0.1))
     elif kind == 1:
@@ -137,40 +120,30 @@ def hat(toy: ToyBuilder) -> None:
         toy.add(box(s * 1.09, 0.1, 0.13), ribbon, (0, 0, h))
         toy.add(box(0.1, s * 1.09, 0.13), ribbon, (0, 0, h))
         for side in (-1, 1):
-            toy.add(
-                torus(0.1, 0.035, 24, 8),
-                ribbon,
-                (0, side * 0.11, h + 0.13),
-                turn=[(1, 90), (0, side * 20)],
-            )
+            bow, spin = torus(0.1, 0.035, 24, 8), [(1, 90), (0, side * 20)]
+            toy.add(bow, ribbon, (0, side * 0.11, h + 0.13), turn=spin)
         toy.add(sphere(0.06, 12), ribbon, (0, 0, h + 0.09))
     else:
         r, h = toy.uniform(0.34, 0.46), toy.uniform(0.3, 0.5)
-        skin = Paint(
-            palette.main, palette.light, patterns.zigzag, "cylinder", toy.uniform(0.14, 0.3)
-        )
+        cell = toy.uniform(0.14, 0.3)
+        skin = Paint(palette.main, palette.light, patterns.zigzag, "cylinder", cell)
         toy.add(cylinder(r, h, 1.0, 0.0, 36), skin, (0, 0, h / 2 + 0.02))
         toy.add(cylinder(r * 1.06, 0.07, 1.0, 0.3, 36), palette.second, (0, 0, 0.035), (0, 0, h))
         toy.add(cylinder(r * 0.92, 0.04, bevel=0.0), palette.light, (0, 0, h + 0.03))
         for turn in (20.0, -30.0):
-            toy.add(tube([(0, -0.34, 0), (0, 0.3, 0.0)], 0.022, 10, 1), materials.wood(toy),
-                    (0, 0, h + 0.07), turn=[(2, turn)])  # fmt: skip
-            toy.add(
-                translated(sphere(0.05, 12), (0, 0.32, 0)),
-                palette.accent,
-                (0, 0, h + 0.08),
-                turn=[(2, turn)],
-            )
+            stick = tube([(0, -0.34, 0), (0, 0.3, 0.0)], 0.022, 10, 1)
+            toy.add(stick, materials.wood(toy), (0, 0, h + 0.07), turn=[(2, turn)])
+            knob = translated(sphere(0.05, 12), (0, 0.32, 0))
+            toy.add(knob, palette.accent, (0, 0, h + 0.08), turn=[(2, turn)])
 
 
 def tool(toy: ToyBuilder) -> None:
     """A hammer, a paint brush, a key or an umbrella, standing."""
     palette, kind = toy.palette, toy.integer(0, 3)
-    grip = (
-        materials.wood(toy)
-        if toy.chance(0.5)
-        else materials.surface(toy, palette.main, 0.5, "cylinder")
-    )
+    if toy.chance(0.5):
+        grip = materials.wood(toy)
+    else:
+        grip = materials.surface(toy, palette.main, 0.5, "cylinder")
     metal = Paint(toy.choice(METAL), roughness=0.35)
     if kind == 0:
         h = toy.uniform(0.7, 0.9)
@@ -222,9 +195,8 @@ def gadget(toy: ToyBuilder) -> None:
     elif kind == 1:
         w, h, d = toy.uniform(0.7, 0.95), toy.uniform(0.5, 0.7), toy.uniform(0.3, 0.5)
         toy.add(box(d, w, h, 0.25), shell, (0, 0, h / 2 + 0.08))
-        screen = Paint(
-            (0.2, 0.24, 0.28), decal=materials.random_decal(toy), place=(0.5, 0.5, 0.34, 0.42)
-        )
+        decal = materials.random_decal(toy)
+        screen = Paint((0.2, 0.24, 0.28), decal=decal, place=(0.5, 0.5, 0.34, 0.42))
         toy.add(box(0.06, w * 0.62, h * 0.72, 0.5), screen, (d / 2, -w * 0.11, h * 0.5 + 0.08))
         knobs = [(d / 2 + 0.02, w * 0.35, h * k + 0.08) for k in (0.3, 0.5, 0.7)]
         toy.add(sphere(0.05, 14), palette.accent, *knobs)
@@ -250,9 +222,8 @@ def gadget(toy: ToyBuilder) -> None:
         z = 0.0
         for _ in range(toy.integer(2, 5)):
             w, d, t = toy.uniform(0.7, 0.95), toy.uniform(0.5, 0.65), toy.uniform(0.1, 0.2)
-            cover = materials.surface(
-                toy, toy.choice([palette.main, palette.second, palette.accent]), 0.5
-            )
+            colour = toy.choice([palette.main, palette.second, palette.accent])
+            cover = materials.surface(toy, colour, 0.5)
             spin = [(2, toy.uniform(-18, 18))]
             toy.add(box(d, w, t * 0.18, 0.2), cover, (0, 0, z + t * 0.09), (0, 0, z + t * 0.91),
                     turn=spin)  # fmt: skip

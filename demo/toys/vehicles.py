@@ -14,6 +14,7 @@ from demo.toys.solids import (
     ellipsoid,
     lathe,
     loft,
+    pair,
     rotated,
     rounded,
     sphere,
@@ -55,17 +56,12 @@ def car(toy: ToyBuilder) -> None:
     if kind == 2:
         nose, top = a * 0.8, top + 0.12
     if kind == 4:
-        rows = [
-            (-a, clear + 0.13, wide * 0.7, 0.2),
-            (-a * 0.3, clear + 0.13, wide * 0.75, 0.24),
-            (a * 0.4, clear + 0.1, wide * 0.5, 0.16),
-            (a, clear + 0.07, wide * 0.3, 0.08),
-        ]
+        rows = [(-a, clear + 0.13, wide * 0.7, 0.2), (-a * 0.3, clear + 0.13, wide * 0.75, 0.24)]
+        rows += [(a * 0.4, clear + 0.1, wide * 0.5, 0.16), (a, clear + 0.07, wide * 0.3, 0.08)]
         toy.add(loft(rows, 0.7), body)
         toy.add(ellipsoid(0.36, 0.22, 0.3), GLASS, (-a * 0.1, 0, clear + 0.24))
         toy.add(box(0.14, wide * 1.1, 0.03, 0.5), toy.palette.accent, (-a * 0.9, 0, clear + 0.36))
-        toy.add(box(0.08, 0.04, 0.2), toy.palette.dark, *[(-a * 0.9, s * 0.1, clear + 0.27)
-                                                          for s in (-1, 1)])  # fmt: skip
+        toy.add(box(0.08, 0.04, 0.2), toy.palette.dark, *pair(-a * 0.9, 0.1, clear + 0.27))
         toy.add(box(0.14, wide * 1.15, 0.03, 0.5), toy.palette.accent, (a * 0.95, 0, clear + 0.05))
         _wheels(toy, [-a * 0.62, a * 0.58], r * 1.15, wide * 1.1, 0.16)
         return
@@ -80,15 +76,12 @@ def car(toy: ToyBuilder) -> None:
     toy.add(box(high - low, wide * 0.88, 0.06, 0.6), roof, ((low + high) / 2, 0, waist + top))
     toy.add(box(0.05, wide * 0.9, top), roof, ((low * 0.4 + high * 0.6), 0, waist + top / 2))
     if kind == 3:
-        bed = difference(
-            box(a * 0.9, wide, 0.16, 0.1), translated(box(a * 0.8, wide * 0.85, 0.2), (0, 0, 0.08))
-        )
+        hollow = translated(box(a * 0.8, wide * 0.85, 0.2), (0, 0, 0.08))
+        bed = difference(box(a * 0.9, wide, 0.16, 0.1), hollow)
         toy.add(bed, body.first, (-a * 0.54, 0, waist + 0.06))
     _wheels(toy, [-a * 0.6, a * 0.6], r, wide * 0.93, 0.12)
     _lamps(toy, a - 0.01, wide * 0.32, waist - 0.12, 0.05)
-    toy.add(
-        box(0.04, wide * 0.25, 0.06), RED, *[(-a, s * wide * 0.34, waist - 0.08) for s in (-1, 1)]
-    )
+    toy.add(box(0.04, wide * 0.25, 0.06), RED, *pair(-a, wide * 0.34, waist - 0.08))
     toy.add(box(0.05, wide * 1.02, 0.06, 0.5), toy.palette.dark, *[(s * a, 0, clear + 0.04)
                                                                    for s in (-1, 1)])  # fmt: skip
     if toy.chance(0.2):
@@ -158,9 +151,8 @@ def train(toy: ToyBuilder) -> None:
     stack = [(0, 0), (0.05, 0), (0.05, 0.1), (toy.uniform(0.06, 0.11), 0.2), (0, 0.2)]
     toy.add(lathe(stack, 20), palette.dark, (a - 0.13, 0, z))
     toy.add(sphere(0.08, 18), palette.accent, (a - long * 0.38, 0, z + 0.02))
-    toy.add(
-        rotated(cylinder(0.05, 0.07, segments=16), 1, 90), YELLOW, (a - 0.01, 0, base + 0.1 + b)
-    )
+    lamp = rotated(cylinder(0.05, 0.07, segments=16), 1, 90)
+    toy.add(lamp, YELLOW, (a - 0.01, 0, base + 0.1 + b))
     wedge = [(a - 0.05, 0.02), (a + 0.12, 0.02), (a - 0.02, base), (a - 0.05, base)]
     toy.add(side_plate(wedge, 0.34, 0.01), RED if toy.chance(0.5) else palette.accent)
     _wheels(toy, [-a * 0.7, -a * 0.1, a * 0.5], r, 0.4, 0.07)
@@ -188,17 +180,14 @@ def boat(toy: ToyBuilder) -> None:
     toy.add(loft(inner, 0.8, 28), deck)
     if toy.chance(0.5):
         mast = toy.uniform(0.8, 1.05)
-        toy.add(
-            cylinder(0.022, mast, bevel=0.0, segments=12), deck, (0.05, 0, deep + mast / 2 - 0.05)
-        )
+        pole = cylinder(0.022, mast, bevel=0.0, segments=12)
+        toy.add(pole, deck, (0.05, 0, deep + mast / 2 - 0.05))
         sail = materials.surface(toy, palette.light, 0.4)
         low, high = deep + 0.1, deep + mast - 0.08
         toy.add(side_plate([(-a * 0.85, low), (0.01, low), (0.01, high)], 0.03, 0.008), sail)
         if toy.chance(0.7):
-            toy.add(
-                side_plate([(0.06, low), (a * 0.85, low), (0.06, high * 0.85)], 0.03, 0.008),
-                materials.surface(toy, palette.accent, 0.5),
-            )
+            jib = side_plate([(0.06, low), (a * 0.85, low), (0.06, high * 0.85)], 0.03, 0.008)
+            toy.add(jib, materials.surface(toy, palette.accent, 0.5))
         toy.add(box(0.14, 0.02, 0.08, 0.2), RED, (0.0, 0, deep + mast - 0.07))
         return
     pane = windows(toy.integer(2, 4), 1, palette.dark)

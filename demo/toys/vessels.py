@@ -46,10 +46,8 @@ def vase(toy: ToyBuilder) -> None:
         for k in range(toy.integer(2, 4)):
             angle, lean = 2.4 * k, toy.uniform(0.08, 0.25)
             tip = (lean * np.cos(angle), lean * np.sin(angle), h + toy.uniform(0.15, 0.4))
-            toy.add(
-                tube([(0, 0, 0.15 * h), (0.2 * tip[0], 0.2 * tip[1], h), tip], 0.015, 8),
-                (0.25, 0.5, 0.2),
-            )
+            stem = [(0, 0, 0.15 * h), (0.2 * tip[0], 0.2 * tip[1], h), tip]
+            toy.add(tube(stem, 0.015, 8), (0.25, 0.5, 0.2))
             toy.add(sphere(toy.uniform(0.07, 0.12), 16), toy.palette.accent, tip)
 
 
@@ -146,9 +144,8 @@ def chess_piece(toy: ToyBuilder) -> None:
         slots = [rotated(box(1.0, w * 0.8, 0.2), 2, k * 60 + 30) for k in range(3)]
         hollow = cylinder(w * 1.3, 0.3, bevel=0.0)
         tools = [translated(slot, (0, 0, 0.14)) for slot in slots]
-        toy.add(
-            difference(tower, *tools, translated(hollow, (0, 0, 0.2))), accent, (0, 0, top + 0.13)
-        )
+        tools.append(translated(hollow, (0, 0, 0.2)))
+        toy.add(difference(tower, *tools), accent, (0, 0, top + 0.13))
     elif kind == 2:
         drop = [(0, 0), (w * 0.9, 0), (w * 1.6, w * 1.4), (w * 0.5, w * 3), (0, w * 3.6)]
         toy.add(lathe(rounded(drop, 0.2, 6)), accent, (0, 0, top))
@@ -172,9 +169,8 @@ def spinning_top(toy: ToyBuilder) -> None:
         lower = toy.uniform(0.25, 0.45)
         profile = [(0, 0), (0.03, 0), (r, lower), (r, lower + 0.1), (r * 0.3, lower + 0.28),
                    (0, lower + 0.3)]  # fmt: skip
-        toy.add(
-            lathe(rounded(profile, 0.08), 36), materials.surface(toy, palette.main, 0.1, "cylinder")
-        )
+        look = materials.surface(toy, palette.main, 0.1, "cylinder")
+        toy.add(lathe(rounded(profile, 0.08), 36), look)
         toy.add(cylinder(0.045, 0.3, 0.8), palette.second, (0, 0, lower + 0.4))
         toy.add(sphere(0.075, 16), palette.accent, (0, 0, lower + 0.56))
         return
