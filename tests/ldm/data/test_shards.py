@@ -21,11 +21,7 @@ from ldm.shards.__main__ import build_parser, main
 from tests.ldm.training.training_tree import elevations, make_tree
 
 UIDS = [f"u{n}" for n in range(7)]
-
-
 N = 3
-
-
 LIMIT = 40_000
 
 

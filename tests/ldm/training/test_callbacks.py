@@ -14,8 +14,6 @@ import pytest
 from PIL import Image
 
 pytest.importorskip("lightning.pytorch", reason="pip install -r requirements/train.txt")
-pytest.importorskip("tensorboard", reason="pip install -r requirements/train.txt")
-
 
 from ldm.training.callbacks import share_of_images
 from tests.conftest import ROOT

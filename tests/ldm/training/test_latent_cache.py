@@ -9,26 +9,14 @@ import pytest
 import torch
 
 pytest.importorskip("lightning.pytorch", reason="pip install -r requirements/train.txt")
-pytest.importorskip("tensorboard", reason="pip install -r requirements/train.txt")
-
 
 import train_syncdreamer
-from ldm.config import SyncDreamerConfig
-from ldm.data.samples import TrainingBatch
 from ldm.model import SyncDreamer
 from ldm.networks.autoencoder import Autoencoder
 from ldm.training.latent_cache import LatentCache
 from ldm.training.loss import encode_batch
 from tests.ldm.training.training_runs import SmallRun
-
-
-def random_batch(config: SyncDreamerConfig, count: int) -> TrainingBatch:
-    generator = torch.Generator().manual_seed(1)
-    uids = [f"object{n}" for n in range(count)]
-    batch = TrainingBatch.empty(uids, config.cameras.num_views, config.cameras.image_size)
-    for images in (batch.target_images, batch.input_images):
-        images.random_(0, 256, generator=generator)
-    return batch.with_image_keys()
+from tests.ldm.training.training_tree import random_batch
 
 
 def test_latents_are_those_of_the_encoders_and_then_found_by_the_keys_alone(

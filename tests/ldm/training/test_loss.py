@@ -10,7 +10,6 @@ import torch
 
 from ldm.checkpoint.load import empty_model
 from ldm.config import SyncDreamerConfig
-from ldm.data.samples import TrainingBatch
 from ldm.model import ImageFeatures, SyncDreamer
 from ldm.networks.autoencoder import DiagonalGaussian
 from ldm.sampler import noise_predictor
@@ -24,6 +23,7 @@ from ldm.training.optimizer import (
 )
 from ldm.training.random_draws import TrainingNoise, sample_training_noise
 from tests.conftest import SHARED, needs_shared, relative_error, seeded_model
+from tests.ldm.training.training_tree import random_batch
 from tests.reference.seeded_weights import seeded_image, seeded_noise
 
 GOLDENS = SHARED / "goldens" / "training.npz"
@@ -147,17 +147,6 @@ def test_the_loss_and_all_gradients_are_the_published_ones(model64: SyncDreamer)
     assert relative_error(first, golden("grad_time_embed_0_weight_stride16")) < 1e-3
 
 
-def batch_of(config, count: int) -> TrainingBatch:
-    generator = torch.Generator().manual_seed(1)
-    size, views = config.cameras.image_size, config.cameras.num_views
-    return TrainingBatch(
-        torch.randint(256, (count, views, 3, size, size), generator=generator, dtype=torch.uint8),
-        torch.randint(256, (count, 3, size, size), generator=generator, dtype=torch.uint8),
-        torch.linspace(0.0, 0.5, count),
-        tuple(f"uid{n}" for n in range(count)),
-    )
-
-
 def losses_of(model, encoded, elevations, draws, drop_conditions=False):
     geometry = model.view_geometry()
     return diffusion_loss(model, encoded, elevations, draws, geometry, drop_conditions)
@@ -165,7 +154,7 @@ def losses_of(model, encoded, elevations, draws, drop_conditions=False):
 
 @pytest.fixture(scope="module")
 def prepared(small_model: SyncDreamer):
-    batch = batch_of(small_model.config, 2)
+    batch = random_batch(small_model.config, 2)
     encoded = encode_batch(small_model, batch)
     draws = sample_training_noise(0, range(2), small_model.config.latent_shape, 1000, StepConfig(3))
     return small_model, encoded, batch.input_elevations, draws
@@ -221,7 +210,7 @@ def test_every_trained_parameter_gets_a_gradient_and_no_frozen_one_does(small_co
     model = seeded_model(small_config)
     config = OptimizerConfig(finetune_unet=everything, finetune_projection=everything)
     groups = trainable_parameter_groups(model, config)
-    batch = batch_of(small_config, 1)
+    batch = random_batch(small_config, 1)
     draws = sample_training_noise(0, range(1), small_config.latent_shape, 1000, StepConfig(1))
     losses_of(model, encode_batch(model, batch), batch.input_elevations, draws).mean().backward()
     trained = {id(p) for group in groups for p in group["params"]}

@@ -8,8 +8,6 @@ import pytest
 import torch
 
 pytest.importorskip("lightning.pytorch", reason="pip install -r requirements/train.txt")
-pytest.importorskip("tensorboard", reason="pip install -r requirements/train.txt")
-
 
 import train_syncdreamer
 from ldm.data.loader import open_dataset

@@ -14,7 +14,6 @@ import pytest
 import torch
 
 pytest.importorskip("lightning.pytorch", reason="pip install -r requirements/train.txt")
-pytest.importorskip("tensorboard", reason="pip install -r requirements/train.txt")
 
 import lightning.pytorch as L
 

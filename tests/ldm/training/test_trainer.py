@@ -13,8 +13,6 @@ import torch
 from PIL import Image
 
 pytest.importorskip("lightning.pytorch", reason="pip install -r requirements/train.txt")
-pytest.importorskip("tensorboard", reason="pip install -r requirements/train.txt")
-
 
 import train_syncdreamer
 from common.config import load_config

@@ -7,7 +7,11 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+
+from ldm.config import SyncDreamerConfig
+from ldm.data.samples import TrainingBatch
 
 
 def png(seed: int, size: int = 16, mode: str = "RGBA") -> bytes:
@@ -39,3 +43,14 @@ def make_tree(root: Path, uids: list[str], num_views: int = 16, size: int = 16) 
         (root / "input" / uid / "meta.pkl").write_bytes(pickle.dumps(meta))
     (root / "uid_set.pkl").write_bytes(pickle.dumps(uids))
     return root
+
+
+def random_batch(config: SyncDreamerConfig, count: int) -> TrainingBatch:
+    """A batch of random pixels, with the keys of its images."""
+    generator = torch.Generator().manual_seed(1)
+    uids = [f"object{n}" for n in range(count)]
+    batch = TrainingBatch.empty(uids, config.cameras.num_views, config.cameras.image_size)
+    for images in (batch.target_images, batch.input_images):
+        images.random_(0, 256, generator=generator)
+    batch.input_elevations[:] = torch.linspace(0.0, 0.5, count)
+    return batch.with_image_keys()
