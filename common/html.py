@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
@@ -18,17 +19,18 @@ THUMBNAIL_SIDE = 512
 """Longest side of an embedded PNG, pixels."""
 
 
-def render(template: Path, **values: object) -> str:
-    """Fill in a template, which may include those of `TEMPLATES`; values are escaped."""
+@cache
+def load_template(path: Path) -> jinja2.Template:
+    """A template, which may include those of `TEMPLATES`; values in it are escaped."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([template.parent, TEMPLATES]),
+        loader=jinja2.FileSystemLoader([path.parent, TEMPLATES]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.globals.update(image_url=image_url, data_url=data_url, video_url=video_url)
-    return environment.get_template(template.name).render(values)
+    return environment.get_template(path.name)
 
 
 def printable(name: str) -> str:

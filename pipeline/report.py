@@ -12,18 +12,10 @@ from typing import Any
 from PIL import Image
 
 from common.files import atomic_write
-from common.html import data_url, image_url, printable, render, video_url
+from common.html import data_url, image_url, load_template, printable, video_url
 from common.optional import import_optional
 from multiview.images import read_image
-from pipeline.paths import (
-    CURVE,
-    ELEVATION,
-    EXPORTED,
-    FRAMED,
-    METRICS,
-    OBJECT,
-    RECONSTRUCTION,
-)
+from pipeline.paths import CURVE, ELEVATION, EXPORTED, FRAMED, METRICS, OBJECT, RECONSTRUCTION
 from pipeline.quality_warnings import quality_warnings
 from pipeline.selection.ranking import SCORES
 from renderer.output_dir import VIDEO_FILE
@@ -86,8 +78,7 @@ def write_page(
         (folder / RECONSTRUCTION / "images").glob("*.jpg"), key=lambda p: (len(p.stem), p.stem)
     )
     seconds = [record["seconds"] for record in records.values()]
-    page = render(
-        TEMPLATE,
+    page = load_template(TEMPLATE).render(
         name=printable(name),
         records=records,
         segment=segment,

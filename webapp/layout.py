@@ -20,10 +20,7 @@ HIDDEN = ["sd-hidden"]
 def theme() -> gr.themes.Base:
     """A theme of system fonts: nothing is loaded from other servers."""
     return gr.themes.Soft(
-        primary_hue="indigo",
-        neutral_hue="slate",
-        font=list(FONTS),
-        font_mono=list(MONO_FONTS),
+        primary_hue="indigo", neutral_hue="slate", font=list(FONTS), font_mono=list(MONO_FONTS)
     ).set(
         block_label_background_fill="transparent",
         block_label_text_color="*body_text_color_subdued",

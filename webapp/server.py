@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from pipeline.config import PipelineConfig
 from pipeline.view_generator import ViewGenerator
 from webapp.service import Service
-from webapp.sessions import SessionStore, cleanup_thread, server_folder
+from webapp.sessions import SessionStore, cleanup_thread
 
 if TYPE_CHECKING:
     import uvicorn
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STYLE = Path(__file__).parent / "style.css"
+FOLDER_PREFIX = "syncdreamer-page-"
+"""Start of the name of the server's temporary folder, which only its owner can read."""
 SHUTDOWN_SECONDS = 3
 """The server waits this long for open connections at shutdown: pages keep theirs open."""
 
@@ -63,7 +66,7 @@ def open_server(
         the server, and its sessions.
     """
     with ExitStack() as stack:
-        root = stack.enter_context(server_folder())
+        root = Path(stack.enter_context(TemporaryDirectory(prefix=FOLDER_PREFIX)))
         cache = root / "cache"
         cache.mkdir(mode=0o700)
         # Gradio reads these variables when it is imported and when a page is built.

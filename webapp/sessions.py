@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -15,14 +13,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common.files import file_lock
 from webapp.job import Job
 from webapp.mask_editor import MaskEditor
 
 log = logging.getLogger(__name__)
 
-FOLDER_PREFIX = "syncdreamer-page-"
-"""Start of the names of server folders in the system's temporary folder."""
 IDLE_SECONDS = 3600.0
 """A session idle for this long is closed; Gradio's copies of files live no longer either."""
 UPLOAD_SECONDS = 600.0
@@ -34,8 +29,6 @@ CLEANUP_SECONDS = 60.0
 """Time between two removals of expired files and sessions."""
 JOB_END_SECONDS = 5.0
 """A server that shuts down waits at most this long for each job's current step."""
-MAX_SESSIONS = 200
-"""Beyond this number the session that was idle for longest is closed."""
 
 
 @dataclass
@@ -106,15 +99,8 @@ class SessionStore:
         folder.mkdir(mode=0o700, parents=True)
         with self._lock:
             session = self._sessions.setdefault(session_id, Session(folder, secrets.token_hex(5)))
-            idle = [
-                key for key, one in self._sessions.items() if not one.busy and key != session_id
-            ]
-            surplus = len(self._sessions) - MAX_SESSIONS
-            oldest = sorted(idle, key=lambda key: self._sessions[key].last_used)[: max(surplus, 0)]
         if session.folder != folder:  # another thread opened it at the same moment
             shutil.rmtree(folder, ignore_errors=True)
-        for key in oldest:
-            self.close(key)
         return session
 
     def close(self, session_id: str) -> None:
@@ -173,40 +159,6 @@ class SessionStore:
             with suppress(OSError):
                 copy.unlink()
                 copy.parent.rmdir()
-
-
-@contextmanager
-def server_folder(
-    parent: Path | None = None, leftover_seconds: float = IDLE_SECONDS
-) -> Iterator[Path]:
-    """Create the folder of one server and remove it at the end, see also `remove_leftovers`.
-
-    Args:
-        parent: folder to create it in; default: the system's temporary folder.
-        leftover_seconds: age from which an unlocked folder of another server is removed.
-    """
-    parent = Path(tempfile.gettempdir()) if parent is None else parent
-    remove_leftovers(parent, leftover_seconds)
-    folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=parent))  # readable by its owner only
-    try:
-        with file_lock(folder / "server", wait=False):
-            yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def remove_leftovers(parent: Path, leftover_seconds: float = IDLE_SECONDS) -> None:
-    """Remove folders of killed servers: older than `leftover_seconds`, and not locked."""
-    for folder in parent.glob(f"{FOLDER_PREFIX}*"):
-        with suppress(OSError):  # locked, another user's, or already removed
-            status = folder.lstat()
-            own = not hasattr(os, "getuid") or status.st_uid == os.getuid()
-            old = time.time() - status.st_mtime > leftover_seconds
-            if folder.is_symlink() or not folder.is_dir() or not own or not old:
-                continue
-            with file_lock(folder / "server", wait=False):
-                shutil.rmtree(folder)
-            log.info("removed %s of a server that was killed", folder)
 
 
 @contextmanager

@@ -137,12 +137,7 @@ class UI:
         }
 
     def on_mask_click(
-        self,
-        tool: str,
-        brush: float,
-        similar: bool,
-        place: gr.SelectData,
-        request: gr.Request,
+        self, tool: str, brush: float, similar: bool, place: gr.SelectData, request: gr.Request
     ) -> Changes:
         """Add to the mask or erase from it where the image was clicked."""
 
@@ -271,11 +266,7 @@ class UI:
         return {page.go: start, page.rebuild: start, page.stop: stop}
 
     def _work(
-        self,
-        session: Session,
-        work: Callable[[ProgressCallback], None],
-        also: Changes,
-        last: bool,
+        self, session: Session, work: Callable[[ProgressCallback], None], also: Changes, last: bool
     ) -> Iterator[Changes]:
         """Run work as the session's job and show its progress or failure.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.html import data_url, render
+from common.html import data_url, load_template
 from evaluation.benchmark.dataset import ObjectFiles
 from evaluation.benchmark.error_maps import FULL_SCALE, STRIPS, find_strips
 from evaluation.benchmark.evaluate import ObjectRecord
@@ -42,8 +42,7 @@ def make_html(name: str, tables: list[Table], notes: list[str], rows: list[Repor
         for sign, end in ((1, "best"), (-1, "worst"))
         if num_measured(results, metric)
     ]
-    return render(
-        TEMPLATE,
+    return load_template(TEMPLATE).render(
         name=name,
         count=format_count(len(rows)),
         tables=tables,
