@@ -98,7 +98,8 @@ for package in sys.argv[1:]:
             try:
                 importlib.import_module(module.name)
             except ModuleNotFoundError as error:
-                assert error.name in ("bpy", "mathutils", "lightning", "gradio", "fastapi", "uvicorn"), error
+                optional = "bpy mathutils lightning gradio fastapi uvicorn".split()
+                assert error.name in optional, error
 
 from common.devices import peak_memory
 from ldm.data.loader import _ignore_group_signals
