@@ -136,9 +136,9 @@ def mesh_viewer(path: Path) -> str:
                 metallicFactor=0,
                 roughnessFactor=1,
             )
-    # glTF's y axis points up; from the front, a little above
-    angles = (math.radians(-20), math.radians(30), 0)
-    scene.set_camera(angles, distance=1.8 * scene.scale, center=scene.centroid, fov=(40, 40))
+    # up is glTF's y axis, the input's camera on x: from there, a little to the side and above
+    angles = (math.radians(-20), math.radians(70), 0)
+    scene.set_camera(angles, distance=1.6 * scene.scale, center=scene.centroid, fov=(40, 40))
     # the viewer's own output is linear, which is dark
     srgb = "renderer.outputEncoding=THREE.sRGBEncoding;renderer.setPixelRatio("
     return scene_to_html(scene).replace("renderer.setPixelRatio(", srgb)
