@@ -96,16 +96,9 @@ def main(argv: list[str] | None = None) -> None:
     from demo.model import choose_model_class
     from ldm.training.trainer import ResumeError, train
 
+    names = ("logdir", "ckptdir", "seed", "finetune_from", "resume", "num_nodes")
     options = TrainOptions(
-        name=args.base.stem,
-        logdir=args.logdir,
-        ckptdir=args.ckptdir,
-        seed=args.seed,
-        finetune_from=args.finetune_from,
-        resume=args.resume,
-        gpus=gpus,
-        device=device,
-        num_nodes=args.num_nodes,
+        name=args.base.stem, gpus=gpus, device=device, **{n: getattr(args, n) for n in names}
     )
     other = "choose another --ckptdir and --logdir"
     with (

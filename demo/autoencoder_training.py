@@ -214,7 +214,7 @@ class AutoencoderTraining:
         return {"error": error.item(), "divergence": divergence.item(), "psnr": psnr}
 
     def state_dict(self, data: dict[str, Any]) -> dict[str, Any]:
-        """Return the state of the training and, `data`, of the loader."""
+        """Return the state, with that of the loader, `data`."""
         return {
             "autoencoder": self.autoencoder.state_dict(),
             "optimizer": self.optimizer.state_dict(),

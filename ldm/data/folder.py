@@ -54,8 +54,7 @@ def read_uids(path: Path) -> list[str]:
     """Read `uid_set.pkl`, the list of object names.
 
     Raises:
-        FileNotFoundError, ValueError: naming the file: it is empty or has other things than
-            names, or a name twice.
+        FileNotFoundError, ValueError: naming the file, which is empty, or an invalid name.
     """
     uids = read_pickle(path)
     if isinstance(uids, set | frozenset):
@@ -126,16 +125,15 @@ class FolderDataset:
 
     def read_meta(self, uid: str, num_views: int) -> dict[str, Any]:
         """Read an object's `meta.pkl`, see `read_meta`; errors name the uid."""
-        path = self.root / "input" / uid / "meta.pkl"
         try:
-            return read_meta(path, num_views)
+            return read_meta(self.root / "input" / uid / "meta.pkl", num_views)
         except FileNotFoundError as error:
             raise FileNotFoundError(f"object {uid}: {error}") from error
         except ValueError as error:
             raise ValueError(f"object {uid}: {error}") from error
 
     def read(self, index: int, view: int, num_views: int) -> ObjectFiles:
-        """Read the N target views and one input view of an object; see `samples.ObjectDataset`.
+        """Read the files of an item; see `samples.ObjectDataset`.
 
         The first read lists both folders to see that all N views exist; later ones (of this
         process) touch only the files that are needed.

@@ -48,7 +48,6 @@ Members = tuple[str, list[EncodedFile]]
 
 
 def _object_members(dataset: FolderDataset, uid: str, num_views: int) -> Members:
-    """Read and check all files of an object that go into a shard."""
     if "." in uid or len(uid.encode()) > MAX_UID_BYTES:
         raise ValueError(
             f"object {uid}: in shards, names of objects have no dot and at most "
@@ -185,7 +184,6 @@ def check(location: str) -> list[str]:
 
 
 def _check_shard(reader: FileReader, shard: Shard, num_views: int) -> list[str]:
-    """Read one shard from beginning to end, one object at a time."""
     where, problems = reader.path(shard.name), []
     digest = hashlib.sha256()
     for uid, offset, size in shard.objects:

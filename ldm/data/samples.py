@@ -108,7 +108,7 @@ class TrainingBatch:
 
 
 def image_key(image: Tensor) -> str:
-    """Hash the pixels of a uint8 image on the CPU, (3, H, W)."""
+    """Hash the pixels of a uint8 image on the CPU."""
     return hashlib.blake2b(image.contiguous().numpy().tobytes(), digest_size=16).hexdigest()
 
 

@@ -181,11 +181,7 @@ def padded_size(size: int) -> int:
 
 
 def split_object(content: bytes, uid: str, num_views: int) -> list[memoryview]:
-    """Split an object's part of a shard into the files of `member_names`.
-
-    Raises:
-        ValueError: it has not exactly these files in this order.
-    """
+    """Split an object's part of a shard; ValueError if it has not exactly the `member_names`."""
     files: list[memoryview] = []
     names = member_names(uid, num_views)
     for name, part in walk_tar(memoryview(content)):
@@ -234,10 +230,8 @@ class ShardDataset:
         offset, size = map(int, self.extents[index])
         try:
             content = self.reader.read(name, offset, size)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"object {uid}: {error}") from error
         except OSError as error:
-            raise OSError(f"object {uid}: {error}") from error
+            raise type(error)(f"object {uid}: {error}") from error
         try:
             if len(content) < size:
                 raise ValueError("the shard is cut off")

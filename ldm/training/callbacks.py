@@ -58,8 +58,7 @@ def generate_validation_row(
 def share_of_images(count: int, rank: int, world_size: int) -> list[int]:
     """List the validation images of a rank: rank, rank + world_size, ...
 
-    All ranks have equally many, since FSDP needs them to run in step; the last ones may repeat
-    others' images.
+    All ranks have equally many, for FSDP, which needs them in step; the last may be repetitions.
     """
     rows = -(-count // world_size)
     return [(rank + world_size * row) % count for row in range(rows)]
@@ -156,12 +155,16 @@ class TrainingCallback(L.Callback):
 
     def _log_validation_images(self, trainer: L.Trainer, module: SyncDreamerTraining) -> None:
         """Generate the images' views, shared between the ranks; rank 0 writes them."""
-        with (
-            module.ema.swapped_in(module.network) if module.ema else nullcontext(),
-            trainer.precision_plugin.forward_context(),
-        ):
-            numbers = share_of_images(len(self.images), trainer.global_rank, trainer.world_size)
-            rows = torch.stack([self._validation_row(module.network, n) for n in numbers])
+        network, settings = module.network, self.config.validation
+        numbers = share_of_images(len(self.images), trainer.global_rank, trainer.world_size)
+        averaged = module.ema.swapped_in(network) if module.ema else nullcontext()
+        with averaged, trainer.precision_plugin.forward_context():
+            rows = torch.stack(
+                [
+                    generate_validation_row(network, self.images[n], settings, self.seed + n)
+                    for n in numbers
+                ]
+            )
         gathered = rows[None]
         if trainer.world_size > 1:
             gathered = trainer.strategy.all_gather(rows.to(module.device)).cpu()
@@ -173,10 +176,6 @@ class TrainingCallback(L.Callback):
             with atomic_write(folder / f"{self.step}.jpg") as path:
                 Image.fromarray(grid).save(path, "JPEG", quality=90)
             self.logger.log_image("validation", grid, self.step)
-
-    def _validation_row(self, network: SyncDreamer, number: int) -> Tensor:
-        settings = self.config.validation
-        return generate_validation_row(network, self.images[number], settings, self.seed + number)
 
     def _kept_path(self) -> Path:
         return self.ckpt_folder / f"step={self.step:08d}.ckpt"

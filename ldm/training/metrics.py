@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -54,11 +55,9 @@ class StepTimer:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         seconds = dict.fromkeys(PARTS, 0.0)
-        for (_, before), (part, after) in zip(self.marks, self.marks[1:], strict=False):
-            span = (
-                before.elapsed_time(after) / 1e3 if self.device.type == "cuda" else after - before
-            )
-            seconds[part] += span
+        on_gpu = self.device.type == "cuda"
+        for (_, before), (part, after) in pairwise(self.marks):
+            seconds[part] += before.elapsed_time(after) / 1e3 if on_gpu else after - before
         self.marks = self.marks[-1:]
         return seconds
 

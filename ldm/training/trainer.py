@@ -61,12 +61,7 @@ class ResumeError(ValueError):
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes checkpoints atomically and reads them without running code in them."""
 
-    def save_checkpoint(
-        self,
-        checkpoint: dict[str, Any],
-        path: Any,
-        storage_options: Any = None,  # noqa: ARG002
-    ) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, *_: Any, **__: Any) -> None:
         """Write a checkpoint completely or not at all."""
         save_atomically(checkpoint, Path(path))
 
@@ -123,14 +118,6 @@ def fill_defaults(recorded: dict[str, Any], defaults: dict[str, Any]) -> dict[st
     return {**defaults, **recorded, **nested}
 
 
-def resolve_precision(config: TrainConfig, device: str) -> Any:
-    """Return Lightning's name of the precision; "auto" is bf16 on GPUs that support it."""
-    if config.run.precision != "auto":
-        return config.run.precision
-    bf16 = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bf16-mixed" if bf16 else "32-true"
-
-
 def make_strategy(config: TrainConfig, options: TrainOptions) -> Strategy | str:
     """Return Lightning's strategy for one or several processes."""
     local = len(options.gpus) if options.device == "cuda" else config.run.cpu_processes
@@ -146,18 +133,20 @@ def make_strategy(config: TrainConfig, options: TrainOptions) -> Strategy | str:
 
 def make_trainer(config: TrainConfig, options: TrainOptions, callbacks: list[Any]) -> L.Trainer:
     """Build Lightning's trainer, without its loggers, checkpoints and progress bars."""
-    on_gpu = options.device == "cuda"
-    clip = config.optimizer.gradient_clip
+    on_gpu, precision = options.device == "cuda", config.run.precision
+    if precision == "auto":
+        bf16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bf16-mixed" if bf16 else "32-true"
     return L.Trainer(
         accelerator="gpu" if on_gpu else options.device,
         devices=list(options.gpus) if on_gpu else config.run.cpu_processes,
         num_nodes=options.num_nodes,
         strategy=make_strategy(config, options),
-        precision=resolve_precision(config, options.device),
+        precision=precision,
         max_epochs=-1,
         max_steps=config.run.max_steps,
         accumulate_grad_batches=config.optimizer.accumulate,
-        gradient_clip_val=clip or None,
+        gradient_clip_val=config.optimizer.gradient_clip or None,
         callbacks=callbacks,
         plugins=[AtomicCheckpointIO()],
         logger=False,
