@@ -3,9 +3,6 @@
     dataset = open_dataset("training_examples")        # or a folder or URL of shards
     loader = make_loader(dataset, DataConfig(...), num_views, image_size, seed, rank, world_size)
     for batch in loader:                               # the rest of the current epoch
-        batch = batch.to(device)
-        views = to_model_range(batch.target_images)    # (B, N, 3, H, W) in [-1, 1]
-        ...
         checkpoint["data"] = loader.state_dict()       # at any point between two batches
 
     loader.load_state_dict(checkpoint["data"])         # before iterating
@@ -180,7 +177,7 @@ class ResumableSampler(Sampler[BatchRequest]):
 
 @dataclass(frozen=True)
 class _Failure:
-    """An error, returned by a worker in place of a batch to keep its message on one line."""
+    """An error, returned by a worker as a batch to keep its message on one line."""
 
     error: ValueError | OSError
 

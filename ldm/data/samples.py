@@ -56,7 +56,6 @@ class TrainingBatch:
         target_images: uint8, (B, N, 3, H, W).
         input_images: uint8, (B, 3, H, W).
         input_elevations: radians, float32, (B,).
-        uids: names of the objects.
         image_keys: hashes of each object's N target images and its input image, for the latent
             cache; empty if they are not needed, see `make_loader`.
     """

@@ -132,7 +132,6 @@ class TrainOptions:
         name: of the run, and of its folders in the next two.
         finetune_from: initial checkpoint, of Zero123 or this project; None for random weights.
         gpus: indices on each machine; empty unless `device` is "cuda".
-        device: "cpu", "mps" or "cuda".
         num_nodes: number of machines.
     """
 

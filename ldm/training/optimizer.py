@@ -26,10 +26,8 @@ class OptimizerConfig:
         volume_factor: ratio to it for the volume networks and their time embedding.
         finetune_unet: train the whole UNet instead of its depth attention only.
         finetune_projection: train the projection of the image token.
-        warmup_steps: length of the linear warm-up.
         decay_steps: length of the linear decay to 0 at the end of training; 0 (the paper) keeps
             the rate constant.
-        weight_decay: AdamW's.
         gradient_clip: maximum norm of all gradients together; 0 does not clip.
         accumulate: batches per optimizer step.
         ema_decay: of the weights' moving average, which is saved in checkpoints; 0 disables it.

@@ -3,8 +3,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
+import signal
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,12 +15,12 @@ from common.config import load_config
 from demo.autoencoder_training import (
     AutoencoderStepConfig,
     AutoencoderTrainConfig,
+    AutoencoderTraining,
     learning_rate,
     normalise_latents,
     pca_init,
     reconstruction_and_kl,
     sample_images,
-    train_loop,
 )
 from demo.model import choose_model_class
 from ldm.checkpoint.initialise import init_model, load_pretrained
@@ -151,82 +152,32 @@ def test_a_training_ends_with_an_autoencoder_that_the_model_starts_from(tmp_path
     assert 0.2 < model.first_stage_model.encode(images).mean.std() < 5
 
 
-def test_a_resumed_training_has_the_same_numbers(tmp_path, data):
+@pytest.mark.parametrize(("stopped_by", "saved"), [(KeyboardInterrupt, 8), (SystemExit, 11)])
+def test_a_resumed_training_has_the_same_numbers(tmp_path, data, stopped_by, saved):
+    """Killed, it goes on from the last checkpoint; a signal ends it with one."""
+    step, parts = AutoencoderTraining.step, tmp_path / "parts"
+
+    def stop(self: AutoencoderTraining, batch: TrainingBatch) -> dict[str, float]:
+        if self.steps_done == 10:
+            if stopped_by is KeyboardInterrupt:
+                raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, batch)
+
     train_autoencoder.main(flags(tmp_path / "whole", data))
-    # As if killed after step 10: the last checkpoint is that of step 8.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("demo.autoencoder_training.AutoencoderTraining.step", _dies_at(10))
-        with pytest.raises(KeyboardInterrupt):
-            train_autoencoder.main(flags(tmp_path / "parts", data))
-    train_autoencoder.main([*flags(tmp_path / "parts", data), "--resume"])
-    assert errors(tmp_path / "parts") == errors(tmp_path / "whole")
+        patch.setattr(AutoencoderTraining, "step", stop)
+        with pytest.raises(stopped_by):
+            train_autoencoder.main(flags(parts, data))
+    assert torch.load(parts / "last.ckpt", weights_only=True)["step"] == saved
+    train_autoencoder.main([*flags(parts, data), "--resume"])
+    assert errors(parts) == errors(tmp_path / "whole")
     first, second = (
-        torch.load(tmp_path / part / "autoencoder.ckpt", weights_only=True)["state_dict"]
-        for part in ("whole", "parts")
+        torch.load(folder / "autoencoder.ckpt", weights_only=True)["state_dict"]
+        for folder in (tmp_path / "whole", parts)
     )
     for name, tensor in first.items():
         torch.testing.assert_close(second[name], tensor)
-
-
-def _dies_at(number: int):
-    from demo.autoencoder_training import AutoencoderTraining
-
-    step = AutoencoderTraining.step
-
-    def step_or_die(self, batch):
-        if self.steps_done == number:
-            raise KeyboardInterrupt
-        return step(self, batch)
-
-    return step_or_die
-
-
-class Pieces:
-    """A training whose steps take a second each; a signal may come while a step is reported."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, signal_at: int = 0) -> None:
-        self.now, self.signal_at, self.steps_done = 100.0, signal_at, 0
-        self.config = AutoencoderTrainConfig(
-            step=AutoencoderStepConfig(max_steps=7, report_every=5, save_every=100)
-        )
-        self.signal: int | None = None
-        self.lines: list[dict[str, float]] = []
-        monkeypatch.setattr("demo.autoencoder_training.time", SimpleNamespace(monotonic=self.clock))
-
-    def __iter__(self):
-        return iter(range(100))
-
-    def clock(self) -> float:
-        return self.now
-
-    def step(self, batch: int) -> dict[str, float]:
-        self.now, self.steps_done = self.now + 1, self.steps_done + 1
-        return {"error": 0.0, "divergence": 0.0, "psnr": 0.0}
-
-    def state_dict(self, data: object = None) -> dict[str, int]:
-        return {"step": self.steps_done}
-
-    def write(self, line: str) -> None:
-        self.lines.append(json.loads(line))
-        self.signal = 2 if self.steps_done == self.signal_at else self.signal
-
-    def flush(self) -> None:
-        return None
-
-    def run(self, folder: Path) -> int:
-        train_loop(self, self, folder, self, self)  # type: ignore[arg-type]
-        return torch.load(folder / "last.ckpt")["step"]
-
-
-def test_a_signal_between_two_steps_ends_the_training_with_a_checkpoint(tmp_path, monkeypatch):
-    pieces = Pieces(monkeypatch, signal_at=5)
-    assert pieces.run(tmp_path) == pieces.steps_done == 6
-
-
-def test_the_seconds_of_a_step_are_those_since_the_last_report(tmp_path, monkeypatch):
-    pieces = Pieces(monkeypatch)
-    assert pieces.run(tmp_path) == 7
-    assert [(line["step"], line["seconds"]) for line in pieces.lines] == [(5, 1.0), (7, 1.0)]
 
 
 def test_what_is_there_is_not_overwritten_and_other_sizes_not_resumed(tmp_path, data):

@@ -104,31 +104,27 @@ def test_the_moving_average_is_what_is_saved(run: SmallRun):
     assert torch.equal(content["syncdreamer_training"]["trained"][name], second)
 
 
-def test_computing_activations_again_changes_no_gradient(run: SmallRun, tmp_path: Path):
-    train_syncdreamer.main(run.flags())
-    other = SmallRun(tmp_path / "other", run.start, run.data)
-    train_syncdreamer.main(other.flags("run.gradient_checkpointing=true"))
-    assert list(other.losses().values()) == pytest.approx(list(run.losses().values()), rel=1e-6)
-
-
-def test_bf16_has_about_the_same_losses(run: SmallRun, tmp_path: Path):
-    train_syncdreamer.main(run.flags())
-    other = SmallRun(tmp_path / "other", run.start, run.data)
-    train_syncdreamer.main(other.flags("run.precision=bf16-mixed"))
-    assert other.losses() != run.losses()
-    assert list(other.losses().values()) == pytest.approx(list(run.losses().values()), rel=0.05)
-    state = contents(other.checkpoints / "last.ckpt")["state_dict"]
-    assert {tensor.dtype for tensor in state.values()} == {torch.float32}
-
-
-@pytest.mark.slow
-def test_compiled_networks_have_the_same_losses_and_names(run: SmallRun, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("setting", "tolerance"),
+    [
+        ("run.gradient_checkpointing=true", 1e-6),
+        ("run.precision=bf16-mixed", 0.05),
+        pytest.param("run.compile=true", 1e-3, marks=pytest.mark.slow),
+    ],
+)
+def test_less_memory_or_time_changes_losses_by_rounding_and_no_name_or_type(
+    run: SmallRun, tmp_path: Path, setting: str, tolerance: float
+):
     train_syncdreamer.main(run.flags("run.max_steps=2"))
     other = SmallRun(tmp_path / "other", run.start, run.data)
-    train_syncdreamer.main(other.flags("run.max_steps=2", "run.compile=true"))
-    assert list(other.losses().values()) == pytest.approx(list(run.losses().values()), rel=1e-3)
-    names = list(contents(run.checkpoints / "last.ckpt")["state_dict"])
-    assert list(contents(other.checkpoints / "last.ckpt")["state_dict"]) == names
+    train_syncdreamer.main(other.flags("run.max_steps=2", setting))
+    assert "bf16" not in setting or other.losses() != run.losses()
+    assert list(other.losses().values()) == pytest.approx(
+        list(run.losses().values()), rel=tolerance
+    )
+    alone, state = (contents(r.checkpoints / "last.ckpt")["state_dict"] for r in (run, other))
+    assert list(state) == list(alone)
+    assert {tensor.dtype for tensor in state.values()} == {torch.float32}
 
 
 def gradients(run: SmallRun, *settings: str) -> dict[str, torch.Tensor]:
