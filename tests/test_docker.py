@@ -14,17 +14,12 @@ import pytest
 from tests.conftest import ROOT
 
 DOCKERFILE = ROOT / "Dockerfile"
-NOT_IN_THE_IMAGE = {"tests"}
 
 
 def instructions() -> list[tuple[str, str]]:
-    lines = [line for line in DOCKERFILE.read_text().splitlines() if not line.startswith("#")]
-    joined = re.sub(r"\\\n", " ", "\n".join(lines))
-    return [
-        (line.split(" ", 1)[0], line.split(" ", 1)[1].strip())
-        for line in joined.splitlines()
-        if line.strip()
-    ]
+    text = re.sub(r"^#.*\n", "", DOCKERFILE.read_text(), flags=re.M).replace("\\\n", " ")
+    split = [line.split(" ", 1) for line in text.splitlines() if line.strip()]
+    return [(name, rest.strip()) for name, rest in split]
 
 
 def defaults() -> dict[str, str]:
@@ -41,32 +36,19 @@ def commands() -> list[list[str]]:
     return [shlex.split(part) for part in re.split(r"&&|\n", text)]
 
 
-def hadolint() -> str:
+def test_hadolint_finds_nothing():
     beside = Path(sys.executable).with_name("hadolint")
-    found = str(beside) if beside.exists() else shutil.which("hadolint")
-    if found is None:
+    program = str(beside) if beside.exists() else shutil.which("hadolint")
+    if program is None:
         pytest.skip("hadolint is not installed (requirements/dev.txt)")
-    return found
-
-
-def test_hadolint_finds_nothing(tmp_path):
-    done = subprocess.run([hadolint(), str(DOCKERFILE)], capture_output=True, text=True)
+    done = subprocess.run([program, str(DOCKERFILE)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    bad = tmp_path / "Dockerfile"
-    bad.write_text(DOCKERFILE.read_text().replace("--no-cache-dir ", ""))
-    done = subprocess.run([hadolint(), str(bad)], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "DL3042" in done.stdout
 
 
-def test_the_base_has_cuda_and_a_tag_and_root_does_not_run_it():
-    assert re.fullmatch(r"nvidia/cuda:\d+\.\d+\.\d+-base-ubuntu\d+\.\d+", defaults()["BASE"])
-    assert all(text.split()[0] == "${BASE}" for name, text in instructions() if name == "FROM")
+def test_root_does_not_run_it():
     names = [name for name, _ in instructions()]
-    users = [text for name, text in instructions() if name == "USER"]
-    assert users == ["1000:1000"]
+    assert [text for name, text in instructions() if name == "USER"] == ["1000:1000"]
     assert "RUN" not in names[names.index("USER") :]
-    assert ("VOLUME", '["/app/ckpt", "/app/output"]') in instructions()
 
 
 def test_what_is_copied_is_there():
@@ -82,25 +64,6 @@ def test_what_is_copied_is_there():
             assert source == "." or comes_along(source), f"{source} is left out by .dockerignore"
 
 
-def test_what_is_installed_is_named_by_files_that_are_copied_too():
-    copied = {
-        source
-        for name, text in instructions()
-        if name == "COPY" and not text.startswith("--from")
-        for source in text.split()[:-1]
-    }
-    needed = [
-        defaults()["REQUIREMENTS"],
-        *re.findall(r"requirements/\w+\.txt", DOCKERFILE.read_text()),
-    ]
-    for file in needed:
-        assert file in copied or file.split("/")[0] in copied
-        assert (ROOT / file).is_file()
-    assert [command[:2] for command in commands() if "pip" in command] == [["pip", "install"]]
-    modules = [command[2] for command in commands() if command[:2] == ["python", "-m"]]
-    assert modules == ["multiview.segmentation"]
-
-
 def allowed() -> list[str]:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     assert lines[1] == "*"  # all that is not allowed is left out
@@ -112,7 +75,7 @@ def comes_along(path: str) -> bool:
 
 
 def test_what_the_commands_need_comes_into_the_image_and_nothing_else():
-    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - NOT_IN_THE_IMAGE
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests"}
     scripts = {path.name for path in ROOT.glob("*.py")}
     for name in packages | scripts | {"configs", "testset", "eval_examples", "validation_set"}:
         assert comes_along(name), f"{name} is left out by .dockerignore"
@@ -137,9 +100,8 @@ def test_the_system_has_the_packages_by_these_names():
     installs = [c for c in commands() if c[:2] == ["apt-get", "install"]]
     assert len(installs) == 2
     for command in installs:
-        done = subprocess.run(
-            [command[0], "--simulate", *command[1:]], capture_output=True, text=True
-        )
+        simulated = [command[0], "--simulate", *command[1:]]
+        done = subprocess.run(simulated, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 
 

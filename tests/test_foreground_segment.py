@@ -16,12 +16,8 @@ from tests.conftest import ROOT
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "foreground_segment.py", *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, "foreground_segment.py", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
 def call(*arguments: str | Path) -> None:
@@ -93,9 +89,8 @@ def test_the_default_finds_the_bundled_toy_on_a_photo_like_background(tmp_path: 
 
 def test_nothing_found_is_an_error_of_one_line_and_leaves_no_file(tmp_path: Path):
     Image.new("RGB", (50, 50), "white").save(tmp_path / "in.png")
-    done = run(
-        "--input", tmp_path / "in.png", "--output", tmp_path / "out.png", "--backend", "white"
-    )
+    paths = ["--input", tmp_path / "in.png", "--output", tmp_path / "out.png"]
+    done = run(*paths, "--backend", "white")
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     for part in ("in.png: no object was found", "white", "try another --backend"):

@@ -133,12 +133,3 @@ def test_the_lines_for_powershell_are_lines_of_our_commands():
     (demo,) = [line for line in lines if line[0] == "image_to_3d.py"]
     assert image_to_3d.build_parser().parse_args(demo[1:]).input[0].is_file()
     assert f"$(BIN)/python {' '.join(demo)}\n" in (ROOT / "Makefile").read_text(encoding="utf-8")
-
-
-def test_requirements_that_a_system_lacks_are_in_the_table_of_systems():
-    table = (ROOT / "docs" / "platforms.md").read_text(encoding="utf-8").split("\n## Windows")[0]
-    files = [path.read_text(encoding="utf-8") for path in ROOT.glob("requirements/*.txt")]
-    excluded = set(re.findall(r"^([\w-]+)\S*; platform_machine", "\n".join(files), re.M))
-    assert {"embreex", "pycolmap"} <= excluded
-    for name in excluded:
-        assert re.search(rf"^\| {name} \|.*left out", table, re.M), name

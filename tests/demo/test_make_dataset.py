@@ -37,6 +37,8 @@ usemtl red\nf 1 4 3 2\nf 5 6 7 8
 usemtl green\nf 1 2 6 5\nf 3 4 8 7
 usemtl blue\nf 2 3 7 6\nf 1 5 8 4
 """
+BOXES = [f"box{n}" for n in range(30)]
+TRAINED = [name for name in BOXES if not is_held_out(f"blendswap-cc-0-{name}")]
 COLOURS = "newmtl red\nKd 1 0 0\nnewmtl green\nKd 0 1 0\nnewmtl blue\nKd 0 0 1\n"
 
 
@@ -154,24 +156,9 @@ def test_a_lack_of_memory_or_an_interrupt_ends_the_set(
     assert read_uid_set(tmp_path / "uid_set.pkl") == ["toy-0000000000"]
 
 
-def test_a_lack_of_memory_while_furniture_is_read_is_not_the_models_fault(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    (obj,) = furniture_objects(tmp_path / "furniture", [CUBE])
-
-    def fail(*_: object, **__: object) -> None:
-        raise MemoryError
-
-    monkeypatch.setattr("trimesh.load", fail)
-    with pytest.raises(MemoryError):
-        make_dataset.render_object(obj, tmp_path, 16, meshes=False)
-
-
 def furniture_objects(folder: Path, contents: list[str]) -> list[DatasetObject]:
     """Objects for training, one of each content."""
-    names = [f"box{n}" for n in range(30)]
-    names = [name for name in names if not is_held_out(f"blendswap-cc-0-{name}")]
-    make_furniture(folder, dict(zip(names, contents, strict=False)))
+    make_furniture(folder, dict(zip(TRAINED, contents, strict=False)))
     return list_real_objects(folder, 1, held_out=False)
 
 
@@ -209,12 +196,8 @@ def test_make_demo_model_trains_only_on_usable_sets(tmp_path: Path, failing: str
     (tmp_path / "bin" / "pip").touch()
     for stamp in (".runtime", ".train", ".demo", ".eval"):
         (tmp_path / stamp).touch()
-    done = subprocess.run(
-        ["make", "demo-model", f"VENV={tmp_path}", f"DEMO={tmp_path}/demo-model"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    command = ["make", "demo-model", f"VENV={tmp_path}", f"DEMO={tmp_path}/demo-model"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     calls = (tmp_path / "calls").read_text()
     assert (done.returncode == 0) == (not failing), done.stderr
     assert ("train_syncdreamer.py" in calls) == (not failing)
@@ -234,12 +217,10 @@ def test_held_out_objects_are_never_trained_on(tmp_path: Path):
     assert {s.seed for s in trained}.isdisjoint(s.seed for s in held)
     assert min(s.seed for s in held) == HELD_OUT_SEED
     folder = make_furniture(tmp_path / "furniture", {f"box{n}": CUBE for n in range(40)})
-    seen = {
-        obj.furniture.uid for obj in list_real_objects(folder, 2, held_out=False) if obj.furniture
-    }
-    unseen = {
-        obj.furniture.uid for obj in list_real_objects(folder, 2, held_out=True) if obj.furniture
-    }
+    seen, unseen = (
+        {obj.furniture.uid for obj in list_real_objects(folder, 2, held_out) if obj.furniture}
+        for held_out in (False, True)
+    )
     assert seen.isdisjoint(unseen)
     assert len(seen | unseen) == 40
     assert 0 < len(unseen) < 15
@@ -262,22 +243,19 @@ def test_held_out_shapes_are_written_where_the_views_show_them(tmp_path: Path):
 
 
 def test_damaged_models_are_listed_as_failures_and_the_set_is_usable_without_them(tmp_path: Path):
-    names = [f"box{n}" for n in range(30)]
-    trained = [name for name in names if not is_held_out(f"blendswap-cc-0-{name}")][:2]
+    trained = TRAINED[:2]
     folder = make_furniture(tmp_path / "f", {trained[0]: CUBE, trained[1]: "f 1 2 3\n"})
     make(tmp_path / "set", "--furniture", str(folder), "--variants", "2")
     good = [f"blendswap-cc-0-{trained[0]}-{n}" for n in (1, 2)]
     assert read_uid_set(tmp_path / "set" / "uid_set.pkl") == good
-    rows = list(csv.reader(io.StringIO((tmp_path / "set" / "failures.csv").read_text())))
-    assert [row[0] for row in rows[1:]] == [f"blendswap-cc-0-{trained[1]}-{n}" for n in (1, 2)]
+    assert [row[0] for row in failures(tmp_path / "set")] == [f"blendswap-cc-0-{trained[1]}-{n}" for n in (1, 2)]
     first, second = (tmp_path / "set" / "target" / uid / "000.png" for uid in good)
     assert not np.array_equal(np.asarray(Image.open(first)), np.asarray(Image.open(second)))
 
 
 def test_the_log_is_of_this_project_only(tmp_path: Path):
     """trimesh logs every mesh whose faces it triangulates."""
-    names = [f"box{n}" for n in range(30)]
-    held_out = next(name for name in names if is_held_out(f"blendswap-cc-0-{name}"))
+    held_out = next(name for name in BOXES if is_held_out(f"blendswap-cc-0-{name}"))
     folder = make_furniture(tmp_path / "f", {held_out: CUBE})
     flags = ["--output", "set", "--furniture", str(folder), "--size", "16", "--workers", "1"]
     done = subprocess.run(
