@@ -248,7 +248,8 @@ def test_damaged_models_are_listed_as_failures_and_the_set_is_usable_without_the
     make(tmp_path / "set", "--furniture", str(folder), "--variants", "2")
     good = [f"blendswap-cc-0-{trained[0]}-{n}" for n in (1, 2)]
     assert read_uid_set(tmp_path / "set" / "uid_set.pkl") == good
-    assert [row[0] for row in failures(tmp_path / "set")] == [f"blendswap-cc-0-{trained[1]}-{n}" for n in (1, 2)]
+    bad = [f"blendswap-cc-0-{trained[1]}-{n}" for n in (1, 2)]
+    assert [row[0] for row in failures(tmp_path / "set")] == bad
     first, second = (tmp_path / "set" / "target" / uid / "000.png" for uid in good)
     assert not np.array_equal(np.asarray(Image.open(first)), np.asarray(Image.open(second)))
 
