@@ -160,14 +160,10 @@ def model_buffers(config: SyncDreamerConfig) -> dict[str, Tensor]:
 def viewpoint_embedding(elevation: Tensor, target_elevation: float, azimuths: Tensor) -> Tensor:
     """Describe each target view relative to the input view, as Zero123 does.
 
-    Args:
-        elevation: of the input view, radians, positive looks down, (B,).
-        target_elevation: of the target views, radians.
-        azimuths: of the target views, radians, (N,); the input view is at the first.
-
-    Returns:
-        (elevation - target_elevation, sin, cos of the azimuth difference, 0), (B, N, 4).
-        Compat: Zero123 counts elevation downwards, hence the sign of the first.
+    The elevation of the input views (B,), `target_elevation` and the azimuths of the target views
+    (N,) are in radians, positive looks down; the input view is at the first azimuth. The result is
+    (elevation - target_elevation, sin, cos of the azimuth difference, 0), (B, N, 4).
+    Compat: Zero123 counts elevation downwards, hence the sign of the first.
     """
     difference = azimuths - azimuths[0]
     rows = torch.stack([difference.sin(), difference.cos(), torch.zeros_like(difference)], dim=-1)

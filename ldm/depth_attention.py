@@ -118,16 +118,13 @@ def pack_branches(
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Pack K branches of guidance of B x T views into one batch of the UNet, branch by branch.
 
-    Args:
-        branches: those that keep the volume come first.
-        noisy: latents x_t of T views, (B, T, C, H, W).
-        input_latents: (B, C, H, W).
-        context: image tokens, (B, T, context_dim).
-        frustums: frustum volumes of the views, (B T, F, D, H, W) each.
+    Branches that keep the volume come first, K' of K. Of T views each: noisy latents x_t
+    (B, T, C, H, W), image tokens (B, T, context_dim) and frustum volumes (B T, F, D, H, W); the
+    input views' latents are (B, C, H, W).
 
     Returns:
         latents (K B T, 2 C, H, W), image tokens (K B T, 1, context_dim), and the frustum volumes of
-        the first K' branches, which keep them, (K' B T, F, D, H, W) each.
+        the branches that keep them, (K' B T, F, D, H, W) each.
     """
     num_with_volume = sum(branch.volume for branch in branches)
     if not all(branch.volume for branch in branches[:num_with_volume]):

@@ -119,10 +119,8 @@ class SyncDreamer(nn.Module):
         Compat: the input view's latents are a sample of the posterior, not its mode, and go
         into the UNet without the scale factor that the noisy latents have.
 
-        Args:
-            features: of B input images.
-            elevation: of the input views, radians, (B,).
-            noise: standard normal, for the sample of the posterior, (B, C, H, W).
+        The elevations are in radians, (B,); the noise, for the sample of the posterior, is
+        standard normal, (B, C, H, W).
         """
         target = math.radians(self.config.cameras.elevation_deg)
         viewpoints = viewpoint_embedding(elevation, target, self.azimuth).to(self.unet.dtype)

@@ -55,12 +55,9 @@ def sample_ddim(
 
     All views share one process: at each step `predict_noise` sees all of them (paper Sec. 3.2).
 
-    Args:
-        predict_noise: the model.
-        latents: noise at the first timestep, any shape.
-        steps: from `ldm.schedule.ddim_steps`; wrap it to show progress.
-        sample_noise: called once for each step that adds noise, in order.
-        on_step: called after every step; does not change the result.
+    The latents, of any shape, are noise at the first timestep. The steps are from
+    `ldm.schedule.ddim_steps`; `sample_noise` is called once for each that adds noise, in order.
+    `on_step` is called after every step and does not change the result.
     """
     for number, step in enumerate(steps, start=1):
         noise_prediction = predict_noise(latents, step.timestep)
@@ -113,21 +110,12 @@ def sample(
     progress_bar: Callable[[list[DDIMStep]], Iterable[DDIMStep]] = iter,
     on_step: LatentsCallback | None = None,
 ) -> Tensor:
-    """Generate one sample of the N views of an object.
+    """Generate one sample of the N views of an object: latents, float32, (N, C, H, W).
 
-    Args:
-        model: in evaluation mode.
-        features: of one input image, B = 1.
-        elevation: of the input view, radians.
-        config: steps, guidance, eta.
-        sample_noise: shape -> standard normal on the model's device. Called for the posterior
-            (1, C, H, W), then the initial latents and each step (1, N, C, H, W).
-        views_at_once: bounds the memory.
-        progress_bar: wraps the steps.
-        on_step: called after every step with latents (N, C, H, W).
-
-    Returns:
-        latents of the views, float32, (N, C, H, W).
+    The model is in evaluation mode, the features are of one input image, its elevation is in
+    radians. `sample_noise`, shape -> standard normal on the model's device, is called for the
+    posterior (1, C, H, W), then for the initial latents and each step (1, N, C, H, W).
+    `progress_bar` wraps the steps; `on_step` is called after each with latents (N, C, H, W).
     """
     shape = (1, *model.config.latent_shape)
     elevations = torch.tensor([elevation], dtype=torch.float32, device=model.azimuth.device)

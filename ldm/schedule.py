@@ -90,11 +90,8 @@ def ddim_steps(
     Compat: the step that ends the process goes to `alphas_cumprod[0]`, not to 1, adds no noise,
     and still subtracts sigma^2 in its direction term. `1 - alpha_bar_prev` is rounded to float32.
 
-    Args:
-        alphas_cumprod: the schedule in use, float32, (T,).
-        steps: number of steps, 1 .. T, returned in the order of execution (decreasing time).
-        eta: 0 is deterministic, 1 is as random as the ancestral sampler.
-        spacing: see `ddim_timesteps`.
+    From the schedule in use, float32, (T,), to steps in the order of execution (decreasing time).
+    With `eta` 0 the process is deterministic, with 1 as random as the ancestral sampler.
     """
     schedule = alphas_cumprod.detach().cpu()
     timesteps = ddim_timesteps(steps, len(schedule), spacing)

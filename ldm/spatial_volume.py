@@ -27,14 +27,11 @@ from multiview.projection import project, unproject
 class ViewGeometry:
     """Where feature maps and volumes are sampled; depends on the cameras only.
 
-    Attributes:
-        vertices_in_views: each vertex in each view's feature map, normalised to [-1, 1] for
-            `grid_sample`, (N, V, V, V, 2); the volume's axes are (z, y, x).
-        rays_in_volume: each frustum sample in the volume, likewise, (N, D, H, W, 3).
+    Coordinates are normalised to [-1, 1] for `grid_sample`; the volume's axes are (z, y, x).
     """
 
-    vertices_in_views: Tensor
-    rays_in_volume: Tensor
+    vertices_in_views: Tensor  # each vertex in each view's feature map, (N, V, V, V, 2)
+    rays_in_volume: Tensor  # each frustum sample in the volume, (N, D, H, W, 3)
 
     def to(self, device: torch.device) -> ViewGeometry:
         """Copy to a device."""
@@ -68,12 +65,8 @@ def view_geometry(
     """Project the vertices into the views, and the views' rays into the volume.
 
     Compat: coordinates are normalised so that the first and last pixel centres are -1 and 1.
-
-    Args:
-        config: sizes of the volumes.
-        intrinsics: for a feature map of `latent_size` pixels a side, (N, 3, 3).
-        world_to_camera: (N, 3, 4).
-        latent_size: H = W of the latents.
+    The intrinsics (N, 3, 3) are for feature maps of `latent_size` pixels a side; the poses
+    `world_to_camera` are (N, 3, 4).
     """
     device = intrinsics.device
     vertices_in_views = project_vertices(config, intrinsics, world_to_camera, latent_size)
@@ -124,14 +117,8 @@ class SpatialVolumeNet(nn.Module):
     ) -> Tensor:
         """Give every vertex the features at its projections into all noisy views.
 
-        Args:
-            latents: noisy latents, (B, N, C, H, W).
-            time: (B, time_dim).
-            views: viewpoint embeddings, (B, N, view_dim).
-            geometry: of the N views.
-
-        Returns:
-            (B, N view_channels, V, V, V), view by view; zero where a vertex is out of a view.
+        (B, N, C, H, W), (B, time_dim), (B, N, view_dim) -> (B, N view_channels, V, V, V), view by
+        view; zero where a vertex is out of a view.
         """
         batch, num_views = latents.shape[:2]
         features = self.target_encoder(
@@ -164,16 +151,10 @@ class SpatialVolumeNet(nn.Module):
     def view_frustums(
         self, volume: Tensor, time: Tensor, views: Tensor, rays: Tensor
     ) -> list[Tensor]:
-        """Resample the volume for T of the views.
+        """Resample the volume for T of the views, which have `rays`, see `sample_along_rays`.
 
-        Args:
-            volume: (B, F, V, V, V).
-            time: (B, time_dim).
-            views: viewpoint embeddings of the T views, (B, T, view_dim).
-            rays: the T views' part of `ViewGeometry.rays_in_volume`; see `sample_along_rays`.
-
-        Returns:
-            finest first, (B T, F_i, D / 2^i, H / 2^i, W / 2^i).
+        (B, F, V, V, V), (B, time_dim), (B, T, view_dim), (T, D, H, W, 3) -> finest first,
+        (B T, F_i, D / 2^i, H / 2^i, W / 2^i).
         """
         return self.frustum_volume_feats(
             self.sample_along_rays(volume, rays),

@@ -103,15 +103,11 @@ def _check_zip(path: Path, size: int) -> None:
 
 
 def read_state_dict(path: Path, placeholders: bool = False) -> dict[str, Tensor]:
-    """Map the tensors of a checkpoint file into memory without running code in it.
+    """Map the tensors of a checkpoint into memory, by name, without running code in it.
 
-    Args:
-        path: a Lightning or plain torch checkpoint, or a safetensors file.
-        placeholders: replace objects of unknown classes, which old Lightning files hold beside
-            the weights, by inert placeholders instead of refusing the file.
-
-    Returns:
-        tensors by name, on the CPU; their data are read from the file on first use.
+    The file is a Lightning or plain torch checkpoint, or safetensors; the tensors' data are read on
+    first use. With `placeholders` objects of unknown classes, which old Lightning files hold beside
+    the weights, become inert placeholders, else the file is refused.
 
     Raises:
         FileNotFoundError, ValueError: naming the file, what it is and what to do.
