@@ -160,8 +160,8 @@ def model_buffers(config: SyncDreamerConfig) -> dict[str, Tensor]:
 def viewpoint_embedding(elevation: Tensor, target_elevation: float, azimuths: Tensor) -> Tensor:
     """Describe each target view relative to the input view, as Zero123 does.
 
-    The elevation of the input views (B,), `target_elevation` and the azimuths of the target views
-    (N,) are in radians, positive looks down; the input view is at the first azimuth. The result is
+    The elevations of the input views (B,), which look down where positive, that of the target views
+    and their azimuths (N,) are in radians; the input view is at the first azimuth. The result is
     (elevation - target_elevation, sin, cos of the azimuth difference, 0), (B, N, 4).
     Compat: Zero123 counts elevation downwards, hence the sign of the first.
     """

@@ -178,18 +178,14 @@ class DepthUNet(UNet):
         frustums: Sequence[Tensor],
         null_residuals: Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """Predict the noise (the small model: v) of B views.
+        """Predict the noise (the small model: v) of B views, (B, out_channels, H, W).
 
         Args:
             x: noisy latent and input-view latent, (B, in_channels, H, W).
             timesteps: (B,), or (1,) where all views share it.
             context: image token of each view, (B, 1, context_dim).
-            frustums: frustum volumes, finest first, (B', F, D, H, W) each at its level's size;
-                B' <= B, see `_attend`.
+            frustums: finest first, (B', F, D, H, W) each at its level's size; see `_attend`.
             null_residuals: from `null_residuals()`; needed only with B' < B.
-
-        Returns:
-            (B, out_channels, H, W).
         """
         time = self.embed_time(timesteps)
         skips = self.encode(x, time, context)

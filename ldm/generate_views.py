@@ -99,10 +99,9 @@ def generate_strip(
     """Generate one sample: a strip of the views of an object.
 
     The noise is sampled on the CPU, from a generator of this sample only. So a sample does not
-    depend on the others of a run, and devices differ by rounding only.
-
-    The model is in evaluation mode, the features are of one image; the strip is uint8, (H, N H, 3).
-    `on_step` is called after every step and does not change the result.
+    depend on the others of a run, and devices differ by rounding only. The model is in evaluation
+    mode, the features are of one image; the strip is uint8, (H, N H, 3). `on_step` is called after
+    every step and does not change the result.
 
     Raises:
         ValueError: the images are not finite.

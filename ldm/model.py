@@ -166,13 +166,9 @@ class SyncDreamer(nn.Module):
     ) -> Tensor:
         """Evaluate the denoiser once on all N views (paper Fig. 2).
 
-        Args:
-            latents: noisy latents x_t, float32, (B, N, C, H, W).
-            timestep: t, the same for all views.
-            conditioning: of B inputs.
-            cache: see `sampling_cache`.
-            branches: those that keep the volume first. They share it, and one call of the UNet.
-            views_at_once: bounds the memory; changes the result by rounding only.
+        The noisy latents x_t are float32, (B, N, C, H, W), all at the same timestep. The branches,
+        those that keep the volume first, share it and each call of the UNet. `views_at_once` bounds
+        the memory and changes the result by rounding only.
 
         Returns:
             prediction of each branch, float32, (len(branches), B, N, C, H, W).

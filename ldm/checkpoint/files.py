@@ -130,11 +130,7 @@ def read_state_dict(path: Path, placeholders: bool = False) -> dict[str, Tensor]
 
 
 def save_atomically(content: Mapping[str, Any], path: Path) -> None:
-    """Write a torch file completely or not at all.
-
-    Raises:
-        OSError: naming the file, for example because the disk is full.
-    """
+    """Write a torch file completely or not at all; an OSError names the file and the free space."""
     with atomic_write(path) as temporary:
         try:
             torch.save(content, temporary)

@@ -30,10 +30,8 @@ def four_steps(model: SyncDreamer, views_at_once: int = 8) -> torch.Tensor:
 
     image = torch.from_numpy(seeded_image("gpu", config.cameras.image_size))[None].to(device)
     with torch.inference_mode():
-        features = model.encode_image(image)
-        return sample(
-            model, features, math.radians(20.0), SamplerConfig(steps=4), draw, views_at_once
-        ).cpu()
+        features, sampler = model.encode_image(image), SamplerConfig(steps=4)
+        return sample(model, features, math.radians(20.0), sampler, draw, views_at_once).cpu()
 
 
 @pytest.fixture(autouse=True)
@@ -52,13 +50,10 @@ def test_a_trajectory_on_the_gpu_is_the_one_on_the_cpu(tiny_model, dtype, tolera
 
 
 def test_the_pictures_on_the_gpu_are_those_on_the_cpu(tiny_model):
-    latents = four_steps(tiny_model)
-    on_gpu = cast(tiny_model, torch.float32).to("cuda")
+    latents, on_gpu = four_steps(tiny_model), cast(tiny_model, torch.float32).to("cuda")
     with torch.inference_mode():
-        assert (
-            relative_error(on_gpu.decode(latents.cuda()).cpu(), tiny_model.decode(latents).numpy())
-            < 1e-3
-        )
+        found, expected = on_gpu.decode(latents.cuda()).cpu(), tiny_model.decode(latents)
+    assert relative_error(found, expected.numpy()) < 1e-3
 
 
 def test_a_checkpoint_loads_to_the_gpu_in_half_precision(tiny_config, tiny_checkpoint):

@@ -93,7 +93,6 @@ def test_guidance_1_runs_one_branch_only(tiny_model: SyncDreamer):
 
 
 def test_one_noisy_view_changes_the_prediction_of_the_others(tiny_model: SyncDreamer):
-    """The coupling of the views through the volume is the whole idea."""
     conditioning, latents = conditioning_and_latents(tiny_model)
     changed = latents.clone()
     changed[:, 4] += 1.0

@@ -39,13 +39,10 @@ def test_vertices_project_to_where_the_cameras_see_them(geometry):
 def test_rays_start_and_end_at_the_depth_range_and_pass_through_the_object(geometry):
     poses = torch.tensor(orbit_cameras(num_views=4).world_to_camera, dtype=torch.float32)
     points = geometry.rays_in_volume * 0.5  # the cube's half side
-    depth = (
-        torch.einsum("nj,n...j->n...", poses[:, 2, :3], points) + poses[:, 2, 3, None, None, None]
-    )
-    planes = torch.linspace(1.5 - 3**0.5 / 2, 1.5 + 3**0.5 / 2, 8)
-    torch.testing.assert_close(
-        depth, planes[None, :, None, None].expand_as(depth), rtol=1e-4, atol=1e-4
-    )
+    depth = torch.einsum("nj,n...j->n...", poses[:, 2, :3], points)
+    depth += poses[:, 2, 3, None, None, None]
+    planes = torch.linspace(1.5 - 3**0.5 / 2, 1.5 + 3**0.5 / 2, 8)[:, None, None]
+    torch.testing.assert_close(depth, planes.expand_as(depth), rtol=1e-4, atol=1e-4)
     centre = points[:, :, SIZE // 2, SIZE // 2]  # the principal point: rays through the origin
     assert centre.norm(dim=-1).min(dim=1).values.max() < 0.13
 

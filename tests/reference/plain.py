@@ -1,7 +1,4 @@
-"""Reference implementation: the model's formulas as in the paper, without any optimisation.
-
-Tests compare `ldm` with these, and `benchmarks.denoise` measures the speed-up.
-"""
+"""Reference implementation: the model's formulas as in the paper, without any optimisation."""
 
 from __future__ import annotations
 
@@ -44,16 +41,7 @@ def transformer_block(block: TransformerBlock, x: Tensor, context: Tensor) -> Te
 
 
 def depth_attention(layer: DepthAttention, x: Tensor, frustum: Tensor) -> Tensor:
-    """Depth attention with explicit keys and values at every depth.
-
-    Args:
-        layer: its weights.
-        x: (B, heads * head_dim, H, W).
-        frustum: (B, F, D, H, W).
-
-    Returns:
-        (B, heads * head_dim, H, W).
-    """
+    """Depth attention with keys and values, (B, n c, H, W), (B, F, D, H, W) -> (B, n c, H, W)."""
     q = rearrange(layer.to_q(x), "b (n c) h w -> b n c 1 h w", n=layer.heads)
     k = rearrange(layer.to_k(frustum), "b (n c) d h w -> b n c d h w", n=layer.heads)
     v = rearrange(layer.to_v(frustum), "b (n c) d h w -> b n c d h w", n=layer.heads)
@@ -81,8 +69,7 @@ def predict_noise(
 ) -> Tensor:
     """Classifier-free guidance with two full passes; the unconditional one has zeroed conditions.
 
-    The views are encoded one by one, and the geometry is computed at each step. Arguments and
-    result as those of `ldm.sampler.noise_predictor` and its result.
+    The views are encoded one by one, and the geometry is computed at each step.
     """
     geometry = model.view_geometry()
     timesteps = torch.tensor([timestep], device=latents.device)

@@ -1,8 +1,7 @@
 """Write a checkpoint of the published layout with random weights, seeded by their names.
 
-The file has every tensor of the published one, of the right shape and a sane scale, and is the same
-on every machine. It generates noise, but loading time, speed, memory and the agreement of two
-implementations can be tested with it.
+The file has every tensor of the published one, of a sane scale, and is the same on every machine.
+It generates noise, but loading time, speed, memory and agreement can be tested with it.
 
     python -m tests.reference.seeded_weights --cfg configs/syncdreamer.yaml --out ckpt/seeded.ckpt
 """
@@ -53,20 +52,14 @@ def seeded_noise(label: str, shape: Iterable[int]) -> np.ndarray:
 
 def seeded_image(label: str, size: int, channels: int = 3) -> np.ndarray:
     """Return an image of 8 x 8 coloured blocks with noise, (channels, size, size) in [-1, 1]."""
-    blocks = np.kron(
-        _normal("image-coarse:" + label, (channels, 8, 8)), np.ones((size // 8, size // 8))
-    )
+    coarse = _normal("image-coarse:" + label, (channels, 8, 8))
+    blocks = np.kron(coarse, np.ones((size // 8, size // 8)))
     fine = _normal("image-fine:" + label, (channels, size, size))
     return np.clip(0.5 * blocks + 0.1 * fine, -1.0, 1.0).astype(np.float32)
 
 
 def seeded_state(module: torch.nn.Module, prefix: str = "") -> dict[str, torch.Tensor]:
-    """Return random weights of a module, without its buffers.
-
-    Args:
-        module: may be on the meta device.
-        prefix: of the module in a full checkpoint, with its dot.
-    """
+    """Return random weights of a module, which has this prefix in a full checkpoint."""
     import torch
 
     shapes = {name: tuple(weight.shape) for name, weight in module.named_parameters()}
