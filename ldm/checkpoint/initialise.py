@@ -48,11 +48,8 @@ class InitReport:
 
     def lines(self) -> list[str]:
         """Format the report for the log."""
-        kinds = (
-            ("loaded", self.loaded),
-            ("initialised", self.initialised),
-            ("of the file ignored", self.ignored),
-        )
+        labels = ("loaded", "initialised", "of the file ignored")
+        kinds = zip(labels, (self.loaded, self.initialised, self.ignored), strict=True)
         lines = [f"{len(names)} tensors {kind}{_by_part(names)}" for kind, names in kinds if names]
         lines += [f"adapted to the model's shape: {name}" for name in self.adapted]
         return [*lines, f"CLIP's weights: {self.clip}"]

@@ -48,14 +48,9 @@ class StateDictDiff:
         return not (self.missing or self.unexpected or self.mismatched or self.not_float)
 
     def __str__(self) -> str:
-        parts = []
-        for label, names in (
-            ("missing", self.missing),
-            ("unexpected", self.unexpected),
-            ("not floating-point", self.not_float),
-        ):
-            if names:
-                parts.append(f"{len(names)} keys {label} (first: {', '.join(names[:3])})")
+        labels = ("missing", "unexpected", "not floating-point")
+        lists = zip(labels, (self.missing, self.unexpected, self.not_float), strict=True)
+        parts = [f"{len(n)} keys {label} (first: {', '.join(n[:3])})" for label, n in lists if n]
         if self.mismatched:
             name, found, expected = self.mismatched[0]
             parts.append(
@@ -147,15 +142,12 @@ def load_model(
 
     types = {name: storage_dtype(name, dtype) for name in state}
     in_memory = detect_format(path) == "pickle"
-    direct: dict[str, Tensor] = {}
-    copied: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        unchanged = device.type == "cpu" and tensor.dtype == types[name]
-        (direct if in_memory or unchanged else copied)[name] = tensor
-    placed = {name: tensor.to(device, types[name]) for name, tensor in direct.items()}
+    stay = {n for n, t in state.items() if device.type == "cpu" and t.dtype == types[n]}
+    copied = {} if in_memory else {n: t for n, t in state.items() if n not in stay}
+    placed = {n: t.to(device, types[n]) for n, t in state.items() if n not in copied}
     model.load_state_dict(placed, strict=False, assign=True)
     chunks = list(_chunks(copied))
-    del state, direct, copied, placed
+    del state, copied, placed
     for names in chunks:
         mapped = read_state_dict(path)
         placed = {name: mapped[name].to(device, types[name]) for name in names}

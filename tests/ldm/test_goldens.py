@@ -11,7 +11,6 @@ import torch
 
 from ldm.config import SamplerConfig, SyncDreamerConfig, model_buffers, viewpoint_embedding
 from ldm.model import Conditioning, SyncDreamer
-from ldm.networks.autoencoder import Autoencoder, AutoencoderConfig
 from ldm.sampler import ddim_update, noise_predictor, sample
 from ldm.schedule import ddim_steps, timestep_embedding
 from multiview.cameras import orbit_cameras
@@ -25,7 +24,7 @@ from tests.conftest import (
     seeded_model,
     thin_out,
 )
-from tests.reference.seeded_weights import seeded_image, seeded_noise, seeded_state
+from tests.reference.seeded_weights import seeded_image, seeded_noise
 
 pytestmark = pytest.mark.integration
 
@@ -91,21 +90,6 @@ def test_embeddings(goldens: Goldens, model64: SyncDreamer):
     elevations = torch.from_numpy(goldens.compact["embeddings/elevation_rad"])
     embedding = viewpoint_embedding(elevations, math.radians(30.0), model64.azimuth)
     goldens.check("embeddings", "view_embedding", embedding, 1e-6)
-
-
-def test_small_autoencoder(goldens: Goldens):
-    vae = Autoencoder(AutoencoderConfig(channels=32))
-    vae.load_state_dict(seeded_state(vae, "first_stage_model."))
-    image = torch.from_numpy(seeded_image("vae64", 64))[None]
-    goldens.check("vae", "ch32_image", image)
-    goldens.check("vae", "ch32_encoder_out", vae.encoder(image))
-    goldens.check("vae", "ch32_moments", vae.quant_conv(vae.encoder(image)))
-    posterior = vae.encode(image)
-    goldens.check("vae", "ch32_mode", posterior.mean)
-    goldens.check("vae", "ch32_std", posterior.std)
-    latent = noise("vae64-latent", (1, 4, 8, 8))
-    goldens.check("vae", "ch32_latent", latent)
-    goldens.check("vae", "ch32_decoded", vae.decode(latent))
 
 
 def test_full_size_autoencoder(goldens: Goldens, model64: SyncDreamer):

@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 import math
 import re
-from collections import Counter
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -105,32 +104,20 @@ def test_a_step_builds_one_volume_and_runs_the_unet_once_a_group_of_views(
     tiny_model: SyncDreamer, monkeypatch
 ):
     """Guidance costs no second volume; what does not change from step to step is computed once."""
-    counts = Counter[str]()
-
-    def count(owner: object, name: str) -> None:
-        method = getattr(owner, name)
-
-        def counted(*args: object, **kwargs: object) -> object:
-            counts[name] += 1
-            return method(*args, **kwargs)
-
-        monkeypatch.setattr(owner, name, counted)
-
-    count(tiny_model.spatial_volume, "build_spatial_volume")
-    count(tiny_model.spatial_volume, "view_frustums")
-    count(tiny_model.unet, "forward")
-    count(tiny_model.unet, "null_residuals")
-    count(tiny_model, "view_geometry")
+    volume, unet = tiny_model.spatial_volume, tiny_model.unet
+    calls = {
+        (volume, "build_spatial_volume"): 3, (volume, "view_frustums"): 6, (unet, "forward"): 6,
+        (unet, "null_residuals"): 1, (tiny_model, "view_geometry"): 1,
+    }  # fmt: skip
     size = tiny_model.config.cameras.image_size
     features = tiny_model.encode_image(torch.rand(1, 3, size, size))
     for guidance in (1.0, 2.0):
-        counts.clear()
+        for owner, name in calls:
+            monkeypatch.setattr(owner, name, Mock(wraps=getattr(owner, name)))
         config = SamplerConfig(steps=3, guidance_scale=guidance)
         sample(tiny_model, features, 0.5, config, torch.randn, views_at_once=8)
-        assert counts == {
-            "build_spatial_volume": 3, "view_frustums": 6, "forward": 6,
-            "null_residuals": 1, "view_geometry": 1,
-        }  # fmt: skip
+        for (owner, name), count in calls.items():
+            assert getattr(owner, name).call_count == count, name
 
 
 def test_branches_may_drop_the_image_and_the_volume_apart(tiny_model: SyncDreamer):

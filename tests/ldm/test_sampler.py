@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 import pytest
 import torch
 
@@ -40,16 +42,10 @@ def test_one_clean_image_is_recovered_from_pure_noise_by_its_exact_predictor():
 
 
 def test_noise_is_sampled_once_a_step_but_the_last():
-    draws = []
-
-    def draw() -> torch.Tensor:
-        draws.append(1)
-        return torch.zeros(1)
-
-    steps = ddim_steps(ALPHAS_CUMPROD, 7, eta=1.0)
+    draw, steps = Mock(return_value=torch.zeros(1)), ddim_steps(ALPHAS_CUMPROD, 7, eta=1.0)
     seen = []
     sample_ddim(lambda x, t: seen.append(t) or x * 0, torch.zeros(1), steps, draw)
-    assert len(draws) == 6
+    assert draw.call_count == 6
     assert seen == [step.timestep for step in steps]
 
 
