@@ -23,13 +23,9 @@ class Stopped(Exception):  # noqa: N818 - not an error
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of a job.
+    """Progress of a job: completed fraction, 0 to 1, and the current activity.
 
-    Attributes:
-        fraction: completed fraction of the job, 0 to 1.
-        message: current activity.
-        strip: latest views to show, uint8 (H, 16 H, 3).
-        title: caption of the views.
+    `strip` are the latest views to show, uint8 (H, 16 H, 3), `title` is their caption.
     """
 
     fraction: float
@@ -43,11 +39,9 @@ ProgressCallback = Callable[[Progress], None]
 
 
 class Job:
-    """Work in a background thread.
+    """Work in a background thread, which holds a lock while it runs.
 
-    Args:
-        work: function to run; its argument is the callback for its progress.
-        lock: held while the work runs.
+    `work` is called with the callback for its progress.
     """
 
     def __init__(

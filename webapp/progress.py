@@ -25,11 +25,7 @@ VIEWS_DONE, TRAINING_DONE, TEXTURE_DONE = 0.55, 0.85, 0.92
 class ProgressGenerator:
     """View generator that publishes the progress of every denoising step, with previews.
 
-    Args:
-        view_generator: does the work.
-        config: number of samples and steps.
-        directory: names the current step of the pipeline.
-        on_progress: called at every denoising step.
+    `directory` names the current step of the pipeline, `config` has the numbers of steps.
     """
 
     def __init__(

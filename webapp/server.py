@@ -32,12 +32,7 @@ SHUTDOWN_SECONDS = 3
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of the server.
-
-    Attributes:
-        max_queue: largest number of waiting visitors.
-        max_upload_mb: largest size of an upload, MB.
-    """
+    """Limits of the server: waiting visitors, and the size of an upload in MB."""
 
     max_queue: int = 20
     max_upload_mb: int = 20
@@ -54,16 +49,9 @@ def is_not_cancellation(record: logging.LogRecord) -> bool:
 def open_server(
     view_generator: ViewGenerator, config: PipelineConfig, examples: list[Path], limits: Limits
 ) -> Iterator[tuple[uvicorn.Server, SessionStore]]:
-    """Set up a server, ready to run; all session files are removed at the end.
+    """Set up a server, ready to run, and its sessions; their files are removed at the end.
 
-    Args:
-        view_generator: generates the views.
-        config: settings that visitors do not choose.
-        examples: example images.
-        limits: limits of the server.
-
-    Yields:
-        the server, and its sessions.
+    `config` has the settings that visitors do not choose.
     """
     with ExitStack() as stack:
         root = Path(stack.enter_context(TemporaryDirectory(prefix=FOLDER_PREFIX)))

@@ -38,15 +38,7 @@ Changes = dict[Any, Any]
 
 
 class UI:
-    """The page, shared by all sessions.
-
-    Args:
-        service: runs the pipeline.
-        sessions: all sessions.
-        examples: example images.
-        placeholder: a mesh file, see `webapp.layout.Layout`.
-        max_queue: largest number of waiting visitors.
-    """
+    """The page, shared by all sessions; for `placeholder` see `webapp.layout.Layout`."""
 
     def __init__(
         self,
