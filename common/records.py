@@ -30,6 +30,14 @@ Facts = dict[str, Any]
 """Values that a step found besides its files, as plain JSON."""
 
 
+def read_json(path: Path) -> Any:
+    """Content of a JSON file; None if it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
 class ReplaceError(FileExistsError):
     """Existing files would be replaced that are not results of the same input and settings."""
 
@@ -125,10 +133,7 @@ class RunDirectory:
 
     def read(self, name: str) -> dict[str, Any] | None:
         """Read the record of a step; None if it is missing or damaged."""
-        try:
-            found = json.loads(self.record(name).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            return None
+        found = read_json(self.record(name))
         return found if isinstance(found, dict) and "results" in found else None
 
     def do(self, step: Step, work: Callable[[], Facts | None]) -> Facts:
@@ -169,11 +174,7 @@ class RunDirectory:
 
         For steps that can resume after they were killed.
         """
-        try:
-            was = json.loads(self._marker(step).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            return False
-        return _still_holds(was, self._key(step)) and not self.overwrite
+        return _still_holds(read_json(self._marker(step)), self._key(step)) and not self.overwrite
 
     def mark_started(self, step: Step) -> None:
         """Record that a step is started; files of earlier starts must be removed before."""

@@ -31,21 +31,12 @@ from ldm.checkpoint.load import DTYPES
 from ldm.config import GenerateConfig, SamplerConfig
 from ldm.generate_views import StepCallback
 from multiview.cameras import Cameras, orbit_cameras
-from multiview.images import (
-    CropSize,
-    auto_crop_size,
-    composite_white,
-    crop_and_pad,
-    strip_to_views,
-    views_to_strip,
-)
+from multiview.images import CropSize, strip_to_views, views_to_strip
 from multiview.matting import has_mask, remove_background
 from multiview.segmentation import Backend, Segmenter, open_segmenter
 from pipeline.cli_args import LIMITS, choose_model
-from pipeline.inputs import ImageLike, as_image, with_mask
-from pipeline.selection.elevation import Draft
+from pipeline.inputs import ImageLike, InputImage, as_image, prepare_input, with_mask
 from pipeline.selection.elevation_drafts import draft_sampler, find_elevation
-from pipeline.selection.similarity import CROP_SIDE, crop_object
 from pipeline.view_generator import SyncDreamerGenerator
 from renderer.config import Preset, load_renderer_config
 from renderer.reconstruction import ReconstructionOptions, reconstruct
@@ -198,18 +189,26 @@ class SyncDreamerPipeline:
             _check("elevation", elevation)
 
         cut = self._cut_out(image, mask, backend)
-        pixels = self._framed(cut, crop_size)
+        opaque = cut.mode == "RGB" or cut.getchannel("A").getextrema()[0] == 255
+        if opaque and crop_size != -1 and (cut.mode == "RGB" or crop_size == "auto"):
+            raise ValueError(NO_OBJECT)
+        size, named = self.view_generator.size, InputImage(Path("the image"), "", cut)
+        source = prepare_input(named, Path(), elevation, crop_size, size, compare=False)
 
         def sample(elevation_deg: float, sampler: SamplerConfig) -> np.ndarray:
             return strip_to_views(
-                self.view_generator.generate(pixels, elevation_deg, seed, sampler, on_step)
+                self.view_generator.generate(source.framed, elevation_deg, seed, sampler, on_step)
             )
 
-        degrees = (
-            _estimated(cut, lambda at: sample(at, draft_sampler(sampler)))
-            if elevation == "auto"
-            else float(elevation)
-        )
+        degrees = source.elevation_deg
+        if degrees is None:
+            assert source.crop is not None
+            try:
+                found = find_elevation(source.crop, lambda at: sample(at, draft_sampler(sampler)))
+            except ValueError as error:
+                raise type(error)(f"{error}; give it as elevation=<degrees>") from error
+            degrees = float(found["elevation_deg"])
+            log.info("elevation %.1f +- %.1f degrees, estimated", degrees, found["uncertainty_deg"])
         return MultiviewImages(sample(degrees, sampler), self.cameras(), degrees, seed)
 
     def cameras(self) -> Cameras:
@@ -229,14 +228,6 @@ class SyncDreamerPipeline:
                 self._segmenters[backend] = open_segmenter(backend, device)
             image = remove_background(image, self._segmenters[backend], backend)
         return image
-
-    def _framed(self, image: Image.Image, crop_size: CropSize) -> np.ndarray:
-        """The model's input, float32 RGB in [-1, 1], (size, size, 3)."""
-        opaque = image.mode == "RGB" or image.getchannel("A").getextrema()[0] == 255
-        if opaque and (crop_size == "auto" or image.mode == "RGB") and crop_size != -1:
-            raise ValueError(NO_OBJECT)
-        chosen = auto_crop_size(image) if crop_size == "auto" else crop_size
-        return composite_white(crop_and_pad(image, chosen, self.view_generator.size))
 
 
 def reconstruct_mesh(
@@ -274,21 +265,6 @@ def reconstruct_mesh(
     if result.stopped_by is not None:
         raise KeyboardInterrupt(f"stopped in training; files of the unfinished result: {folder}")
     return Path(folder, "mesh.glb")
-
-
-def _estimated(image: Image.Image, draft: Draft) -> float:
-    """Estimate the elevation of an image in degrees, as `generate.py` does."""
-    try:
-        target = crop_object(np.asarray(image), CROP_SIDE)
-        estimate = find_elevation(target, draft)
-    except ValueError as error:
-        raise ValueError(
-            f"the elevation cannot be estimated from drafts ({error.__cause__ or error}); give it "
-            f"as elevation=<degrees>"
-        ) from error
-    found, uncertainty = estimate.elevation_deg, estimate.uncertainty_deg
-    log.info("elevation %.1f +- %.1f degrees, estimated", found, uncertainty)
-    return round(found, 1)
 
 
 def _check(limit: str, value: float, name: str | None = None) -> None:

@@ -5,11 +5,10 @@ read inputs -> drafts, elevation (where it is "auto") -> samples -> rank (where 
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -25,15 +24,10 @@ from multiview.images import CropSize
 from multiview.views import read_views
 from pipeline.inputs import Elevation, PreparedInput, prepare_inputs
 from pipeline.paths import CURVE, ELEVATION
-from pipeline.sample_store import Sample, StripFiles, check_conflicts, plan_sample, prepare_output
+from pipeline.sample_store import Sample, StripFiles, check_conflicts, prepare_output
 from pipeline.selection.elevation import ElevationConfig
-from pipeline.selection.elevation_drafts import (
-    draft_path,
-    draft_sampler,
-    find_elevation,
-    write_estimate,
-)
-from pipeline.selection.ranking import SCORES, SampleScore, order, score_sample, write_scores
+from pipeline.selection.elevation_drafts import draft_path, draft_sampler, find_elevation
+from pipeline.selection.ranking import SCORES, SampleScore, rank_samples, read_scores
 from pipeline.view_generator import ViewGenerator
 
 log = logging.getLogger(__name__)
@@ -121,13 +115,13 @@ def estimate_elevations(
         FileExistsError, OSError: drafts or samples cannot be written to their folders.
         pipeline.view_generator.ModelError, MemoryError: see `ViewGenerator`.
     """
-    settings = view_generator.settings(draft_sampler(options.sampler))
+    sampler = draft_sampler(options.sampler)
     drafts = {
         source: {
-            assumed: plan_sample(
-                source, draft_path(source.folder, assumed), assumed, options.seed, settings
+            at: Sample.plan(
+                source, draft_path(source.folder, at), at, options.seed, sampler, view_generator
             )
-            for assumed in ElevationConfig().drafts_at
+            for at in ElevationConfig().drafts_at
         }
         for source in inputs
         if source.elevation_deg is None
@@ -137,9 +131,9 @@ def estimate_elevations(
         for source, planned in drafts.items()
     }
     return [
-        source
-        if source.elevation_deg is not None
-        else _estimate(source, drafts[source], done[source], options, view_generator)
+        _estimate(source, drafts[source], done[source], options, view_generator)
+        if source in drafts
+        else source
         for source in inputs
     ]
 
@@ -185,7 +179,6 @@ def _estimate(
     view_generator: ViewGenerator,
 ) -> PreparedInput:
     """Estimate the elevation of one input; generate the missing drafts."""
-    sampler = draft_sampler(options.sampler)
     prepare_output(
         [draft for draft in drafts.values() if draft not in done],
         NUM_VIEWS * view_generator.size**2 * 3,
@@ -194,25 +187,18 @@ def _estimate(
 
     def draft(assumed: float) -> np.ndarray:
         """Views for an assumed elevation in degrees, float32 in [0, 1], (N, H, H, 3)."""
-        sample = drafts[assumed]
-        if sample not in done:
-            strip = view_generator.generate(source.framed, assumed, sample.seed, sampler)
-            sample.write(strip)
-        return read_views(sample.path, NUM_VIEWS)
+        if drafts[assumed] not in done:
+            drafts[assumed].generate(view_generator, options.overwrite)
+        return read_views(drafts[assumed].path, NUM_VIEWS)
 
     assert source.crop is not None
     try:
-        estimate = find_elevation(source.crop, draft)
+        found = find_elevation(source.crop, draft, folder=source.folder)
     except ValueError as error:
         raise type(error)(f"{source.path}: {error}") from error
-    found = float(write_estimate(source.folder, estimate)["elevation_deg"])
-    log.info(
-        "%s: elevation %.1f +- %.1f degrees, estimated",
-        source.path,
-        found,
-        estimate.uncertainty_deg,
-    )
-    return replace(source, elevation_deg=found)
+    angle, uncertainty = found["elevation_deg"], found["uncertainty_deg"]
+    log.info("%s: elevation %.1f +- %.1f degrees, estimated", source.path, angle, uncertainty)
+    return replace(source, elevation_deg=angle)
 
 
 def generate_samples(
@@ -223,18 +209,20 @@ def generate_samples(
     Returns:
         the existing samples, in order, and the scores of the removed ones by their paths.
     """
-    settings = view_generator.settings(options.sampler)
     samples = [
-        plan_sample(source, path, source.elevation_deg, options.seed + k, settings)
+        Sample.plan(
+            source, path, source.elevation_deg, options.seed + k, options.sampler, view_generator
+        )
         for source in inputs
+        if source.elevation_deg is not None
         for k, path in enumerate(_sample_paths(source, options))
     ]
     check_conflicts(samples, [source.path for source in inputs])
-    removed: dict[Path, SampleScore] = {}
-    if options.keep == "best" and not options.overwrite:
-        for sample in samples:
-            if not sample.path.exists() and (score := removed_score(sample, options.num_samples)):
-                removed[sample.path] = score
+    removed = {
+        sample.path: score
+        for sample in (samples if options.keep == "best" and not options.overwrite else [])
+        if not sample.path.exists() and (score := removed_score(sample, options.num_samples))
+    }
     samples = [sample for sample in samples if sample.path not in removed]
     kept = [] if options.overwrite else [each for each in samples if each.check_replaceable()]
     todo = [sample for sample in samples if sample not in kept]
@@ -247,13 +235,7 @@ def generate_samples(
         sample.write_extras(options.save_views, options.preview)
     start = time.perf_counter()
     for sample in tqdm(todo, "samples", disable=None if len(todo) > 1 else True):
-        assert sample.source.elevation_deg is not None
-        strip = view_generator.generate(
-            sample.source.framed, sample.source.elevation_deg, sample.seed, options.sampler
-        )
-        if not options.overwrite:
-            sample.check_replaceable()  # another process may have written it in the meantime
-        sample.write(strip)
+        sample.generate(view_generator, options.overwrite)
         sample.write_extras(options.save_views, options.preview)
         log.info("wrote %s", sample.path)
     if todo:
@@ -272,17 +254,10 @@ def removed_score(sample: Sample, num_samples: int) -> SampleScore | None:
     Returns:
         None if it was not generated with these settings, or is the best one.
     """
-    if not sample.was_generated():
-        return None
-    try:
-        rows = json.loads((sample.path.parent / SCORES).read_text(encoding="utf-8"))
-        row = next(row for row in rows if row["name"] == sample.path.name)
-        best = next(row["name"] for row in rows if row["rank"] == 1)
-        if row["name"] == best or int(Path(best).stem) >= num_samples:
-            return None
-        return SampleScore(**{item.name: row[item.name] for item in fields(SampleScore)})
-    except (OSError, ValueError, RecursionError, TypeError, KeyError, StopIteration):
-        return None
+    scores = read_scores(sample.path.parent / SCORES)
+    best, name = next(iter(scores), ""), sample.path.name
+    asked_for = best in {f"{k}.png" for k in range(num_samples)}
+    return scores.get(name) if asked_for and best != name and sample.was_generated() else None
 
 
 def rank_and_prune(
@@ -302,24 +277,18 @@ def rank_and_prune(
     Returns:
         the kept samples, in order.
     """
-    kept = []
+    kept: list[Sample] = []
     for source in inputs:
         own = [sample for sample in samples if sample.source is source]
-        scores = {
-            sample.path: score_sample(
-                read_views(sample.path, NUM_VIEWS), source.crop, source.elevation_deg
-            )
-            for sample in own
-        }
-        best = own[order(list(scores.values()))[0]]
-        scores |= {path: score for path, score in removed.items() if path.parent == source.folder}
-        paths = sorted(scores, key=lambda path: int(path.stem))
-        write_scores(
-            source.folder / SCORES, [path.name for path in paths], [scores[path] for path in paths]
+        strips = [sample.path for sample in own]
+        worse = {path.name: each for path, each in removed.items() if path.parent == source.folder}
+        number, score = rank_samples(
+            source.folder, strips, source.crop, source.elevation_deg, worse
         )
-        log.info("%s: best of %d, score %.3f", best.path, len(paths), scores[best.path].score)
+        best = own[number]
+        log.info("%s: best of %d, score %.3f", best.path, len(own) + len(worse), score.score)
         kept += own if keep == "all" else [best]
-        for sample in own if keep == "best" else []:
-            if sample is not best:
+        for sample in own:
+            if sample not in kept:
                 sample.remove()
     return kept

@@ -28,7 +28,6 @@ from multiview.cameras import NUM_VIEWS
 from multiview.images import (
     auto_crop_size,
     crop_and_pad,
-    frame_image,
     read_image,
     save_animation,
     strip_to_views,
@@ -37,7 +36,7 @@ from multiview.matting import WHOLE_IMAGE, has_mask, mask_area, remove_backgroun
 from multiview.segmentation import open_segmenter
 from multiview.views import read_views
 from pipeline.config import Context, PipelineConfig
-from pipeline.inputs import InputImage
+from pipeline.inputs import InputImage, PreparedInput, prepare_input
 from pipeline.paths import (
     BEST,
     CURVE,
@@ -52,14 +51,8 @@ from pipeline.paths import (
     TURNING,
 )  # fmt: skip
 from pipeline.report import write_page
-from pipeline.selection.elevation_drafts import (
-    draft_path,
-    draft_sampler,
-    find_elevation,
-    write_estimate,
-)
-from pipeline.selection.ranking import SCORES, Weights, order, score_sample, write_scores
-from pipeline.selection.similarity import CROP_SIDE, crop_object
+from pipeline.selection.elevation_drafts import draft_path, draft_sampler, find_elevation
+from pipeline.selection.ranking import SCORES, Weights, rank_samples
 from pipeline.view_generator import ModelError
 from renderer.output_dir import CHECKPOINT
 from renderer.reconstruction import ReconstructionOptions, reconstruct
@@ -150,9 +143,10 @@ class Run:
         return self.directory.folder
 
     @cached_property
-    def framed(self) -> Image.Image:
-        """The result of `frame`, decoded once."""
-        return read_image(self.folder / FRAMED)
+    def prepared(self) -> PreparedInput:
+        """The result of `frame`, read once."""
+        framed, size = InputImage.read(self.folder / FRAMED), self.context.view_generator.size
+        return prepare_input(framed, self.folder, self.config.elevation, -1, size)
 
     def segment(self, source: InputImage) -> None:
         """Write object.png: the image with its object's mask as alpha."""
@@ -209,11 +203,11 @@ class Run:
             self._generate(f"draft-{path.stem}", path, degrees, self.config.seed, sampler)
 
         def work() -> Facts:
-            target = crop_object(np.asarray(self.framed), sought.size)
-            estimate = find_elevation(
-                target, lambda degrees: read_views(drafts[degrees], NUM_VIEWS), sought
+            target = self.prepared.crop
+            assert target is not None
+            found = find_elevation(
+                target, lambda degrees: read_views(drafts[degrees], NUM_VIEWS), sought, self.folder
             )
-            found = write_estimate(self.folder, estimate)
             return {name: found[name] for name in ("elevation_deg", "uncertainty_deg")}
 
         step = Step(
@@ -247,8 +241,7 @@ class Run:
 
         def work() -> None:
             path.parent.mkdir(exist_ok=True)
-            pixels = frame_image(self.framed, -1, view_generator.size, framed)
-            strip = view_generator.generate(pixels, elevation_deg, seed, sampler)
+            strip = view_generator.generate(self.prepared.framed, elevation_deg, seed, sampler)
             with atomic_write(path) as temporary:
                 Image.fromarray(strip).save(temporary)
 
@@ -266,19 +259,14 @@ class Run:
         )
 
         def work() -> Facts:
-            target = crop_object(np.asarray(self.framed), CROP_SIDE)
-            scores = [
-                score_sample(read_views(path, NUM_VIEWS), target, elevation_deg) for path in samples
-            ]
-            first = order(scores)[0]
-            if scores[first].problem:
-                log.warning("no sample shows an object: %s", scores[first].problem)
+            first, score = rank_samples(self.folder, samples, self.prepared.crop, elevation_deg)
+            if score.problem:
+                log.warning("no sample shows an object: %s", score.problem)
             with atomic_write(best) as temporary:
                 shutil.copyfile(samples[first], temporary)
             with atomic_write(turning) as temporary:
                 save_animation(temporary, list(strip_to_views(np.asarray(read_image(best)))))
-            write_scores(scores_file, [path.name for path in samples], scores)
-            return {"best": samples[first].name, "score": round(scores[first].score, 4)}
+            return {"best": samples[first].name, "score": round(score.score, 4)}
 
         settings = {"elevation_deg": elevation_deg, **asdict(Weights())}
         step = Step("rank", settings, [framed, *samples], [scores_file, best, turning])

@@ -52,7 +52,7 @@ class InputImage:
 
 @dataclass(frozen=True, eq=False)
 class PreparedInput:
-    """An input of `generate.py`, framed for the model; the full-size pixels are not kept.
+    """An input image, framed for the model; the full-size pixels are not kept.
 
     Attributes:
         path: the file.
@@ -102,25 +102,34 @@ def prepare_inputs(
         )
     if len(elevations) == 1:
         elevations = list(elevations) * len(images)
-    prepared = []
-    for (path, folder), given in zip(images, elevations, strict=True):
-        image = InputImage.read(path)
-        elevation = None if given == "auto" else given
-        try:
-            chosen = auto_crop_size(image.pixels) if crop_size == "auto" else crop_size
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
-        if crop_size == "auto":
-            log.info("%s: chose crop size %d by the object's outline", path, chosen)
-        framed = frame_image(image.pixels, chosen, size, path)
+    return [
+        prepare_input(InputImage.read(path), folder, given, crop_size, size, compare)
+        for (path, folder), given in zip(images, elevations, strict=True)
+    ]
+
+
+def prepare_input(
+    image: InputImage,
+    folder: Path,
+    elevation: Elevation,
+    crop_size: CropSize,
+    size: int,
+    compare: bool = True,
+) -> PreparedInput:
+    """Frame an input for the model, see `prepare_inputs`."""
+    path = image.path
+    elevation_deg = None if elevation == "auto" else float(elevation)
+    try:
+        chosen = auto_crop_size(image.pixels) if crop_size == "auto" else crop_size
         crop = None
-        if compare or elevation is None:
-            try:
-                crop = crop_object(np.asarray(image.pixels), CROP_SIDE)
-            except ValueError as error:
-                raise ValueError(f"{path}: {error}") from error
-        prepared.append(PreparedInput(path, image.sha256, folder, elevation, chosen, framed, crop))
-    return prepared
+        if compare or elevation_deg is None:
+            crop = crop_object(np.asarray(image.pixels), CROP_SIDE)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if crop_size == "auto":
+        log.info("%s: chose crop size %d by the object's outline", path, chosen)
+    framed = frame_image(image.pixels, chosen, size, path)
+    return PreparedInput(path, image.sha256, folder, elevation_deg, chosen, framed, crop)
 
 
 def collect_images(paths: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:

@@ -19,9 +19,11 @@ import numpy as np
 from PIL import Image
 
 from common.files import atomic_write, check_free_space, sha256
-from common.records import ReplaceError
+from common.records import ReplaceError, read_json
+from ldm.config import SamplerConfig
 from multiview.images import save_animation, strip_to_views, view_names
 from pipeline.inputs import PreparedInput
+from pipeline.view_generator import ViewGenerator
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,10 +57,7 @@ class StripFiles:
 
     def read_record(self) -> dict[str, Any] | None:
         """Read the record; None if there is none that this command wrote."""
-        try:
-            record = json.loads(self.record.read_text())
-        except (OSError, ValueError, RecursionError):
-            return None
+        record = read_json(self.record)
         if not isinstance(record, dict) or not isinstance(record.get("settings"), dict):
             return None
         return record if "sha256" in record else None
@@ -85,13 +84,46 @@ class Sample(StripFiles):
 
     Attributes:
         source: its input.
+        elevation_deg: given to the model.
         seed: of its noise.
+        sampler: settings of the reverse process.
         settings: everything that its pixels depend on.
     """
 
     source: PreparedInput
+    elevation_deg: float
     seed: int
+    sampler: SamplerConfig
     settings: dict[str, Any]
+
+    @classmethod
+    def plan(
+        cls,
+        source: PreparedInput,
+        path: Path,
+        elevation_deg: float,
+        seed: int,
+        sampler: SamplerConfig,
+        view_generator: ViewGenerator,
+    ) -> Sample:
+        """Describe a sample that a view generator may generate."""
+        settings = {
+            "input": source.sha256,
+            "elevation_deg": elevation_deg,
+            "crop_size": source.crop_size,
+            **view_generator.settings(sampler),
+            "seed": seed,
+        }
+        return cls(path, source, elevation_deg, seed, sampler, settings)
+
+    def generate(self, view_generator: ViewGenerator, overwrite: bool) -> None:
+        """Generate and write the sample; an existing one is replaced only if `overwrite`."""
+        strip = view_generator.generate(
+            self.source.framed, self.elevation_deg, self.seed, self.sampler
+        )
+        if not overwrite:
+            self.check_replaceable()  # another process may have written it in the meantime
+        self.write(strip)
 
     def was_generated(self) -> bool:
         """Whether the record has these settings, whether or not the strip still exists."""
@@ -163,32 +195,6 @@ class Sample(StripFiles):
             self.views.rmdir()
         self.preview.unlink(missing_ok=True)
         self.path.unlink(missing_ok=True)
-
-
-def plan_sample(
-    source: PreparedInput,
-    path: Path,
-    elevation_deg: float | None,
-    seed: int,
-    settings: dict[str, Any],
-) -> Sample:
-    """Describe a sample.
-
-    Args:
-        source: its input.
-        path: of its strip.
-        elevation_deg: given to the model.
-        seed: of its noise.
-        settings: of the model and the sampler.
-    """
-    recorded = {
-        "input": source.sha256,
-        "elevation_deg": elevation_deg,
-        "crop_size": source.crop_size,
-        **settings,
-        "seed": seed,
-    }
-    return Sample(path, source, seed, recorded)
 
 
 def check_conflicts(strips: Iterable[StripFiles], inputs: Collection[Path]) -> None:

@@ -11,13 +11,7 @@ from typing import Any
 from common.files import atomic_write
 from ldm.config import SamplerConfig
 from pipeline.paths import CURVE, DRAFTS, ELEVATION
-from pipeline.selection.elevation import (
-    Draft,
-    ElevationConfig,
-    ElevationEstimate,
-    estimate_elevation,
-    plot_scores,
-)
+from pipeline.selection.elevation import Draft, ElevationConfig, estimate_elevation, plot_scores
 from pipeline.selection.similarity import ObjectCrop
 
 log = logging.getLogger(__name__)
@@ -43,44 +37,44 @@ def draft_path(folder: Path, assumed_deg: float) -> Path:
     return folder / DRAFTS / f"{assumed_deg:+.1f}.png"
 
 
-def write_estimate(folder: Path, estimate: ElevationEstimate) -> dict[str, Any]:
-    """Write elevation.json, and the scores' curve as elevation.png.
+def find_elevation(
+    target: ObjectCrop,
+    draft: Draft,
+    config: ElevationConfig | None = None,
+    folder: Path | None = None,
+) -> dict[str, Any]:
+    """Estimate an elevation from drafts, see `estimate_elevation`.
 
     Returns:
-        what elevation.json says; angles in degrees.
-    """
-    found = {
-        "elevation_deg": round(estimate.elevation_deg, 1),
-        "uncertainty_deg": round(estimate.uncertainty_deg, 1),
-        "candidates_deg": estimate.candidates_deg.tolist(),
-        "scores": estimate.scores.tolist(),
-        "silhouettes": estimate.silhouettes.tolist(),
-        "psnrs": estimate.psnrs.tolist(),
-    }
-    with atomic_write(folder / CURVE) as temporary:
-        plot_scores(estimate).save(temporary)
-    with atomic_write(folder / ELEVATION) as temporary:
-        temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    return found
-
-
-def find_elevation(
-    target: ObjectCrop, draft: Draft, config: ElevationConfig | None = None
-) -> ElevationEstimate:
-    """Estimate an elevation from drafts, see `estimate_elevation`.
+        what elevation.json says, angles in degrees; it and the scores' curve, elevation.png, are
+        written to a given folder.
 
     Raises:
         ElevationError: the drafts do not show an object.
     """
     try:
-        found = estimate_elevation(target, draft, config)
+        estimate = estimate_elevation(target, draft, config)
     except ValueError as error:
         raise ElevationError(f"the elevation cannot be estimated from drafts ({error})") from error
-    if found.uncertainty_deg > UNCERTAIN:
+    angle, uncertainty = estimate.elevation_deg, estimate.uncertainty_deg
+    if uncertainty > UNCERTAIN:
         log.warning(
             "the elevation is uncertain, %.0f +- %.0f degrees: drafts for many elevations are "
             "similar to the image; if you know it, give it",
-            found.elevation_deg,
-            found.uncertainty_deg,
+            angle,
+            uncertainty,
         )
+    found = {
+        "elevation_deg": round(angle, 1),
+        "uncertainty_deg": round(uncertainty, 1),
+        "candidates_deg": estimate.candidates_deg.tolist(),
+        "scores": estimate.scores.tolist(),
+        "silhouettes": estimate.silhouettes.tolist(),
+        "psnrs": estimate.psnrs.tolist(),
+    }
+    if folder is not None:
+        with atomic_write(folder / CURVE) as temporary:
+            plot_scores(estimate).save(temporary)
+        with atomic_write(folder / ELEVATION) as temporary:
+            temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return found

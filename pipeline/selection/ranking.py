@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from common.files import atomic_write
+from common.records import read_json
 from evaluation.cli_args import angle
 from evaluation.results import table_row, to_json
 from multiview.cameras import (
@@ -240,6 +242,38 @@ def write_scores(path: Path, names: Sequence[str], scores: Sequence[SampleScore]
     ]
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(to_json(rows), indent=1) + "\n", encoding="utf-8")
+
+
+def read_scores(path: Path) -> dict[str, SampleScore]:
+    """Scores that `write_scores` wrote, by name, best first; empty if the file is damaged."""
+    try:
+        rows = sorted(read_json(path), key=lambda row: int(row["rank"]))
+        names = [item.name for item in fields(SampleScore)]
+        return {row["name"]: SampleScore(**{name: row[name] for name in names}) for row in rows}
+    except (ValueError, TypeError, KeyError):
+        return {}
+
+
+def rank_samples(
+    folder: Path,
+    strips: Sequence[Path],
+    target: ObjectCrop | None,
+    elevation_deg: float | None,
+    removed: Mapping[str, SampleScore] = MappingProxyType({}),
+) -> tuple[int, SampleScore]:
+    """Score the strips <k>.png of one input and write scores.json, see `score_sample`.
+
+    The file also tells the scores of removed samples, which are given by names of strips.
+
+    Returns:
+        the number of the best strip in the list, and its score.
+    """
+    scores = [score_sample(read_views(path, NUM_VIEWS), target, elevation_deg) for path in strips]
+    best = order(scores)[0]
+    rows = {**dict(zip([path.name for path in strips], scores, strict=True)), **removed}
+    names = sorted(rows, key=lambda name: int(Path(name).stem))
+    write_scores(folder / SCORES, names, [rows[name] for name in names])
+    return best, scores[best]
 
 
 def build_parser() -> argparse.ArgumentParser:

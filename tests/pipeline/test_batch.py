@@ -9,7 +9,6 @@ import os
 import pytest
 from PIL import Image
 
-from pipeline import image_to_3d as module
 from pipeline.batch import images_to_3d
 from pipeline.selection.ranking import SampleScore
 from pipeline.view_generator import ModelError
@@ -20,7 +19,9 @@ from tests.pipeline.conftest import changed
 def test_one_bad_picture_of_a_batch_is_reported_and_the_others_are_done(
     photo, config, context, tmp_path, monkeypatch, stand_in, caplog
 ):
-    monkeypatch.setattr(module, "score_sample", lambda *_: SampleScore(score=0.5))
+    monkeypatch.setattr(
+        "pipeline.selection.ranking.score_sample", lambda *_: SampleScore(score=0.5)
+    )
     folder = tmp_path / "pictures"
     folder.mkdir()
     for name in ("a", "d"):

@@ -16,7 +16,6 @@ import generate as script
 from common.records import ReplaceError
 from ldm.config import SamplerConfig
 from multiview.images import views_to_strip
-from pipeline import generate as module
 from pipeline.generate import GenerateOptions, estimate_elevations, generate
 from pipeline.inputs import prepare_inputs
 from pipeline.selection.elevation import ElevationEstimate
@@ -199,7 +198,7 @@ def quick_scores(monkeypatch: pytest.MonkeyPatch) -> None:
         noise = np.abs(views[..., :3] - ellipsoid()[..., :3]).mean()
         return SampleScore(score=1 / (1 + float(noise)))
 
-    monkeypatch.setattr(module, "score_sample", score)
+    monkeypatch.setattr("pipeline.selection.ranking.score_sample", score)
 
 
 def run(photo: Path, folder: Path, view_generator, samples: int, **changes: object) -> set[str]:

@@ -26,6 +26,7 @@ from pipeline import image_to_3d as module
 from pipeline.batch import images_to_3d
 from pipeline.image_to_3d import StepError, image_to_3d
 from pipeline.paths import EXPORTED
+from pipeline.selection import ranking
 from pipeline.selection.elevation import ElevationConfig
 from renderer import trainer as training
 from tests.pipeline.conftest import FileReads, changed
@@ -104,7 +105,7 @@ def test_a_signal_while_training_ends_a_batch_and_is_no_failure_of_the_picture(
     other = tmp_path / "other.png"
     other.write_bytes(photo.read_bytes())
     with monkeypatch.context() as patch:
-        patch.setattr(module, "score_sample", lambda *_: module_score())
+        patch.setattr(ranking, "score_sample", lambda *_: module_score())
         patch.setattr(training.Training, "train_step", interrupted)
         with pytest.raises(SystemExit) as end:
             images_to_3d([photo, other], output, given, context)
@@ -162,7 +163,7 @@ def test_a_run_killed_at_any_file_goes_on_to_what_an_uninterrupted_one_gives(
     photo, config, context, tmp_path, monkeypatch, stand_in
 ):
     fast = changed(config, num_samples=1)
-    monkeypatch.setattr(module, "score_sample", lambda *_: module_score())
+    monkeypatch.setattr(ranking, "score_sample", lambda *_: module_score())
     monkeypatch.setattr("pipeline.selection.elevation_drafts.estimate_elevation", quick_estimate)
     interruptions = Interruptions(monkeypatch)
     image_to_3d(photo, tmp_path / "whole", fast, context)
@@ -212,7 +213,7 @@ def quick_estimate(image, draft, config: ElevationConfig):
 def test_a_changed_setting_redoes_what_depends_on_it(
     changes, redone, photo, config, context, tmp_path, monkeypatch, stand_in
 ):
-    monkeypatch.setattr(module, "score_sample", lambda *_: module_score())
+    monkeypatch.setattr(ranking, "score_sample", lambda *_: module_score())
     monkeypatch.setattr(module, "open_segmenter", lambda *_: segment_white)
     monkeypatch.setattr("pipeline.selection.elevation_drafts.estimate_elevation", quick_estimate)
     image_to_3d(photo, tmp_path / "out", config, context)
@@ -228,7 +229,7 @@ def test_a_changed_setting_redoes_what_depends_on_it(
 
 
 def test_a_damaged_result_is_made_again(photo, config, context, tmp_path, monkeypatch, stand_in):
-    monkeypatch.setattr(module, "score_sample", lambda *_: module_score())
+    monkeypatch.setattr(ranking, "score_sample", lambda *_: module_score())
     monkeypatch.setattr("pipeline.selection.elevation_drafts.estimate_elevation", quick_estimate)
     folder = tmp_path / "out"
     image_to_3d(photo, folder, config, context)
