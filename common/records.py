@@ -1,8 +1,8 @@
-"""File-based step cache: a step is skipped if its settings, inputs and outputs are unchanged.
+"""Records of what results were made from, and a folder whose results are kept while they agree.
 
-A step has a record steps/<name>.json: its settings, checksums of its input and output files, its
-facts (values found besides the files), and its seconds. The record is the last file that a step
-writes. A change redoes only the steps whose settings or files it changes.
+A step of a `RunDirectory` has a record steps/<name>.json: its settings, checksums of its input and
+output files, its facts (values found besides the files), and its seconds. The record is the last
+file that a step writes. A change redoes only the steps whose settings or files it changes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from common.files import atomic_write, file_lock, sha256
 
@@ -40,6 +40,67 @@ def read_json(path: Path) -> Any:
 
 class ReplaceError(FileExistsError):
     """Existing files would be replaced that are not results of the same input and settings."""
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file atomically."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A JSON file that says what results were made from.
+
+    Attributes:
+        path: the file.
+        checksums: name of the part that holds the results' checksums.
+        parts: names of the parts that are objects; a file without them is no record.
+        on_change: what `current` does about results that were made from something else: return
+            None, so that they are made again, or raise ReplaceError.
+    """
+
+    path: Path
+    checksums: str
+    parts: tuple[str, ...] = ("settings",)
+    on_change: Literal["redo", "refuse"] = "redo"
+
+    def read(self) -> dict[str, Any] | None:
+        """Read the file; None if it is missing, damaged, or no record."""
+        found = read_json(self.path)
+        if not isinstance(found, dict) or self.checksums not in found:
+            return None
+        return found if all(isinstance(found.get(part), dict) for part in self.parts) else None
+
+    def current(
+        self, results: Sequence[Path], origin: dict[str, dict[str, Any]], sums: Callable[[], Any]
+    ) -> dict[str, Any] | None:
+        """The record, if all results exist and were made from the same.
+
+        Args:
+            results: files.
+            origin: what they would be made from now, by the parts of the record.
+            sums: computes their checksums.
+
+        Raises:
+            ReplaceError: they were made from something else, see `on_change`.
+        """
+        record = self.read()
+        if record is None or not all(path.is_file() for path in results):
+            return None
+        older_may_have_more = ["settings"] if self.on_change == "redo" else []
+        changes = ", ".join(
+            f"{key} was {record[part].get(key)!r}, now {now.get(key)!r}"
+            for part, now in origin.items()
+            for key in sorted(now if part in older_may_have_more else {*record[part], *now})
+            if not _still_holds(record[part].get(key), now.get(key))
+        )
+        if not changes and record[self.checksums] == sums():
+            return record
+        if self.on_change == "refuse":
+            changes = changes or "it is not the file that was written then"
+            raise ReplaceError(f"{results[0]}: was made with other settings ({changes})")
+        return None
 
 
 @dataclass(frozen=True)
@@ -114,27 +175,22 @@ class RunDirectory:
 
     def check_same_input(self, name: str, path: Path) -> None:
         """Raise ReplaceError if a step was run for an input of another name and content."""
-        former = self.read(name)
-        inputs = former.get("inputs") if former else None
-        if self.overwrite or not isinstance(inputs, dict) or path.name in inputs:
+        inputs = (self.record(name).read() or {}).get("inputs")
+        if self.overwrite or inputs is None or path.name in inputs:
             return
         if self._checksum(path) not in inputs.values():
             raise ReplaceError(
                 f"{self.folder}: holds the results of another image ({', '.join(inputs)})"
             )
 
-    def record(self, name: str) -> Path:
-        """Path of the record of a step."""
-        return self.folder / RECORDS / f"{name}.json"
+    def record(self, name: str) -> Record:
+        """The record of a step."""
+        path = self.folder / RECORDS / f"{name}.json"
+        return Record(path, "results", ("settings", "inputs", "facts"))
 
     def records(self, pattern: str) -> list[Path]:
         """Record files of steps whose names match a pattern such as "sample-*"."""
         return sorted((self.folder / RECORDS).glob(f"{pattern}.json"))
-
-    def read(self, name: str) -> dict[str, Any] | None:
-        """Read the record of a step; None if it is missing or damaged."""
-        found = read_json(self.record(name))
-        return found if isinstance(found, dict) and "results" in found else None
 
     def do(self, step: Step, work: Callable[[], Facts | None]) -> Facts:
         """Run a step, or keep its results if nothing changed.
@@ -148,9 +204,13 @@ class RunDirectory:
         """
         self.current = step.name
         self.names.append(step.name)
-        key = self._key(step)
-        former = self.read(step.name)
-        if former is not None and not self.overwrite and self._is_current(former, key, step):
+        key, record = self._key(step), self.record(step.name)
+        former = (
+            None
+            if self.overwrite
+            else record.current(step.results, key, lambda: self._checksums(step.results))
+        )
+        if former is not None:
             log.info("kept %s: made from the same inputs with the same settings", step.name)
             return dict(former["facts"])
         if self.summary is not None:
@@ -158,15 +218,9 @@ class RunDirectory:
         start = time.monotonic()
         facts = _plain(work() or {})
         self.done.append(step.name)
-        self._write(
-            self.record(step.name),
-            {
-                **key,
-                "results": self._checksums(step.results),
-                "facts": facts,
-                "seconds": round(time.monotonic() - start, 2),
-            },
-        )
+        results = {"results": self._checksums(step.results), "facts": facts}
+        seconds = round(time.monotonic() - start, 2)
+        write_json(record.path, {**key, **results, "seconds": seconds})
         return facts
 
     def has_marker(self, step: Step) -> bool:
@@ -178,25 +232,16 @@ class RunDirectory:
 
     def mark_started(self, step: Step) -> None:
         """Record that a step is started; files of earlier starts must be removed before."""
-        self._write(self._marker(step), self._key(step))
+        write_json(self._marker(step), self._key(step))
 
     def _marker(self, step: Step) -> Path:
-        return self.record(f"{step.name}.begun")
+        return self.record(f"{step.name}.begun").path
 
     def _key(self, step: Step) -> dict[str, Any]:
         key: dict[str, Any] = _plain(
             {"settings": step.settings, "inputs": self._checksums(step.inputs)}
         )
         return key
-
-    def _is_current(self, record: dict[str, Any], key: dict[str, Any], step: Step) -> bool:
-        return (
-            record.get("inputs") == key["inputs"]
-            and _still_holds(record.get("settings"), key["settings"])
-            and isinstance(record.get("facts"), dict)
-            and all(path.is_file() for path in step.results)
-            and record["results"] == self._checksums(step.results)
-        )
 
     def _checksums(self, paths: Sequence[Path]) -> dict[str, str]:
         """Checksums by path relative to the folder; by plain name for files elsewhere."""
@@ -209,11 +254,6 @@ class RunDirectory:
 
     def _checksum(self, path: Path) -> str:
         return self.checksums.get(path) or sha256(path)
-
-    def _write(self, path: Path, content: dict[str, Any]) -> None:
-        with atomic_write(path) as temporary:
-            text = json.dumps(content, indent=1, allow_nan=False)
-            temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def _still_holds(then: Any, now: Any) -> bool:

@@ -162,7 +162,7 @@ def _check_estimate_files(
     for strip in strips:
         strip.check_foreign()
     foreign = [path for path in of_estimate if path.exists()]
-    if foreign and all(draft.read_record() is None for draft in drafts):
+    if foreign and all(draft.record.read() is None for draft in drafts):
         raise ReplaceError(f"{foreign[0]}: exists and is not a result of this command")
     return done
 

@@ -323,11 +323,11 @@ class Run:
         """Write report.html, which shows all steps; `small` is the input's thumbnail."""
         result = self.folder / REPORT
         names = list(self.directory.names)
-        inputs = [self.image, *(self.directory.record(name) for name in names)]
+        inputs = [self.image, *(self.directory.record(name).path for name in names)]
 
         def work() -> None:
             records: dict[str, dict[str, Any]] = {
-                name: record for name in names if (record := self.directory.read(name))
+                name: record for name in names if (record := self.directory.record(name).read())
             }
             write_page(result, self.image.name, small, self.folder, records, samples)
 

@@ -7,7 +7,6 @@ on request.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
@@ -19,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from common.files import atomic_write, check_free_space, sha256
-from common.records import ReplaceError, read_json
+from common.records import Record, ReplaceError, write_json
 from ldm.config import SamplerConfig
 from multiview.images import save_animation, strip_to_views, view_names
 from pipeline.inputs import PreparedInput
@@ -37,9 +36,9 @@ class StripFiles:
     path: Path
 
     @property
-    def record(self) -> Path:
-        """The file with the settings."""
-        return self.path.with_suffix(".json")
+    def record(self) -> Record:
+        """The settings, in a file."""
+        return Record(self.path.with_suffix(".json"), "sha256", on_change="refuse")
 
     @property
     def views(self) -> Path:
@@ -55,16 +54,9 @@ class StripFiles:
         """Existing files of single views."""
         return sorted(self.views.glob("[0-9][0-9][0-9].png"))
 
-    def read_record(self) -> dict[str, Any] | None:
-        """Read the record; None if there is none that this command wrote."""
-        record = read_json(self.record)
-        if not isinstance(record, dict) or not isinstance(record.get("settings"), dict):
-            return None
-        return record if "sha256" in record else None
-
     def check_foreign(self) -> None:
         """Raise ReplaceError if files of these names exist and have no record."""
-        if self.read_record() is not None:
+        if self.record.read() is not None:
             return
         if self.path.exists():
             raise ReplaceError(
@@ -72,7 +64,7 @@ class StripFiles:
                 f"made)"
             )
         foreign = [
-            path for path in (self.record, self.preview, *self.single_views()) if path.exists()
+            path for path in (self.record.path, self.preview, *self.single_views()) if path.exists()
         ]
         if foreign:
             raise ReplaceError(f"{foreign[0]}: exists and is not a result of this command")
@@ -127,8 +119,7 @@ class Sample(StripFiles):
 
     def was_generated(self) -> bool:
         """Whether the record has these settings, whether or not the strip still exists."""
-        record = self.read_record()
-        return record is not None and record["settings"] == self.settings
+        return (self.record.read() or {}).get("settings") == self.settings
 
     def check_replaceable(self) -> bool:
         """Check that writing this sample replaces nothing that differs from it.
@@ -140,33 +131,15 @@ class Sample(StripFiles):
             ReplaceError: a strip of other settings, or a file of its name, exists.
         """
         self.check_foreign()
-        if not self.path.exists():
-            return False
-        record = self.read_record()
-        changed = self._differences(record["settings"]) if record is not None else ""
-        if not changed and record is not None and record["sha256"] == sha256(self.path):
-            return True
-        raise ReplaceError(
-            f"{self.path}: was made with other settings "
-            f"({changed or 'it is not the file that was written then'})"
-        )
-
-    def _differences(self, recorded: dict[str, Any]) -> str:
-        """Settings that differ from the recorded ones, for a message."""
-        return ", ".join(
-            f"{name} was {recorded.get(name)!r}, now {self.settings.get(name)!r}"
-            for name in sorted(set(recorded) | set(self.settings))
-            if recorded.get(name) != self.settings.get(name)
-        )
+        origin = {"settings": self.settings}
+        return self.record.current([self.path], origin, lambda: sha256(self.path)) is not None
 
     def write(self, strip: np.ndarray) -> None:
         """Write the strip (H, N H, 3) uint8 and its record; remove outdated views and preview."""
-        replaces_ours = self.read_record() is not None
+        replaces_ours = self.record.read() is not None
         with atomic_write(self.path) as strip_path:
             Image.fromarray(strip).save(strip_path)
-            record = {"settings": self.settings, "sha256": sha256(strip_path)}
-            with atomic_write(self.record) as record_path:
-                record_path.write_text(json.dumps(record, indent=1) + "\n")
+            write_json(self.record.path, {"settings": self.settings, "sha256": sha256(strip_path)})
         if replaces_ours:
             self.preview.unlink(missing_ok=True)
             for view in self.single_views():
@@ -201,7 +174,7 @@ def check_conflicts(strips: Iterable[StripFiles], inputs: Collection[Path]) -> N
     """Raise FileExistsError where a result would replace an input or a folder."""
     resolved = {path.resolve() for path in inputs}
     for strip in strips:
-        for path in (strip.path, strip.record, strip.preview):
+        for path in (strip.path, strip.record.path, strip.preview):
             if path.is_dir():
                 raise FileExistsError(f"{path}: is a folder, but a result is to be written there")
             if path.resolve() in resolved:

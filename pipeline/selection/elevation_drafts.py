@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from common.files import atomic_write
+from common.records import write_json
 from ldm.config import SamplerConfig
 from pipeline.paths import CURVE, DRAFTS, ELEVATION
 from pipeline.selection.elevation import Draft, ElevationConfig, estimate_elevation, plot_scores
@@ -75,6 +75,5 @@ def find_elevation(
     if folder is not None:
         with atomic_write(folder / CURVE) as temporary:
             plot_scores(estimate).save(temporary)
-        with atomic_write(folder / ELEVATION) as temporary:
-            temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        write_json(folder / ELEVATION, found)
     return found

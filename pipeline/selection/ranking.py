@@ -11,7 +11,6 @@ others. A coarse textured hull (`selection.hull_renderer`) predicts them in half
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -21,8 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.files import atomic_write
-from common.records import read_json
+from common.records import read_json, write_json
 from evaluation.cli_args import angle
 from evaluation.results import table_row, to_json
 from multiview.cameras import (
@@ -240,8 +238,7 @@ def write_scores(path: Path, names: Sequence[str], scores: Sequence[SampleScore]
         {"name": names[k], "rank": rank, **asdict(scores[k])}
         for rank, k in enumerate(order(scores), start=1)
     ]
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(to_json(rows), indent=1) + "\n", encoding="utf-8")
+    write_json(path, to_json(rows))
 
 
 def read_scores(path: Path) -> dict[str, SampleScore]:

@@ -136,7 +136,7 @@ class Interruptions:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count, self.at, self.before = 0, -1, False
         for name in ("pipeline.image_to_3d", "common.records", "pipeline.report",
-                     "pipeline.selection.ranking", "multiview.matting"):  # fmt: skip
+                     "pipeline.selection.elevation_drafts", "multiview.matting"):  # fmt: skip
             self.wrap(monkeypatch, name)
 
     def wrap(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
@@ -251,7 +251,7 @@ def test_a_picture_with_alpha_keeps_its_mask_and_needs_no_segmenter(
     Image.fromarray(pixels).save(image)
     given = changed(config, elevation=20.0, num_samples=1)
     directory = image_to_3d(image, tmp_path / "out", given, context)
-    record = directory.read("segment")
+    record = directory.record("segment").read()
     assert record is not None
     assert record["facts"]["mask"] == "given"
     np.testing.assert_array_equal(Image.open(tmp_path / "out" / "object.png"), pixels)
