@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,6 +47,17 @@ def write_json(path: Path, content: Any) -> None:
     """Write a JSON file atomically."""
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def make_writable(folder: Path, named: Path) -> None:
+    """Create a folder; raise OSError, naming another one, if nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(f"{named}: cannot be written to ({reason})") from error
 
 
 @dataclass(frozen=True)
@@ -159,13 +171,7 @@ class RunDirectory:
         foreign = self.folder.is_dir() and not records.is_dir() and any(self.folder.glob("[!.]*"))
         if foreign and not self.overwrite:
             raise ReplaceError(f"{self.folder}: holds files that are not results of this command")
-        try:
-            records.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=records):
-                pass
-        except OSError as error:
-            reason = error.strerror or error
-            raise OSError(f"{self.folder}: cannot be written to ({reason})") from error
+        make_writable(records, self.folder)
         with file_lock(records, wait=False):
             for path in [*self.folder.glob(".*.tmp*"), *self.folder.glob("*/.*.tmp*")]:
                 if _TEMPORARY.fullmatch(path.name):
@@ -205,11 +211,8 @@ class RunDirectory:
         self.current = step.name
         self.names.append(step.name)
         key, record = self._key(step), self.record(step.name)
-        former = (
-            None
-            if self.overwrite
-            else record.current(step.results, key, lambda: self._checksums(step.results))
-        )
+        sums = partial(self._checksums, step.results)
+        former = None if self.overwrite else record.current(step.results, key, sums)
         if former is not None:
             log.info("kept %s: made from the same inputs with the same settings", step.name)
             return dict(former["facts"])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,41 +42,29 @@ class SparseHelpFormatter(HelpFormatter):
         return action.help if action.default is None else super()._get_help_string(action)
 
 
-def crop_size(text: str) -> int | str:
-    """Parse a crop size for argparse: a number of pixels, or "auto"."""
-    if text == "auto":
-        return text
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number and not auto") from None
+def _or_auto(number: Callable[[str], float], kind: str) -> Callable[[str], float | str]:
+    def parse(text: str) -> float | str:
+        try:
+            return text if text == "auto" else number(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is no {kind} and not auto") from None
+
+    return parse
 
 
-def elevation(text: str) -> float | str:
-    """Parse an elevation for argparse: degrees, or "auto"."""
-    if text == "auto":
-        return text
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number and not auto") from None
+crop_size = _or_auto(int, "whole number")
+"""Parse a crop size for argparse: a number of pixels, or "auto"."""
+elevation = _or_auto(float, "number")
+"""Parse an elevation for argparse: degrees, or "auto"."""
 
 
 def add_model_flags(
     parser: argparse.ArgumentParser, overrides: str = "override the --cfg file"
 ) -> None:
-    """Add the flags of the model and the sampler.
-
-    Args:
-        parser: of the command.
-        overrides: the help of --set.
-    """
+    """Add the flags of the model and the sampler; `overrides` is the help of --set."""
     add = parser.add_argument
-    add(
-        "--cfg",
-        type=Path,
-        help=f"sizes of the model (default: {PUBLISHED_CFG}; {DEMO_CFG} for the small model)",
-    )
+    sizes = f"sizes of the model (default: {PUBLISHED_CFG}; {DEMO_CFG} for the small model)"
+    add("--cfg", type=Path, help=sizes)
     add("--set", action="append", default=[], metavar="KEY=VALUE", help=overrides)
     add("--ckpt", type=Path,
         help="the weights, .ckpt or .safetensors (default: the published ones, else the small "

@@ -72,15 +72,7 @@ class Context:
 def split_overrides(
     overrides: Sequence[str], of_model: Collection[str], of_renderer: Collection[str]
 ) -> tuple[list[str], list[str]]:
-    """Assign each --set to a configuration file by the first word of its key.
-
-    Args:
-        overrides: of the form key=value.
-        of_model: first words of the --cfg file's keys.
-        of_renderer: those of the --base file's.
-
-    Returns:
-        for the --cfg file, and for the --base file.
+    """Assign each key=value to the model's file or the renderer's by the first word of its key.
 
     Raises:
         ValueError: neither file has such a key, or there is no value.

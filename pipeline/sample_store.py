@@ -7,7 +7,6 @@ on request.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from common.files import atomic_write, check_free_space, sha256
-from common.records import Record, ReplaceError, write_json
+from common.records import Record, ReplaceError, make_writable, write_json
 from ldm.config import SamplerConfig
 from multiview.images import save_animation, strip_to_views, view_names
 from pipeline.inputs import PreparedInput
@@ -59,15 +58,11 @@ class StripFiles:
         if self.record.read() is not None:
             return
         if self.path.exists():
-            raise ReplaceError(
-                f"{self.path}: was made with other settings (nothing beside it says how it was "
-                f"made)"
-            )
-        foreign = [
-            path for path in (self.record.path, self.preview, *self.single_views()) if path.exists()
-        ]
-        if foreign:
-            raise ReplaceError(f"{foreign[0]}: exists and is not a result of this command")
+            unknown = "nothing beside it says how it was made"
+            raise ReplaceError(f"{self.path}: was made with other settings ({unknown})")
+        for path in (self.record.path, self.preview, *self.single_views()):
+            if path.exists():
+                raise ReplaceError(f"{path}: exists and is not a result of this command")
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,9 +136,7 @@ class Sample(StripFiles):
             Image.fromarray(strip).save(strip_path)
             write_json(self.record.path, {"settings": self.settings, "sha256": sha256(strip_path)})
         if replaces_ours:
-            self.preview.unlink(missing_ok=True)
-            for view in self.single_views():
-                view.unlink()
+            self._remove_extras()
 
     def write_extras(self, save_views: bool, preview: bool) -> None:
         """Write the single views and the animation of the existing strip."""
@@ -162,12 +155,15 @@ class Sample(StripFiles):
 
     def remove(self) -> None:
         """Remove the strip, its views and its preview; the record and other files stay."""
-        for view in self.single_views():
-            view.unlink()
+        self._remove_extras()
         with suppress(OSError):  # does not exist, or is not empty
             self.views.rmdir()
-        self.preview.unlink(missing_ok=True)
         self.path.unlink(missing_ok=True)
+
+    def _remove_extras(self) -> None:
+        self.preview.unlink(missing_ok=True)
+        for view in self.single_views():
+            view.unlink()
 
 
 def check_conflicts(strips: Iterable[StripFiles], inputs: Collection[Path]) -> None:
@@ -194,12 +190,6 @@ def prepare_output(samples: Sequence[Sample], bytes_each: int, save_views: bool)
     folders = sorted({sample.path.parent for sample in samples})
     folders += [sample.views for sample in samples if save_views]
     for folder in folders:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            reason = error.strerror or error
-            raise OSError(f"{folder}: cannot be written to ({reason})") from error
+        make_writable(folder, folder)
     if folders:
         check_free_space(folders[0], len(samples) * bytes_each)

@@ -200,14 +200,9 @@ def _peak_half_width(places: np.ndarray, values: np.ndarray) -> float:
     return float(max(np.ptp(good) / 2, fine[1] - fine[0]))
 
 
-def plot_scores(estimate: ElevationEstimate, width: int = 480, height: int = 240) -> Image.Image:
-    """Plot the scores over the elevations, with the estimate and its uncertainty, as RGB image.
-
-    Args:
-        estimate: what to plot.
-        width: pixels.
-        height: pixels.
-    """
+def plot_scores(estimate: ElevationEstimate) -> Image.Image:
+    """Plot the scores over the elevations, with the estimate and its uncertainty, as RGB image."""
+    width, height = 480, 240
     plot = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(plot)
     left, right, top, bottom = 48, width - 16, 24, height - 32

@@ -128,16 +128,13 @@ class TexturedHull:
         return blend_views(alpha, depth, intrinsics, pose, sources, [self.depth(k) for k in near])
 
 
-def downsample_views(
-    images: np.ndarray, cameras: Cameras, size: int, masks: np.ndarray | None = None
-) -> LowResViews:
+def downsample_views(images: np.ndarray, cameras: Cameras, size: int) -> LowResViews:
     """Downsample views and find the object in them.
 
     Args:
         images: on white, uint8 or float in [0, 1], (N, H, H, 3).
         cameras: N, for H x H images.
         size: pixels a side at most; smaller views stay as they are.
-        masks: in [0, 1], (N, H, H); found by the white of the background if not given.
 
     Raises:
         ValueError: the shapes do not fit, or there is no object in a view.
@@ -149,8 +146,7 @@ def downsample_views(
             f"{len(cameras.intrinsics)} cameras"
         )
     scaled = images.astype(np.float32) / 255 if images.dtype == np.uint8 else images
-    if masks is None:
-        masks = np.stack([segment_white(view) for view in scaled])
+    masks = np.stack([segment_white(view) for view in scaled])
     colours = torch.from_numpy(np.ascontiguousarray(scaled, np.float32)).movedim(-1, 1)
     alpha = torch.from_numpy(np.ascontiguousarray(masks, np.float32))
     if size < side:

@@ -62,15 +62,6 @@ class Weights:
 
     Patterns weigh most because every tried kind of damage lowers them. True views rank above
     damaged ones in 99 % of 420 cases (docs/results.md).
-
-    Attributes:
-        leave_one_out: of `SampleScore.leave_one_out`.
-        halves_volume: of `SampleScore.halves_volume`.
-        halves_pattern: of `SampleScore.halves_pattern`.
-        halves_psnr: of `SampleScore.halves_psnr` over 40 dB.
-        input_silhouette: of `SampleScore.input_silhouette`.
-        input_pattern: of `SampleScore.input_pattern`.
-        input_psnr: of `SampleScore.input_psnr` over 40 dB.
     """
 
     leave_one_out: float = 0.15
@@ -117,7 +108,6 @@ def score_sample(
     images: np.ndarray,
     target: ObjectCrop | None = None,
     elevation_deg: float | None = None,
-    weights: Weights | None = None,
 ) -> SampleScore:
     """Score one sample.
 
@@ -126,7 +116,6 @@ def score_sample(
             float in [0, 1], (N, S, S, 3), N even and at least 6.
         target: the input image, cropped to `CROP_SIDE` pixels.
         elevation_deg: of the input; give both `target` and this, or neither.
-        weights: of the parts.
 
     Returns:
         a score of 0 and the problem where a view shows no object.
@@ -161,7 +150,7 @@ def score_sample(
             "input_psnr": seen.psnr,
         }
     worst = int(np.argmin([half.pattern for half in halves]))
-    score = _weighted_mean(measured, weights or Weights())
+    score = _weighted_mean(measured)
     return SampleScore(**measured, worst_view=worst, score=score)  # type: ignore[arg-type]
 
 
@@ -210,10 +199,10 @@ def _compare_with_input(
     )
 
 
-def _weighted_mean(measured: dict[str, float | None], weights: Weights) -> float:
-    """Weighted mean of the measured parts."""
+def _weighted_mean(measured: dict[str, float | None]) -> float:
+    """Mean of the measured parts, see `Weights`."""
     total = sum_of_weights = 0.0
-    for name, weight in asdict(weights).items():
+    for name, weight in asdict(Weights()).items():
         value = measured.get(name)
         if value is not None:
             total += weight * (value / BEST_PSNR if name.endswith("psnr") else value)

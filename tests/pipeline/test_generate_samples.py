@@ -166,13 +166,6 @@ def test_overwrite_replaces_results_made_otherwise_and_gives_the_same_bytes_agai
     assert seeds(view_generator) == [5, 9, 5, 5]  # also where the settings are the same
 
 
-def test_an_input_that_changed_is_another_setting(image_path, options, view_generator):
-    generate([image_path], [20.0], options, view_generator)
-    paste(image_path, (0, 0, 200, 255))
-    with pytest.raises(ReplaceError, match="input was"):
-        generate([image_path], [20.0], options, view_generator)
-
-
 def test_a_picture_of_unknown_origin_is_not_replaced(image_path, options, view_generator):
     options.output.mkdir()
     mine = options.output / "0.png"

@@ -76,21 +76,6 @@ def test_a_draft_is_made_for_each_elevation_and_equal_ones_give_what_one_gives(m
     assert estimate.uncertainty_deg == pytest.approx(within, rel=0.05)
 
 
-def test_scores_between_two_drafts_are_mixed_and_beyond_them_the_nearest_counts():
-    curves = np.array([[1.0, 1.0, 1.0, 1.0], [3.0, 3.0, 3.0, 3.0]])
-    mixed = elevation._interpolate_curves(
-        curves, np.array([0.0, 10.0]), np.array([-5.0, 2.5, 10.0, 20.0])
-    )
-    np.testing.assert_allclose(mixed, [1.0, 1.5, 3.0, 3.0])
-
-
-def test_the_peak_is_that_of_a_parabola_and_at_the_ends_the_end():
-    places = np.arange(0.0, 10.0, 2.0)
-    assert elevation._parabola_peak(places, -((places - 4.7) ** 2)) == pytest.approx(4.7)
-    assert elevation._parabola_peak(places, -places) == 0.0
-    assert elevation._parabola_peak(places, np.zeros(5)) == 0.0
-
-
 def test_two_peaks_that_are_as_high_make_the_estimate_uncertain():
     places = np.arange(-10.0, 40.1, 2.5)
     one = np.exp(-(((places - 20) / 5) ** 2))
