@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -76,12 +77,7 @@ def _write_failures(output: Path, failures: dict[Path, str]) -> None:
         path.unlink(missing_ok=True)
         return
     output.mkdir(parents=True, exist_ok=True)
-    with (
-        atomic_write(path) as temporary,
-        temporary.open(
-            "w", newline="", encoding="utf-8", errors="backslashreplace"
-        ) as file,  # names may be undecodable
-    ):
-        rows = csv.writer(file)
-        rows.writerow(["input", "error"])
-        rows.writerows([str(image), message] for image, message in failures.items())
+    text = io.StringIO()
+    csv.writer(text).writerows([("input", "error"), *failures.items()])
+    with atomic_write(path) as temporary:  # names may be undecodable
+        temporary.write_text(text.getvalue(), "utf-8", "backslashreplace", newline="")

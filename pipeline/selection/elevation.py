@@ -55,16 +55,6 @@ class ElevationConfig:
     size: int = CROP_SIDE
     resolution: int = 64
 
-    def __post_init__(self) -> None:
-        if not -90 < self.lowest < self.highest < 90:
-            raise ValueError(
-                f"the elevations must rise between -90 and 90, got {self.lowest} to {self.highest}"
-            )
-        if self.step <= 0 or self.size < 16 or self.resolution < 16:
-            raise ValueError("the step must be positive, size and resolution at least 16")
-        if not self.drafts_at or list(self.drafts_at) != sorted(set(self.drafts_at)):
-            raise ValueError(f"drafts_at must rise, got {self.drafts_at}")
-
     def candidates(self) -> np.ndarray:
         """The tried elevations, degrees, (E,)."""
         return np.arange(self.lowest, self.highest + 1e-6, self.step)

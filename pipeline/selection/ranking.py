@@ -113,26 +113,17 @@ def score_sample(
 
     Args:
         images: views on white at elevation 30, equal azimuth steps from the input's on, uint8 or
-            float in [0, 1], (N, S, S, 3), N even and at least 6.
+            float in [0, 1], (N, S, S, 3), N even.
         target: the input image, cropped to `CROP_SIDE` pixels.
         elevation_deg: of the input; give both `target` and this, or neither.
 
     Returns:
         a score of 0 and the problem where a view shows no object.
-
-    Raises:
-        ValueError: shapes that do not fit, or only one of input and elevation.
     """
-    if (target is None) != (elevation_deg is None):
-        raise ValueError("an input and its elevation are given together")
-    if len(images) < 6 or len(images) % 2:
-        raise ValueError(f"expected an even number of views, at least 6, got {len(images)}")
     cameras = orbit_cameras(len(images), VIEWS_ELEVATION_DEG, CAMERA_DISTANCE, images.shape[1])
     try:
         views = downsample_views(images, cameras, min(CROP_SIDE, images.shape[1]))
     except ValueError as error:
-        if images.shape != (len(images), images.shape[1], images.shape[1], 3):
-            raise
         return SampleScore(problem=str(error))
     distances = silhouette_distances(views, RESOLUTION)
     volume, halves = _compare_halves(views, distances)

@@ -135,10 +135,8 @@ def crop_object(image: np.ndarray, size: int) -> ObjectCrop:
         size: pixels a side of the result.
 
     Raises:
-        ValueError: the shape does not fit, or there is no object.
+        ValueError: there is no object.
     """
-    if image.ndim != 3 or image.shape[2] not in (3, 4):
-        raise ValueError(f"an input is (H, W, 3) or (H, W, 4), got an array of shape {image.shape}")
     pixels = image.astype(np.float32) / (255 if image.dtype == np.uint8 else 1)
     if pixels.shape[2] == 4:
         alpha = pixels[..., 3]

@@ -29,16 +29,8 @@ def test_a_picture_agrees_with_itself():
     same = measure_similarity(alpha, colours, alpha, colours)
     assert (same.silhouette, same.psnr) == (1.0, BEST_PSNR)
     assert same.pattern == pytest.approx(1.0)
-
-
-def test_two_empty_pictures_agree():
-    empty = torch.zeros(20, 20)
-    assert (
-        measure_similarity(
-            empty, empty.expand(3, -1, -1), empty, empty.expand(3, -1, -1)
-        ).silhouette
-        == 1
-    )
+    empty = (torch.zeros(20, 20), torch.zeros(3, 20, 20))
+    assert measure_similarity(*empty, *empty).silhouette == 1
 
 
 def test_half_of_a_mask_has_an_overlap_of_a_half():
@@ -88,5 +80,3 @@ def test_inputs_with_alpha_and_on_white_are_taken_alike():
 def test_an_input_without_object_is_named():
     with pytest.raises(ValueError, match="no object in the input"):
         crop_object(np.zeros((9, 9, 4), np.uint8), 64)
-    with pytest.raises(ValueError, match=r"\(9, 9\)"):
-        crop_object(np.zeros((9, 9), np.uint8), 64)
