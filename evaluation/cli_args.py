@@ -60,11 +60,6 @@ def load_lpips(
 ) -> tuple[Lpips | None, str]:
     """Load LPIPS, or say why it is not available.
 
-    Args:
-        weights: see `Lpips`.
-        device: where to compute.
-        required: fail where it is not available.
-
     Returns:
         the metric and "", or None and a sentence on what to install.
 
@@ -84,31 +79,19 @@ def load_lpips(
 
 
 def open_engine(program: str | None) -> Engine:
-    """Open COLMAP as --colmap says.
-
-    Raises:
-        ModuleNotFoundError, FileNotFoundError, ValueError: see `evaluation.colmap.engine`.
-    """
+    """Open COLMAP as --colmap says, see `evaluation.colmap.engine.open_engine`."""
     from evaluation.colmap import engine
 
+    usage = "; --colmap takes the name or path of a COLMAP program, the default is the package "
     with (
         advise(", or name a COLMAP program with --colmap", ModuleNotFoundError),
-        advise(
-            "; --colmap takes the name or path of a COLMAP program, the default is the package "
-            "pycolmap",
-            FileNotFoundError,
-            ValueError,
-        ),
+        advise(f"{usage}pycolmap", FileNotFoundError, ValueError),
     ):
         return engine.open_engine(program)
 
 
 def choose_points_form(mode: Mode, engine: Engine) -> PointsForm:
-    """Resolve --mode, see `evaluation.colmap.points.choose_points_form`.
-
-    Raises:
-        ValueError: dense points are required and CUDA is not available.
-    """
+    """Resolve --mode, see `evaluation.colmap.points.choose_points_form`."""
     from evaluation.colmap import points
 
     advice = (

@@ -36,12 +36,6 @@ def depth_maps(mesh: Trimesh, cameras: Cameras, size: int, device: torch.device)
     Rasterises with nvdiffrast on a CUDA device if it is installed, else on the CPU. Both sides of
     faces are visible.
 
-    Args:
-        mesh: in world coordinates.
-        cameras: N cameras with intrinsics for size x size images.
-        size: pixels a side.
-        device: where to compute, if there is a choice.
-
     Returns:
         infinite for the background, (N, size, size) float64.
     """
@@ -96,16 +90,7 @@ def clip_coordinates(homogeneous: Tensor, size: int) -> Tensor:
 
 
 def depth_to_points(depth: np.ndarray, valid: np.ndarray, cameras: Cameras) -> np.ndarray:
-    """Unproject depth maps to points on the visible surface.
-
-    Args:
-        depth: camera-z, (N, S, S).
-        valid: mask of the object's pixels, bool (N, S, S).
-        cameras: N, for S x S images.
-
-    Returns:
-        world coordinates, (P, 3) float64.
-    """
+    """Unproject the valid pixels of depth maps, both (N, S, S), to points, (P, 3) float64."""
     points = []
     for i, (view, mask) in enumerate(zip(depth, valid, strict=True)):
         rows, columns = np.nonzero(mask)
@@ -125,11 +110,7 @@ def depth_names(num_views: int) -> list[str]:
 
 
 def read_depth_maps(folder: Path, num_views: int) -> np.ndarray | None:
-    """Read the true depth maps of an object.
-
-    Args:
-        folder: with 000-depth.png, ..., see `write_depth_map`.
-        num_views: N.
+    """Read the true depth maps of an object, 000-depth.png, ..., see `write_depth_map`.
 
     Returns:
         camera-z depth, infinite for the background, (N, S, S) float64; None if the folder has no
@@ -173,11 +154,6 @@ def _read_depth_map(path: Path) -> np.ndarray:
 
 
 def write_depth_map(path: Path, depth: np.ndarray) -> None:
-    """Write a depth map in the format of the evaluation set: 16-bit PNG, depths 0.6 to 2.4.
-
-    Args:
-        path: the PNG file; written atomically.
-        depth: camera-z, infinite for the background, (S, S).
-    """
+    """Write a depth map, (S, S), in the format of the evaluation set: 16-bit PNG, 0.6 to 2.4."""
     with atomic_write(path) as temporary:
         Image.fromarray(depth_to_levels(depth)).save(temporary, optimize=True)

@@ -32,9 +32,7 @@ def psnr(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     Compat: the mean is taken in float32 over the pixels first, then over the channels, as in
     the published evaluation. Its rounding changes the PSNR of a view by up to about 1e-3 dB.
 
-    Args:
-        true: RGB in [0, 1], (N, H, W, 3).
-        predicted: the same.
+    Views are RGB in [0, 1], (N, H, W, 3).
 
     Returns:
         dB, (N,) float64; infinite where a view equals the true one.
@@ -53,10 +51,7 @@ def ssim(true: np.ndarray, predicted: np.ndarray, form: SsimForm = "cropped") ->
     5 pixels up to version 1.4, and averages the whole map (images padded by reflection) since
     1.5, which gives about 0.009 more. This function implements both.
 
-    Args:
-        true: RGB in [0, 1], (N, H, W, 3).
-        predicted: the same.
-        form: "cropped" (the paper's) or "current".
+    Views are RGB in [0, 1], (N, H, W, 3).
 
     Returns:
         (N,) float64, at most 1.
@@ -98,10 +93,6 @@ def detect_view_order(true: np.ndarray, predicted: np.ndarray) -> str | None:
 
     This is the commonest cause of scores that cannot be reproduced. All cyclic shifts in both
     directions are compared on thumbnails.
-
-    Args:
-        true: RGB in [0, 1], (N, H, W, 3).
-        predicted: the same.
 
     Returns:
         a sentence that names a clearly better order, or None if there is none.

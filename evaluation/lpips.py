@@ -61,15 +61,7 @@ class Lpips:
 
     @torch.inference_mode()
     def __call__(self, true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-        """LPIPS distance of each pair of views.
-
-        Args:
-            true: RGB in [0, 1], (N, H, W, 3).
-            predicted: the same.
-
-        Returns:
-            (N,) float64, 0 for equal views.
-        """
+        """LPIPS distance of each pair of RGB views in [0, 1], (N, H, W, 3), (N,) float64."""
         pairs = zip(self._to_tensor(true), self._to_tensor(predicted), strict=True)
         # TF32 convolutions, the default on GPUs, would change the distances by more than 1e-4.
         with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):

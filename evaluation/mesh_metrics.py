@@ -43,8 +43,7 @@ class MeshScores:
     Attributes:
         chamfer: mean of the two mean nearest-neighbour distances, not squared.
         iou: intersection over union of the volumes, 0 to 1.
-        points: points on the visible surface of the predicted mesh, (P, 3).
-        true_points: points on the visible surface of the true mesh, (Q, 3).
+        points, true_points: points on the visible surfaces, (P, 3).
     """
 
     chamfer: float
@@ -85,33 +84,19 @@ def evaluate_mesh(
 
 
 def visible_points(mesh: Trimesh, device: torch.device) -> np.ndarray:
-    """Sample the part of a surface that is visible in the 16 views of 256 x 256 pixels.
-
-    Args:
-        mesh: in the frame of the views.
-        device: see `depth_maps`.
-
-    Returns:
-        (P, 3); empty if nothing is visible.
-    """
+    """Sample what is visible in the 16 views of 256 x 256 pixels, (P, 3); P may be 0."""
     cameras = orbit_cameras(NUM_VIEWS)
     depth = depth_maps(mesh, cameras, REFERENCE_IMAGE_SIZE, device)
     return voxel_down_sample(depth_to_points(depth, np.isfinite(depth), cameras), VOXEL_SIZE)
 
 
 def true_visible_points(true_mesh: Trimesh, folder: Path, device: torch.device) -> np.ndarray:
-    """Sample the visible part of the true surface from its depth maps.
+    """Sample the visible part of the true surface, (P, 3), from the depth maps of a folder.
 
-    Args:
-        true_mesh: in the frame of the views.
-        folder: depth maps, see `read_depth_maps`; if it has none, they are rendered from the mesh.
-        device: see `depth_maps`.
-
-    Returns:
-        (P, 3).
+    If it has none, they are rendered from the mesh.
 
     Raises:
-        ValueError: the depth maps contain only background.
+        ValueError: the depth maps contain only background; see also `read_depth_maps`.
     """
     depth = read_depth_maps(folder, NUM_VIEWS)
     if depth is None:
@@ -141,14 +126,7 @@ def voxel_down_sample(points: np.ndarray, voxel: float) -> np.ndarray:
     """Average the points in each voxel of a grid that starts half a voxel below their minimum.
 
     Compat: equals Open3D's `voxel_down_sample`, which computed the paper's numbers, up to the order
-    of the points.
-
-    Args:
-        points: (P, 3).
-        voxel: side of the voxels.
-
-    Returns:
-        (Q, 3) with Q <= P.
+    of the points, (P, 3).
     """
     if not len(points):
         return points
@@ -161,12 +139,7 @@ def voxel_down_sample(points: np.ndarray, voxel: float) -> np.ndarray:
 
 
 def chamfer(a: np.ndarray, b: np.ndarray) -> float:
-    """Chamfer distance: mean of the two mean nearest-neighbour distances, not squared.
-
-    Args:
-        a: (P, 3).
-        b: (Q, 3).
-    """
+    """Mean of the two mean nearest-neighbour distances, not squared, of (P, 3) and (Q, 3)."""
     tree = import_optional(*REQUIRED_PACKAGES[1]).cKDTree
     to_b, _ = tree(b).query(a)
     to_a, _ = tree(a).query(b)
@@ -174,17 +147,8 @@ def chamfer(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def volume_iou(a: Trimesh, b: Trimesh) -> float:
-    """Intersection over union of two volumes, on 64^3 samples of [-1, 1]^3.
-
-    Args:
-        a: closed surface.
-        b: closed surface.
-
-    Returns:
-        0 to 1; 0 if both are empty.
-    """
-    inside_a, inside_b = inside(a), inside(b)
-    return _iou(inside_a, inside_b)
+    """Intersection over union of two closed surfaces' volumes; 0 if both are empty."""
+    return _iou(inside(a), inside(b))
 
 
 def inside(mesh: Trimesh) -> np.ndarray:

@@ -127,12 +127,7 @@ def _check_readable(path: Path, mesh: Trimesh) -> None:
 
 
 def warn_if_not_normalised(path: Path, mesh: Trimesh) -> None:
-    """Log a warning if a predicted mesh is probably not in the frame of the views.
-
-    Args:
-        path: file of the mesh, for the message.
-        mesh: as read from the file.
-    """
+    """Log a warning if a predicted mesh is probably not in the frame of the views."""
     low, high = mesh.bounds
     extent, longest = np.abs([low, high]).max(axis=0), float((high - low).max())
     if (extent > OBJECT_BOX).any():
@@ -175,11 +170,7 @@ def count_open_edges(mesh: Trimesh) -> int:
 
 
 def gso_rotation(name: str) -> float:
-    """Rotation in degrees with which an object of the paper's set was rendered; 0 if not listed.
-
-    Args:
-        name: name of the object, e.g. "chicken".
-    """
+    """Rotation in degrees with which an object of the paper's set was rendered; 0 if not listed."""
     return GSO_ROTATIONS_DEG.get(name, 0.0)
 
 
@@ -187,19 +178,11 @@ def to_render_frame(mesh: Trimesh, rotation_deg: float) -> Trimesh:
     """Transform a mesh to the frame in which its views were rendered.
 
     The mesh is scaled to a longest side of 1, its bounding box centred on the origin, and then
-    rotated about z by minus `rotation_deg`.
-
-    Args:
-        mesh: in its original frame, z up.
-        rotation_deg: see `gso_rotation`.
-
-    Returns:
-        a transformed copy.
+    rotated about z by minus `rotation_deg`, see `gso_rotation`. Returns a copy.
     """
     low, high = mesh.bounds
     scale = 1.0 / (high - low).max()
-    angle = np.deg2rad(-rotation_deg)
-    cos, sin = np.cos(angle), np.sin(angle)
+    cos, sin = np.cos(np.deg2rad(-rotation_deg)), np.sin(np.deg2rad(-rotation_deg))
     rotation = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
     moved = mesh.copy()
     moved.vertices = (mesh.vertices - (low + high) / 2) * scale @ rotation.T

@@ -18,13 +18,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ViewScores:
-    """Scores of each view, (N,) each.
-
-    Attributes:
-        psnr: dB.
-        ssim: at most 1.
-        lpips: None where it was not computed.
-    """
+    """Scores of each view, (N,) each; LPIPS is None where it was not computed."""
 
     psnr: np.ndarray
     ssim: np.ndarray
@@ -44,11 +38,7 @@ class ViewScores:
 
 
 def read_pair(true: Path, predicted: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read the ground truth and the predicted views of an object.
-
-    Args:
-        true: folder or strip of the ground truth views, see `read_views`.
-        predicted: folder or strip of the predicted views.
+    """Read the true and the predicted views of an object, folders or strips.
 
     Returns:
         two float32 RGB arrays in [0, 1], (N, S, S, 3) each.
@@ -69,19 +59,9 @@ def read_pair(true: Path, predicted: Path) -> tuple[np.ndarray, np.ndarray]:
 def score_views(
     true: np.ndarray, predicted: np.ndarray, form: SsimForm, lpips: Lpips | None
 ) -> ViewScores:
-    """Score predicted views; log a warning if they seem to be in another order.
-
-    Args:
-        true: RGB in [0, 1], (N, S, S, 3).
-        predicted: the same.
-        form: form of the SSIM.
-        lpips: the LPIPS metric; None skips it.
-    """
+    """Score predicted views, (N, S, S, 3); log a warning if they seem to be in another order."""
     other_order = detect_view_order(true, predicted)
     if other_order:
         log.warning("%s", other_order)
-    return ViewScores(
-        psnr(true, predicted),
-        ssim(true, predicted, form),
-        lpips(true, predicted) if lpips else None,
-    )
+    distances = lpips(true, predicted) if lpips else None
+    return ViewScores(psnr(true, predicted), ssim(true, predicted, form), distances)

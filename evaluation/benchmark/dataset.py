@@ -13,13 +13,8 @@ from multiview.images import view_names
 class ObjectFiles:
     """The files of one object; None for those that do not exist.
 
-    Attributes:
-        name: of the object.
-        true: folder of the true views and depth maps.
-        predicted: predicted views, a folder or a strip.
-        mesh: predicted mesh.
-        true_mesh: true mesh.
-        video: turntable video of the predicted mesh.
+    `true` is a folder of views and depth maps, `predicted` a folder or a strip of views, `mesh` the
+    predicted mesh and `video` its turntable.
     """
 
     name: str
@@ -68,26 +63,17 @@ class BenchmarkDataset:
             [self.predicted / name / "0.png", self.predicted / f"{name}.png"], Path.is_file
         )
         folders = _folders(self.meshes, name, "-pr")
-        flat = [self.meshes / f"{name}.ply", self.meshes / f"{name}-pr.ply"]
-        mesh = _first([*(folder / "mesh.ply" for folder in folders), *flat], Path.is_file)
-        true_folders = [
-            folder for suffix in ("-mesh", "-gt") for folder in _folders(self.true, name, suffix)
+        meshes = [folder / "mesh.ply" for folder in folders]
+        meshes += [self.meshes / f"{name}.ply", self.meshes / f"{name}-pr.ply"]
+        true_meshes = [
+            folder / file
+            for suffix in ("-mesh", "-gt")
+            for folder in _folders(self.true, name, suffix)
+            for file in ("model.obj", "meshes/model.obj")
         ]
-        return ObjectFiles(
-            name=name,
-            true=true,
-            predicted=predicted,
-            mesh=mesh,
-            true_mesh=_first(
-                [
-                    path
-                    for f in true_folders
-                    for path in (f / "model.obj", f / "meshes" / "model.obj")
-                ],
-                Path.is_file,
-            ),
-            video=_first([folder / "rendering.mp4" for folder in folders], Path.is_file),
-        )
+        videos = [folder / "rendering.mp4" for folder in folders]
+        found = [_first(paths, Path.is_file) for paths in (meshes, true_meshes, videos)]
+        return ObjectFiles(name, true, predicted, *found)
 
 
 def _folders(root: Path, name: str, suffix: str) -> list[Path]:
@@ -110,7 +96,5 @@ def _names_in(root: Path, suffix: str, other: str) -> Iterator[str]:
         if name.startswith(".") or name.endswith(other) or not folder.is_dir():
             continue
         bare = name.removesuffix(suffix)
-        if not bare:
-            continue
-        if _has_views(folder) or any(map(_has_views, _folders(root, bare, suffix))):
+        if bare and any(map(_has_views, [folder, *_folders(root, bare, suffix)])):
             yield bare

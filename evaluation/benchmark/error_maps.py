@@ -25,12 +25,7 @@ COLOUR_MAP = np.array(
 def error_map(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Colour-code the difference of views: white for equal, dark for `FULL_SCALE` or more.
 
-    Args:
-        true: RGB in [0, 1], (N, S, S, 3).
-        predicted: the same.
-
-    Returns:
-        RGB in [0, 1], (N, S, S, 3).
+    Views and error maps are RGB in [0, 1], (N, S, S, 3).
     """
     error = np.abs(true - predicted).mean(axis=-1) / FULL_SCALE
     stops = np.linspace(0, 1, len(COLOUR_MAP))
@@ -39,13 +34,7 @@ def error_map(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 
 
 def write_strips(folder: Path, true: np.ndarray, predicted: np.ndarray) -> None:
-    """Write the strips true.jpg, predicted.jpg and error.jpg.
-
-    Args:
-        folder: of the object in the report.
-        true: RGB in [0, 1], (N, S, S, 3).
-        predicted: the same.
-    """
+    """Write true.jpg, predicted.jpg and error.jpg of views in [0, 1], (N, S, S, 3)."""
     for name, views in zip(STRIPS, (true, predicted, error_map(true, predicted)), strict=True):
         strip = Image.fromarray((views_to_strip(views) * 255).round().astype(np.uint8))
         if strip.height > MAX_VIEW_SIZE:

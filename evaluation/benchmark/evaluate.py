@@ -46,7 +46,6 @@ class Settings:
     The representation of this class is hashed into the keys of saved records.
 
     Attributes:
-        ssim: form of the SSIM.
         lpips_weights: file of the LPIPS trunk; None skips LPIPS.
         colmap: COLMAP program; None is pycolmap.
         engine: name and version of COLMAP.
@@ -64,15 +63,10 @@ class Settings:
 
 @dataclass
 class ObjectRecord:
-    """Scores, errors and warnings of an object, saved as `RECORD` in its folder.
+    """Scores and warnings of an object, saved as `RECORD` in its folder.
 
-    Attributes:
-        key: hash of the inputs and settings, see `record_key`.
-        result: the scores.
-        errors: part ("views", "mesh", "colmap") -> reason of its failure.
-        warnings: messages of all warnings.
-        seconds: part -> duration.
-        traces: part -> traceback of its failure.
+    `key` is its `record_key`; the dicts hold the reason of the failure, the duration and the
+    traceback of each part: "views", "mesh" and "colmap".
     """
 
     key: str
@@ -153,11 +147,7 @@ def _inputs(files: ObjectFiles) -> dict[str, list[Path | None]]:
 def evaluate_object(files: ObjectFiles, settings: Settings, folder: Path, key: str) -> ObjectRecord:
     """Evaluate an object; errors of one part are recorded and do not stop the others.
 
-    Args:
-        files: files of the object.
-        settings: settings of the evaluation.
-        folder: folder of the object in the report, for the record and the strips.
-        key: see `record_key`.
+    The record and the strips are written into `folder`, the object's in the report.
     """
     record = ObjectRecord(key, Result(files.name))
     collector = WarningCollector(record.warnings)
@@ -185,15 +175,14 @@ class WarningCollector(logging.Handler):
         self.messages = messages
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Append the message of a log record."""
+        """See `logging.Handler`."""
         self.messages.append(record.getMessage())
 
 
 def _views(files: ObjectFiles, settings: Settings, folder: Path) -> dict[str, Any]:
-    if files.true is None:
-        raise FileNotFoundError(f"no true views of {files.name} found (000.png, ...)")
-    if files.predicted is None:
-        raise FileNotFoundError(f"no predicted views of {files.name} found (000.png, ...)")
+    if files.true is None or files.predicted is None:
+        missing = "true" if files.true is None else "predicted"
+        raise FileNotFoundError(f"no {missing} views of {files.name} found (000.png, ...)")
     if files.true == files.predicted:
         log.warning("the predicted views are the true ones: %s", files.true)
     true, predicted = read_pair(files.true, files.predicted)
@@ -212,13 +201,8 @@ def _mesh(files: ObjectFiles, settings: Settings, _: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{files.name} has a predicted mesh, but no true mesh (model.obj)")
     if files.true is None:
         raise FileNotFoundError(f"no folder of true views or depth maps of {files.name} found")
-    scores = evaluate_mesh(
-        files.mesh,
-        files.true_mesh,
-        files.true,
-        gso_rotation(files.name),
-        torch.device(settings.device),
-    )
+    rotation, device = gso_rotation(files.name), torch.device(settings.device)
+    scores = evaluate_mesh(files.mesh, files.true_mesh, files.true, rotation, device)
     return {"chamfer": scores.chamfer, "iou": scores.iou}
 
 
@@ -234,11 +218,7 @@ def _colmap(files: ObjectFiles, settings: Settings, folder: Path) -> dict[str, A
 
 
 def mean_result(results: list[Result]) -> Result:
-    """Average each metric over the objects that have it.
-
-    Args:
-        results: of the objects; assumes the same forms of SSIM and points for all.
-    """
+    """Average each metric over the objects that have it; all have the same forms of metrics."""
     means: dict[str, Any] = {}
     for metric in ("psnr", "ssim", "lpips", "chamfer", "iou", "points"):
         values = [v for result in results if (v := getattr(result, metric)) is not None]

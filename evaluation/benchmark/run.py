@@ -19,7 +19,6 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -149,9 +148,6 @@ def _print_results(records: list[ObjectRecord], debug: bool) -> int:
 def choose_settings(args: argparse.Namespace) -> tuple[Settings, list[str]]:
     """Determine once which metrics are available on this machine.
 
-    Args:
-        args: flags of the command.
-
     Returns:
         the settings, and sentences on the metrics that are skipped as they are not installed.
 
@@ -187,15 +183,7 @@ def choose_settings(args: argparse.Namespace) -> tuple[Settings, list[str]]:
 def evaluate_in_worker(
     files: ObjectFiles, settings: Settings, folder: Path, key: str, threads: int
 ) -> None:
-    """Evaluate an object in a worker process; warnings go to the record, not to the console.
-
-    Args:
-        files: files of the object.
-        settings: settings of the evaluation.
-        folder: folder of the object in the report.
-        key: see `record_key`.
-        threads: CPU threads of this process.
-    """
+    """Evaluate an object in a worker process; warnings go to the record, not to the console."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent process
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     threading.Thread(target=_exit_with_parent, daemon=True).start()
@@ -226,12 +214,8 @@ def evaluate_all(
 ) -> list[ObjectRecord]:
     """Evaluate objects in parallel, each in its own process; reuse unchanged records.
 
-    Args:
-        objects: objects to evaluate.
-        settings: settings of the evaluation.
-        folder: parent of the folders with the record and the strips of each object.
-        workers: maximum number of processes.
-        evaluate: runs in the processes and writes the record.
+    `folder` is the parent of the folders with the record and the strips of each object; `evaluate`
+    runs in the processes and writes the record.
 
     Returns:
         a record for each object; its errors say if the process crashed or could not be started.
@@ -241,7 +225,7 @@ def evaluate_all(
     workers = min(workers, len(objects))
     threads = max((os.cpu_count() or 1) // workers, 1)
     waiting = deque(objects)
-    running: list[_Task] = []
+    running: dict[int, tuple[str, str, BaseProcess]] = {}  # sentinel -> name, key, process
     records: dict[str, ObjectRecord] = {}
     with tqdm(total=len(objects), unit="object", disable=None) as bar:
         try:
@@ -251,53 +235,44 @@ def evaluate_all(
                     started = _reuse_or_start(
                         files, settings, folder / files.name, threads, evaluate
                     )
-                    if isinstance(started, _Task):
-                        running.append(started)
+                    if isinstance(started, tuple):
+                        running[started[1].sentinel] = (files.name, *started)
                     else:
                         records[files.name] = started
                         bar.update()
                 # `wait` never returns for an empty list
-                ready = wait([task.process.sentinel for task in running]) if running else []
-                for task in [task for task in running if task.process.sentinel in ready]:
-                    running.remove(task)
-                    records[task.name] = task.record()
+                ready = wait(list(running)) if running else []
+                for sentinel in [sentinel for sentinel in running if sentinel in ready]:
+                    name, key, process = running.pop(sentinel)
+                    records[name] = _read_record(name, key, folder / name, process)
                     bar.update()
         finally:
-            for task in running:
-                task.process.terminate()
-            for task in running:
-                task.process.join(GRACE_SECONDS)
-                task.process.kill()  # no effect if it has ended
+            for _, _, process in running.values():
+                process.terminate()
+            for _, _, process in running.values():
+                process.join(GRACE_SECONDS)
+                process.kill()  # no effect if it has ended
     return [records[files.name] for files in objects]
 
 
-@dataclass
-class _Task:
-    """A running evaluation of an object."""
+def _read_record(name: str, key: str, folder: Path, process: BaseProcess) -> ObjectRecord:
+    """The record that a process wrote, or one of its crash."""
+    from evaluation.benchmark.evaluate import ObjectRecord
 
-    name: str
-    key: str
-    folder: Path
-    process: BaseProcess
-
-    def record(self) -> ObjectRecord:
-        """Wait for the process and return the record that it wrote."""
-        from evaluation.benchmark.evaluate import ObjectRecord
-
-        self.process.join()
-        record = ObjectRecord.load(self.folder)
-        if record is not None and record.key == self.key:
-            return record
-        code = self.process.exitcode
-        reason = f"signal {-code}" if code and code < 0 else f"exit status {code}"
-        message = f"the process that evaluated the object ended by {reason}"
-        return ObjectRecord(self.key, Result(self.name), {"crash": message})
+    process.join()
+    record = ObjectRecord.load(folder)
+    if record is not None and record.key == key:
+        return record
+    code = process.exitcode
+    reason = f"signal {-code}" if code and code < 0 else f"exit status {code}"
+    message = f"the process that evaluated the object ended by {reason}"
+    return ObjectRecord(key, Result(name), {"crash": message})
 
 
 def _reuse_or_start(
     files: ObjectFiles, settings: Settings, folder: Path, threads: int, evaluate: Evaluate
-) -> ObjectRecord | _Task:
-    """Return the record of an object if it is complete and up to date, else start a process."""
+) -> ObjectRecord | tuple[str, BaseProcess]:
+    """The record of an object if it is complete and up to date, else its key and a process."""
     from evaluation.benchmark.evaluate import ObjectRecord, check_folder, record_key
 
     try:
@@ -316,4 +291,4 @@ def _reuse_or_start(
         process.start()
     except Exception as error:  # noqa: BLE001 - recorded, other objects continue
         return ObjectRecord("", Result(files.name), {"start": str(error) or type(error).__name__})
-    return _Task(files.name, key, folder, process)
+    return key, process

@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from evaluation.image_metrics import SSIM_FORMS
 from evaluation.results import Result, format_value
 
-PAPER_VIEWS: tuple[tuple[str, float, float, float, int], ...] = (
-    ("RealFusion", 15.26, 0.722, 0.283, 4010),
-    ("Zero123", 18.93, 0.779, 0.166, 95),
-    ("SyncDreamer", 20.05, 0.798, 0.146, 1123),
+PAPER_VIEWS = (
+    ("RealFusion", "15.26", "0.722", "0.283", "4010"),
+    ("Zero123", "18.93", "0.779", "0.166", "95"),
+    ("SyncDreamer", "20.05", "0.798", "0.146", "1123"),
 )
 """Paper, Table 1: method, PSNR, SSIM, LPIPS, points of COLMAP (dense)."""
-PAPER_MESHES: tuple[tuple[str, float, float], ...] = (
-    ("RealFusion", 0.0819, 0.2741),
-    ("Magic123", 0.0516, 0.4528),
-    ("One-2-3-45", 0.0629, 0.4086),
-    ("Point-E", 0.0426, 0.2875),
-    ("Shap-E", 0.0436, 0.3584),
-    ("Zero123", 0.0339, 0.5035),
-    ("SyncDreamer", 0.0261, 0.5421),
+PAPER_MESHES = (
+    ("RealFusion", "0.0819", "0.2741"),
+    ("Magic123", "0.0516", "0.4528"),
+    ("One-2-3-45", "0.0629", "0.4086"),
+    ("Point-E", "0.0426", "0.2875"),
+    ("Shap-E", "0.0436", "0.3584"),
+    ("Zero123", "0.0339", "0.5035"),
+    ("SyncDreamer", "0.0261", "0.5421"),
 )
 """Paper, Table 2: method, Chamfer distance, volume IoU."""
 METRICS: tuple[tuple[str, str, bool, int], ...] = (
@@ -36,13 +36,7 @@ METRICS: tuple[tuple[str, str, bool, int], ...] = (
 
 @dataclass(frozen=True)
 class Table:
-    """A table of formatted cells.
-
-    Attributes:
-        caption: caption of the table.
-        header: names of the columns.
-        rows: the paper's rows; the last row is this run's.
-    """
+    """A table of formatted cells: the paper's rows, and this run's as the last."""
 
     caption: str
     header: tuple[str, ...]
@@ -50,13 +44,7 @@ class Table:
 
 
 def make_tables(name: str, mean: Result, results: list[Result]) -> list[Table]:
-    """Make the tables of views and meshes: the paper's rows and the means of this run.
-
-    Args:
-        name: name of this run.
-        mean: mean over its objects.
-        results: results of its objects.
-    """
+    """Make the tables of views and meshes: the paper's rows and the mean of this run."""
     caption = "Mean over {}; the other rows are the paper's, over 30 objects"
     ours = {metric: format_score(getattr(mean, metric), digits) for metric, _, _, digits in METRICS}
     if mean.points_form:
@@ -64,18 +52,12 @@ def make_tables(name: str, mean: Result, results: list[Result]) -> list[Table]:
     views = Table(
         "Novel views. " + caption.format(format_count(num_measured(results, "psnr"))),
         ("Method", "PSNR ↑", "SSIM ↑", "LPIPS ↓", "COLMAP points ↑"),
-        (
-            *((m, f"{p:.2f}", f"{s:.3f}", f"{lp:.3f}", str(n)) for m, p, s, lp, n in PAPER_VIEWS),
-            (name, ours["psnr"], ours["ssim"], ours["lpips"], ours["points"]),
-        ),
+        (*PAPER_VIEWS, (name, *(ours[key] for key in ("psnr", "ssim", "lpips", "points")))),
     )
     meshes = Table(
         "Surfaces. " + caption.format(format_count(num_measured(results, "chamfer"))),
         ("Method", "Chamfer dist. ↓", "Volume IoU ↑"),
-        (
-            *((method, f"{c:.4f}", f"{i:.4f}") for method, c, i in PAPER_MESHES),
-            (name, ours["chamfer"], ours["iou"]),
-        ),
+        (*PAPER_MESHES, (name, ours["chamfer"], ours["iou"])),
     )
     return [views, meshes] if mean.chamfer is not None else [views]
 
@@ -86,13 +68,7 @@ def format_count(number: int) -> str:
 
 
 def make_notes(mean: Result, results: list[Result], failed: list[str]) -> list[str]:
-    """Notes below the tables: forms of the metrics, incomplete means, failed objects.
-
-    Args:
-        mean: mean over the objects.
-        results: results of the objects.
-        failed: names of the objects that failed, in whole or in part.
-    """
+    """Notes below the tables: forms of the metrics, incomplete means, names of failed objects."""
     notes = []
     if mean.ssim_form:
         notes.append(f"SSIM is {SSIM_FORMS[mean.ssim_form]}.")

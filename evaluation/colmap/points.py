@@ -67,11 +67,8 @@ def _missing_cuda(engine: Engine) -> str | None:
 def count_points(views: np.ndarray, project: Path, engine: Engine, form: PointsForm) -> Points:
     """Reconstruct an object from its views with the known cameras and count the points.
 
-    Args:
-        views: seen by `orbit_cameras`, RGB in [0, 1], (N, S, S, 3).
-        project: folder for COLMAP's files, see `project_folder`.
-        engine: runs COLMAP, see `open_engine`.
-        form: "sparse" or "dense".
+    The views are seen by `orbit_cameras`, RGB in [0, 1], (N, S, S, 3); `project` is the folder of
+    COLMAP's files, see `project_folder`.
 
     Returns:
         the points; 0 where nothing matches or can be triangulated.
@@ -150,12 +147,7 @@ def write_poses(
 ) -> None:
     """Write the known cameras as a COLMAP text model without points.
 
-    Args:
-        folder: for cameras.txt, images.txt and points3D.txt.
-        names: image names, N.
-        ids: image name -> image id and camera id in COLMAP's database.
-        cameras: N cameras.
-        image_size: pixels a side.
+    `ids` has the image id and the camera id in COLMAP's database of each of the N names.
     """
     folder.mkdir(exist_ok=True)
     camera_lines, image_lines = [], []

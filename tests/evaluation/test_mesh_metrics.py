@@ -1,19 +1,19 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 trimesh = pytest.importorskip("trimesh", reason="needs requirements/eval.txt")
 pytest.importorskip("mesh2sdf", reason="needs requirements/eval.txt")
 pytest.importorskip("scipy", reason="needs requirements/eval.txt")
 
-from evaluation.depth import depth_to_points, read_depth_maps
+from evaluation.depth import depth_maps, depth_to_points, read_depth_maps, write_depth_map
 from evaluation.mesh_metrics import (
     chamfer,
     evaluate_mesh,
@@ -28,6 +28,11 @@ from tests.conftest import ROOT, SHARED, needs_shared
 
 CPU = torch.device("cpu")
 EXAMPLES = ROOT / "eval_examples"
+LOCOMOTIVE = (
+    EXAMPLES / "locomotive-pr" / "mesh.ply",
+    EXAMPLES / "locomotive-mesh" / "meshes" / "model.obj",
+    EXAMPLES / "locomotive-gt",
+)
 
 
 def sphere(radius: float, centre: tuple[float, float, float] = (0.0, 0.0, 0.0)):
@@ -121,15 +126,10 @@ def test_the_chickens_mesh_agrees_with_its_depth_and_only_when_turned_right(chic
 @needs_shared
 @pytest.mark.parametrize("name", ["alarm", "lion", "mario", "sofa", "teapot"])
 def test_scanned_objects_in_their_render_frame_cover_their_renders(name: str):
-    from PIL import Image
-
-    from evaluation.depth import depth_maps
-
     folder = SHARED / "data" / "gso" / name
     mesh = to_render_frame(read_mesh(folder / "model.obj"), gso_rotation(name))
-    views = (3, 10)
     depth = depth_maps(mesh, orbit_cameras(), 256, CPU)
-    for view in views:
+    for view in (3, 10):
         with Image.open(folder / f"{view:03d}.png") as image:
             alpha = np.asarray(image)[..., 3] > 127
         mask = np.isfinite(depth[view])
@@ -148,30 +148,21 @@ def example(tmp_path: Path) -> tuple[Path, Path, Path]:
 @pytest.mark.integration
 def test_without_depth_maps_they_are_made_from_the_true_mesh(tmp_path: Path, caplog):
     caplog.set_level("INFO")
-    scores = evaluate_mesh(*example(tmp_path), 30.0, CPU)
+    paths = example(tmp_path)
+    scores = evaluate_mesh(*paths, 30.0, CPU)
     assert "has no depth maps" in caplog.text
     assert scores.chamfer < 1e-4
     assert scores.iou > 0.97
-    worse = evaluate_mesh(*example_paths(tmp_path), 210.0, CPU)
-    assert worse.chamfer > 0.01
-
-
-def example_paths(tmp_path: Path) -> tuple[Path, Path, Path]:
-    return tmp_path / "predicted.ply", tmp_path / "true.obj", tmp_path / "gt"
+    assert evaluate_mesh(*paths, 210.0, CPU).chamfer > 0.01
 
 
 @pytest.mark.integration
 def test_the_bundled_example_is_scored_and_its_wrong_rotation_noticed(caplog):
-    paths = (
-        EXAMPLES / "locomotive-pr" / "mesh.ply",
-        EXAMPLES / "locomotive-mesh" / "meshes" / "model.obj",
-        EXAMPLES / "locomotive-gt",
-    )
-    scores = evaluate_mesh(*paths, 0.0, CPU)
+    scores = evaluate_mesh(*LOCOMOTIVE, 0.0, CPU)
     assert 0.005 < scores.chamfer < 0.015
     assert 0.8 < scores.iou < 0.9
     assert "do not agree" not in caplog.text
-    evaluate_mesh(*paths, 90.0, CPU)
+    evaluate_mesh(*LOCOMOTIVE, 90.0, CPU)
     assert "do not agree: their silhouettes have an IoU of 0." in caplog.text
     assert 90.0 not in GSO_ROTATIONS_DEG.values()
 
@@ -182,13 +173,8 @@ def test_the_bundled_example_is_scored_and_its_wrong_rotation_noticed(caplog):
     reason="needs a CUDA device and nvdiffrast",
 )
 def test_rasterising_on_a_gpu_gives_the_chamfer_distance_of_casting_rays():
-    paths = (
-        EXAMPLES / "locomotive-pr" / "mesh.ply",
-        EXAMPLES / "locomotive-mesh" / "meshes" / "model.obj",
-        EXAMPLES / "locomotive-gt",
-    )
-    on_gpu = evaluate_mesh(*paths, 0.0, torch.device("cuda")).chamfer
-    assert on_gpu == pytest.approx(evaluate_mesh(*paths, 0.0, CPU).chamfer, abs=1e-4)
+    on_gpu = evaluate_mesh(*LOCOMOTIVE, 0.0, torch.device("cuda")).chamfer
+    assert on_gpu == pytest.approx(evaluate_mesh(*LOCOMOTIVE, 0.0, CPU).chamfer, abs=1e-4)
 
 
 def test_missing_packages_are_named_before_the_work(monkeypatch):
@@ -216,11 +202,7 @@ def test_a_mesh_that_no_camera_sees_is_an_error(tmp_path: Path):
 
 
 def test_depth_maps_of_nothing_are_an_error(tmp_path: Path):
-    from evaluation.depth import write_depth_map
-
     predicted, true, folder = example(tmp_path)
-    shutil.rmtree(folder)
-    folder.mkdir()
     for k in range(16):
         write_depth_map(folder / f"{k:03d}-depth.png", np.full((16, 16), np.inf))
     with pytest.raises(ValueError, match="only background"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -64,12 +65,7 @@ def test_obj_files_of_every_style_give_the_same_triangles(tmp_path: Path):
 def test_an_obj_opens_no_other_file(tmp_path: Path):
     """Its material library and textures may be anywhere; nothing needs them."""
     fifo = tmp_path / "blocks-whoever-opens-it.mtl"
-    try:
-        import os
-
-        os.mkfifo(fifo)
-    except (AttributeError, OSError):
-        pytest.skip("needs named pipes")
+    os.mkfifo(fifo)
     text = f"mtllib {fifo}\nmtllib {fifo.name}\nv 0 0 0\nv 1 0 0\nv 0 1 0\nusemtl a\nf 1 2 3\n"
     (tmp_path / "a.obj").write_text(text)
     assert len(read_mesh(tmp_path / "a.obj").faces) == 1
@@ -158,7 +154,7 @@ def test_a_good_mesh_gives_no_warning(caplog):
     [
         (
             lambda mesh: mesh.apply_scale(3.0),
-            "bad.ply extends to 1.5, 1.5, 1.5, outside |x|, |y| <= 0.71",
+            "bad.ply extends to 1.5, 1.5, 1.5, outside |x|, |y| <",
         ),
         (lambda mesh: mesh.apply_translation((0, 0, 2.0)), "extends to 0.5, 0.5, 2.5, outside"),
         (lambda mesh: mesh.apply_scale(0.1), "longest side is 0.1"),

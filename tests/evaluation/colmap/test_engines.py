@@ -57,11 +57,6 @@ def test_only_a_program_that_says_with_cuda_has_cuda(tmp_path):
         assert ColmapProgram(program).has_cuda is expected
 
 
-def test_a_missing_program_is_named():
-    with pytest.raises(FileNotFoundError, match="no-such-colmap: no such program"):
-        open_engine("no-such-colmap")
-
-
 def test_a_file_that_cannot_be_executed_is_named(tmp_path):
     path = tmp_path / "colmap"
     path.write_text("no program")

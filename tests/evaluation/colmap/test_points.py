@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+pycolmap = pytest.importorskip("pycolmap", reason="needs requirements/eval.txt")
+
 from evaluation.colmap.engine import Engine, Workspace, open_engine
 from evaluation.colmap.points import (
     Points,
@@ -46,7 +48,6 @@ def test_quaternions_give_back_the_rotations():
 
 @pytest.mark.parametrize("size", [64, 256])
 def test_the_pose_files_project_points_to_the_same_pixels_as_the_cameras(tmp_path, size):
-    pycolmap = pytest.importorskip("pycolmap")
     cameras = orbit_cameras(16, image_size=size)
     ids = {name: (40 - index, 20 + index) for index, name in enumerate(NAMES)}
     write_poses(tmp_path, NAMES, ids, cameras, size)
@@ -65,7 +66,6 @@ def test_the_pose_files_project_points_to_the_same_pixels_as_the_cameras(tmp_pat
 def test_the_points_of_a_textured_box_lie_on_its_surface_and_every_run_finds_as_many(
     engine, box, tmp_path
 ):
-    pycolmap = pytest.importorskip("pycolmap")
     counts = [count_points(box.views, tmp_path, engine, "sparse")]
     model = pycolmap.Reconstruction(str(tmp_path / "sparse"))
     points = np.array([point.xyz for point in model.points3D.values()])
@@ -88,7 +88,6 @@ def approximate(engine: Engine) -> bool:
 
 
 def test_views_of_another_size_have_intrinsics_of_that_size(box, tmp_path):
-    pycolmap = pytest.importorskip("pycolmap")
     half = box.views.reshape(16, 128, 2, 128, 2, 3).mean(axis=(2, 4))
     points = count_points(half, tmp_path, open_engine(None), "sparse")
     model = pycolmap.Reconstruction(str(tmp_path / "sparse"))
@@ -99,7 +98,6 @@ def test_views_of_another_size_have_intrinsics_of_that_size(box, tmp_path):
 
 
 def test_views_in_reversed_order_give_less_than_half_of_the_points(box, tmp_path):
-    pytest.importorskip("pycolmap")
     engine = open_engine(None)
     true = count_points(box.views, tmp_path, engine, "sparse").count
     with project_folder(None) as folder:
@@ -117,12 +115,8 @@ def test_true_renders_of_scanned_objects_give_points(engine, name, tmp_path):
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("kind", ["uniform", "normal"])
 def test_noise_that_differs_from_view_to_view_gives_no_points(engine, kind, seed, tmp_path):
-    draw = np.random.default_rng(seed)
-    noise = (
-        draw.random((16, 128, 128, 3))
-        if kind == "uniform"
-        else 0.5 + 0.2 * draw.standard_normal((16, 128, 128, 3))
-    )
+    draw, shape = np.random.default_rng(seed), (16, 128, 128, 3)
+    noise = draw.random(shape) if kind == "uniform" else 0.5 + 0.2 * draw.standard_normal(shape)
     assert count_points(noise, tmp_path, engine, "sparse") == Points(0, "sparse")
 
 
@@ -165,22 +159,18 @@ class PycolmapWithStereo:
     has_cuda = True
 
     def __init__(self, box: Box) -> None:
-        import pycolmap
-
         self.real, self.box = pycolmap, box
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.real, name)
 
-    def patch_match_stereo(self, workspace_path: str, options: Any) -> None:
-        """patch_match_stereo(workspace_path: str, options: PatchMatchOptions) -> None"""
+    def patch_match_stereo(self, workspace_path: Path, options: Any) -> None:
         assert options.geom_consistency
-        write_maps(Path(workspace_path) / "stereo", self.box)
+        write_maps(workspace_path / "stereo", self.box)
 
 
 def engine_with_stereo(kind: str, box: Box, folder: Path, patch: pytest.MonkeyPatch) -> Engine:
     if kind == "pycolmap":
-        pytest.importorskip("pycolmap")
         patch.setitem(sys.modules, "pycolmap", PycolmapWithStereo(box))
         return open_engine(None)
     real = shutil.which("colmap")
@@ -240,7 +230,6 @@ def test_auto_counts_dense_points_only_with_a_cuda_build_and_a_device(
 
 
 def test_dense_points_of_blank_views_are_none_without_stereo_being_started(tmp_path, monkeypatch):
-    pytest.importorskip("pycolmap")
     engine = open_engine(None)
     monkeypatch.setattr(PyColmap, "stereo", FakeEngine().__getattr__)
     white = np.ones((16, 64, 64, 3))
