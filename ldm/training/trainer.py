@@ -90,7 +90,8 @@ def check_resumable(path: Path, config: TrainConfig, seed: int) -> None:
 def check_same_training(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
     """Raise ResumeError for changed settings that must not change; warn of other changes.
 
-    Settings that did not exist when the checkpoint was written had their present defaults.
+    Settings that did not exist when the checkpoint was written had their present defaults; those
+    that no longer exist are ignored.
     """
     old = fill_defaults(old, asdict(TrainConfig()))
     if old["model"] != new["model"]:
@@ -109,13 +110,13 @@ def check_same_training(path: Path, old: dict[str, Any], new: dict[str, Any]) ->
 
 
 def fill_defaults(recorded: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """Add default values of settings that are not recorded, recursively."""
-    nested = {
-        name: fill_defaults(value, defaults[name])
-        for name, value in recorded.items()
-        if isinstance(value, dict) and isinstance(defaults.get(name), dict)
+    """Take the present settings from the recorded ones, or their defaults, recursively."""
+    return {
+        name: fill_defaults(recorded.get(name, {}), default)
+        if isinstance(default, dict)
+        else recorded.get(name, default)
+        for name, default in defaults.items()
     }
-    return {**defaults, **recorded, **nested}
 
 
 def make_strategy(config: TrainConfig, options: TrainOptions) -> Strategy | str:

@@ -156,6 +156,7 @@ def test_a_training_of_before_a_setting_was_there_goes_on_with_its_default(caplo
     for part, name in (("unet", "groups"), ("autoencoder", "groups"), ("volume", "input_view")):
         del then["model"][part][name]
     del then["optimizer"]["decay_steps"]
+    then["model"]["volume"]["now_a_constant"] = then["optimizer"]["now_a_constant"] = 1
     check_same_training(Path("last.ckpt"), then, now)
     assert not caplog.messages
     now["model"]["volume"]["input_view"] = True
