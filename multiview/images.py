@@ -65,9 +65,6 @@ def read_image(path: Path, content: bytes | None = None) -> Image.Image:
 def normalise_image(image: Image.Image) -> Image.Image:
     """Convert an image in memory to 8-bit RGB or RGBA, as `read_image` does for a file.
 
-    Returns:
-        new image, "RGBA" if the image has transparency, else "RGB".
-
     Raises:
         ValueError: the image is larger than `MAX_INPUT_PIXELS`.
     """
@@ -216,14 +213,7 @@ def auto_crop_size(image: Image.Image) -> int:
 
 
 def composite_white_01(image: Image.Image) -> np.ndarray:
-    """Composite an image on white, in [0, 1].
-
-    Args:
-        image: mode "RGB" or "RGBA", H x W pixels.
-
-    Returns:
-        float32 RGB in [0, 1], (H, W, 3).
-    """
+    """Composite an RGB or RGBA image on white, float32 RGB in [0, 1], (H, W, 3)."""
     pixels = np.asarray(image).astype(np.float32) / 255.0
     if pixels.shape[2] == 4:
         alpha = pixels[:, :, 3:]
@@ -232,14 +222,7 @@ def composite_white_01(image: Image.Image) -> np.ndarray:
 
 
 def composite_white(image: Image.Image) -> np.ndarray:
-    """Composite an image on white, in [-1, 1], the model's range.
-
-    Args:
-        image: mode "RGB" or "RGBA", H x W pixels.
-
-    Returns:
-        float32 RGB in [-1, 1], (H, W, 3).
-    """
+    """Composite an RGB or RGBA image on white, float32 RGB in [-1, 1], the model's range."""
     return composite_white_01(image) * 2.0 - 1.0
 
 
@@ -287,15 +270,9 @@ def frame_image(image: Image.Image, crop_size: int, size: int, path: Path) -> np
 
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
-    """Convert [-1, 1] floats to 0..255, clamped.
+    """Convert [-1, 1] floats of any shape to uint8 0..255, clamped.
 
     Compat: truncated, not rounded, as the published code writes its images.
-
-    Args:
-        images: float, any shape.
-
-    Returns:
-        uint8, the same shape.
     """
     return ((np.clip(images, -1.0, 1.0) + 1.0) * 0.5 * 255).astype(np.uint8)
 

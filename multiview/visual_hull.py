@@ -66,14 +66,7 @@ def visual_hull(masks: np.ndarray, cameras: Cameras, resolution: int) -> np.ndar
 
 
 def silhouette_distance(mask: np.ndarray) -> np.ndarray:
-    """Distance of every pixel's centre to the outline of a mask, negative inside.
-
-    Args:
-        mask: bool (S, S).
-
-    Returns:
-        pixels, (S, S).
-    """
+    """Distance in pixels of every pixel's centre to a mask's outline, negative inside, (S, S)."""
     outside, inside = map(ndimage.distance_transform_edt, (~mask, mask))
     return np.where(mask, 0.5 - inside, outside - 0.5)
 

@@ -55,15 +55,7 @@ def export_meshes(method: Method, views: Views, folder: Path) -> Meshes:
 def render_view(
     method: Method, cameras: Cameras, index: int, size: int, device: torch.device
 ) -> RenderedRays:
-    """Render one of several cameras; the rays are those of its pixels, row by row.
-
-    Args:
-        method: on `device`.
-        cameras: for size x size images.
-        index: of the camera.
-        size: pixels a side.
-        device: for the rays.
-    """
+    """Render one of several cameras for size x size images; rays are its pixels, row by row."""
     intrinsics, pose = (
         torch.from_numpy(array[index]) for array in (cameras.intrinsics, cameras.world_to_camera)
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from itertools import product
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,7 +40,8 @@ def extract(sdf: np.ndarray, first: float, spacing: float) -> Trimesh:
     Raises:
         ValueError: the distances are not finite, or negative nowhere.
     """
-    trimesh, measure = import_optional("trimesh", "making meshes"), _marching_cubes()
+    trimesh = import_optional("trimesh", "making meshes")
+    measure = import_optional("skimage.measure", "making meshes")
     if not np.isfinite(sdf).all():
         raise ValueError("the signed distances contain nan or infinite numbers")
     if not (sdf < 0).any():
@@ -55,10 +55,6 @@ def extract(sdf: np.ndarray, first: float, spacing: float) -> Trimesh:
     mesh = trimesh.Trimesh(vertices, faces, process=False)
     assert mesh.volume > 0, "marching cubes turned the faces inwards"
     return mesh
-
-
-def _marching_cubes() -> ModuleType:
-    return import_optional("skimage.measure", "making meshes")
 
 
 def remove_floaters(mesh: Trimesh, share: float = 0.01) -> Trimesh:
@@ -188,12 +184,7 @@ def _sheets(faces: list[list[int]], vertex: int, torn: set[tuple[int, ...]]) -> 
 
 
 def with_vertex_colors(mesh: Trimesh, colors: np.ndarray) -> Trimesh:
-    """Return a copy with vertex colours.
-
-    Args:
-        mesh: V vertices.
-        colors: in [0, 1], clipped to it, (V, 3).
-    """
+    """Return a copy with vertex colours (V, 3), clipped to [0, 1]."""
     trimesh = import_optional("trimesh", "making meshes")
     levels = np.round(np.clip(colors, 0, 1) * 255).astype(np.uint8)
     return trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=levels, process=False)

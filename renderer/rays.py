@@ -19,11 +19,7 @@ _TINY = 1e-12
 
 
 def pixel_grid(height: int, width: int, device: torch.device | None = None) -> Tensor:
-    """Integer coordinates (column, row) of all pixels, row by row.
-
-    Returns:
-        float32, (H * W, 2).
-    """
+    """Integer coordinates (column, row) of all pixels, row by row, float32 (H * W, 2)."""
     rows, columns = torch.meshgrid(
         torch.arange(height, dtype=torch.float32, device=device),
         torch.arange(width, dtype=torch.float32, device=device),
@@ -61,29 +57,12 @@ def pixel_rays(
 
 
 def points_on_rays(origins: Tensor, directions: Tensor, depths: Tensor) -> Tensor:
-    """Points on rays at the given depths.
-
-    Args:
-        origins: (..., 3).
-        directions: (..., 3).
-        depths: distances along the rays, (..., S).
-
-    Returns:
-        (..., S, 3).
-    """
+    """Points (..., S, 3) at depths (..., S) on rays of origins and directions (..., 3)."""
     return origins[..., None, :] + directions[..., None, :] * depths[..., None]
 
 
 def inside_object_cube(points: Tensor, half_size: float = OBJECT_HALF_SIDE) -> Tensor:
-    """Whether points are in the cube |x|, |y|, |z| <= half_size.
-
-    Args:
-        points: (..., 3).
-        half_size: world units.
-
-    Returns:
-        bool, (...).
-    """
+    """Whether points (..., 3) are in the cube |x|, |y|, |z| <= half_size, bool (...)."""
     return (points.abs() <= half_size).all(dim=-1)
 
 

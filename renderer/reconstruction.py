@@ -102,11 +102,7 @@ def build_method(
 ) -> TrainableMethod:
     """Build the untrained method that the configuration chooses.
 
-    Args:
-        config: settings of all kinds.
-        views: to reconstruct.
-        device: to compute on.
-        seed: of the initial parameters; the global generator is not changed.
+    The seed is that of the initial parameters; the global generator is not changed.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -19,6 +19,7 @@ from PIL import Image
 from common.files import atomic_write
 from common.optional import import_optional
 from multiview.cameras import CAMERA_DISTANCE, Cameras
+from multiview.projection import project
 from multiview.rasterise import Fragments, rasterise, rasterise_mesh
 from renderer.mesh import sample_bilinear, simplify
 
@@ -156,12 +157,12 @@ def _mix(
         facing = torch.minimum((towards * normals).sum(1), (towards * flat_normals).sum(1))
         facing = facing / towards.norm(dim=1)
         front = (facing > MIN_FACING).nonzero()[:, 0]
-        in_camera = points[front] @ pose[:, :3].T + pose[:, 3]
-        homogeneous = in_camera @ torch.from_numpy(cameras.intrinsics[index]).float().T
-        positions = homogeneous[:, :2] / homogeneous[:, 2:] / size * 2 - 1  # (P, 2) in [-1, 1]
+        intrinsics = torch.from_numpy(cameras.intrinsics[index]).float()
+        pixels, distance = project(points[front], intrinsics, pose)
+        positions = pixels / size * 2 - 1  # (P, 2) in [-1, 1]
         color[index, front] = sample_bilinear(projected.colors[index], positions)
         depth, trust = sample_bilinear(projected.depth_and_trust[index], positions).unbind(dim=1)
-        shown = trust * (in_camera[:, 2] < depth + projected.tolerance)
+        shown = trust * (distance < depth + projected.tolerance)
         preferred = 1 + FRONT_PREFERENCE * np.cos(cameras.azimuths[index])
         weight[index, front] = preferred * shown * facing[front] ** FACING_POWER
 
@@ -220,17 +221,7 @@ def fill_unseen(mesh: Trimesh, colors: np.ndarray, seen: np.ndarray) -> np.ndarr
 def sample_vertex_colors(
     mesh: Trimesh, views: np.ndarray, masks: np.ndarray | None, cameras: Cameras
 ) -> np.ndarray:
-    """Vertex colours of a mesh from views.
-
-    Args:
-        mesh: V vertices, in the world of the cameras.
-        views: in [0, 1], (N, S, S, 3).
-        masks: bool or in [0, 1], (N, S, S); None for the mesh's silhouettes.
-        cameras: N, for S x S images.
-
-    Returns:
-        in [0, 1], (V, 3).
-    """
+    """Vertex colours (V, 3) in [0, 1] of a mesh from views, see `project_views`."""
     normals = np.asarray(mesh.vertex_normals)
     projected = project_views(mesh, views, masks, cameras)
     return fill_unseen(mesh, *blend_colors(projected, np.asarray(mesh.vertices), normals, normals))
@@ -244,15 +235,10 @@ def bake(
     size: int = 1024,
     faces: int = 12_000,
 ) -> Trimesh:
-    """Simplify, unwrap and texture a mesh from views.
+    """Simplify, unwrap and texture a mesh from views, see `project_views`.
 
-    Args:
-        mesh: in the world of the cameras.
-        views: in [0, 1], (N, S, S, 3).
-        masks: bool or in [0, 1], (N, S, S); None for the mesh's silhouettes.
-        cameras: N, for S x S images.
-        size: pixels a side of the texture.
-        faces: target of the simplification; unwrapping more takes long.
+    The texture has `size` pixels a side; `faces` is the target of the simplification, as unwrapping
+    more takes long.
 
     Returns:
         the simplified mesh with vertices duplicated at seams, smooth normals, and a

@@ -33,28 +33,12 @@ def weights_from_alpha(alpha: Tensor) -> Tensor:
 
 
 def accumulate(weights: Tensor, values: Tensor) -> Tensor:
-    """Weighted sum of values along rays.
-
-    Args:
-        weights: (..., S).
-        values: (..., S, C).
-
-    Returns:
-        (..., C).
-    """
+    """Weighted sum (..., C) along rays of values (..., S, C) with weights (..., S)."""
     return (weights[..., None] * values).sum(dim=-2)
 
 
 def composite_on_white(weights: Tensor, colors: Tensor) -> Tensor:
-    """Colour of rays in front of a white background.
-
-    Args:
-        weights: (..., S).
-        colors: in [0, 1], (..., S, 3).
-
-    Returns:
-        (..., 3).
-    """
+    """Colour (..., 3) of rays in front of white; weights (..., S), colours (..., S, 3)."""
     return accumulate(weights, colors) + (1.0 - weights.sum(dim=-1, keepdim=True))
 
 

@@ -76,15 +76,9 @@ class Rays:
 
 
 def all_rays(views: Views, pixel_offset: float, device: torch.device) -> Rays:
-    """Cast a ray through every pixel of every view, view by view, row by row.
+    """Cast a ray through every pixel of every view, view by view, row by row, float32.
 
-    Args:
-        views: N of S x S pixels.
-        pixel_offset: see `pixel_rays`.
-        device: of the result.
-
-    Returns:
-        float32, R = N * S * S.
+    For `pixel_offset` see `pixel_rays`.
     """
     intrinsics, poses = (
         torch.from_numpy(array)[:, None]

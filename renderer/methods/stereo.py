@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from multiview.cameras import PIXEL_CENTRE, Cameras
+from multiview.projection import project
 from renderer.rays import pixel_grid
 
 _NO_SURFACE = 9.0
@@ -72,10 +73,7 @@ class CameraTensors:
 
     def project(self, view: int, points: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels (..., 2) and depth (...) of world points (..., 3)."""
-        rotation, translation = self.poses[view, :, :3], self.poses[view, :, 3]
-        in_camera = points @ rotation.T + translation
-        homogeneous = in_camera @ self.intrinsics[view].T
-        return homogeneous[..., :2] / homogeneous[..., 2:], in_camera[..., 2]
+        return project(points, self.intrinsics[view], self.poses[view])
 
     def neighbour(self, view: int, step: int) -> int:
         """Number of the view that is `step` views further along the ring."""

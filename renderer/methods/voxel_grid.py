@@ -13,14 +13,9 @@ from multiview.cameras import OBJECT_HALF_SIDE
 
 
 def sample_trilinear(grid: Tensor, points: Tensor) -> Tensor:
-    """Sample a grid over the object's cube trilinearly, clamped beyond its outermost cells.
+    """Sample a grid (1, C, V, V, V) over the object's cube trilinearly at points (P, 3), (C, P).
 
-    Args:
-        grid: indexed x, y, z, (1, C, V, V, V).
-        points: (P, 3).
-
-    Returns:
-        (C, P).
+    The grid is indexed x, y, z; points beyond its outermost cells are clamped.
     """
     places = (points / OBJECT_HALF_SIDE).flip(-1)[None, :, None, None]
     values = F.grid_sample(grid, places, padding_mode="border", align_corners=False)

@@ -6,13 +6,6 @@ import pytest
 from multiview.cameras import orbit_cameras, orbit_pose
 
 
-def test_every_camera_sees_the_origin_at_the_image_centre():
-    cameras = orbit_cameras(num_views=16)
-    origin = cameras.world_to_camera[:, :, 3]  # R @ 0 + t
-    pixels = np.einsum("nij,nj->ni", cameras.intrinsics, origin)
-    np.testing.assert_allclose(pixels[:, :2] / pixels[:, 2:], 128.0, atol=1e-9)
-
-
 def test_camera_centres_lie_on_the_ring():
     cameras = orbit_cameras(num_views=16, elevation_deg=30.0, distance=1.5)
     rotation, translation = cameras.world_to_camera[:, :, :3], cameras.world_to_camera[:, :, 3]

@@ -173,16 +173,6 @@ def test_16_bit_grey_is_scaled_not_cut(tmp_path: Path):
     assert np.asarray(read_image(path))[..., 3].tolist() == [[255, 0], [255, 255]]
 
 
-def test_a_palette_with_transparency_keeps_it(tmp_path: Path):
-    image = Image.new("P", (4, 4), 1)
-    image.putpalette([0, 0, 0, 255, 0, 0])
-    image.putpixel((0, 0), 0)
-    image.save(tmp_path / "p.png", transparency=0)
-    read = read_image(tmp_path / "p.png")
-    assert read.getpixel((0, 0))[3] == 0
-    assert read.getpixel((1, 1)) == (255, 0, 0, 255)
-
-
 def test_a_sideways_photo_is_turned_upright(tmp_path: Path):
     image = Image.new("RGB", (40, 20), "red")
     exif = image.getexif()

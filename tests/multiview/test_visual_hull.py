@@ -14,24 +14,10 @@ from multiview.visual_hull import (
     silhouette_distance,
     visual_hull,
 )
+from tests.renderer.traced import ball_masks, overlap
 
 SIZE, RESOLUTION = 128, 48
 CELL = (1.2 / RESOLUTION) ** 3
-
-
-def ball_masks(centre: np.ndarray, radius: float) -> np.ndarray:
-    """Closed form: a ray meets the ball if it passes its centre closely enough."""
-    cameras = orbit_cameras(16, image_size=SIZE)
-    middle = np.arange(SIZE) + 0.5
-    pixels = np.stack([*np.meshgrid(middle, middle), np.ones((SIZE, SIZE))], axis=-1)
-    masks = []
-    for intrinsics, pose in zip(cameras.intrinsics, cameras.world_to_camera, strict=True):
-        rays = pixels @ np.linalg.inv(intrinsics).T
-        rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
-        c = pose[:, :3] @ centre + pose[:, 3]
-        along = rays @ c
-        masks.append(c @ c - along**2 < radius**2)
-    return np.stack(masks)
 
 
 def solid_masks(inside) -> np.ndarray:
@@ -51,10 +37,6 @@ def solid_masks(inside) -> np.ndarray:
     return masks
 
 
-def overlap(a: np.ndarray, b: np.ndarray) -> float:
-    return (a & b).sum() / (a | b).sum()
-
-
 def grid() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     centres = cell_centres(RESOLUTION)
     return tuple(np.meshgrid(centres, centres, centres, indexing="ij"))
@@ -67,8 +49,10 @@ def test_the_distance_to_a_silhouette_is_that_of_pixel_middles_to_pixel_edges():
 
 
 def test_the_hull_of_a_ball_encloses_it_closely():
-    centre, radius = np.array([0.05, -0.1, 0.1]), 0.3
-    hull = visual_hull(ball_masks(centre, radius), orbit_cameras(16, image_size=SIZE), RESOLUTION)
+    centre, radius = (0.05, -0.1, 0.1), 0.3
+    cameras = orbit_cameras(16, image_size=SIZE)
+    masks = ball_masks([(*centre, radius)], cameras, SIZE) > 0
+    hull = visual_hull(masks, cameras, RESOLUTION)
     x, y, z = grid()
     ball = np.sqrt((x - 0.05) ** 2 + (y + 0.1) ** 2 + (z - 0.1) ** 2)
     assert (hull[ball < radius - 0.02] < 0).all()
@@ -113,7 +97,7 @@ def test_what_the_cameras_see_from_the_side_is_not_cut():
 
 
 def test_empty_masks_are_named_and_an_empty_hull_stays_empty():
-    masks = ball_masks(np.zeros(3), 0.3)
+    masks = np.ones((16, SIZE, SIZE), dtype=bool)
     masks[[3, 5]] = False
     with pytest.raises(ValueError, match="views 3, 5 are empty"):
         visual_hull(masks, orbit_cameras(16, image_size=SIZE), 16)

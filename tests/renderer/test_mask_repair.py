@@ -8,8 +8,9 @@ import pytest
 pytest.importorskip("scipy")
 from scipy import ndimage
 
-from multiview.cameras import Cameras, orbit_cameras
+from multiview.cameras import orbit_cameras
 from renderer.mask_repair import repair_masks
+from tests.renderer.traced import ball_masks, overlap
 
 SIZE = 96
 FIGURE = [  # x, y, z, radius: without any symmetry
@@ -21,24 +22,8 @@ FIGURE = [  # x, y, z, radius: without any symmetry
 ]
 
 
-def ball_masks(balls: list[tuple[float, ...]], cameras: Cameras, size: int = SIZE) -> np.ndarray:
-    """Closed form: a ray meets a ball if it passes its centre closely enough."""
-    middle = np.arange(size) + 0.5
-    pixels = np.stack([*np.meshgrid(middle, middle), np.ones((size, size))], axis=-1)
-    masks = np.zeros((len(cameras.intrinsics), size, size), dtype=np.float32)
-    for mask, intrinsics, pose in zip(
-        masks, cameras.intrinsics, cameras.world_to_camera, strict=True
-    ):
-        rays = pixels @ np.linalg.inv(intrinsics).T
-        rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
-        for ball in balls:
-            c = pose[:, :3] @ np.array(ball[:3]) + pose[:, 3]
-            mask[c @ c - (rays @ c) ** 2 < ball[3] ** 2] = 1.0
-    return masks
-
-
 CAMERAS = orbit_cameras(16, image_size=SIZE)
-TRUE = ball_masks(FIGURE, CAMERAS)
+TRUE = ball_masks(FIGURE, CAMERAS, SIZE)
 
 
 def with_rectangle(k: int) -> np.ndarray:
@@ -77,11 +62,6 @@ SPOIL = {
     "shifted": lambda k: np.roll(TRUE[k], (6, 10), axis=(0, 1)),
     "blob": blob,
 }
-
-
-def overlap(a: np.ndarray, b: np.ndarray) -> float:
-    a, b = a >= 0.5, b >= 0.5
-    return (a & b).sum() / (a | b).sum()
 
 
 def wobbling(masks: np.ndarray, pixels: float) -> np.ndarray:
@@ -152,7 +132,7 @@ def test_a_true_mask_among_views_of_other_things_is_not_replaced_but_a_warning_l
     generator = np.random.default_rng(0)
     masks = TRUE.copy()
     for k in range(1, 13):
-        masks[k] = ball_masks([(*generator.uniform(-0.4, 0.4, 3), 0.1)], CAMERAS)[k]
+        masks[k] = ball_masks([(*generator.uniform(-0.4, 0.4, 3), 0.1)], CAMERAS, SIZE)[k]
     with caplog.at_level(logging.WARNING):
         repaired = repair_masks(masks, CAMERAS)
     assert repaired.replaced == ()
@@ -207,7 +187,7 @@ def test_a_rod_thinner_than_the_grid_is_kept_and_rendered():
 
 
 def test_an_object_that_the_image_cuts_off_is_not_replaced():
-    masks = ball_masks([(0.0, 0.0, 0.3, 0.45), (0.4, 0.3, -0.3, 0.2)], CAMERAS)
+    masks = ball_masks([(0.0, 0.0, 0.3, 0.45), (0.4, 0.3, -0.3, 0.2)], CAMERAS, SIZE)
     assert masks[:, 0].any()
     assert repair_masks(masks, CAMERAS).replaced == ()
 

@@ -1,4 +1,4 @@
-"""Views of analytic shapes, traced along their signed distances."""
+"""Views of analytic shapes, traced along their signed distances, and masks of balls."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from multiview.cameras import orbit_cameras
+from multiview.cameras import Cameras, orbit_cameras
 from renderer.methods.base import Views
 
 Shape = Callable[[np.ndarray], np.ndarray]
@@ -47,3 +47,24 @@ def traced_views(shape: Shape, size: int, masks: bool = True, fine: int = 2) -> 
     views = np.stack(images).astype(np.float32)
     alpha = np.ascontiguousarray(views[..., 3]) if masks else None
     return Views(np.ascontiguousarray(views[..., :3]), alpha, orbit_cameras(16, image_size=size))
+
+
+def ball_masks(balls: list[tuple[float, ...]], cameras: Cameras, size: int) -> np.ndarray:
+    """Closed form: a ray meets a ball if it passes its centre closely enough."""
+    middle = np.arange(size) + 0.5
+    pixels = np.stack([*np.meshgrid(middle, middle), np.ones((size, size))], axis=-1)
+    masks = np.zeros((len(cameras.intrinsics), size, size), dtype=np.float32)
+    for mask, intrinsics, pose in zip(
+        masks, cameras.intrinsics, cameras.world_to_camera, strict=True
+    ):
+        rays = pixels @ np.linalg.inv(intrinsics).T
+        rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
+        for ball in balls:
+            c = pose[:, :3] @ np.array(ball[:3]) + pose[:, 3]
+            mask[c @ c - (rays @ c) ** 2 < ball[3] ** 2] = 1.0
+    return masks
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    a, b = a >= 0.5, b >= 0.5
+    return (a & b).sum() / (a | b).sum()
