@@ -227,15 +227,7 @@ def composite_white(image: Image.Image) -> np.ndarray:
 
 
 def prepare_image(path: Path, crop_size: int, size: int) -> np.ndarray:
-    """Read an input image and turn it into the model's input.
-
-    Args:
-        path: image file; RGBA with the object's mask as alpha unless `crop_size` is -1.
-        crop_size: see `crop_and_pad`.
-        size: pixels a side of the model's views.
-
-    Returns:
-        float32 RGB in [-1, 1], (size, size, 3).
+    """Read an input image and turn it into the model's input, see `frame_image`.
 
     Raises:
         FileNotFoundError, ValueError: naming the file, see `read_image` and `crop_and_pad`.

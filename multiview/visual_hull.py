@@ -75,14 +75,8 @@ def close_underside(hull: np.ndarray, cameras: Cameras) -> np.ndarray:
     """Replace the part of a hull's underside that no camera sees by a spanned surface.
 
     The underside is a height map over the ground plan. Where no camera sees it, it is replaced by
-    the solution of Laplace's equation, which spans the rest, moved by `SAG` towards the hull.
-
-    Args:
-        hull: signed distance, see `visual_hull`, (V, V, V).
-        cameras: of the hull's masks.
-
-    Returns:
-        signed distance, nowhere below `hull`, (V, V, V) float32.
+    the solution of Laplace's equation, which spans the rest, moved by `SAG` towards the hull. The
+    result is a signed distance, nowhere below `hull`, (V, V, V) float32.
     """
     centres = cell_centres(len(hull))
     occupied: np.ndarray = np.any(hull < 0, axis=2)

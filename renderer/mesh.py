@@ -199,14 +199,9 @@ def write_ply(path: Path, mesh: Trimesh) -> None:
 
 
 def sample_bilinear(image: Tensor, positions: Tensor) -> Tensor:
-    """Sample an image bilinearly, clamped beyond the centres of its outer pixels.
+    """Sample an image (C, H, W) bilinearly, clamped beyond the centres of its outer pixels, (P, C).
 
-    Args:
-        image: (C, H, W).
-        positions: x to the right, y downwards, from -1 to 1 between the edges of the image, (P, 2).
-
-    Returns:
-        (P, C).
+    Positions (P, 2) are x to the right, y downwards, from -1 to 1 between the image's edges.
     """
     sampled = F.grid_sample(
         image[None], positions[None, None], padding_mode="border", align_corners=False

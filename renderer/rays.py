@@ -72,15 +72,8 @@ def depths_around_origin(
     """First and last depth of an interval around the ray's closest point to the world origin.
 
     Compat: the published method samples `half_length` to both sides of the closest point, whether
-    or not the ray meets the ball of that radius.
-
-    Args:
-        origins: (..., 3).
-        directions: need not be of length 1, (..., 3).
-        half_length: in lengths of the direction; half a unit cube's diagonal by default.
-
-    Returns:
-        near and far, both (...).
+    or not the ray meets the ball of that radius; by default half a unit cube's diagonal. Directions
+    need not be of length 1, depths are in their lengths.
     """
     closest = -(origins * directions).sum(dim=-1) / directions.square().sum(dim=-1)
     return closest - half_length, closest + half_length
@@ -91,14 +84,7 @@ def depths_in_cube(
 ) -> tuple[Tensor, Tensor]:
     """First and last depth of a ray in the cube |x|, |y|, |z| <= half_size.
 
-    Args:
-        origins: (..., 3).
-        directions: (..., 3).
-        half_size: world units.
-        min_near: near is at least this, world units.
-
-    Returns:
-        near and far, both (...); far equals near for rays that miss the cube.
+    Near is at least `min_near`; far equals near for rays that miss the cube.
     """
     safe = torch.where(directions.abs() < _TINY, torch.full_like(directions, _TINY), directions)
     first, second = (-half_size - origins) / safe, (half_size - origins) / safe

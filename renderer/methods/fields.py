@@ -56,14 +56,9 @@ class SurfaceField(Protocol):
 
 
 def encode_frequencies(x: Tensor, bands: int) -> Tensor:
-    """Concatenate x with sin(2^k x) and cos(2^k x), k < bands (NeRF Eq. 4 without its factor pi).
+    """Concatenate x (..., C) with sin(2^k x), cos(2^k x), k < bands, band by band.
 
-    Args:
-        x: (..., C).
-        bands: number of frequencies.
-
-    Returns:
-        x, then sine and cosine band by band, (..., C * (1 + 2 * bands)).
+    NeRF Eq. 4 without its factor pi; the result is (..., C * (1 + 2 * bands)).
     """
     parts = [x]
     for k in range(bands):
@@ -184,13 +179,10 @@ class SDFNetwork(nn.Module):
         return x
 
     def with_gradients(self, points: Tensor) -> SurfaceSamples:
-        """Evaluate the network and its gradient by the points in one pass.
+        """Evaluate the network and its gradient by the points (P, 3) in one pass.
 
         Works under `torch.no_grad` too (not in inference mode). The gradients can themselves be
-        differentiated by the parameters unless gradients are off.
-
-        Args:
-            points: (P, 3); no gradient flows back into them.
+        differentiated by the parameters unless gradients are off, but not by the points.
         """
         training = torch.is_grad_enabled()
         with torch.enable_grad():
@@ -239,16 +231,9 @@ class ColorNetwork(nn.Module):
     def forward(
         self, points: Tensor, normals: Tensor, to_camera: Tensor, features: Tensor
     ) -> Tensor:
-        """Colours of surface points.
+        """Colours in [0, 1], (..., 3), of surface points.
 
-        Args:
-            points: (..., 3).
-            normals: unit, outward, (..., 3).
-            to_camera: unit, from the points to the camera, (..., 3).
-            features: (..., F).
-
-        Returns:
-            in [0, 1], (..., 3).
+        Normals point outwards, `to_camera` from the points to the camera; both have length 1.
         """
         reflected = 2.0 * (to_camera * normals).sum(dim=-1, keepdim=True) * normals - to_camera
         encoded = encode_frequencies(reflected, self.config.bands)

@@ -113,15 +113,9 @@ class HashGrid(nn.Module):
 
 
 def hashed_corners(points: Tensor, resolution: int, entries: int) -> tuple[Tensor, Tensor]:
-    """Table entries and weights of the corners of the points' cells (Instant-NGP Eq. 4).
+    """Table entries and trilinear weights (P, 8) of the corners of the points' cells.
 
-    Args:
-        points: in [0, 1], (P, 3).
-        resolution: cells a side.
-        entries: of the table, a power of 2.
-
-    Returns:
-        entries and trilinear weights, which sum to 1, both (P, 8).
+    Instant-NGP Eq. 4, for points (P, 3) in [0, 1] and a table with a power of 2 of entries.
     """
     scaled = points * resolution
     first = scaled.floor().clamp(0, resolution - 1)
@@ -160,13 +154,9 @@ class _WeightedRows(torch.autograd.Function):
 
 
 def spherical_harmonics(directions: Tensor) -> Tensor:
-    """Real spherical harmonics of the degrees 0 to 3, orthonormal on the sphere.
+    """Real spherical harmonics of the degrees 0 to 3 of unit directions (..., 3), (..., 16).
 
-    Args:
-        directions: unit, (..., 3).
-
-    Returns:
-        degree by degree, in each from order -l to l, (..., 16).
+    Orthonormal on the sphere; degree by degree, in each from order -l to l.
     """
     x, y, z = directions.unbind(dim=-1)
     xx, yy, zz = x * x, y * y, z * z

@@ -103,14 +103,8 @@ def estimate_initial_shape(
 def render_depth_maps(sdf: np.ndarray, cameras: Cameras, image_size: int, size: int) -> np.ndarray:
     """Render the depth (camera-z, at pixel centres) of a signed distance's surface; inf off it.
 
-    Args:
-        sdf: on the cells of the object's cube, (V, V, V).
-        cameras: N, for images of `image_size` pixels a side.
-        image_size: see `cameras`.
-        size: S, pixels a side of the maps.
-
-    Returns:
-        (N, S, S) float32.
+    The distances are on the cells of the object's cube, (V, V, V); the cameras are for images of
+    `image_size` pixels a side, the maps have `size` a side, (N, S, S) float32.
     """
     centres = cell_centres(len(sdf))
     mesh = extract(sdf, centres[0], centres[1] - centres[0])
@@ -186,14 +180,8 @@ def initial_distances(
 ) -> tuple[Tensor, Tensor]:
     """Initial signed distances, and lower bounds of all later ones, in cells.
 
-    Args:
-        views: without masks, all that is not white is the object, and there are no bounds.
-        resolution: V, cells a side of the object's cube.
-        slack: cells by which the surface may be outside of the hull.
-        device: of the result.
-
-    Returns:
-        both (1, 1, V, V, V).
+    Both are (1, 1, V, V, V). The surface may be outside of the hull by `slack` cells. Without
+    masks, all that is not white is the object, and there are no bounds.
 
     Raises:
         ValueError: the masks have no volume in common.

@@ -181,15 +181,8 @@ def render_rays(
     """Render rays through the samples in the object's cube (NeuS Eq. 11 and 13).
 
     Sections go from each depth to the next, and the last one is as long as the one before it. The
-    field is evaluated in their middles, and only inside the cube.
-
-    Args:
-        surface_field: geometry and colour.
-        origins: (R, 3).
-        directions: unit, (R, 3).
-        depths: increasing, (R, S).
-        cos_anneal: see `volume_rendering.cos_anneal_ratio`; 1 for evaluation.
-        half_size: of the object's cube, world units.
+    field is evaluated in their middles, and only inside the cube. Directions have length 1, depths
+    (R, S) increase; for `cos_anneal` see `volume_rendering.cos_anneal_ratio`.
     """
     lengths = depths.diff(dim=-1)
     lengths = torch.cat([lengths, lengths[:, -1:]], dim=-1)
@@ -235,25 +228,18 @@ def soft_l1(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 def eikonal_loss(gradient_error: Tensor, inside: Tensor) -> Tensor:
-    """Mean of (|gradient| - 1)^2 over the samples inside the object's cube.
+    """Mean of (|gradient| - 1)^2, (R, S), over the samples inside the object's cube.
 
     Compat: 1e-5 is added per sample, not once, in the denominator.
-
-    Args:
-        gradient_error: (R, S).
-        inside: bool, (R, S).
     """
     counted = inside.to(gradient_error.dtype)
     return (gradient_error * counted).sum() / (counted + _MASK_EPSILON).sum()
 
 
 def neus_losses(rendering: Rendering, colors: Tensor, masks: Tensor | None) -> Losses:
-    """Losses of rendered rays against the images (NeuS Sec. 3.3).
+    """Losses of rendered rays against colours on white and opacities (NeuS Sec. 3.3).
 
-    Args:
-        rendering: of R rays.
-        colors: true colours on white, in [0, 1], (R, 3).
-        masks: true opacities in [0, 1], (R,); None leaves the term out.
+    Both are in [0, 1], (R, 3) and (R,); without masks their term is 0.
     """
     color = soft_l1(rendering.color, colors)
     eikonal = eikonal_loss(rendering.gradient_error, rendering.inside)

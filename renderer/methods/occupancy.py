@@ -94,14 +94,9 @@ class PackedSamples:
 
 
 def render_weights(samples: PackedSamples, optical_depths: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights T_i (1 - exp(-tau_i)) of samples, with T_i = exp(-sum_{j<i} tau_j) (NeRF Eq. 3).
+    """Weights T_i (1 - exp(-tau_i)) of samples, and T_i = exp(-sum_{j<i} tau_j) (NeRF Eq. 3).
 
-    Args:
-        samples: P.
-        optical_depths: tau, density times length, (P,).
-
-    Returns:
-        weights and T, both (P,).
+    Optical depths tau are density times length; all are (P,).
     """
     if not len(samples):
         return optical_depths, optical_depths
@@ -114,16 +109,10 @@ def render_weights(samples: PackedSamples, optical_depths: Tensor) -> tuple[Tens
 
 
 def distortion_loss(samples: PackedSamples, weights: Tensor, length: float) -> Tensor:
-    """Distortion loss of each ray: how far apart its weights are (mip-NeRF 360, Eq. 15).
+    """Distortion loss of each ray: how far apart its weights (P,) are (mip-NeRF 360, Eq. 15).
 
-    Args:
-        samples: P, in order.
-        weights: (P,).
-        length: of a sample.
-
-    Returns:
-        (R,), world units: sum over all pairs of the product of weights and distance, plus a third
-        of the length times the squared weight of each sample.
+    It is, in world units, the sum over all pairs of the product of weights and distance, plus a
+    third of a sample's length times the squared weight of each sample, (R,).
     """
     if not len(samples):
         return weights.new_zeros(samples.num_rays)
@@ -246,14 +235,10 @@ class OccupancyGrid(nn.Module):
     def march(
         self, origins: Tensor, directions: Tensor, shifts: Tensor | None = None
     ) -> PackedSamples:
-        """Sample rays at equal distances, in occupied cells only.
+        """Sample rays (R, 3) of unit directions at equal distances, in occupied cells only.
 
-        The samples are at (k + shift) times the length, k = 0, 1, ...
-
-        Args:
-            origins: (R, 3).
-            directions: unit, (R, 3).
-            shifts: in [0, 1), (R,); None for 0.5.
+        The samples are at (k + shift) times the length, k = 0, 1, ..., with shifts in [0, 1), (R,),
+        0.5 by default.
         """
         centre, half = self.box.mean(dim=0), (self.box[1] - self.box[0]).clamp_min(1e-6) / 2
         near, far = depths_in_cube((origins - centre) / half, directions / half, 1.0)
@@ -303,9 +288,7 @@ class OccupancyGrid(nn.Module):
     def update(self, density: DensityFunction, turn: int) -> None:
         """Evaluate the density at one random point in each of a part of the cells.
 
-        Args:
-            density: the current one.
-            turn: number of the update, which determines the cells and the points.
+        `turn`, the number of the update, determines the cells and the points.
         """
         config, size = self.config, self.config.resolution
         device = self.remembered.device
