@@ -12,7 +12,6 @@ from PIL import Image
 from multiview.images import (
     NoAlphaError,
     auto_crop_size,
-    composite_white,
     crop_and_pad,
     prepare_image,
     read_image,
@@ -115,11 +114,6 @@ def test_what_is_transparent_is_white_for_the_model(tmp_path: Path, mode: str):
     pixels = prepare_image(path, -1, 60)
     np.testing.assert_array_equal(pixels[[0, 18, 30, 45], [0, 10, 55, 30]], 1.0)
     assert (pixels[27:33, 23:37] < 0.7).all()
-
-
-def test_half_transparent_pixels_are_mixed_with_white():
-    image = Image.new("RGBA", (2, 2), (0, 0, 0, 128))
-    np.testing.assert_allclose(composite_white(image), 1 - 2 * 128 / 255, atol=1e-6)
 
 
 def test_uint8_is_clamped_and_truncated():

@@ -93,12 +93,6 @@ def test_an_image_that_is_no_strip_of_sixteen_is_refused_and_named(tmp_path: Pat
         read_views(tmp_path / "0.png")
 
 
-@pytest.mark.parametrize("size", [16, 64, 100])
-def test_a_strip_of_any_size_is_read(tmp_path: Path, size: int):
-    Image.new("RGB", (16 * size, size)).save(tmp_path / "0.png")
-    assert read_views(tmp_path / "0.png").shape == (16, size, size, 3)
-
-
 def test_views_of_fifteen_pixels_are_too_small(tmp_path: Path):
     Image.new("RGB", (16 * 15, 15)).save(tmp_path / "0.png")
     with pytest.raises(ValueError, match="15 x 15 pixels, expected at least 16 x 16"):

@@ -108,17 +108,6 @@ def test_bad_masks_are_found_and_repaired(kind: str, views: tuple[int, ...]):
             np.testing.assert_array_equal(repaired.masks[k], given[k])
 
 
-def test_five_masks_that_are_bad_in_different_ways_are_found():
-    masks = TRUE.copy()
-    for k, kind in zip(
-        (1, 2, 6, 10, 15), ("half", "inverted", "blob", "shifted", "empty"), strict=True
-    ):
-        masks[k] = SPOIL[kind](k)
-    repaired = repair_masks(masks, CAMERAS)
-    assert repaired.replaced == (1, 2, 6, 10, 15)
-    assert min(overlap(*pair) for pair in zip(repaired.masks, TRUE, strict=True)) > 0.88
-
-
 def test_noisy_outlines_are_kept_and_a_bad_mask_among_them_is_not():
     assert repair_masks(wobbling(TRUE, pixels=2.0), CAMERAS).replaced == ()
     masks = wobbling(TRUE, pixels=1.0)

@@ -9,7 +9,6 @@ import torch
 from multiview.cameras import orbit_cameras
 from multiview.rasterise import rasterise, rasterise_mesh
 from renderer.mesh import (
-    _part_touching_sheets,
     extract,
     remove_floaters,
     sample_bilinear,
@@ -120,22 +119,6 @@ def test_a_mesh_that_breaks_when_simplified_is_simplified_all_the_same(monkeypat
 def test_a_small_mesh_is_not_simplified():
     mesh = extract(ball(0.3), FIRST, SPACING)
     assert simplify(mesh, len(mesh.faces)) is mesh
-
-
-def test_solids_that_touch_in_an_edge_are_parted_and_flat_folds_removed():
-    points = np.array(
-        [[0, 0, 0], [0, 0, 1], [1, 0, 0.5], [0, 1, 0.5], [-1, 0, 0.5], [0, -1, 0.5], [2, 2, 2]],
-        dtype=float,
-    )
-    faces = np.array(
-        [[0, 1, 2], [1, 0, 3], [0, 2, 3], [1, 3, 2], [0, 1, 4], [1, 0, 5], [0, 4, 5], [1, 5, 4],
-         [2, 3, 6], [3, 2, 6]]
-    )  # fmt: skip
-    mesh = trimesh.Trimesh(*_part_touching_sheets(points, faces))
-    assert mesh.is_watertight
-    assert mesh.body_count == 2
-    assert len(mesh.faces) == 8
-    np.testing.assert_allclose(abs(mesh.volume), 1 / 3, rtol=0.05)
 
 
 def test_a_ply_is_binary_and_keeps_the_colours_of_the_vertices(tmp_path):

@@ -15,7 +15,6 @@ import pytest
 import torch
 
 import train_renderer
-from common.devices import pick_device
 from renderer import reconstruction
 from renderer.checkpoint import (
     CheckpointError,
@@ -108,18 +107,6 @@ def test_the_first_gpu_of_the_list_computes(monkeypatch, caplog, device, gpus, c
     assert train_renderer.choose_device(device, gpus) == expected
     assert ("--gpus 1, has no effect" in caplog.text) == (gpus == "1,")
     assert ("only one GPU is used" in caplog.text) == (gpus == "1,0")
-
-
-@pytest.mark.parametrize(("mps", "expected"), [(True, "mps"), (False, "cpu")])
-def test_without_cuda_and_gpus_the_device_is_that_of_every_command(
-    monkeypatch, caplog, mps, expected
-):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
-    args = train_renderer.parse(GOOD)
-    device = pick_device(train_renderer.choose_device(args.device, args.gpus))
-    assert device.type == expected
-    assert not caplog.records
 
 
 RGBA, NO_MASKS = "RGBA views", "--set use_mask=false"

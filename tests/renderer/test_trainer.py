@@ -127,24 +127,6 @@ def test_a_run_killed_between_a_preview_and_its_checkpoint_misses_no_preview(tmp
         assert resumed.previews == list(range(end, 11, 2))
 
 
-def test_a_run_that_was_killed_goes_on_from_an_older_checkpoint_with_the_same_bits(tmp_path: Path):
-    whole = Run(tmp_path / "a.ckpt", Line()).go()
-    killed = Run(tmp_path / "b.ckpt", Line())
-
-    def kill_later(step: int) -> None:
-        if step == 3:
-            killed.save()
-        if step == 7:
-            raise SystemExit
-
-    killed.at_step = kill_later
-    with pytest.raises(SystemExit):
-        killed.go()
-    resumed = Run(tmp_path / "b.ckpt", Line()).load()
-    assert resumed.training.step == 3
-    assert_same(whole, resumed.go())
-
-
 def test_each_group_has_its_own_learning_rate_and_momentum(tmp_path: Path):
     run = Run(tmp_path / "a.ckpt", Line()).go()
     assert [group["lr"] for group in run.training.optimizer.param_groups] == [0.01, 0.0]

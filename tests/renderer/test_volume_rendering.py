@@ -62,22 +62,6 @@ def test_opacities_of_a_sphere_are_the_published_ones(published):
             assert_close(alpha, published["alpha"][i, j], atol=1e-6, rtol=1e-5)
 
 
-def test_sections_along_which_the_distance_falls_evenly_share_one_logistic_step():
-    depths = torch.linspace(0.0, 2.0, 201, dtype=torch.float64)
-    middle = 0.5 * (depths[1:] + depths[:-1])
-    alpha = sdf_to_alpha(1.0 - middle, -torch.ones(200), depths.diff(), 30.0)
-    weights = weights_from_alpha(alpha)
-    expected = torch.sigmoid(30.0 * (1.0 - depths)).diff().neg()
-    assert_close(weights, expected, atol=2e-4, rtol=0)
-    assert (weights * middle).sum().item() == pytest.approx(1.0, abs=2e-3)
-
-
-def test_a_surface_that_faces_away_is_opaque_only_before_the_annealing_ends():
-    cosine = torch.tensor([-1.0, -0.5, 0.0, 0.5, 1.0])
-    assert_close(annealed_cosine(cosine, 1.0), torch.tensor([-1.0, -0.5, 0.0, 0.0, 0.0]))
-    assert_close(annealed_cosine(cosine, 0.0), torch.tensor([-1.0, -0.75, -0.5, -0.25, 0.0]))
-
-
 def test_the_annealing_is_the_published_one(published):
     for step, ratio in zip(published["anneal_steps"], published["anneal_values"], strict=True):
         assert cos_anneal_ratio(int(step)) == pytest.approx(ratio.item())

@@ -15,7 +15,7 @@ from multiview.images import read_image
 from multiview.segmentation import SegmentationUnavailableError, u2net
 from multiview.segmentation.__main__ import main
 from multiview.segmentation.u2net import U2Net, fetch_u2netp, find_u2net
-from tests.conftest import ROOT, SHARED, needs_shared
+from tests.conftest import ROOT
 from tests.multiview.segmentation.conftest import iou
 
 
@@ -50,16 +50,6 @@ def test_u2net_finds_the_bundled_toy(network: U2Net, background: str):
     assert alpha.dtype == np.float32
     assert 0 <= alpha.min() <= alpha.max() <= 1
     assert iou(alpha, true) > 0.9
-
-
-@needs_shared
-@pytest.mark.parametrize("background", ["white", "noise"])
-@pytest.mark.parametrize("name", ["cat", "elephant", "turtle", "box"])
-def test_u2net_agrees_with_the_true_alpha_of_photos_and_drawings(
-    network: U2Net, name: str, background: str
-):
-    image, true = on(SHARED / "data" / "testset" / f"{name}.png", background)
-    assert iou(network(image), true) > 0.95
 
 
 @pytest.mark.parametrize("level", [0.0, 0.5, 1.0])

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from multiview.images import composite_white_01, read_image
 from multiview.segmentation.white import segment_white
@@ -126,16 +125,3 @@ def test_white_agrees_with_the_true_alpha_of_renders_of_scanned_objects(name: st
     found = [iou(segment_white(composite_white_01(read_image(p))), true_alpha(p)) for p in paths]
     assert len(found) == 16
     assert min(found) > 0.995
-
-
-@pytest.mark.parametrize(("quality", "least"), [(75, 0.93), (90, 0.97)])
-@needs_shared
-def test_white_stands_the_ringing_of_a_jpeg_file(tmp_path: Path, quality: int, least: float):
-    for name in ("alarm", "mario", "teapot"):
-        source = SHARED / "data" / "gso" / name / "000.png"
-        white = Image.fromarray(
-            (composite_white_01(read_image(source)) * 255).round().astype(np.uint8)
-        )
-        white.save(tmp_path / "white.jpg", quality=quality)
-        alpha = segment_white(composite_white_01(read_image(tmp_path / "white.jpg")))
-        assert iou(alpha, true_alpha(source)) > least, name

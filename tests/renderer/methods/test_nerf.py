@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch.testing import assert_close
 
 from multiview.cameras import orbit_cameras
 from renderer.methods.base import Views, all_rays
@@ -121,16 +120,6 @@ def test_the_shape_of_a_ball_has_its_radius_and_about_its_distances(trained):
     assert 0.4 < slope < 1.5
 
 
-def test_the_size_of_the_chunks_changes_nothing(trained, monkeypatch):
-    rays = all_rays(ball_views(orbit_cameras(1, image_size=SIZE)), 0.5, CPU)
-    at_once = trained.render(rays.origins, rays.directions)
-    monkeypatch.setattr("renderer.methods.nerf._RAYS_AT_ONCE", 1000)
-    in_chunks = trained.render(rays.origins, rays.directions)
-    for name in ("color", "opacity", "normal"):
-        assert_close(getattr(in_chunks, name), getattr(at_once, name), atol=1e-4, rtol=0)
-    assert not at_once.color.requires_grad
-
-
 def test_a_run_that_was_stopped_goes_on_exactly_where_it_was():
     config = replace(
         SMALL, rays=64, steps=24, occupancy=OccupancyConfig(resolution=16, every=4, parts=3)
@@ -175,14 +164,6 @@ def test_empty_masks_are_named():
     views.masks[[2, 5]] = 0
     with pytest.raises(ValueError, match="views 2, 5 are empty"):
         NeRF(SMALL, views, CPU)
-
-
-def test_the_rates_fall_from_the_first_to_the_last_step():
-    method, _, _ = new_run(replace(SMALL, steps=11), ball_views())
-    rates = [method.learning_rates(step)[0] for step in range(11)]
-    assert rates[0] == pytest.approx(1e-2)
-    assert rates[-1] == pytest.approx(1e-3)
-    assert_close(torch.tensor(rates[1:]) / torch.tensor(rates[:-1]), torch.full((10,), 0.1**0.1))
 
 
 @pytest.mark.parametrize(

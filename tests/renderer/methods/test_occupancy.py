@@ -111,13 +111,6 @@ def test_a_renewed_grid_holds_what_is_dense_and_forgets_what_is_not():
     assert not grid.occupied[radii > 0.3 + 2.5 * 0.05 * math.sqrt(3)].any()
 
 
-def test_what_has_grown_is_found_by_the_next_renewal():
-    grid = OccupancyGrid(OccupancyConfig(resolution=24), LENGTH, torch.zeros(24, 24, 24))
-    grid.update(lambda points: 20.0 * (points[:, 0] > 0.3), 0)
-    assert grid.occupied[-5:].all()
-    assert not grid.occupied[:10].any()
-
-
 def test_parts_of_a_grid_take_turns_and_come_round():
     config = OccupancyConfig(resolution=12, parts=3)
     grid = OccupancyGrid(config, LENGTH, torch.zeros(12, 12, 12))
@@ -126,18 +119,6 @@ def test_parts_of_a_grid_take_turns_and_come_round():
         grid.update(lambda points: torch.full_like(points[:, 0], 100.0), turn)
         shares.append((grid.remembered > 0).float().mean().item())
     assert shares == pytest.approx([1 / 3, 2 / 3, 1, 1])
-
-
-def test_a_renewal_depends_on_its_number_alone():
-    def waves(points: Tensor) -> Tensor:
-        return 20.0 * (20 * points).sin().prod(dim=-1).relu()
-
-    grids = [OccupancyGrid(OccupancyConfig(24), LENGTH) for _ in range(3)]
-    for grid, turn in zip(grids, (3, 3, 4), strict=True):
-        torch.rand(1)
-        grid.update(waves, turn)
-    assert torch.equal(grids[0].remembered, grids[1].remembered)
-    assert not torch.equal(grids[0].remembered, grids[2].remembered)
 
 
 def test_weights_of_packed_samples_worked_out_by_hand():
@@ -162,12 +143,6 @@ def test_the_spread_of_weights_is_the_sum_over_all_pairs():
     assert_close(
         distortion_loss(samples, weights, LENGTH), torch.stack(expected), atol=1e-6, rtol=1e-5
     )
-
-
-def test_weights_have_the_right_derivatives():
-    samples = packed([4, 1, 3])
-    depths = torch.rand(8, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda tau: render_weights(samples, tau), depths)
 
 
 @pytest.mark.parametrize("slab", [1, 4, 64])
