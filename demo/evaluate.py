@@ -21,6 +21,8 @@ import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,9 +53,8 @@ ELEVATION_ERROR = "elevation off by, degrees"
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     add = parser.add_argument
     add("--cfg", type=Path, default=Path("configs/demo.yaml"), help="configuration of the model")
     add("--ckpt", type=Path, required=True, help="weights")
@@ -88,17 +89,12 @@ def read_items(source: ObjectDataset, num_views: int, size: int) -> Iterator[Tra
 
 def mean_image(folder: Path, num_views: int, size: int) -> np.ndarray:
     """Return the mean of training images, RGB in [0, 1], (H, W, 3)."""
-    import itertools
-
     import numpy as np
 
     from ldm.data.loader import open_dataset
 
-    source = open_dataset(str(folder))
-    means = [
-        item.target_images.float().mean(dim=0).numpy() / 255
-        for item in itertools.islice(read_items(source, num_views, size), NUM_MEAN_OBJECTS)
-    ]
+    items = islice(read_items(open_dataset(str(folder)), num_views, size), NUM_MEAN_OBJECTS)
+    means = [item.target_images.float().mean(dim=0).numpy() / 255 for item in items]
     return np.mean(means, axis=0).transpose(1, 2, 0)
 
 
@@ -115,13 +111,9 @@ def volume_off(model: SyncDreamer) -> Iterator[None]:
 
 
 def generate_item_strip(
-    model: SyncDreamer,
-    item: TrainingItem,
-    sampler: SamplerConfig,
-    seed: int,
-    elevation_deg: float | None = None,
+    model: SyncDreamer, item: TrainingItem, sampler: SamplerConfig, seed: int, elevation_deg: float
 ) -> np.ndarray:
-    """Generate views from an item's input, uint8 (H, N H, 3); elevation_deg None: the true one."""
+    """Generate views from an item's input at an assumed elevation, uint8 (H, N H, 3)."""
     import torch
 
     from ldm.data.samples import to_model_range
@@ -129,8 +121,6 @@ def generate_item_strip(
 
     with torch.inference_mode():
         features = model.encode_image(to_model_range(item.input_image[None]))
-    if elevation_deg is None:
-        elevation_deg = math.degrees(item.input_elevation)
     return generate_strip(model, features, elevation_deg, seed, sampler, 16)
 
 
@@ -144,9 +134,8 @@ def elevation_error(
     from pipeline.selection.similarity import crop_object
 
     def draft(assumed_deg: float) -> np.ndarray:
-        return strip_to_views(
-            generate_item_strip(model, item, draft_sampler(sampler), seed, assumed_deg)
-        )
+        strip = generate_item_strip(model, item, draft_sampler(sampler), seed, assumed_deg)
+        return strip_to_views(strip)
 
     target = crop_object(item.input_image.numpy().transpose(1, 2, 0), ElevationConfig().size)
     found = estimate_elevation(target, draft)
@@ -187,9 +176,12 @@ def score_views(
     def mean_psnr(views: np.ndarray) -> float:
         return float(psnr(true, np.broadcast_to(views, true.shape)).mean())
 
-    strip = generate_item_strip(model, item, sampler, args.seed)
+    generate = partial(
+        generate_item_strip, model, item, sampler, args.seed, math.degrees(item.input_elevation)
+    )
+    strip = generate()
     with volume_off(model):
-        without = generate_item_strip(model, item, sampler, args.seed)
+        without = generate()
     folder = args.output / "strips"
     folder.mkdir(parents=True, exist_ok=True)
     write_strip(strip, folder / f"{item.uid}.png", args.output / "meshes" / item.uid / MESH)
@@ -232,10 +224,8 @@ def mesh_iou(item: TrainingItem, args: argparse.Namespace, strip: str) -> float:
             mesh.unlink()
             sys.exit(128 + outcome.stopped_by)
     view = input_view(item.uid, len(item.target_images))
-    true = to_render_frame(
-        read_mesh(args.data / "mesh" / f"{item.uid}.ply"), DEGREES_PER_VIEW * view
-    )
-    return volume_iou(read_mesh(mesh), true)
+    true = read_mesh(args.data / "mesh" / f"{item.uid}.ply")
+    return volume_iou(read_mesh(mesh), to_render_frame(true, DEGREES_PER_VIEW * view))
 
 
 def summarise(rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -246,11 +236,8 @@ def summarise(rows: list[dict[str, Any]]) -> Iterator[str]:
         selected = [row for row in rows if row["kind"] == kind]
         if not selected:
             continue
-        columns = [
-            name
-            for name in selected[0]
-            if name not in ("uid", "kind", "iou", IOU_OF_TRUE_VIEWS, ELEVATION_ERROR)
-        ]
+        others = ("uid", "kind", "iou", IOU_OF_TRUE_VIEWS, ELEVATION_ERROR)
+        columns = [name for name in selected[0] if name not in others]
         means = [f"{name} {np.mean([row[name] for row in selected]):.2f}" for name in columns]
         yield f"{len(selected)} {kind} objects, mean dB: {', '.join(means)}"
         if "iou" in selected[0]:
@@ -281,9 +268,8 @@ def main(argv: list[str] | None = None) -> None:
 
     settings = load_config(GenerateConfig, args.cfg, args.set)
     config = settings.model
-    model = load_model(
-        config, args.ckpt, torch.device("cpu"), torch.float32, choose_model_class(config)
-    )
+    kind_of_model, cpu = choose_model_class(config), torch.device("cpu")
+    model = load_model(config, args.ckpt, cpu, torch.float32, kind_of_model)
     num_views, size = config.cameras.num_views, config.cameras.image_size
     mean = mean_image(args.train, num_views, size)
     rows: list[dict[str, Any]] = []

@@ -67,10 +67,7 @@ INDEX_EVERY = 100
 class DatasetObject:
     """An object of the set: a toy, or a variant of a real object.
 
-    Attributes:
-        uid: its name in the set.
-        seed: of a toy; of the augmentation of a real object, 0 for none.
-        furniture: the real object; None for a toy.
+    The seed is that of a toy, or of the augmentation of a real object, 0 for none.
     """
 
     uid: str
@@ -78,11 +75,7 @@ class DatasetObject:
     furniture: FurnitureModel | None = None
 
     def scene(self) -> Scene:
-        """Generate or load the object's geometry, z up.
-
-        Raises:
-            ValueError: the furniture's file is damaged; names it.
-        """
+        """Generate or load the object's geometry, z up; ValueError names a damaged file."""
         if self.furniture is None:
             return make_toy(self.seed)
         scene = load_furniture(self.furniture)
@@ -94,7 +87,6 @@ class RenderResult:
     """The outcome of rendering one object.
 
     Attributes:
-        uid: the object's name.
         error: why it failed; empty if it did not.
         harmless: the error comes from a real object's own data; the set is usable without it.
         rejected: why it is unsuitable for training; empty if it is not.
@@ -177,8 +169,7 @@ def render_set(
 ) -> bool:
     """Render the objects that the set does not list yet.
 
-    Returns:
-        whether the set is usable: it is not empty, and nothing failed but real objects.
+    Returns whether the set is usable: it is not empty, and nothing failed but real objects.
 
     Raises:
         ValueError: the set was rendered with other settings.
@@ -241,18 +232,14 @@ def parallel_map(
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m demo.make_dataset",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    raw, name = argparse.RawDescriptionHelpFormatter, "python -m demo.make_dataset"
+    parser = argparse.ArgumentParser(prog=name, description=__doc__, formatter_class=raw)
     add = parser.add_argument
     add("--output", type=Path, required=True, help="folder of the set")
     add("--toys", type=int, default=0, help="number of toys")
     add("--furniture", type=Path, help="folder of real objects, see demo.furniture")
-    add(
-        "--variants", type=int, default=1, help="of each real object: turned, stretched, recoloured"
-    )
+    variants = "of each real object: turned, stretched, recoloured"
+    add("--variants", type=int, default=1, help=variants)
     add("--held_out", action="store_true", help="objects that are never trained on")
     add("--size", type=int, default=64, help="pixels a side of a view")
     add("--workers", type=int, default=os.cpu_count() or 1, help="processes")

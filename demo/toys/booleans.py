@@ -17,20 +17,16 @@ if TYPE_CHECKING:
 def to_manifold(solid: Solid) -> Manifold:
     """Convert a solid to a manifold3d object."""
     kernel = import_optional("manifold3d", "Toy generation", REQUIREMENTS)
-    return kernel.Manifold(
-        kernel.Mesh64(
-            np.ascontiguousarray(solid.vertices, dtype=np.float64),
-            np.ascontiguousarray(solid.faces, dtype=np.uint64),
-        )
-    )
+    vertices = np.ascontiguousarray(solid.vertices, dtype=np.float64)
+    faces = np.ascontiguousarray(solid.faces, dtype=np.uint64)
+    return kernel.Manifold(kernel.Mesh64(vertices, faces))
 
 
 def from_manifold(shape: Manifold) -> Solid:
     """Convert a manifold3d object to a solid."""
     mesh = shape.to_mesh64()
-    return Solid(
-        np.asarray(mesh.vert_properties)[:, :3].copy(), np.asarray(mesh.tri_verts).astype(np.int64)
-    )
+    vertices = np.asarray(mesh.vert_properties)[:, :3].copy()
+    return Solid(vertices, np.asarray(mesh.tri_verts).astype(np.int64))
 
 
 def difference(solid: Solid, *tools: Solid) -> Solid:
@@ -49,6 +45,5 @@ def intersection(a: Solid, b: Solid) -> Solid:
 def union(*solids: Solid) -> Solid:
     """Unite solids."""
     kernel = import_optional("manifold3d", "Toy generation", REQUIREMENTS)
-    return from_manifold(
-        kernel.Manifold.batch_boolean([to_manifold(s) for s in solids], kernel.OpType.Add)
-    )
+    parts = [to_manifold(solid) for solid in solids]
+    return from_manifold(kernel.Manifold.batch_boolean(parts, kernel.OpType.Add))

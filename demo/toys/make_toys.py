@@ -47,7 +47,6 @@ def make_toy(seed: int, family: str | None = None) -> Scene:
 
     Raises:
         ValueError: the seed is out of range, or the family is unknown.
-        ModuleNotFoundError: manifold3d or trimesh is not installed.
     """
     if not 0 <= seed <= LAST_SEED:
         raise ValueError(f"the seed of a toy must be from 0 to {LAST_SEED}, got {seed}")
@@ -65,13 +64,7 @@ def make_toy(seed: int, family: str | None = None) -> Scene:
 
 
 def ground_truth_mesh(scene: Scene) -> Trimesh:
-    """Unite a toy's parts to one closed surface, for volume metrics.
-
-    Args:
-        scene: from `make_toy`, in any frame.
-
-    Returns:
-        a mesh in the scene's frame, without materials or doubled vertices.
+    """Unite a toy's parts to one closed surface in its frame, for volume metrics.
 
     Raises:
         ValueError: a part is not closed.
@@ -83,9 +76,8 @@ def ground_truth_mesh(scene: Scene) -> Trimesh:
         frame, name = scene.graph[node]
         mesh = scene.geometry[name]
         places, same = np.unique(mesh.vertices, axis=0, return_inverse=True)
-        part = to_manifold(
-            Solid(places @ frame[:3, :3].T + frame[:3, 3], same.reshape(-1)[mesh.faces])
-        )
+        places = places @ frame[:3, :3].T + frame[:3, 3]
+        part = to_manifold(Solid(places, same.reshape(-1)[mesh.faces]))
         if part.status() != kernel.Error.NoError:
             raise ValueError(f"{name}: not a closed surface ({part.status().name})")
         parts.append(part)
@@ -94,11 +86,7 @@ def ground_truth_mesh(scene: Scene) -> Trimesh:
 
 
 def write_toy(scene: Scene, path: Path) -> None:
-    """Write a toy as a .glb file, y up as glTF requires.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Write a toy as a .glb file, y up as glTF requires."""
     upright = import_optional("trimesh", "Toy generation").Scene()
     for node in scene.graph.nodes_geometry:  # Scene.copy would lose the parts' normals
         frame, name = scene.graph[node]
@@ -112,9 +100,8 @@ def write_toy(scene: Scene, path: Path) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     add = parser.add_argument
     add("--count", type=int, required=True, help="number of toys")
     add("--first", type=int, default=0, help="seed of the first toy; the next ones follow")

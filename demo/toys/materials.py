@@ -58,9 +58,8 @@ def wood(toy: ToyBuilder, colour: RGB | None = None) -> Paint:
     """Return wood with a grain."""
     tone = toy.choice(palettes.WOOD) if colour is None else colour
     grain = patterns.noise(toy.integer(0, 10**6), stretch=6.0)
-    return Paint(
-        tone, palettes.mixed(tone, palettes.BLACK, 0.35), grain, "box", 0.05, roughness=0.8
-    )
+    dark = palettes.mixed(tone, palettes.BLACK, 0.35)
+    return Paint(tone, dark, grain, "box", 0.05, roughness=0.8)
 
 
 def material(toy: ToyBuilder, plain: float = 0.5) -> Paint:
@@ -79,9 +78,8 @@ def leaves(toy: ToyBuilder) -> Paint:
     if toy.chance(0.3):
         return Paint(green, roughness=0.9)
     blots = patterns.noise(toy.integer(0, 10**6), hard=toy.chance(0.5))
-    return Paint(
-        green, palettes.mixed(green, palettes.WHITE, 0.3), blots, "sphere", 0.12, roughness=0.9
-    )
+    pale = palettes.mixed(green, palettes.WHITE, 0.3)
+    return Paint(green, pale, blots, "sphere", 0.12, roughness=0.9)
 
 
 def random_decal(toy: ToyBuilder) -> Decal:

@@ -7,7 +7,7 @@ glTF's colour factors are linear.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -46,7 +46,7 @@ class Paint:
     wrap: Wrap = "box"
     cell: float = 0.2
     decal: Decal | None = None
-    place: tuple[float, float, float, float] = field(default=(0.5, 0.5, 0.35, 0.35))
+    place: tuple[float, float, float, float] = (0.5, 0.5, 0.35, 0.35)
     all_sides: bool = False
     roughness: float = 0.7
 
@@ -64,15 +64,7 @@ BOX_SIDES = ((1, 1, 2, 1), (1, -1, 2, 1), (0, -1, 2, 1), (0, 1, 2, 1), (1, 1, 0,
 
 
 def make_texture(paint: Paint, size: np.ndarray) -> np.ndarray:
-    """Make the texture of a solid.
-
-    Args:
-        paint: of the solid.
-        size: of the solid's bounding box, (3,).
-
-    Returns:
-        uint8, (H, W, 3), top row first.
-    """
+    """Make the texture of a solid whose bounding box has this size, uint8, (H, W, 3)."""
     if paint.pattern is None and paint.decal is None:
         return _bytes(np.broadcast_to(np.array(paint.first), (4, 4, 3)))
     if paint.wrap != "box":
@@ -81,7 +73,7 @@ def make_texture(paint: Paint, size: np.ndarray) -> np.ndarray:
         u, v = np.meshgrid(u, (np.arange(rows) + 0.5) / rows)
         width = np.pi * max(size[0], size[1])
         height = size[2] if paint.wrap == "cylinder" else width / 2
-        image = _pattern_colours(paint, u % 1.0, v, width, height, size.max(), even=True)
+        image = _pattern_colours(paint, u % 1.0, v, (width, height, size.max()), even=True)
         if paint.decal is not None:
             image = _apply_decal(paint, image, ((u + 0.5) % 1.0 - 0.5) * np.pi + 0.5, v)
         return _bytes(image[::-1])
@@ -89,7 +81,7 @@ def make_texture(paint: Paint, size: np.ndarray) -> np.ndarray:
     u, v = np.meshgrid(line, line)
     sides = []
     for side, (right, _, up, _) in enumerate(BOX_SIDES):
-        image = _pattern_colours(paint, u, v, size[right], size[up], size.max(), even=False)
+        image = _pattern_colours(paint, u, v, (size[right], size[up], size.max()), even=False)
         if paint.decal is not None and (side == 0 or (paint.all_sides and side < 4)):
             image = _apply_decal(paint, image, u, v)
         sides.append(image)
@@ -97,14 +89,10 @@ def make_texture(paint: Paint, size: np.ndarray) -> np.ndarray:
 
 
 def _pattern_colours(
-    paint: Paint,
-    u: np.ndarray,
-    v: np.ndarray,
-    width: float,
-    height: float,
-    longest: float,
-    even: bool,
+    paint: Paint, u: np.ndarray, v: np.ndarray, sizes: tuple[float, float, float], even: bool
 ) -> np.ndarray:
+    """Colour points of a side whose width and height, and the solid's longest side, are given."""
+    width, height, longest = sizes
     colours = np.array([paint.first, paint.second])
     if paint.pattern is None:
         return np.broadcast_to(colours[0], (*u.shape, 3))
@@ -130,15 +118,9 @@ def _bytes(image: np.ndarray) -> np.ndarray:
 
 
 def texture_coordinates(paint: Paint, corners: np.ndarray, normals: np.ndarray) -> np.ndarray:
-    """Return the texture coordinates of the corners of triangles.
+    """Return texture coordinates, (F, 3, 2) in [0, 1], v upwards, of the corners of triangles.
 
-    Args:
-        paint: as given to `make_texture`.
-        corners: (F, 3, 3).
-        normals: of the triangles, (F, 3).
-
-    Returns:
-        (F, 3, 2) in [0, 1], v upwards.
+    The triangles have corners (F, 3, 3) and normals (F, 3).
     """
     low, high = corners.min(axis=(0, 1)), corners.max(axis=(0, 1))
     share = (corners - low) / np.maximum(high - low, 1e-9)
@@ -159,9 +141,7 @@ def texture_coordinates(paint: Paint, corners: np.ndarray, normals: np.ndarray) 
     axis = np.abs(normals).argmax(axis=1)
     side = 2 * axis + (normals[np.arange(len(axis)), axis] < 0)
     plan = np.array(BOX_SIDES)[side]
-    uv = np.stack(
-        [_along(share, plan[:, 0], plan[:, 1]), _along(share, plan[:, 2], plan[:, 3])], -1
-    )
+    uv = np.stack([_along(share, *plan.T[:2]), _along(share, *plan.T[2:])], -1)
     uv = (uv * (BOX_TEXELS - 2 * BOX_MARGIN) + BOX_MARGIN) / BOX_TEXELS
     uv[..., 0] = (uv[..., 0] + side[:, None]) / 6
     return uv

@@ -39,10 +39,8 @@ class Palette:
 
 def hsv(hue: float, saturation: float, value: float) -> RGB:
     """Convert HSV to RGB; the hue is in turns and wraps, the others are clipped to [0, 1]."""
-    red, green, blue = colorsys.hsv_to_rgb(
-        hue % 1.0, min(max(saturation, 0.0), 1.0), min(max(value, 0.0), 1.0)
-    )
-    return red, green, blue
+    saturation, value = min(max(saturation, 0.0), 1.0), min(max(value, 0.0), 1.0)
+    return colorsys.hsv_to_rgb(hue % 1.0, saturation, value)
 
 
 def make_palette(rng: np.random.Generator) -> Palette:

@@ -29,12 +29,7 @@ STROKES = {
 
 
 def letter(name: str, width: float) -> Profile:
-    """Return a letter or digit of height 1, centred, written with a round pen.
-
-    Args:
-        name: one of `STROKES`.
-        width: of the pen.
-    """
+    """Return a letter or digit of `STROKES`, height 1, centred, written with a round pen."""
     kernel = import_optional("manifold3d", "Toy generation", REQUIREMENTS)
     scale = (1 - width) / 6
     pen = kernel.CrossSection.circle(width / 2, 12)
@@ -77,12 +72,10 @@ def arrow(shaft: float, head: float) -> Profile:
 def cross(width: float) -> Profile:
     """Return a plus sign of size 1."""
     w, h = width / 2, 0.5
-    corner = [(h, -w), (h, w), (w, w)]
-    turns = [np.array([[0, -1], [1, 0]])] * 4
-    points, out = np.array(corner, dtype=np.float64), []
-    for turn in turns:
+    points, out = np.array([(h, -w), (h, w), (w, w)]), []
+    for _ in range(4):
         out.append(points)
-        points = points @ turn.T
+        points = points @ np.array([[0, 1], [-1, 0]])
     return [np.concatenate(out)]
 
 
@@ -91,10 +84,8 @@ def gear(teeth: int, depth: float, hole: float) -> Profile:
     angle = np.arange(4 * teeth) / (4 * teeth) * 2 * np.pi
     radius = np.where(np.arange(4 * teeth) % 4 < 2, 0.5, 0.5 - depth)
     turn = -np.arange(24) / 24 * 2 * np.pi
-    return [
-        np.stack([radius * np.cos(angle), radius * np.sin(angle)], -1),
-        hole * np.stack([np.cos(turn), np.sin(turn)], -1),
-    ]
+    outline = np.stack([radius * np.cos(angle), radius * np.sin(angle)], -1)
+    return [outline, hole * np.stack([np.cos(turn), np.sin(turn)], -1)]
 
 
 def crescent(offset: float) -> Profile:
@@ -121,9 +112,8 @@ def plate(profile: Profile, thickness: float, bevel: float = 0.02) -> Solid:
     """
     kernel = import_optional("manifold3d", "Toy generation", REQUIREMENTS)
     inset = [_inset(line, bevel) for line in profile]
-    caps = np.asarray(kernel.triangulate([np.ascontiguousarray(line) for line in inset])).astype(
-        int
-    )
+    lines = [np.ascontiguousarray(line) for line in inset]
+    caps = np.asarray(kernel.triangulate(lines)).astype(int)
     half, count = thickness / 2, sum(map(len, profile))
     flat, small = np.concatenate(profile), np.concatenate(inset)
     depths = [(-half, small), (bevel - half, flat), (half - bevel, flat), (half, small)]
@@ -135,10 +125,8 @@ def plate(profile: Profile, thickness: float, bevel: float = 0.02) -> Solid:
         b = start + (np.arange(len(line)) + 1) % len(line)
         for level in range(3):
             low, high = level * count, (level + 1) * count
-            faces += [
-                np.stack([a + low, b + low, b + high], -1),
-                np.stack([a + low, b + high, a + high], -1),
-            ]
+            faces.append(np.stack([a + low, b + low, b + high], -1))
+            faces.append(np.stack([a + low, b + high, a + high], -1))
         start += len(line)
     return Solid(vertices, np.concatenate(faces))
 

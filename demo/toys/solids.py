@@ -76,13 +76,9 @@ def close_rings(rings: np.ndarray) -> Solid:
     first, last = len(vertices), len(vertices) + 1
     ring = np.arange(columns)
     following, end = (ring + 1) % columns, (count - 1) * columns
-    faces = np.concatenate(
-        [
-            faces,
-            np.stack([following, ring, np.full(columns, first)], -1),
-            np.stack([end + ring, end + following, np.full(columns, last)], -1),
-        ]
-    )
+    bottom = np.stack([following, ring, np.full(columns, first)], -1)
+    top = np.stack([end + ring, end + following, np.full(columns, last)], -1)
+    faces = np.concatenate([faces, bottom, top])
     return _merge_vertices(np.concatenate([vertices, centres]), faces)
 
 
@@ -169,9 +165,8 @@ def superquadric(x: float, y: float, z: float, north: float, east: float) -> Sol
     width = power(np.cos(latitude), north)
     width[[0, -1]] = 0.0
     height = power(np.sin(latitude), north) + 0 * longitude
-    points = np.stack(
-        [width * power(np.cos(longitude), east), width * power(np.sin(longitude), east), height], -1
-    )
+    across, along = power(np.cos(longitude), east), power(np.sin(longitude), east)
+    points = np.stack([width * across, width * along, height], -1)
     return close_rings(points * np.array([x, y, z]) / 2)
 
 
@@ -196,11 +191,8 @@ def _rounded_cube(steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
                     faces += [(a, b, c), (a, c, d)]
     keys = np.array(list(index))
     directions = np.tan(ticks[keys] * np.pi / 4)
-    return (
-        directions / np.linalg.norm(directions, axis=1, keepdims=True),
-        side[keys],
-        np.array(faces),
-    )
+    directions = directions / np.linalg.norm(directions, axis=1, keepdims=True)
+    return directions, side[keys], np.array(faces)
 
 
 def box(x: float, y: float, z: float, bevel: float = 0.12, steps: int = 2) -> Solid:
@@ -216,11 +208,8 @@ def tube(
 ) -> Solid:
     """Return a tube with round ends along a smoothed polyline.
 
-    Args:
-        points: (P, 3).
-        radii: one, or one for each point.
-        sides: of the cross section.
-        smooth: subdivisions of each segment; 1 keeps the corners.
+    `radii` is one, or one for each point; `sides` those of the cross section; `smooth` is the
+    number of subdivisions of each segment, 1 keeps the corners.
     """
     path = np.asarray(points, dtype=np.float64)
     radius = np.broadcast_to(np.asarray(radii, dtype=np.float64), len(path))
@@ -237,15 +226,13 @@ def tube(
         other = np.cross(forward, sideways)
         rings.append((centre, size, forward, np.outer(np.cos(turn), sideways)
                       + np.outer(np.sin(turn), other)))  # fmt: skip
-    stack = [
-        rings[0][0] - rings[0][2] * rings[0][1] * np.cos(t) + rings[0][3] * rings[0][1] * np.sin(t)
-        for t in (0.0, 0.5, 1.05)
-    ]
-    stack += [centre + circle * size for centre, size, _, circle in rings]
+    stack = [centre + circle * size for centre, size, _, circle in rings]
+    centre, size, forward, circle = rings[0]
+    for t in (1.05, 0.5, 0.0):
+        stack.insert(0, centre - forward * size * np.cos(t) + circle * size * np.sin(t))
     centre, size, forward, circle = rings[-1]
-    stack += [
-        centre + forward * size * np.cos(t) + circle * size * np.sin(t) for t in (1.05, 0.5, 0.0)
-    ]
+    for t in (1.05, 0.5, 0.0):
+        stack.append(centre + forward * size * np.cos(t) + circle * size * np.sin(t))
     return close_rings(np.stack(stack))
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from trimesh import Scene, Trimesh
 
 Choice = TypeVar("Choice")
+Turn = tuple[int, float]
 
 CREASE_DEG = 38.0
 """Edges between faces that meet at more than this are sharp."""
@@ -52,21 +53,14 @@ class ToyBuilder:
         return choices[int(self.rng.integers(len(choices)))]
 
     def add(
-        self,
-        solid: Solid,
-        paint: Paint | RGB,
-        *places: Point,
-        turn: Sequence[tuple[int, float]] = (),
+        self, solid: Solid, paint: Paint | RGB, *places: Point, turn: Sequence[Turn] = ()
     ) -> None:
-        """Add a solid, or copies of it at several places.
+        """Add a solid, or copies of it at several places of its origin, by default (0, 0, 0).
 
-        Args:
-            solid: in the frame of its paint: +x is its front, z its axis.
-            paint: or a plain colour.
-            places: of the solid's origin; by default (0, 0, 0).
-            turn: rotations (axis, degrees), in this order, before the translation.
+        In the frame of its paint +x is its front, z its axis. It is turned (axis, degrees) in this
+        order before the translation.
         """
-        part = textured_mesh(solid, paint if isinstance(paint, Paint) else Paint(paint))
+        part = textured_mesh(solid, paint)
         frame = np.eye(4)
         for axis, degrees in turn:
             frame[:3, :3] = rotation_matrix(axis, degrees) @ frame[:3, :3]
@@ -78,7 +72,7 @@ class ToyBuilder:
     def add_around(self, solid: Solid, paint: Paint | RGB, count: int, radius: float, height: float,
                start: float = 0.0) -> None:  # fmt: skip
         """Add copies on a circle about z, facing outwards; `start` is an azimuth in degrees."""
-        part = textured_mesh(solid, paint if isinstance(paint, Paint) else Paint(paint))
+        part = textured_mesh(solid, paint)
         for k in range(count):
             degrees = start + 360 * k / count
             frame = np.eye(4)
@@ -110,12 +104,13 @@ def _transformed(part: Trimesh, frame: np.ndarray) -> Trimesh:
     return part
 
 
-def textured_mesh(solid: Solid, paint: Paint) -> Trimesh:
-    """Return a solid as a textured mesh with smooth and sharp edges.
+def textured_mesh(solid: Solid, paint: Paint | RGB) -> Trimesh:
+    """Return a solid, painted or of a plain colour, as a mesh with smooth and sharp edges.
 
     Vertices are doubled along sharp edges and seams: the surface is closed once equal positions are
     merged.
     """
+    paint = paint if isinstance(paint, Paint) else Paint(paint)
     trimesh = import_optional("trimesh", "Toy generation")
     material = import_optional("trimesh.visual.material", "Toy generation").PBRMaterial
     image = import_optional("PIL.Image", "Toy generation").fromarray(
@@ -130,16 +125,12 @@ def textured_mesh(solid: Solid, paint: Paint) -> Trimesh:
         [solid.faces.reshape(-1), np.round(normals * 512), np.round(uv * 8192)]
     ).astype(np.int64)
     _, first, same = np.unique(_as_bytes(keys), return_index=True, return_inverse=True)
+    look = material(baseColorTexture=image, metallicFactor=0.0, roughnessFactor=paint.roughness)
     return trimesh.Trimesh(
         vertices=corners.reshape(-1, 3)[first],
         faces=same.reshape(-1, 3),
         vertex_normals=normals[first],
-        visual=trimesh.visual.TextureVisuals(
-            uv=uv[first],
-            material=material(
-                baseColorTexture=image, metallicFactor=0.0, roughnessFactor=paint.roughness
-            ),
-        ),
+        visual=trimesh.visual.TextureVisuals(uv=uv[first], material=look),
         process=False,
     )
 
@@ -151,15 +142,9 @@ def _as_bytes(rows: np.ndarray) -> np.ndarray:
 
 
 def _corner_normals(solid: Solid, cross: np.ndarray, flat: np.ndarray) -> np.ndarray:
-    """Return corner normals, averaged over faces that meet at less than the crease angle.
+    """Return corner normals, (3 F, 3), averaged over faces that meet at less than the crease angle.
 
-    Args:
-        solid: F faces.
-        cross: face normals with a length of twice the area, (F, 3).
-        flat: unit face normals, (F, 3).
-
-    Returns:
-        (3 F, 3).
+    `cross` are the face normals with a length of twice the area, `flat` of length 1, (F, 3).
     """
     corner_of = solid.faces.reshape(-1)
     uses = np.bincount(corner_of, minlength=len(solid.vertices))
