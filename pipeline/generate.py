@@ -247,12 +247,9 @@ def generate_samples(
 def removed_score(sample: Sample, num_samples: int) -> SampleScore | None:
     """Score of a sample that an earlier run removed because another one was better.
 
-    Args:
-        sample: a planned one.
-        num_samples: how many are asked for; the better one must be among them.
-
     Returns:
-        None if it was not generated with these settings, or is the best one.
+        None if it was not generated with these settings, or is the best one, or the best one is not
+        among the first `num_samples`.
     """
     scores = read_scores(sample.path.parent / SCORES)
     best, name = next(iter(scores), ""), sample.path.name
@@ -268,11 +265,8 @@ def rank_and_prune(
 ) -> list[Sample]:
     """Rank the samples of every input and write scores.json beside them.
 
-    Args:
-        inputs: of the samples.
-        samples: existing ones, at least one of each input.
-        keep: "best" removes the strips and views of all others; their records stay.
-        removed: scores of samples that were removed before, by their paths.
+    "best" removes the strips and views of all others; their records stay. `removed` has the scores
+    of samples that were removed before, by their paths.
 
     Returns:
         the kept samples, in order.

@@ -135,9 +135,7 @@ def prepare_input(
 def collect_images(paths: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
     """Pair every input image with the folder of its results.
 
-    Args:
-        paths: image files and folders of them; a folder's images are sorted by name.
-        output: results folder of a single image; several images get a folder each inside it.
+    Several images get a folder each inside `output`; a folder's images are sorted by name.
 
     Raises:
         FileNotFoundError, ValueError: no images, or several of one name.
