@@ -196,7 +196,7 @@ def test_signals_for_the_whole_command_do_not_end_its_workers(tree: Path):
     expected = [content(batch) for batch in loader(tree, 0)]
     decoding = loader(tree, 2)
     batches = iter(decoding)
-    found = [content(next(batches))]
+    found = [content(next(batches)) for _ in range(2)]  # one of each worker
     for worker in decoding.loader._iterator._workers:
         assert os.getpgid(worker.pid) == worker.pid  # a signal for the trainer's group passes by
         os.kill(worker.pid, signal.SIGINT)
