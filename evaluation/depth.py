@@ -21,7 +21,7 @@ from multiview.cameras import Cameras
 from multiview.depth_png import depth_name, depth_to_levels, levels_to_depth
 from multiview.images import MAX_INPUT_PIXELS
 from multiview.projection import unproject
-from multiview.rasterise import rasterise_mesh
+from multiview.rasterise import rasterise_depths
 
 if TYPE_CHECKING:
     from trimesh import Trimesh
@@ -41,13 +41,7 @@ def depth_maps(mesh: Trimesh, cameras: Cameras, size: int, device: torch.device)
     """
     if device.type == "cuda" and importlib.util.find_spec("nvdiffrast"):
         return _rasterise_on_gpu(mesh, cameras, size, device)
-    maps = np.full((len(cameras.intrinsics), size * size), np.inf)
-    for depth, intrinsics, pose in zip(
-        maps, cameras.intrinsics, cameras.world_to_camera, strict=True
-    ):
-        seen = rasterise_mesh(mesh, intrinsics, pose, size)
-        depth[seen.pixels] = seen.depth
-    return maps.reshape(-1, size, size)
+    return rasterise_depths(mesh, cameras, size)
 
 
 def _rasterise_on_gpu(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from multiview.cameras import Cameras
+
 if TYPE_CHECKING:
     from trimesh import Trimesh
 
@@ -105,3 +107,17 @@ def rasterise_mesh(mesh: Trimesh, intrinsics: np.ndarray, pose: np.ndarray, size
     return Fragments(
         flat.pixels[winner], flat.faces[winner], shares[winner] / nearness[:, None], 1 / nearness
     )
+
+
+def rasterise_depths(mesh: Trimesh, cameras: Cameras, size: int) -> np.ndarray:
+    """Camera-z of the nearest surface at pixel centres, inf for the background, (N, size, size).
+
+    The cameras are for images of `size` pixels a side.
+    """
+    maps = np.full((len(cameras.intrinsics), size * size), np.inf)
+    for depth, intrinsics, pose in zip(
+        maps, cameras.intrinsics, cameras.world_to_camera, strict=True
+    ):
+        seen = rasterise_mesh(mesh, intrinsics, pose, size)
+        depth[seen.pixels] = seen.depth
+    return maps.reshape(-1, size, size)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from multiview.cameras import OBJECT_HALF_SIDE, Cameras
-from multiview.rasterise import rasterise_mesh
+from multiview.rasterise import rasterise_depths
 from multiview.visual_hull import cell_centres, close_underside, visual_hull
 from renderer.mesh import extract
 from renderer.methods.base import Views
@@ -109,13 +109,7 @@ def render_depth_maps(sdf: np.ndarray, cameras: Cameras, image_size: int, size: 
     centres = cell_centres(len(sdf))
     mesh = extract(sdf, centres[0], centres[1] - centres[0])
     scaled = cameras.scaled(size / image_size)
-    maps = np.full((len(scaled.intrinsics), size * size), np.inf, dtype=np.float32)
-    for depth, intrinsics, pose in zip(
-        maps, scaled.intrinsics, scaled.world_to_camera, strict=True
-    ):
-        seen = rasterise_mesh(mesh, intrinsics, pose, size)
-        depth[seen.pixels] = seen.depth
-    return maps.reshape(-1, size, size)
+    return rasterise_depths(mesh, scaled, size).astype(np.float32)
 
 
 def fuse_depth_maps(
