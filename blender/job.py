@@ -60,7 +60,10 @@ class RenderResult:
 
 
 def render_missing_sets(
-    item: DatasetObject, setup: RenderSetup, index: int, is_stopped: Callable[[], bool] = bool
+    item: DatasetObject,
+    setup: RenderSetup,
+    index: int,
+    is_stopped: Callable[[], bool] = lambda: False,
 ) -> RenderResult:
     """Render the incomplete view sets of an object; failures are returned, not raised.
 

@@ -156,6 +156,19 @@ def test_a_lack_of_memory_or_an_interrupt_ends_the_set(
     assert read_uid_set(tmp_path / "uid_set.pkl") == ["toy-0000000000"]
 
 
+def test_a_lack_of_memory_while_furniture_is_read_is_not_the_models_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (obj,) = furniture_objects(tmp_path / "furniture", [CUBE])
+
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("trimesh.load", fail)
+    with pytest.raises(MemoryError):
+        make_dataset.render_object(obj, tmp_path, 16, meshes=False)
+
+
 def furniture_objects(folder: Path, contents: list[str]) -> list[DatasetObject]:
     """Objects for training, one of each content."""
     make_furniture(folder, dict(zip(TRAINED, contents, strict=False)))
