@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> None:
     import torch
 
     from ldm.data.loader import DataConfig, make_loader, open_dataset
-    from ldm.data.pack_shards import pack
+    from ldm.shards import pack
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,7 +1,4 @@
-"""Configuration of the model and of the sampler, and the tensors that follow from it.
-
-The networks' sizes are beside them in `ldm.networks`; here all are combined and checked.
-"""
+"""Configuration of the model and of the sampler, and the tensors that follow from it."""
 
 from __future__ import annotations
 
@@ -38,36 +35,22 @@ class CameraConfig:
 
 @dataclass(frozen=True)
 class VolumeConfig:
-    """Sizes of the volumes.
+    """Sizes of the volumes."""
 
-    Attributes:
-        voxels: V, vertices a side.
-        half_side: of their cube, in world units.
-        view_channels: features a view gives to a vertex.
-        channels: of the spatial volume's UNet, finest level first; multiples of 8.
-        depth_planes: D, samples along a ray.
-        depth_range: half the distance between the first and the last plane; the middle lies at
-            the cameras' distance. sqrt(3)/2 encloses the unit cube.
-        frustum_channels: of the frustum volumes, finest level first; multiples of 8.
-        time_dim: width of the time embedding.
-        input_view: build the spatial volume from the input view too; see `demo.model`.
-    """
-
-    voxels: int = 32
-    half_side: float = 0.5
-    view_channels: int = 16
-    channels: tuple[int, ...] = (64, 128, 256, 512)
-    depth_planes: int = 48
-    depth_range: float = 3**0.5 / 2
-    frustum_channels: tuple[int, ...] = (64, 128, 256, 512)
-    time_dim: int = 256
-    input_view: bool = False
+    voxels: int = 32  # V, vertices a side
+    half_side: float = 0.5  # of their cube, in world units
+    view_channels: int = 16  # features a view gives to a vertex
+    channels: tuple[int, ...] = (64, 128, 256, 512)  # finest level first; multiples of 8
+    depth_planes: int = 48  # D, samples along a ray
+    depth_range: float = 3**0.5 / 2  # of the planes before and behind the object's centre
+    frustum_channels: tuple[int, ...] = (64, 128, 256, 512)  # likewise, of the frustum volumes
+    time_dim: int = 256  # width of the time embedding
+    input_view: bool = False  # build the spatial volume from the input view too; see `demo.model`
 
     def __post_init__(self) -> None:
         check_positive(self)
         for name in ("voxels", "depth_planes"):
-            if getattr(self, name) % 8:
-                found = getattr(self, name)
+            if (found := getattr(self, name)) % 8:
                 raise ValueError(f"volume.{name} must be a multiple of 8, got {found}")
         for name in ("channels", "frustum_channels"):
             if len(getattr(self, name)) != 4:
@@ -99,16 +82,12 @@ class SyncDreamerConfig:
             )
         step = self.autoencoder.downsampling * 2 ** (levels - 1)
         if self.cameras.image_size % step:
-            raise ValueError(
-                f"cameras.image_size must be a multiple of {step} (autoencoder times UNet "
-                f"downsampling), got {self.cameras.image_size}"
-            )
+            found = f"(autoencoder times UNet downsampling), got {self.cameras.image_size}"
+            raise ValueError(f"cameras.image_size must be a multiple of {step} {found}")
         channels = 2 * self.autoencoder.latent_channels
         if self.unet.in_channels != channels:
-            raise ValueError(
-                f"unet.in_channels must be twice autoencoder.latent_channels ({channels}), "
-                f"got {self.unet.in_channels}"
-            )
+            expected = f"twice autoencoder.latent_channels ({channels})"
+            raise ValueError(f"unet.in_channels must be {expected}, got {self.unet.in_channels}")
 
     @property
     def small_model_settings(self) -> list[str]:
@@ -173,22 +152,13 @@ def viewpoint_embedding(elevation: Tensor, target_elevation: float, azimuths: Te
 
 @dataclass(frozen=True)
 class SamplerConfig:
-    """Settings of the reverse process.
+    """Settings of the reverse process."""
 
-    Attributes:
-        steps: number of denoising steps, 1 .. 1000.
-        guidance_scale: s in e = e_uncond + s (e_cond - e_uncond); 1 runs one branch only.
-        eta: 0 is deterministic DDIM, 1 the published setting.
-        temperature: standard deviation of all noise, 0 .. 1 (published). With less the views are
-            plainer and more consistent; at 0 only the sample of the input view's posterior differs.
-        spacing: see `ldm.schedule.ddim_timesteps`; the published sampler has "leading".
-    """
-
-    steps: int = 50
-    guidance_scale: float = 2.0
-    eta: float = 1.0
-    temperature: float = 1.0
-    spacing: Spacing = "leading"
+    steps: int = 50  # number of denoising steps, 1 .. 1000
+    guidance_scale: float = 2.0  # s in e = e_uncond + s (e_cond - e_uncond); 1 runs one branch only
+    eta: float = 1.0  # 0 is deterministic DDIM, 1 the published setting
+    temperature: float = 1.0  # standard deviation of all noise, 0 .. 1 (published)
+    spacing: Spacing = "leading"  # as published; see `ldm.schedule.ddim_timesteps`
 
     def __post_init__(self) -> None:
         if self.steps < 1:

@@ -18,8 +18,8 @@ import image_to_3d
 from blender import process as blender_process
 from ldm.data.folder import FolderDataset
 from ldm.data.loader import DataConfig, make_loader
-from ldm.data.pack_shards import pack
 from ldm.data.shard_dataset import ShardDataset
+from ldm.shards import pack
 from tests.conftest import ROOT
 from tests.ldm.training.training_tree import make_tree
 

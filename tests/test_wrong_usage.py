@@ -116,7 +116,7 @@ WRONG: dict[str, list[tuple[list[str], str]]] = {
 def test_wrong_usage_exits_2_and_says_what_is_expected(
     command: str, flags: list[str], message: str, tmp_path: Path, monkeypatch, capsys
 ):
-    module = importlib.import_module(command if command != "ldm.shards" else "ldm.shards.__main__")
+    module = importlib.import_module(command)
     base = BASE[command].replace("configs/", f"{ROOT}/configs/").split()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as caught:

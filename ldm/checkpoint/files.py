@@ -47,9 +47,7 @@ def describe_state_dict(names: Iterable[str]) -> str:
 def detect_format(path: Path) -> FileFormat:
     """Return the format: "zip" is torch's, which can be mapped, "pickle" torch's before 1.6.
 
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a checkpoint, or incomplete; the message says what the file is instead.
+    ValueError if it is not a checkpoint, or incomplete; it says what the file is instead.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such checkpoint; ckpt/README.md says where to get it")
@@ -75,9 +73,8 @@ def detect_format(path: Path) -> FileFormat:
         return "safetensors"
     if head.startswith(b"\x80"):
         return "pickle"
-    raise ValueError(
-        f"{path}: is no checkpoint (.ckpt or .safetensors); it starts with {head[:8]!r}"
-    )
+    kinds = ".ckpt or .safetensors"
+    raise ValueError(f"{path}: is no checkpoint ({kinds}); it starts with {head[:8]!r}")
 
 
 def _check_zip(path: Path, size: int) -> None:
@@ -107,10 +104,7 @@ def read_state_dict(path: Path, placeholders: bool = False) -> dict[str, Tensor]
 
     The file is a Lightning or plain torch checkpoint, or safetensors; the tensors' data are read on
     first use. With `placeholders` objects of unknown classes, which old Lightning files hold beside
-    the weights, become inert placeholders, else the file is refused.
-
-    Raises:
-        FileNotFoundError, ValueError: naming the file, what it is and what to do.
+    the weights, become inert placeholders, else the file is refused. Errors say what to do.
     """
     file_format = detect_format(path)
     if file_format == "safetensors":
@@ -120,10 +114,8 @@ def read_state_dict(path: Path, placeholders: bool = False) -> dict[str, Tensor]
         try:
             return _checked(path, load_file(path))
         except (SafetensorError, OSError) as error:
-            reason = _one_line(error)
-            raise ValueError(
-                f"{path}: damaged or half downloaded safetensors file ({reason}); download it again"
-            ) from error
+            kind = f"damaged or half downloaded safetensors file ({_one_line(error)})"
+            raise ValueError(f"{path}: {kind}; download it again") from error
     content = _load_pickled(path, file_format == "zip", placeholders)
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     return _checked(path, state if isinstance(state, Mapping) else {})
@@ -203,9 +195,8 @@ def _foreign_globals(path: Path) -> list[str]:
 def _load_with_placeholders(path: Path, load: Callable[[], Any]) -> Any:
     """Load a file with an empty class in place of every class that torch does not know.
 
-    The weights-only unpickler calls these instead of the classes that the file names, so the
-    file's own code is never imported or run. It only fills real dictionaries, so a foreign
-    dictionary class (Lightning's settings) needs a placeholder that is a dictionary.
+    The weights-only unpickler calls these instead of the classes that the file names. It only fills
+    real dictionaries, so a foreign dictionary class needs a placeholder that is a dictionary.
     """
 
     def ignore(self: object, *args: object, **kwargs: object) -> None:

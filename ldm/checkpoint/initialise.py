@@ -1,7 +1,4 @@
-"""Initialise a model for training: weights of Zero123 and CLIP, the rest at random.
-
-Tensors are matched by their exact names; an `InitReport` lists the source of every one.
-"""
+"""Initialise a model for training: weights of Zero123 and CLIP, the rest at random."""
 
 from __future__ import annotations
 
@@ -74,16 +71,11 @@ def init_model(
 
 @torch.no_grad()
 def load_pretrained(model: SyncDreamer, path: Path | None, clip_from: str) -> InitReport:
-    """Load pretrained weights into a new model, in place.
+    """Load pretrained weights into a new model on the CPU, in place, by their exact names.
 
-    Args:
-        model: on the CPU.
-        path: checkpoint of Zero123 or of this project, or an autoencoder; None for none.
-        clip_from: "auto" (that checkpoint if it has CLIP, else OpenAI's file in ckpt/), a file
-            (OpenAI's, or a checkpoint of Zero123 or of this project), or "random".
-
-    Raises:
-        FileNotFoundError, ValueError: naming a file that cannot be read or does not fit.
+    `path` is a checkpoint of Zero123 or of this project, or an autoencoder. `clip_from` is "auto"
+    (that checkpoint if it has CLIP, else OpenAI's file in ckpt/), a file (OpenAI's, or a checkpoint
+    of Zero123 or of this project), or "random". ValueError names a file that does not fit.
     """
     state = {} if path is None else read_state_dict(path, placeholders=True)
     expected = model.state_dict()
@@ -104,10 +96,7 @@ def load_pretrained(model: SyncDreamer, path: Path | None, clip_from: str) -> In
 
 
 def _adapt(state: dict[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> list[str]:
-    """Widen a first layer without the input view's channels; refuse tensors that do not fit.
-
-    The input view's channels get zeros. Returns the names of the tensors that were widened.
-    """
+    """Widen a first layer without the input view's channels by zeros; return the widened names."""
     common = [name for name in expected if name in state]
     adapted: list[str] = []
     if FIRST_LAYER in state:

@@ -1,8 +1,7 @@
 """Load checkpoints into the model, compare them with it, convert them.
 
-Weights are assigned to a model built on the meta device: nothing is initialised at random and
-there is never a second copy of all weights. With float32 on the CPU they are not copied at all but
-stay mapped from the file.
+Weights are assigned to a model built on the meta device, so there is never a second copy of all.
+With float32 on the CPU they stay mapped from the file.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import accumulate, groupby
 from pathlib import Path
 
 import torch
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CHUNK_BYTES = 256 * 2**20
-"""Weights whose type changes are read in chunks of this size, each through a fresh mapping, so
+"""Weights whose type changes are read in chunks of about this size, each through a fresh mapping, so
 that pages of the file that were read already do not count as memory of this process."""
 USED_BUFFERS = ("alphas_cumprod", "poses", "Ks", "azimuth")
 MAX_BUFFER_DEVIATION = 1e-3
@@ -77,10 +77,7 @@ def compare_state_dict(state: Mapping[str, Tensor], model: SyncDreamer) -> State
 
 
 def fingerprint(state: Mapping[str, Tensor]) -> str:
-    """Hash the names, shapes and first 16 values of all tensors: the same in any file format.
-
-    Reads one page per tensor, so it is fast for files of any size.
-    """
+    """Hash the names, shapes and first 16 values of all tensors: the same in any file format."""
     digest = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name]
@@ -116,15 +113,9 @@ def load_model(
     """Build a model with the weights of a checkpoint, for inference.
 
     Peak memory is the model plus `CHUNK_BYTES`; for torch's format before 1.6, which cannot be
-    mapped, it is the model plus the whole file.
-
-    Compat: the schedule and the cameras in the checkpoint take precedence; computed ones are used
-    only where the file has none.
-
-    `dtype` is that of the weights, except those that `storage_dtype` keeps in float32.
-
-    Raises:
-        FileNotFoundError, ValueError: the file cannot be read or does not fit.
+    mapped, it is the model plus the whole file. `dtype` is that of the weights, except those that
+    `storage_dtype` keeps in float32. ValueError if the file does not fit.
+    Compat: the schedule and the cameras in the checkpoint take precedence over computed ones.
     """
     state = read_state_dict(path)
     model = empty_model(config, model_class)
@@ -132,8 +123,7 @@ def load_model(
     if not found.exact:
         raise ValueError(
             f"{path} does not fit the model: {found}. The file looks like "
-            f"{describe_state_dict(state)}; expected is a SyncDreamer checkpoint of the "
-            f"configured sizes"
+            f"{describe_state_dict(state)}; expected is a SyncDreamer checkpoint of these sizes"
         )
     buffers = model_buffers(config)
     _check_buffers(path, state, buffers)
@@ -146,7 +136,9 @@ def load_model(
     copied = {} if in_memory else {n: t for n, t in state.items() if n not in stay}
     placed = {n: t.to(device, types[n]) for n, t in state.items() if n not in copied}
     model.load_state_dict(placed, strict=False, assign=True)
-    chunks = list(_chunks(copied))
+    ends = accumulate(tensor.nbytes for tensor in copied.values())
+    parts = groupby(zip(copied, ends, strict=True), key=lambda pair: pair[1] // CHUNK_BYTES)
+    chunks = [[name for name, _ in part] for _, part in parts]
     del state, copied, placed
     for names in chunks:
         mapped = read_state_dict(path)
@@ -154,20 +146,6 @@ def load_model(
         model.load_state_dict(placed, strict=False, assign=True)
         del mapped, placed
     return model.eval().requires_grad_(False)
-
-
-def _chunks(state: Mapping[str, Tensor]) -> Iterator[list[str]]:
-    """Split the names into groups of at most `CHUNK_BYTES` bytes, or one larger tensor."""
-    names: list[str] = []
-    size = 0
-    for name, tensor in state.items():
-        if names and size + tensor.nbytes > CHUNK_BYTES:
-            yield names
-            names, size = [], 0
-        names.append(name)
-        size += tensor.nbytes
-    if names:
-        yield names
 
 
 def _check_buffers(path: Path, state: Mapping[str, Tensor], computed: Mapping[str, Tensor]) -> None:
@@ -196,10 +174,7 @@ def convert(source: Path, target: Path, dtype: torch.dtype | None = None) -> Non
     """Write the tensors of a checkpoint as a new safetensors file with the same names.
 
     `dtype` is for the weights of SyncDreamer checkpoints only. Tensors that a model of this type
-    keeps in float32 are not cast, so the result equals casting on loading.
-
-    Raises:
-        FileNotFoundError, FileExistsError, ValueError, OSError: nothing is written.
+    keeps in float32 are not cast, so the result equals casting on loading. It replaces no file.
     """
     from safetensors.torch import save_file
 

@@ -1,16 +1,13 @@
 """Training objects in the published folder layout, and the validation images.
 
-Pickles are read without running code in them. For items and batches see `ldm.data.samples` and
-`ldm.data.loader`.
+Pickles are read without running code in them.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +19,7 @@ from torch import Tensor
 
 from common.files import check_file_name
 from common.safe_pickle import read_pickle
-from ldm.data.samples import MAX_FILE_BYTES, EncodedFile, ObjectFiles, check_elevations
+from ldm.data.samples import MAX_FILE_BYTES, EncodedFile, ObjectFiles, check_elevations, located
 from multiview.images import prepare_image, view_names
 
 VALIDATION_CROP_SIZE = 200
@@ -32,30 +29,20 @@ META_FIELDS = ("K", "azimuths", "elevations", "distances", "poses")
 
 
 def read_meta(path: Path, num_views: int) -> dict[str, Any]:
-    """Read an object's `meta.pkl`, by the names in `META_FIELDS`; the elevations are checked.
-
-    Raises:
-        FileNotFoundError, ValueError: naming the file.
-    """
+    """Read an object's `meta.pkl`, by the names in `META_FIELDS`; the elevations are checked."""
     if path.is_file() and path.stat().st_size > MAX_FILE_BYTES:
         raise ValueError(f"{path}: {path.stat().st_size} bytes are too many for a meta.pkl")
     entries = read_pickle(path)
     if not isinstance(entries, list | tuple) or len(entries) != len(META_FIELDS):
         raise ValueError(f"{path}: expected a list of {', '.join(META_FIELDS)}")
     meta = dict(zip(META_FIELDS, entries, strict=True))
-    try:
+    with located(f"{path}"):
         meta["elevations"] = check_elevations(meta["elevations"], num_views)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
     return meta
 
 
 def read_uids(path: Path) -> list[str]:
-    """Read `uid_set.pkl`, the list of object names.
-
-    Raises:
-        FileNotFoundError, ValueError: naming the file, which is empty, or an invalid name.
-    """
+    """Read `uid_set.pkl`, the list of object names, which are unique and file names."""
     uids = read_pickle(path)
     if isinstance(uids, set | frozenset):
         uids = sorted(uids, key=str)
@@ -65,10 +52,8 @@ def read_uids(path: Path) -> list[str]:
         raise ValueError(f"{path}: the training set is empty")
     seen: set[str] = set()
     for uid in uids:
-        try:
+        with located(f"{path}: object {uid!r}"):
             check_file_name(uid)
-        except ValueError as error:
-            raise ValueError(f"{path}: object {uid!r}: {error}") from error
         if uid in seen:
             raise ValueError(f"{path}: object {uid} is listed twice")
         seen.add(uid)
@@ -82,11 +67,7 @@ class FolderDataset:
     """
 
     def __init__(self, root: Path) -> None:
-        """List the objects and check their folders; files are checked when they are first read.
-
-        Raises:
-            FileNotFoundError, ValueError: naming the list, or the first uid without a folder.
-        """
+        """List the objects and check their folders; files are checked when they are first read."""
         self.root = root
         uids = read_uids(root / "uid_set.pkl")
         for kind in ("target", "input"):
@@ -105,38 +86,26 @@ class FolderDataset:
         self.complete = np.zeros(len(uids), bool)
 
     def view_paths(self, uid: str, kind: str, num_views: int) -> list[Path]:
-        """List the paths of an object's views, kind "target" or "input".
-
-        Raises:
-            FileNotFoundError: naming the uid and the first view that is missing.
-        """
-        folder = self.root / kind / uid
-        present: set[str] = set()
-        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
-            present.update(entry.name for entry in entries if entry.is_file())
-        names = view_names(num_views)
-        missing = [name for name in names if name not in present]
+        """List an object's views, kind "target" or "input"; FileNotFoundError if one is missing."""
+        paths = [self.root / kind / uid / name for name in view_names(num_views)]
+        missing = [path for path in paths if not path.is_file()]
         if missing:
             raise FileNotFoundError(
-                f"object {uid}: {folder / missing[0]} is missing; the folder has "
+                f"object {uid}: {missing[0]} is missing; the folder has "
                 f"{num_views - len(missing)} of {num_views} views"
             )
-        return [folder / name for name in names]
+        return paths
 
     def read_meta(self, uid: str, num_views: int) -> dict[str, Any]:
         """Read an object's `meta.pkl`, see `read_meta`; errors name the uid."""
-        try:
+        with located(f"object {uid}"):
             return read_meta(self.root / "input" / uid / "meta.pkl", num_views)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"object {uid}: {error}") from error
-        except ValueError as error:
-            raise ValueError(f"object {uid}: {error}") from error
 
     def read(self, index: int, view: int, num_views: int) -> ObjectFiles:
         """Read the files of an item; see `samples.ObjectDataset`.
 
-        The first read lists both folders to see that all N views exist; later ones (of this
-        process) touch only the files that are needed.
+        The first read sees that all N views exist; later ones (of this process) touch only the
+        files that are needed.
         """
         uid = self.uids[index].decode()
         elevation = float(self.read_meta(uid, num_views)["elevations"][view])
@@ -151,11 +120,7 @@ class FolderDataset:
 
 
 def read_file(uid: str, path: Path) -> EncodedFile:
-    """Read a file of at most `MAX_FILE_BYTES` of an object.
-
-    Raises:
-        ValueError, OSError: naming the uid and the file.
-    """
+    """Read a file of at most `MAX_FILE_BYTES` of an object; errors name both."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
@@ -168,28 +133,18 @@ def read_file(uid: str, path: Path) -> EncodedFile:
 
 @dataclass(frozen=True)
 class ValidationImage:
-    """An input image whose views are generated during training, to watch the progress.
+    """An input image whose views are generated during training, to watch the progress."""
 
-    Attributes:
-        name: of the file, without the elevation.
-        image: float32 in [-1, 1], (3, H, W).
-        elevation: radians.
-    """
-
-    name: str
-    image: Tensor
-    elevation: float
+    name: str  # of the file, without the elevation
+    image: Tensor  # float32 in [-1, 1], (3, H, W)
+    elevation: float  # radians
 
 
 def read_validation_set(folder: Path, image_size: int) -> list[ValidationImage]:
     """Read a folder of RGBA images `<anything>-<elevation in degrees>.png`, sorted by name.
 
     `a-30.png` is 30 degrees above the horizon, `a--10.png` 10 below. The object's longer side is
-    scaled to `VALIDATION_CROP_SIZE`.
-
-    Raises:
-        FileNotFoundError, ValueError: naming the folder without images, or the image without an
-            elevation or object.
+    scaled to `VALIDATION_CROP_SIZE`. ValueError if there are no images, or one has no elevation.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: the folder of validation images does not exist")

@@ -1,18 +1,10 @@
 """Shuffled batches of training items, resumable at any batch.
 
-    dataset = open_dataset("training_examples")        # or a folder or URL of shards
-    loader = make_loader(dataset, DataConfig(...), num_views, image_size, seed, rank, world_size)
-    for batch in loader:                               # the rest of the current epoch
-        checkpoint["data"] = loader.state_dict()       # at any point between two batches
-
-    loader.load_state_dict(checkpoint["data"])         # before iterating
-
 The order of the objects in an epoch depends on the seed and the epoch only. Global batch m has the
 objects [m G, (m + 1) G), G = batch_size x world_size, and rank r takes the r-th part. So no object
 is used twice in an epoch, every rank has the same number of batches, and the global batches are the
 same for any number of ranks and workers. The last n mod G objects of an epoch are dropped. The
-state counts the batches that were returned, not those prefetched by workers, and is the same on all
-ranks.
+state counts the batches that were returned, not those prefetched, and is the same on all ranks.
 """
 
 from __future__ import annotations
@@ -38,21 +30,13 @@ BatchRequest = tuple[int, list[int]]
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Training data and how they are loaded.
+    """Training data and how they are loaded."""
 
-    Attributes:
-        source: path of a folder tree or of shards, or any fsspec URL of shards.
-        validation: folder of images, `<anything>-<elevation>.png`.
-        batch_size: objects per step and process.
-        num_workers: decoding processes; 0 decodes in the training process.
-        shuffle_objects: size of the shuffle window: the order of the shards is shuffled, and
-            objects within about so many neighbours; a folder tree is always shuffled as a whole.
-    """
-
-    source: str = "training_examples"
-    validation: str = "validation_set"
-    batch_size: int = 24
-    num_workers: int = 8
+    source: str = "training_examples"  # folder tree or shards; any fsspec URL of shards
+    validation: str = "validation_set"  # folder of images, `<anything>-<elevation>.png`
+    batch_size: int = 24  # objects per step and process
+    num_workers: int = 8  # decoding processes; 0 decodes in the training process
+    # shards are shuffled, and objects within about so many neighbours; a folder tree as a whole
     shuffle_objects: int = 8192
 
     def __post_init__(self) -> None:
@@ -62,11 +46,7 @@ class DataConfig:
 
 
 def open_dataset(location: str) -> ObjectDataset:
-    """Open a training set: shards if there is an index of them, else a folder tree.
-
-    Raises:
-        FileNotFoundError, ValueError, OSError: naming the file or the uid.
-    """
+    """Open a training set: shards if there is an index of them, else a folder tree."""
     if FileReader(location).remote or (Path(location) / INDEX).is_file():
         return ShardDataset(location)
     if not Path(location).is_dir():
@@ -79,30 +59,24 @@ def open_dataset(location: str) -> ObjectDataset:
 
 
 def epoch_order(group_sizes: Sequence[int], seed: int, epoch: int, window: int) -> np.ndarray:
-    """Shuffle all objects for an epoch.
+    """Shuffle all objects for an epoch: a permutation, the same in all versions of NumPy.
 
     The groups (shards, see `ObjectDataset`) are shuffled. Then each of the n objects moves back by
     up to `window` places, as in a shuffle buffer of that size, so that only few shards are read at
     a time. A single group is shuffled as a whole.
-
-    Returns:
-        a permutation of 0 .. n - 1, from PCG64's raw numbers, the same in all versions of NumPy.
     """
     bits = np.random.PCG64(np.random.SeedSequence([seed, epoch]))
     sizes = np.asarray(group_sizes, dtype=np.int64)
     count = int(sizes.sum())
     shuffled = np.argsort(bits.random_raw(len(sizes)), kind="stable")
-    moved_by = _starts(sizes)[shuffled] - _starts(sizes[shuffled])
+    starts, new_starts = (np.cumsum(s) - s for s in (sizes, sizes[shuffled]))
+    moved_by = starts[shuffled] - new_starts
     in_shards = np.arange(count) + np.repeat(moved_by, sizes[shuffled])
     reach = count if len(sizes) == 1 else window
     if reach >= count:
         return in_shards[np.argsort(bits.random_raw(count), kind="stable")]
     keys = np.arange(count) + bits.random_raw(count) * 2.0**-64 * reach
     return in_shards[np.argsort(keys, kind="stable")]
-
-
-def _starts(sizes: np.ndarray) -> np.ndarray:
-    return np.cumsum(sizes) - sizes
 
 
 class ResumableSampler(Sampler[BatchRequest]):
@@ -154,16 +128,14 @@ class ResumableSampler(Sampler[BatchRequest]):
         return {n: getattr(self, n) for n in ("seed", "epoch", "position", "fingerprint")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore a position; the number of ranks and the batch size may differ.
+        """Restore a position; ValueError unless the data, seed and shuffling are the same.
 
-        Raises:
-            ValueError: the data, the seed or the shuffling have changed.
+        The number of ranks and the batch size may differ.
         """
         if state["fingerprint"] != self.fingerprint:
             raise ValueError(
                 "the training data differ from those of the checkpoint (other objects, another "
-                "order of them, other shards, or another data.shuffle_objects), so training cannot "
-                "be resumed"
+                "order of them, other shards, or another data.shuffle_objects)"
             )
         if state["seed"] != self.seed:
             raise ValueError(f"the checkpoint has seed {state['seed']}, this run {self.seed}")
@@ -209,10 +181,7 @@ class _BatchDataset(Dataset[Any]):
 
 
 def _ignore_group_signals(_: int) -> None:
-    """Keep a worker alive when Ctrl-C or SIGTERM is sent to the whole process group.
-
-    The trainer needs batches to finish its step; then it ends the workers by SIGTERM.
-    """
+    """Keep a worker alive on Ctrl-C or SIGTERM: the trainer needs batches to finish its step."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(os, "setpgid"):  # not on Windows
         os.setpgid(0, 0)
@@ -228,11 +197,7 @@ class TrainingLoader:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[TrainingBatch]:
-        """Yield the rest of the current epoch; iterate again for the next one.
-
-        Raises:
-            ValueError, OSError: naming the uid and the bad file.
-        """
+        """Yield the rest of the current epoch; errors (ValueError, OSError) name the uid."""
         for batch in self.loader:
             if isinstance(batch, _Failure):
                 raise batch.error
@@ -269,9 +234,6 @@ def make_loader(
 
     `seed`, of the order and the input views, must be the same on all ranks. `pin_memory` is for
     faster copies to a GPU; `hash_images` fills `TrainingBatch.image_keys`, in the workers.
-
-    Raises:
-        ValueError: fewer objects than a global batch.
     """
     sampler = ResumableSampler(
         dataset, config.batch_size, seed, config.shuffle_objects, rank, world_size

@@ -3,11 +3,7 @@
 An object has two sets of N views with the same azimuths: targets (all from 30 degrees above) and
 inputs (each from a random elevation, in `meta.pkl`). An item is the object seen from a random input
 view k: the targets rolled so that k comes first, input view k and its elevation. k depends on
-(seed, epoch, uid) only: not on the number of workers or processes, on resuming, or on the kind of
-dataset.
-
-An `ObjectDataset` reads an object's files: `ldm.data.folder.FolderDataset` from the published tree,
-`ldm.data.shard_dataset.ShardDataset` from tar shards. `ldm.data.loader` makes batches of either.
+(seed, epoch, uid) only.
 """
 
 from __future__ import annotations
@@ -15,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Protocol
@@ -32,38 +29,36 @@ PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 """The last chunk of every PNG file: length 0, name, checksum."""
 
 
+@contextmanager
+def located(place: str) -> Iterator[None]:
+    """Begin the message of a ValueError or OSError with the object or file that it is about."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        kinds = (FileNotFoundError, OSError, ValueError)
+        kind = next(kind for kind in kinds if isinstance(error, kind))
+        raise kind(f"{place}: {error}") from error
+
+
 @dataclass(frozen=True)
 class TrainingItem:
-    """One object with one of its input views.
+    """One object with one of its input views."""
 
-    Attributes:
-        target_images: uint8, (N, 3, H, W); view 0 has the input's azimuth.
-        input_image: uint8, (3, H, W).
-        input_elevation: radians, float32, ().
-    """
-
-    target_images: Tensor
-    input_image: Tensor
-    input_elevation: Tensor
+    target_images: Tensor  # uint8, (N, 3, H, W); view 0 has the input's azimuth
+    input_image: Tensor  # uint8, (3, H, W)
+    input_elevation: Tensor  # radians, float32, ()
     uid: str
 
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """B items. The images stay 8-bit until they are on the model's device, for faster copies.
+    """B items. The images stay 8-bit until they are on the model's device, for faster copies."""
 
-    Attributes:
-        target_images: uint8, (B, N, 3, H, W).
-        input_images: uint8, (B, 3, H, W).
-        input_elevations: radians, float32, (B,).
-        image_keys: hashes of each object's N target images and its input image, for the latent
-            cache; empty if they are not needed, see `make_loader`.
-    """
-
-    target_images: Tensor
-    input_images: Tensor
-    input_elevations: Tensor
+    target_images: Tensor  # uint8, (B, N, 3, H, W)
+    input_images: Tensor  # uint8, (B, 3, H, W)
+    input_elevations: Tensor  # radians, float32, (B,)
     uids: tuple[str, ...]
+    # of each object's N target images and its input image, for the latent cache; else empty
     image_keys: tuple[tuple[str, ...], ...] = ()
 
     @classmethod
@@ -132,47 +127,30 @@ class EncodedFile:
 
 @dataclass(frozen=True)
 class ObjectFiles:
-    """PNG files of an item, before decoding.
-
-    Attributes:
-        targets: the N target views, ordered by azimuth.
-        elevation: of the input view, radians.
-    """
+    """PNG files of an item, before decoding."""
 
     uid: str
-    targets: tuple[EncodedFile, ...]
+    targets: tuple[EncodedFile, ...]  # the N target views, ordered by azimuth
     input: EncodedFile
-    elevation: float
+    elevation: float  # of the input view, radians
 
 
 class ObjectDataset(Protocol):
-    """Training objects, in folders or shards.
+    """Training objects, in folders or shards."""
 
-    Attributes:
-        uids: bytes, (n,); a list of 800 000 strings would be copied by every worker.
-        group_sizes: numbers of consecutive objects that are stored together; they sum to n.
-    """
-
-    uids: np.ndarray
+    uids: np.ndarray  # bytes, (n,); a list of 800 000 strings would be copied by every worker
+    # numbers of consecutive objects that are stored together; they sum to n
     group_sizes: Sequence[int]
 
     def read(self, index: int, view: int, num_views: int) -> ObjectFiles:
-        """Read the target views and input view `view` of object `index`.
-
-        Raises:
-            ValueError, OSError: naming the uid and the file.
-        """
-        ...
+        """Read the target views and input view `view` of object `index`; errors name the uid."""
 
 
 def decode_item(files: ObjectFiles, view: int, image_size: int) -> TrainingItem:
     """Decode an object's views and put them on white, target view k = `view` first.
 
-    Files of another size than `image_size` are resampled (bicubic).
-
-    Raises:
-        ValueError: naming the uid and the file that is damaged, has no alpha channel, is not
-            square or differs in size from the object's other views.
+    Files of another size than `image_size` are resampled (bicubic). ValueError names the uid and
+    the file that is damaged, has no alpha channel, is not square or as large as the other views.
     """
     targets = torch.empty(len(files.targets), 3, image_size, image_size, dtype=torch.uint8)
     item = TrainingItem(targets, torch.empty_like(targets[0]), torch.empty(()), files.uid)
@@ -186,13 +164,11 @@ def decode_item_into(item: TrainingItem, files: ObjectFiles, view: int) -> None:
     rolled = (*files.targets[view:], *files.targets[:view], files.input)
     first = 0
     for file, image in zip(rolled, images, strict=True):
-        try:
+        with located(f"object {files.uid}: {file.location}"):
             rgba = decode_rgba(file.content)
             side = math.isqrt(len(rgba) // 4)
             if first and side != first:
                 raise ValueError(f"is {side} pixels wide, the views before it {first}")
-        except ValueError as error:
-            raise ValueError(f"object {files.uid}: {file.location}: {error}") from error
         first = side
         if image.shape[1:] == (side, side):
             _composite_white(rgba, image)
@@ -214,10 +190,8 @@ def check_png(content: bytes | memoryview) -> None:
     except Exception as error:  # crafted chunks make Pillow raise IndexError, struct.error, ...
         raise ValueError(f"the image is damaged ({error})") from error
     if image.width != image.height or not 0 < image.width <= MAX_IMAGE_SIDE:
-        raise ValueError(
-            f"has {image.width} x {image.height} pixels, expected a square of at most "
-            f"{MAX_IMAGE_SIDE}"
-        )
+        size = f"{image.width} x {image.height}"
+        raise ValueError(f"has {size} pixels, expected a square of at most {MAX_IMAGE_SIDE}")
     try:
         image.verify()
     except Exception as error:
@@ -229,8 +203,7 @@ def check_png(content: bytes | memoryview) -> None:
 def decode_rgba(content: bytes | memoryview) -> bytes:
     """Decode a square PNG image with an alpha channel to its RGBA bytes, S x S x 4.
 
-    Raises:
-        ValueError: it is damaged, not square, too large or has no alpha channel.
+    ValueError if it is damaged, not square, too large or has no alpha channel.
     """
     check_png(content)
     try:
@@ -251,8 +224,7 @@ def decode_rgba(content: bytes | memoryview) -> bytes:
 def white_blend_table() -> np.ndarray:
     """Tabulate every value over white for every alpha, uint8, (256 alphas, 256 values).
 
-    Compat: v a + 1 - a in float32, times 255, truncated: 95 of the 256 opaque values become
-    smaller by one.
+    Compat: truncated, so 95 of the 256 opaque values become smaller by one.
     """
     value = np.arange(256, dtype=np.float32) / np.float32(255)
     alpha = value[:, None]
@@ -260,11 +232,8 @@ def white_blend_table() -> np.ndarray:
 
 
 def _composite_white(rgba: bytes, out: np.ndarray) -> np.ndarray:
-    """Composite RGBA pixels over white, S x S x 4 bytes -> uint8 (3, S, S), into `out`.
-
-    Nearly all pixels of a rendering are opaque or transparent: all are first mapped as if
-    opaque, by Python's fast `bytes.translate`, then the others are corrected.
-    """
+    """Composite RGBA pixels over white, S x S x 4 bytes -> uint8 (3, S, S), into `out`."""
+    # Nearly all pixels are opaque or transparent: all are mapped as if opaque, the rest corrected.
     opaque = np.frombuffer(rgba.translate(white_blend_table()[255].tobytes()), np.uint8)
     out[:] = opaque.reshape(*out.shape[1:], 4)[:, :, :3].transpose(2, 0, 1)
     pixels = np.frombuffer(rgba, np.uint8).reshape(-1, 4)

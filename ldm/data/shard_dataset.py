@@ -1,9 +1,8 @@
 """Training objects in tar shards, on a local disk or at any fsspec URL.
 
-`index.json` has the shard and the offset of each object. So reading an object is one read of about
-1 MB; nothing is extracted, shards may differ in size, and any order, split and resuming only needs
-indices (`ldm.data.loader`). Names in an archive are compared with the expected ones and never used
-as paths; all sizes are bounded. `ldm.data.pack_shards` writes and checks shards.
+`index.json` has the shard and the offset of each object, so reading an object is one read of about
+1 MB. Names in an archive are compared with the expected ones and never used as paths; all sizes are
+bounded. `ldm.shards` writes and checks shards.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from common.optional import import_optional
-from ldm.data.samples import MAX_FILE_BYTES, EncodedFile, ObjectFiles, check_elevations
+from ldm.data.samples import MAX_FILE_BYTES, EncodedFile, ObjectFiles, check_elevations, located
 from multiview.images import view_names
 
 FORMAT = "multiview shards 1"
@@ -33,15 +32,12 @@ MAX_INDEX_BYTES = 2 * 2**30
 
 @dataclass(frozen=True)
 class Shard:
-    """One tar file: name, size in bytes, checksum.
-
-    Attributes:
-        objects: (uid, offset of its first header, size including headers and padding), in bytes.
-    """
+    """One tar file: name, size in bytes, checksum."""
 
     name: str
     size: int
     sha256: str
+    # (uid, offset of its first header, size including headers and padding), in bytes
     objects: list[tuple[str, int, int]]
 
     def __post_init__(self) -> None:
@@ -93,11 +89,7 @@ class FileReader:
         return f"{self.location}/{name}"
 
     def read(self, name: str, start: int, size: int) -> bytes:
-        """Read up to `size` bytes from `start`, fewer at the end of the file.
-
-        Raises:
-            OSError: naming the file, for any failure.
-        """
+        """Read up to `size` bytes from `start`, fewer at the end; OSError for any failure."""
         try:
             if not self.remote:
                 with Path(self.path(name)).open("rb") as file:
@@ -120,12 +112,7 @@ class FileReader:
 
 
 def read_index(reader: FileReader, name: str = INDEX, form: str = FORMAT) -> Index:
-    """Read and check an index.
-
-    Raises:
-        FileNotFoundError, ValueError, OSError: naming the file.
-    """
-    where = reader.path(name)
+    """Read and check an index; errors (ValueError, OSError) name the file."""
     text = reader.read(name, 0, MAX_INDEX_BYTES)
     try:
         index = json.loads(text)
@@ -133,7 +120,7 @@ def read_index(reader: FileReader, name: str = INDEX, form: str = FORMAT) -> Ind
             raise ValueError(f'expected "format": "{form}"')
         return Index(index["num_views"], [_parse_shard(shard) for shard in index["shards"]])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{where}: not an index of shards: {error}") from error
+        raise ValueError(f"{reader.path(name)}: not an index of shards: {error}") from error
 
 
 def _parse_shard(entry: dict[str, Any]) -> Shard:
@@ -153,10 +140,7 @@ def walk_tar(content: memoryview) -> Iterator[tuple[str, memoryview]]:
     """Yield the (name, content) of the files in (a part of) a tar archive in memory.
 
     Only regular files with plain ustar headers are allowed: no links, no folders, no extensions
-    that change a name or a size.
-
-    Raises:
-        ValueError: for anything else, a damaged header, or a size beyond the limit or the end.
+    that change a name or a size. ValueError for anything else, or a size beyond the limit or end.
     """
     start = 0
     while start < len(content):
@@ -228,20 +212,13 @@ class ShardDataset:
         uid, name = self.uids[index].decode(), self.names[self.shard_indices[index]]
         where = self.reader.path(name)
         offset, size = map(int, self.extents[index])
-        try:
+        with located(f"object {uid}"):
             content = self.reader.read(name, offset, size)
-        except OSError as error:
-            raise type(error)(f"object {uid}: {error}") from error
-        try:
+        with located(f"object {uid}: {where}"):
             if len(content) < size:
                 raise ValueError("the shard is cut off")
             files = split_object(content, uid, num_views)
             elevation = float(read_elevations(files[0], num_views)[view])
-        except ValueError as error:
-            raise ValueError(f"object {uid}: {where}: {error}") from error
-        located = [
-            EncodedFile(f"{where}: {name}", part)
-            for name, part in zip(member_names(uid, num_views), files, strict=True)
-        ]
-        targets, inputs = located[1 : 1 + num_views], located[1 + num_views :]
-        return ObjectFiles(uid, tuple(targets), inputs[view], elevation)
+        named = zip(member_names(uid, num_views), files, strict=True)
+        _, *views = (EncodedFile(f"{where}: {name}", content) for name, content in named)
+        return ObjectFiles(uid, tuple(views[:num_views]), views[num_views + view], elevation)

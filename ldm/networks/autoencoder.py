@@ -16,33 +16,21 @@ from ldm.networks.layers import Upsample
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """Sizes of the autoencoder.
+    """Sizes of the autoencoder."""
 
-    Attributes:
-        channels: width of the finest level; a multiple of `groups`.
-        channel_mult: width of each level in `channels`; every level but the first halves the
-            resolution, so the latents are 2^(levels - 1) times smaller than the image.
-        res_blocks: residual blocks a level.
-        scale: latents are multiplied by it, which makes their variance about 1.
-        shortcut: a linear path beside both networks, from blocks of pixels to latents and back, for
-            mean colours, which networks of normalised features learn late. Not published.
-    """
-
-    channels: int = 128
-    channel_mult: tuple[int, ...] = (1, 2, 4, 4)
-    res_blocks: int = 2
+    channels: int = 128  # width of the finest level; a multiple of `groups`
+    channel_mult: tuple[int, ...] = (1, 2, 4, 4)  # width of each level, each half the resolution
+    res_blocks: int = 2  # residual blocks a level
     latent_channels: int = 4
-    scale: float = 0.18215
+    scale: float = 0.18215  # latents are multiplied by it, which makes their variance about 1
     groups: int = 32
-    shortcut: bool = False
+    shortcut: bool = False  # a linear path beside both networks, for mean colours; not published
 
     def __post_init__(self) -> None:
         check_positive(self)
         if self.channels % self.groups:
-            raise ValueError(
-                f"autoencoder.channels must be a multiple of autoencoder.groups ({self.groups}), "
-                f"got {self.channels}"
-            )
+            expected = f"a multiple of autoencoder.groups ({self.groups})"
+            raise ValueError(f"autoencoder.channels must be {expected}, got {self.channels}")
 
     @property
     def downsampling(self) -> int:

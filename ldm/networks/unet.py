@@ -15,24 +15,16 @@ from ldm.schedule import timestep_embedding
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """Sizes of the UNet.
+    """Sizes of the UNet."""
 
-    Attributes:
-        in_channels: noisy latent and input-view latent.
-        channels: width of the first level; a multiple of `groups` and of `heads`.
-        channel_mult: width of each level in `channels`; each level halves the resolution.
-        attention_levels: levels whose residual blocks are followed by a transformer.
-        context_dim: width of the image token.
-    """
-
-    in_channels: int = 8
+    in_channels: int = 8  # noisy latent and input-view latent
     out_channels: int = 4
-    channels: int = 320
-    channel_mult: tuple[int, ...] = (1, 2, 4, 4)
+    channels: int = 320  # width of the first level; a multiple of `groups` and of `heads`
+    channel_mult: tuple[int, ...] = (1, 2, 4, 4)  # width of each level, each half the resolution
     res_blocks: int = 2
-    attention_levels: tuple[int, ...] = (0, 1, 2)
+    attention_levels: tuple[int, ...] = (0, 1, 2)  # levels with transformers
     heads: int = 8
-    context_dim: int = 768
+    context_dim: int = 768  # width of the image token
     groups: int = 32
 
     def __post_init__(self) -> None:

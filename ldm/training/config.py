@@ -18,23 +18,14 @@ REQUIREMENTS = "requirements/train.txt"
 
 @dataclass(frozen=True)
 class StepConfig:
-    """Settings of the training loss.
+    """Settings of the training loss."""
 
-    Attributes:
-        target_views: views of an object whose noise is predicted; the paper has 1.
-        drop_conditions: drop conditions of a fifth of the samples, see
-            `ldm.training.random_draws.condition_dropout`.
-        timestep_power: p; the density of the timesteps is proportional to t^p. The paper has 0; a
-            larger p trains more at high noise, where the shape is decided.
-        pure_noise: fraction of samples that are pure noise of a random temperature at the last
-            timestep, like the sampler's first step. There the schedule leaves a trace
-            of the object, on which a model learns to rely (Lin et al. 2024, Sec. 2); and
-            `SamplerConfig.temperature` samples with smaller noise. Not in the paper.
-    """
-
-    target_views: int = 1
-    drop_conditions: bool = False
-    timestep_power: float = 0.0
+    target_views: int = 1  # views of an object whose noise is predicted; the paper has 1
+    drop_conditions: bool = False  # of a fifth of the samples, see `condition_dropout`
+    timestep_power: float = 0.0  # p of the density t^p of the timesteps; the paper has 0
+    # Fraction of samples that are pure noise of a random temperature at the last timestep, like the
+    # sampler's first step; not in the paper. The schedule leaves a trace of the object there, on
+    # which a model learns to rely (Lin et al. 2024, Sec. 2).
     pure_noise: float = 0.0
 
     def __post_init__(self) -> None:
@@ -59,43 +50,27 @@ class ValidationConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Steps, files and hardware; only `max_steps` changes results beyond rounding.
-
-    Attributes:
-        save_every: steps between checkpoints, `last.ckpt`.
-        keep_every: steps between checkpoints that are kept, `step=........ckpt`; a multiple of
-            `save_every`.
-        report_every: steps between logged metrics, which are also logged before each checkpoint.
-        precision: "auto" is bf16-mixed on GPUs with bf16, else 32-true.
-        strategy: "ddp" replicates the model, "fsdp" shards its trainable parts.
-        cpu_processes: number of processes when training on a CPU.
-        gradient_checkpointing: recompute activations in the backward pass to save memory.
-        compile: compile the networks; takes minutes at the start.
-        clip_from: CLIP's weights: "auto" (the initial checkpoint, else ckpt/ViT-L-14.pt), a file,
-            or "random" for tests.
-        cache: folder for the outputs of the frozen encoders, about 1 MB per object; empty
-            disables it.
-    """
+    """Steps, files and hardware; only `max_steps` changes results beyond rounding."""
 
     max_steps: int = 80_000
-    save_every: int = 1000
-    keep_every: int = 10_000
-    report_every: int = 50
+    save_every: int = 1000  # steps between checkpoints, `last.ckpt`
+    keep_every: int = 10_000  # steps between those that are kept; a multiple of `save_every`
+    report_every: int = 50  # steps between logged metrics; they precede each checkpoint, too
+    # "auto" is bf16-mixed on GPUs with bf16, else 32-true
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
-    strategy: Literal["ddp", "fsdp"] = "ddp"
-    cpu_processes: int = 1
-    gradient_checkpointing: bool = False
-    compile: bool = False
+    strategy: Literal["ddp", "fsdp"] = "ddp"  # replicate the model, or shard what is trained
+    cpu_processes: int = 1  # number of processes when training on a CPU
+    gradient_checkpointing: bool = False  # recompute activations, to save memory
+    compile: bool = False  # compile the networks; takes minutes at the start
+    # CLIP's weights: "auto" (the initial checkpoint, else ckpt/ViT-L-14.pt), a file, or "random"
     clip_from: str = "auto"
-    cache: str = ""
+    cache: str = ""  # folder for the outputs of the frozen encoders, 1 MB per object; empty: none
 
     def __post_init__(self) -> None:
         check_positive(self)
         if self.keep_every % self.save_every:
-            raise ValueError(
-                f"run.keep_every ({self.keep_every}) must be a multiple of run.save_every "
-                f"({self.save_every})"
-            )
+            found = f"run.keep_every ({self.keep_every})"
+            raise ValueError(f"{found} must be a multiple of run.save_every ({self.save_every})")
 
 
 @dataclass(frozen=True)
@@ -110,11 +85,9 @@ class TrainConfig:
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
-        if self.step.target_views > self.model.cameras.num_views:
-            raise ValueError(
-                f"step.target_views is {self.step.target_views}, but an object has "
-                f"{self.model.cameras.num_views} views"
-            )
+        views, found = self.model.cameras.num_views, self.step.target_views
+        if found > views:
+            raise ValueError(f"step.target_views is {found}, but an object has {views} views")
         if self.run.strategy == "fsdp" and self.optimizer.ema_decay:
             raise ValueError("optimizer.ema_decay is not available with run.strategy=fsdp")
         if self.step.pure_noise and self.model.prediction != "v":
@@ -126,21 +99,14 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Options of a training run that are not in its configuration.
+    """Options of a training run that are not in its configuration."""
 
-    Attributes:
-        name: of the run, and of its folders in the next two.
-        finetune_from: initial checkpoint, of Zero123 or this project; None for random weights.
-        gpus: indices on each machine; empty unless `device` is "cuda".
-        num_nodes: number of machines.
-    """
-
-    name: str
+    name: str  # of the run, and of its folders in the next two
     logdir: Path
     ckptdir: Path
     seed: int
-    finetune_from: Path | None
+    finetune_from: Path | None  # checkpoint of Zero123 or this project; None: random weights
     resume: bool
-    gpus: tuple[int, ...]
+    gpus: tuple[int, ...]  # indices on each machine; empty unless `device` is "cuda"
     device: str
-    num_nodes: int
+    num_nodes: int  # number of machines

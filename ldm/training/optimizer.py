@@ -19,30 +19,18 @@ WARMUP_START = 0.02
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW and its learning rates.
+    """AdamW and its learning rates."""
 
-    Attributes:
-        learning_rate: of the UNet's layers.
-        volume_factor: ratio to it for the volume networks and their time embedding.
-        finetune_unet: train the whole UNet instead of its depth attention only.
-        finetune_projection: train the projection of the image token.
-        decay_steps: length of the linear decay to 0 at the end of training; 0 (the paper) keeps
-            the rate constant.
-        gradient_clip: maximum norm of all gradients together; 0 does not clip.
-        accumulate: batches per optimizer step.
-        ema_decay: of the weights' moving average, which is saved in checkpoints; 0 disables it.
-    """
-
-    learning_rate: float = 5e-5
-    volume_factor: float = 10.0
-    finetune_unet: bool = False
-    finetune_projection: bool = False
+    learning_rate: float = 5e-5  # of the UNet's layers
+    volume_factor: float = 10.0  # ratio to it for the volume networks and their time embedding
+    finetune_unet: bool = False  # train the whole UNet instead of its depth attention only
+    finetune_projection: bool = False  # train the projection of the image token
     warmup_steps: int = 100
-    decay_steps: int = 0
+    decay_steps: int = 0  # length of the linear decay to 0 at the end; 0 (the paper): none
     weight_decay: float = 0.01
-    gradient_clip: float = 0.0
-    accumulate: int = 1
-    ema_decay: float = 0.0
+    gradient_clip: float = 0.0  # maximum norm of all gradients together; 0 does not clip
+    accumulate: int = 1  # batches per optimizer step
+    ema_decay: float = 0.0  # of the weights' moving average, which checkpoints have; 0: none
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "volume_factor", "accumulate"):

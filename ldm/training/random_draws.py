@@ -21,25 +21,15 @@ DROP_RATE = 0.05
 
 @dataclass(frozen=True)
 class TrainingNoise:
-    """The random numbers of B samples.
+    """The random numbers of B samples."""
 
-    Attributes:
-        timesteps: t of each object, the same for all its views, (B,).
-        target_views: views whose noise is predicted, (B, T).
-        epsilon: standard normal (times a temperature where it is pure), (B, N, C, H, W).
-        target_posterior: for the latents of the targets, likewise.
-        input_posterior: for the latents of the input view, (B, C, H, W).
-        dropout: uniform in [0, 1), float32, (B,); see `condition_dropout`.
-        pure: samples that are noise only, bool, (B,); see `StepConfig.pure_noise`.
-    """
-
-    timesteps: Tensor
-    target_views: Tensor
-    epsilon: Tensor
-    target_posterior: Tensor
-    input_posterior: Tensor
-    dropout: Tensor
-    pure: Tensor
+    timesteps: Tensor  # t of each object, the same for all its views, (B,)
+    target_views: Tensor  # views whose noise is predicted, (B, T)
+    epsilon: Tensor  # standard normal (times a temperature where it is pure), (B, N, C, H, W)
+    target_posterior: Tensor  # for the latents of the targets, likewise
+    input_posterior: Tensor  # for the latents of the input view, (B, C, H, W)
+    dropout: Tensor  # uniform in [0, 1), float32, (B,); see `condition_dropout`
+    pure: Tensor  # samples that are noise only, bool, (B,); see `StepConfig.pure_noise`
 
     def to(self, device: torch.device) -> TrainingNoise:
         """Copy to a device."""

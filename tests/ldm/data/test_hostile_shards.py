@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ldm.data.pack_shards import check
 from ldm.data.shard_dataset import ShardDataset, member_names
+from ldm.shards import check
 
 N = 3
 

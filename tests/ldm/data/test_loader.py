@@ -20,9 +20,9 @@ from ldm.data.loader import (
     make_loader,
     repeat_epochs,
 )
-from ldm.data.pack_shards import pack
 from ldm.data.samples import ObjectFiles, TrainingBatch, image_key
 from ldm.data.shard_dataset import ShardDataset
+from ldm.shards import pack
 from tests.ldm.training.training_tree import make_tree
 
 

@@ -14,10 +14,9 @@ import torch
 
 from ldm.data.folder import FolderDataset
 from ldm.data.loader import DataConfig, make_loader, open_dataset
-from ldm.data.pack_shards import check, pack
 from ldm.data.samples import decode_item
 from ldm.data.shard_dataset import FileReader, ShardDataset, member_names
-from ldm.shards.__main__ import build_parser, main
+from ldm.shards import build_parser, check, main, pack
 from tests.ldm.training.training_tree import elevations, make_tree
 
 UIDS = [f"u{n}" for n in range(7)]

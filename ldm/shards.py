@@ -1,13 +1,17 @@
 """Pack a training set into tar shards, and check shards.
 
+    python -m ldm.shards pack training_examples shards
+    python -m ldm.shards check shards
+
 A shard is a plain tar file in WebDataset's convention: the files of an object are consecutive and
-share the name up to the first dot: `<uid>.meta.json`, then `<uid>.target.000.png` and so on, then
-`<uid>.input.000.png` and so on. The PNG files are copied byte for byte; of `meta.pkl` only the
-numbers are kept, as JSON, so that a shard has no pickle. Equal trees give equal shards.
+share the name up to the first dot: <uid>.meta.json, then <uid>.target.000.png and so on, then
+<uid>.input.000.png and so on. The PNG files are copied byte for byte; of meta.pkl only the numbers
+are kept, as JSON, so that a shard has no pickle. Equal trees give equal shards.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import io
 import json
@@ -18,9 +22,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from common.cli import run_script
 from common.files import atomic_write, file_lock, sha256
 from ldm.data.folder import FolderDataset, read_file
-from ldm.data.samples import EncodedFile, check_png
+from ldm.data.samples import EncodedFile, check_png, located
 from ldm.data.shard_dataset import (
     BLOCK,
     FORMAT,
@@ -49,15 +54,16 @@ Members = tuple[str, list[EncodedFile]]
 
 def _object_members(dataset: FolderDataset, uid: str, num_views: int) -> Members:
     if "." in uid or len(uid.encode()) > MAX_UID_BYTES:
-        raise ValueError(
-            f"object {uid}: in shards, names of objects have no dot and at most "
-            f"{MAX_UID_BYTES} bytes"
-        )
+        limit = f"no dot and at most {MAX_UID_BYTES} bytes"
+        raise ValueError(f"object {uid}: in shards, names of objects have {limit}")
     try:
-        contents: list[bytes | memoryview] = [_meta_json(uid, dataset.read_meta(uid, num_views))]
+        meta = dataset.read_meta(uid, num_views)
+        contents: list[bytes | memoryview] = [_meta_json(uid, meta)]
         for kind in ("target", "input"):
             for path in dataset.view_paths(uid, kind, num_views):
-                contents.append(_checked_png(uid, path))
+                contents.append(read_file(uid, path).content)
+                with located(f"object {uid}: {path}"):
+                    check_png(contents[-1])
     except OSError as error:  # an OSError would be reported as one of the shard being written
         raise ValueError(str(error)) from error
     names = member_names(uid, num_views)
@@ -66,34 +72,17 @@ def _object_members(dataset: FolderDataset, uid: str, num_views: int) -> Members
 
 def _meta_json(uid: str, meta: dict[str, Any]) -> bytes:
     try:
-        text = json.dumps(meta, default=lambda array: array.tolist(), allow_nan=False)
+        return json.dumps(meta, default=lambda array: array.tolist(), allow_nan=False).encode()
     except (TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"object {uid}: meta.pkl holds more than numbers: {error}") from error
-    return text.encode()
-
-
-def _checked_png(uid: str, path: Path) -> bytes | memoryview:
-    content = read_file(uid, path).content
-    try:
-        check_png(content)
-    except ValueError as error:
-        raise ValueError(f"object {uid}: {path}: {error}") from error
-    return content
 
 
 def pack(root: Path, out: Path, shard_bytes: int = 2**30, num_views: int = 16) -> Index:
     """Write a folder tree as shards; the next call continues an interrupted one.
 
-    Args:
-        root: see `FolderDataset`.
-        out: a new folder, or that of an interrupted call with the same arguments.
-        shard_bytes: limit of a shard; only a single larger object exceeds it.
-        num_views: N.
-
-    Raises:
-        FileNotFoundError: the tree, or the folder of an object, does not exist.
-        ValueError: naming the object and its missing or damaged file, or the wrong `out`.
-        OSError: naming the shard that cannot be written.
+    `out` is a new folder, or that of an interrupted call with the same arguments. `shard_bytes`
+    limits a shard; only a single larger object exceeds it. ValueError names the object and its
+    missing or damaged file, or the wrong `out`; OSError the shard that cannot be written.
     """
     dataset = FolderDataset(root)
     out.mkdir(parents=True, exist_ok=True)
@@ -195,21 +184,57 @@ def _check_shard(reader: FileReader, shard: Shard, num_views: int) -> list[str]:
             files = split_object(content, uid, num_views)
             read_elevations(files[0], num_views)
             for name, part in zip(member_names(uid, num_views)[1:], files[1:], strict=True):
-                try:
+                with located(name):
                     check_png(part)
-                except ValueError as error:
-                    raise ValueError(f"{name}: {error}") from error
         except ValueError as error:
             problems.append(f"{where}: object {uid}: {error}")
-    end = shard.objects[-1][1] + shard.objects[-1][2]
+        end = offset + size
     rest = reader.read(shard.name, end, tarfile.RECORDSIZE + 2 * BLOCK)
     digest.update(rest)
     if any(rest):
         problems.append(f"{where}: has more data than the index lists")
     if end + len(rest) != shard.size:
-        problems.append(
-            f"{where}: its size is {end + len(rest)} bytes, not the {shard.size} of the index"
-        )
+        found = end + len(rest)
+        problems.append(f"{where}: its size is {found} bytes, not the {shard.size} of the index")
     elif digest.hexdigest() != shard.sha256:
         problems.append(f"{where}: its SHA-256 is not the index's")
     return problems
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of the two commands."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m ldm.shards", None, __doc__, formatter_class=raw)
+    parser.add_argument("--debug", action="store_true", help="show a traceback on failure")
+    commands = parser.add_subparsers(dest="command", required=True)
+    packing = commands.add_parser("pack", help="write a folder tree as shards")
+    packing.add_argument("root", type=Path, help="folder with target/, input/ and uid_set.pkl")
+    packing.add_argument("out", type=Path, help="new folder for the shards")
+    packing.add_argument("--shard_mb", type=int, default=1024, help="size limit of a shard, MiB")
+    packing.add_argument("--num_views", type=int, default=16, help="views of an object")
+    checking = commands.add_parser("check", help="read all shards and list problems")
+    checking.add_argument("location", help="folder or URL of the shards")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Pack or check."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.command == "pack":
+        if args.shard_mb < 1 or not 1 <= args.num_views <= 999:
+            parser.error("--shard_mb must be at least 1, --num_views from 1 to 999")
+        index = pack(args.root, args.out, args.shard_mb * 2**20, args.num_views)
+        count = sum(len(shard.objects) for shard in index.shards)
+        log.info("wrote %d objects in %d shards to %s", count, len(index.shards), args.out)
+        return
+    problems = check(args.location)
+    for problem in problems:
+        log.error("%s", problem)
+    if problems:
+        raise ValueError(f"{args.location}: {len(problems)} problems")
+    log.info("%s: all shards are complete", args.location)
+
+
+if __name__ == "__main__":
+    run_script(main)
