@@ -104,12 +104,7 @@ def choose_device(device: str, gpus: str) -> str:
 
 @contextmanager
 def flag_advice(folder: Path, config: RendererConfig) -> Iterator[None]:
-    """Add to the errors of a reconstruction which flag helps.
-
-    Args:
-        folder: of the results.
-        config: of the reconstruction.
-    """
+    """Add to the errors of a reconstruction into `folder` which flag helps."""
     try:
         yield
     except (ValueError, OSError, FloatingPointError, MemoryError) as error:

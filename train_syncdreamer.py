@@ -60,11 +60,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def choose_gpus(device: str, gpus: str) -> tuple[str, tuple[int, ...]]:
-    """Return the type of device and, for "cuda", the indices of the GPUs.
-
-    Raises:
-        ValueError: a GPU that does not exist.
-    """
+    """Return the type of device and, for "cuda", the GPUs' indices, which must exist."""
     import torch
 
     if device not in ("auto", "cuda"):

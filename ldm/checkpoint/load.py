@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CHUNK_BYTES = 256 * 2**20
-"""Weights whose type changes are read in chunks of about this size, each through a fresh mapping, so
-that pages of the file that were read already do not count as memory of this process."""
+"""Weights whose type changes are read in chunks of about this size, each through a fresh mapping,
+so that pages of the file that were read already do not count as memory of this process."""
 USED_BUFFERS = ("alphas_cumprod", "poses", "Ks", "azimuth")
 MAX_BUFFER_DEVIATION = 1e-3
 """Relative; a schedule computed in float64 deviates by 1e-4 from the float32 one."""

@@ -56,10 +56,7 @@ def generate_validation_row(
 
 
 def share_of_images(count: int, rank: int, world_size: int) -> list[int]:
-    """List the validation images of a rank: rank, rank + world_size, ...
-
-    All ranks have equally many, for FSDP, which needs them in step; the last may be repetitions.
-    """
+    """List a rank's validation images; all ranks have equally many, the last may be repetitions."""
     rows = -(-count // world_size)
     return [(rank + world_size * row) % count for row in range(rows)]
 
@@ -148,10 +145,8 @@ class TrainingCallback(L.Callback):
         if self.logger is not None:
             self.logger.log(metrics)
             hours = pace * (max_steps - self.step) / 3600
-            log.info(
-                "step %d of %d: loss %.4f, %.2f s a step, %.1f GiB, about %.1f h left",
-                *(self.step, max_steps, loss, pace, metrics["memory_gib"], hours),
-            )
+            message = "step %d of %d: loss %.4f, %.2f s a step, %.1f GiB, about %.1f h left"
+            log.info(message, self.step, max_steps, loss, pace, metrics["memory_gib"], hours)
 
     def _log_validation_images(self, trainer: L.Trainer, module: SyncDreamerTraining) -> None:
         """Generate the images' views, shared between the ranks; rank 0 writes them."""
@@ -159,12 +154,8 @@ class TrainingCallback(L.Callback):
         numbers = share_of_images(len(self.images), trainer.global_rank, trainer.world_size)
         averaged = module.ema.swapped_in(network) if module.ema else nullcontext()
         with averaged, trainer.precision_plugin.forward_context():
-            rows = torch.stack(
-                [
-                    generate_validation_row(network, self.images[n], settings, self.seed + n)
-                    for n in numbers
-                ]
-            )
+            draws = [(network, self.images[n], settings, self.seed + n) for n in numbers]
+            rows = torch.stack([generate_validation_row(*draw) for draw in draws])
         gathered = rows[None]
         if trainer.world_size > 1:
             gathered = trainer.strategy.all_gather(rows.to(module.device)).cpu()

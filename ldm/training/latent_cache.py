@@ -1,7 +1,7 @@
 """Disk cache of the frozen encoders' outputs in float32; equal to encoding except for rounding.
 
-One file per object. Its images are found by a hash of their pixels, so that changed data or another
-order of the views never give a wrong result; the folder's name is a fingerprint of the encoders.
+One file per object; its images are found by a hash of their pixels. The folder's name is a
+fingerprint of the encoders.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
-from ldm.data.loader import TrainingLoader, make_loader, repeat_epochs
+from ldm.data.loader import make_loader, repeat_epochs
 from ldm.data.samples import ObjectDataset, TrainingBatch
 from ldm.depth_attention import DepthTransformer
 from ldm.model import SyncDreamer
@@ -34,20 +34,9 @@ EXTRA = "syncdreamer_training"
 Item = tuple[TrainingBatch, dict[str, Any]]
 """A batch, and the loader's state after it.
 
-Lightning prefetches a batch, so the loader is ahead of the training. The state travels with its
-batch; the training step stores it when the batch is used, and a checkpoint saves that one.
+Lightning prefetches a batch, so the loader is ahead of the training: the state travels with its
+batch, and a checkpoint saves that of the batch which was used last.
 """
-
-
-class InfiniteLoader:
-    """Iterates over all epochs without end, yielding each batch with the state after it."""
-
-    def __init__(self, loader: TrainingLoader) -> None:
-        self.loader = loader
-
-    def __iter__(self) -> Iterator[Item]:
-        for batch in repeat_epochs(self.loader):
-            yield batch, self.loader.state_dict()
 
 
 def enable_gradient_checkpointing(model: SyncDreamer) -> None:
@@ -61,13 +50,7 @@ def enable_gradient_checkpointing(model: SyncDreamer) -> None:
 
 
 class SyncDreamerTraining(L.LightningModule):
-    """SyncDreamer's training step and optimizer; tensors have the model's names, no prefix.
-
-    Attributes:
-        samples_seen: samples of all processes so far; numbers the samples' random numbers.
-        data_state: the loader's state after the last batch that was used, see `Item`.
-        latent_cache: keeps the frozen encoders' outputs on disk, if `run.cache` is set.
-    """
+    """SyncDreamer's training step and optimizer; tensors have the model's names, no prefix."""
 
     network: SyncDreamer
 
@@ -88,8 +71,8 @@ class SyncDreamerTraining(L.LightningModule):
         self._modules, self._buffers = network._modules, network._buffers
         self.config, self.seed, self.dataset = config, seed, dataset
         self.groups = trainable_parameter_groups(network, config.optimizer)
-        self.samples_seen = 0
-        self.data_state: dict[str, Any] | None = None
+        self.samples_seen = 0  # of all processes; numbers the samples' random numbers
+        self.data_state: dict[str, Any] | None = None  # after the last batch that was used
         decay = config.optimizer.ema_decay
         self.ema = EMA(network, decay) if decay else None
         self.latent_cache: LatentCache | None = None
@@ -128,8 +111,8 @@ class SyncDreamerTraining(L.LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def train_dataloader(self) -> InfiniteLoader:
-        """Build this process's loader, at the position of the checkpoint."""
+    def train_dataloader(self) -> Iterator[Item]:
+        """Iterate over this process's batches without end, from the position of the checkpoint."""
         config, cameras = self.config, self.config.model.cameras
         on_gpu, hash_images = self.device.type == "cuda", bool(config.run.cache)
         loader = make_loader(
@@ -138,7 +121,7 @@ class SyncDreamerTraining(L.LightningModule):
         )  # fmt: skip
         if self.data_state is not None:
             loader.load_state_dict(self.data_state)
-        return InfiniteLoader(loader)
+        return ((batch, loader.state_dict()) for batch in repeat_epochs(loader))
 
     def on_train_start(self) -> None:
         """Set up what all steps share, on the device, after a checkpoint was loaded."""

@@ -28,8 +28,7 @@ IMAGES_AT_ONCE = 32
 class EncodedBatch:
     """Outputs of the frozen encoders for a batch."""
 
-    targets: DiagonalGaussian
-    """Posterior of the targets' latents, (B, N, C, H, W)."""
+    targets: DiagonalGaussian  # posterior of the targets' latents, (B, N, C, H, W)
     input: ImageFeatures
 
 
@@ -102,10 +101,7 @@ def predict_target_views(
 def drop(
     dropout: ConditionDropout, context: Tensor, image: Tensor, frustums: list[Tensor]
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Zero the dropped conditions of B objects; the tensors are (B T, ...).
-
-    Compat: the image token is dropped after its projection.
-    """
+    """Zero dropped conditions (B T, ...). Compat: the image token is, after its projection."""
 
     def zero(dropped: Tensor, values: Tensor) -> Tensor:
         keep = (~dropped).to(values.dtype).repeat_interleave(len(values) // len(dropped))
@@ -123,21 +119,13 @@ def diffusion_loss(
     geometry: ViewGeometry,
     drop_conditions: bool = False,
 ) -> Tensor:
-    """Mean squared error of the predicted noise of each target view n (the trainer averages them).
+    """Mean squared error of the predicted noise of each target view n, float32, (B, T).
 
         || noise^(n) - model^(n)(x_t^(1:N), t) ||^2
         with x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise
 
-    Args:
-        model: whose networks are trained.
-        encoded: B objects.
-        elevations: of the input views, radians, (B,).
-        noise: of the B samples.
-        geometry: from `SyncDreamer.view_geometry`.
-        drop_conditions: see `StepConfig`.
-
-    Returns:
-        float32, (B, T).
+    Of B objects, whose input views have the elevations (B,) in radians; see `StepConfig` for
+    `drop_conditions`. The trainer averages the losses.
     """
     latents = encoded.targets.sample(noise.target_posterior) * model.config.autoencoder.scale
     noisy = q_sample(model, latents, noise.epsilon, noise.timesteps)

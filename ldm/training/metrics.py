@@ -52,10 +52,9 @@ class StepTimer:
 
     def split(self) -> dict[str, float]:
         """Return the seconds of each part since the last call."""
-        if self.device.type == "cuda":
+        on_gpu, seconds = self.device.type == "cuda", dict.fromkeys(PARTS, 0.0)
+        if on_gpu:
             torch.cuda.synchronize(self.device)
-        seconds = dict.fromkeys(PARTS, 0.0)
-        on_gpu = self.device.type == "cuda"
         for (_, before), (part, after) in pairwise(self.marks):
             seconds[part] += before.elapsed_time(after) / 1e3 if on_gpu else after - before
         self.marks = self.marks[-1:]
@@ -67,10 +66,9 @@ _active: StepTimer | None = None
 
 @contextmanager
 def timed(part: str, inputs: Sequence[Tensor] = ()) -> Iterator[None]:
-    """Assign the time of a block to a part of the step; without an active timer do nothing.
+    """Assign the time of a block to a part of the step, if a timer is active.
 
-    When the gradients of its `inputs` are complete, so is its backward pass, whose time is assigned
-    too.
+    So is that of its backward pass, which ends when the gradients of its `inputs` are complete.
     """
     yield
     timer = _active
@@ -122,10 +120,7 @@ def memory_gib(device: torch.device) -> float:
 
 
 def open_metrics_file(path: Path, step: int) -> TextIO:
-    """Open a JSON-lines file of metrics for appending.
-
-    Lines after `step`, at which a resumed run begins, and an incomplete last line are removed.
-    """
+    """Open a JSON-lines file of metrics for appending, without lines after `step`."""
     kept = []
     for text in path.read_text().splitlines() if step and path.is_file() else []:
         try:

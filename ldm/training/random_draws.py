@@ -1,8 +1,7 @@
 """The random numbers of a training step: timesteps, target views, noise, dropped conditions.
 
-All random numbers of a sample follow from the seed and the sample's number in the training. So a
-resumed run continues with the same numbers, and they do not depend on how the samples are
-distributed over processes and batches.
+They follow from the seed and the sample's number in the training, so they do not depend on resuming
+nor on how the samples are distributed over processes and batches.
 """
 
 from __future__ import annotations

@@ -1,11 +1,8 @@
 """Training on one or several GPUs, with resuming.
 
-Lightning runs the steps and handles processes, precision and the optimizer's state. What it offers
-besides is off, since `ldm.training.callbacks` promises more. ModelCheckpoint has no checkpoint of
-the step at which a signal arrived and stores its own state in the file; CSVLogger has no lists
-and keeps what a killed run logged after its last checkpoint; WeightAveraging copies the frozen
-encoders too, and begins with the weights after the first step; the progress bar has no end without
-epochs; profilers do not split a step's backward pass.
+Lightning runs the steps and handles processes, precision and the optimizer's state. Its loggers,
+checkpoints, EMA and progress bar are off: `ldm.training.callbacks` also saves at the step of a
+signal, and drops metrics after the checkpoint that a run resumes from.
 """
 
 from __future__ import annotations
@@ -25,12 +22,13 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import OmegaConf
 
 from common.files import atomic_write, file_lock
 from common.optional import import_optional
 from ldm.checkpoint.files import save_atomically
 from ldm.checkpoint.initialise import FIRST_LAYER, init_model, load_pretrained
-from ldm.data.folder import ValidationImage, read_validation_set
+from ldm.data.folder import read_validation_set
 from ldm.data.loader import open_dataset
 from ldm.model import SyncDreamer
 from ldm.training.callbacks import LAST, TrainingCallback
@@ -42,14 +40,8 @@ log = logging.getLogger(__name__)
 
 PROCESS_TIMEOUT = timedelta(hours=2)
 """Processes wait so long for each other, for example while checkpoints are written."""
-
-FIXED_SETTINGS = (
-    ("optimizer", "finetune_unet"),
-    ("optimizer", "finetune_projection"),
-    ("run", "strategy"),
-)
+FIXED_SETTINGS = ("optimizer.finetune_unet", "optimizer.finetune_projection", "run.strategy")
 """Settings that determine for which tensors, and by which names, the optimizer has a state."""
-
 LOCK_TIMEOUT = 15.0
 """Seconds to wait for the lock: workers of a killed training hold it for about five."""
 
@@ -90,17 +82,17 @@ def check_resumable(path: Path, config: TrainConfig, seed: int) -> None:
 def check_same_training(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
     """Raise ResumeError for changed settings that must not change; warn of other changes.
 
-    Settings that did not exist when the checkpoint was written had their present defaults; those
-    that no longer exist are ignored.
+    Settings that are new since the checkpoint had their present defaults; old ones are ignored.
     """
     old = fill_defaults(old, asdict(TrainConfig()))
     if old["model"] != new["model"]:
         raise ResumeError(f"{path}: the sizes of its model differ from those of the configuration")
-    for section, key in FIXED_SETTINGS:
+    for setting in FIXED_SETTINGS:
+        section, key = setting.split(".")
         if old[section][key] != new[section][key]:
             raise ResumeError(
-                f"{path}: was trained with {section}.{key} = {old[section][key]}, which cannot "
-                f"change to {new[section][key]}"
+                f"{path}: was trained with {setting} = {old[section][key]}, which cannot change to "
+                f"{new[section][key]}"
             )
     for section, settings in new.items():
         for key, value in settings.items():
@@ -119,30 +111,28 @@ def fill_defaults(recorded: dict[str, Any], defaults: dict[str, Any]) -> dict[st
     }
 
 
-def make_strategy(config: TrainConfig, options: TrainOptions) -> Strategy | str:
-    """Return Lightning's strategy for one or several processes."""
-    local = len(options.gpus) if options.device == "cuda" else config.run.cpu_processes
-    if config.run.strategy == "fsdp":
-        return ModelParallelStrategy(
-            data_parallel_size=local * options.num_nodes,
-            tensor_parallel_size=1,
-            save_distributed_checkpoint=False,
-            timeout=PROCESS_TIMEOUT,
-        )
-    return "auto" if local * options.num_nodes == 1 else DDPStrategy(timeout=PROCESS_TIMEOUT)
-
-
 def make_trainer(config: TrainConfig, options: TrainOptions, callbacks: list[Any]) -> L.Trainer:
     """Build Lightning's trainer, without its loggers, checkpoints and progress bars."""
     on_gpu, precision = options.device == "cuda", config.run.precision
     if precision == "auto":
         bf16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
         precision = "bf16-mixed" if bf16 else "32-true"
+    processes = len(options.gpus) if on_gpu else config.run.cpu_processes
+    strategy: Strategy | str = "auto"
+    if config.run.strategy == "fsdp":
+        strategy = ModelParallelStrategy(
+            data_parallel_size=processes * options.num_nodes,
+            tensor_parallel_size=1,
+            save_distributed_checkpoint=False,
+            timeout=PROCESS_TIMEOUT,
+        )
+    elif processes * options.num_nodes > 1:
+        strategy = DDPStrategy(timeout=PROCESS_TIMEOUT)
     return L.Trainer(
         accelerator="gpu" if on_gpu else options.device,
-        devices=list(options.gpus) if on_gpu else config.run.cpu_processes,
+        devices=list(options.gpus) if on_gpu else processes,
         num_nodes=options.num_nodes,
-        strategy=make_strategy(config, options),
+        strategy=strategy,
         precision=precision,
         max_epochs=-1,
         max_steps=config.run.max_steps,
@@ -167,12 +157,8 @@ def train(
 ) -> int:
     """Train until `max_steps` or a signal; return the signal's number, else 0.
 
-    Folders, data and files are checked before the model is built.
-
-    Raises:
-        FileExistsError: the folder has checkpoints and `options.resume` is false.
-        ResumeError: `options.resume` is true, but the checkpoint does not allow it.
-        FileNotFoundError, ValueError, OSError, FloatingPointError: anything else that is wrong.
+    Folders, data and files are checked before the model is built. FileExistsError if the folder has
+    checkpoints and `options.resume` is false, ResumeError if the one to resume does not allow it.
     """
     silence_lightning()
     import_optional("tensorboard", "Logging the training", REQUIREMENTS)
@@ -186,23 +172,27 @@ def train(
                     f"{folder}: has checkpoints of an earlier training ({existing[-1].name})"
                 )
             folder.mkdir(parents=True, exist_ok=True)
-            lock = file_lock(folder / "training", wait=False, patience=LOCK_TIMEOUT)
-            stack.enter_context(lock)
+            stack.enter_context(file_lock(folder / "training", False, LOCK_TIMEOUT))
             for partial in folder.glob(".*.tmp.ckpt"):  # from a process killed while writing
                 partial.unlink()
         if options.resume:
             check_resumable(folder / LAST, config, options.seed)
         dataset = open_dataset(config.data.source)
-        images: list[ValidationImage] = []
-        if config.data.validation:
-            size = config.model.cameras.image_size
-            images = read_validation_set(Path(config.data.validation), size)
+        folder_of_images, size = config.data.validation, config.model.cameras.image_size
+        images = read_validation_set(Path(folder_of_images), size) if folder_of_images else []
         log.info("%d objects, %d validation images", len(dataset.uids), len(images))
         network = init_network(config, options, model_class)
         module = SyncDreamerTraining(network, config, options.seed, dataset, loss)
-        log_trainable_parameters(module)
+        for group in module.groups:
+            count = sum(parameter.numel() for parameter in group["params"])
+            message = "trained: %s, %d tensors, %.1f M values, learning rate %g"
+            log.info(message, group["name"], len(group["params"]), count / 1e6, group["lr"])
         if main_process:
-            write_config(config, options)
+            settings = OmegaConf.to_yaml(OmegaConf.structured(config))
+            log_folder = options.logdir / options.name
+            log_folder.mkdir(parents=True, exist_ok=True)
+            with atomic_write(log_folder / "config.yaml") as path:
+                path.write_text(settings, encoding="utf-8")
         callback = TrainingCallback(config, options, images)
         stack.callback(callback.teardown)  # Lightning does not call it after a failure
         trainer = make_trainer(config, options, [callback, *callbacks])
@@ -234,30 +224,8 @@ def init_network(
     if any(name.startswith("first_stage_model.") for name in report.initialised):
         log.warning("the autoencoder has random weights, which are never trained")
     if FIRST_LAYER in report.initialised and not config.optimizer.finetune_unet:
-        log.warning(
-            "the UNet has random weights, most of which are never trained (optimizer.finetune_unet)"
-        )
+        log.warning("the UNet has random weights, and optimizer.finetune_unet trains few of them")
     return network
-
-
-def log_trainable_parameters(module: SyncDreamerTraining) -> None:
-    """Log the parameter groups that are trained."""
-    for group in module.groups:
-        count = sum(parameter.numel() for parameter in group["params"])
-        log.info(
-            "trained: %s, %d tensors, %.1f M values, learning rate %g",
-            *(group["name"], len(group["params"]), count / 1e6, group["lr"]),
-        )
-
-
-def write_config(config: TrainConfig, options: TrainOptions) -> None:
-    """Write the resolved configuration beside the metrics."""
-    from omegaconf import OmegaConf
-
-    folder = options.logdir / options.name
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_write(folder / "config.yaml") as path:
-        path.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)), encoding="utf-8")
 
 
 def is_first_process() -> bool:
@@ -267,9 +235,8 @@ def is_first_process() -> bool:
 
 def silence_lightning() -> None:
     """Turn off Lightning's info messages and warnings, and logging by ranks above 0."""
-    lightning = "lightning.pytorch"
-    for name in ("lightning", lightning, "lightning.fabric", f"{lightning}.utilities"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    for name in ("", ".pytorch", ".fabric", ".pytorch.utilities"):
+        logging.getLogger(f"lightning{name}").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning.*")
     if not is_first_process():
         logging.getLogger("ldm").setLevel(logging.WARNING)
