@@ -1,9 +1,7 @@
 """3D-aware feature attention: the UNet attends along each pixel's ray (paper Sec. 3.3).
 
-A view's frustum volume has, for every pixel of a feature map, D features along that pixel's ray.
-The depth transformers, after the UNet's middle block and every output block above the lowest
-level, let the pixel attend to them. This is the only way in which one view's denoising depends
-on the others.
+A view's frustum volume has, for every pixel of a feature map, D features along that pixel's ray, to
+which the pixel attends. Only so does one view's denoising depend on the others.
 """
 
 from __future__ import annotations
@@ -22,12 +20,8 @@ from ldm.networks.unet import UNet, UNetConfig
 class DepthAttention(nn.Module):
     """Attention of every pixel to the D samples on its own ray.
 
-    The projections of keys and values are linear and the same at every depth, so they are taken
-    out of the sum over depth: with W_k moved to the query's side and W_v to the result's,
-
-        q . (W_k f_d) = (W_k^T q) . f_d        sum_d w_d (W_v f_d) = W_v (sum_d w_d f_d),
-
-    and no key or value volume is ever computed.
+    The projections of keys and values are taken out of the sum over depth, so that no key or value
+    volume is computed: q . (W_k f_d) = (W_k^T q) . f_d, sum_d w_d (W_v f_d) = W_v (sum_d w_d f_d).
     """
 
     def __init__(self, heads: int, head_dim: int, frustum_dim: int) -> None:
@@ -64,11 +58,8 @@ class DepthTransformer(nn.Module):
         head_dim = frustum_dim // 2
         inner = heads * head_dim
         self.proj_in = nn.Sequential(nn.Conv2d(dim, inner, 1), nn.GroupNorm(8, inner), nn.SiLU())
-        self.proj_context = nn.Sequential(
-            nn.Conv3d(frustum_dim, frustum_dim, 1, bias=False),
-            nn.GroupNorm(8, frustum_dim),
-            nn.ReLU(),
-        )
+        context = nn.Conv3d(frustum_dim, frustum_dim, 1, bias=False)
+        self.proj_context = nn.Sequential(context, nn.GroupNorm(8, frustum_dim), nn.ReLU())
         self.depth_attn = DepthAttention(heads, head_dim, frustum_dim)
         last = nn.Conv2d(inner, dim, 3, padding=1, bias=False)
         nn.init.zeros_(last.weight)  # training starts from the UNet as it was
@@ -87,10 +78,7 @@ class DepthTransformer(nn.Module):
         return x + self.proj_out(attended)
 
     def null_residual(self, height: int, width: int) -> Tensor:
-        """What the layer adds to any features if its frustum volume is zero, (1, C, height, width).
-
-        Then all values along a ray are equal, and the attention returns them for any query.
-        """
+        """What the layer adds to any features if its volume is zero, (1, C, height, width)."""
         weight = self.depth_attn.to_v.weight
         zeros = weight.new_zeros(1, weight.shape[1], 1, height, width)
         value = self.depth_attn.to_v(self.proj_context(zeros))[:, :, 0]  # (1, inner, h, w)
@@ -118,13 +106,9 @@ def pack_branches(
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Pack K branches of guidance of B x T views into one batch of the UNet, branch by branch.
 
-    Branches that keep the volume come first, K' of K. Of T views each: noisy latents x_t
-    (B, T, C, H, W), image tokens (B, T, context_dim) and frustum volumes (B T, F, D, H, W); the
-    input views' latents are (B, C, H, W).
-
-    Returns:
-        latents (K B T, 2 C, H, W), image tokens (K B T, 1, context_dim), and the frustum volumes of
-        the branches that keep them, (K' B T, F, D, H, W) each.
+    Branches that keep the volume come first, K' of K. Noisy latents x_t (B, T, C, H, W), the input
+    views' (B, C, H, W), image tokens (B, T, context_dim), frustum volumes (B T, F, D, H, W) each ->
+    latents (K B T, 2 C, H, W), tokens (K B T, 1, context_dim), volumes (K' B T, F, D, H, W) each.
     """
     num_with_volume = sum(branch.volume for branch in branches)
     if not all(branch.volume for branch in branches[:num_with_volume]):
@@ -156,14 +140,13 @@ class DepthUNet(UNet):
                 # An output block may end in an upsampling: its result is one level finer.
                 finer = level - 1 if level > 0 and i == config.res_blocks else level
                 self.output_levels.append(finer)
-                self.output_conditions.append(
-                    DepthTransformer(dims[level], frustum_channels[finer])
-                )
+                transformer = DepthTransformer(dims[level], frustum_channels[finer])
+                self.output_conditions.append(transformer)
 
     def null_residuals(self, size: int) -> list[Tensor]:
-        """Residuals of all depth transformers for zero frustum volumes: middle, then outputs.
+        """Residuals of all depth transformers for zero frustum volumes, (1, C, h, w) each.
 
-        (1, C, h, w) each, at the layers' resolutions for latents of `size` pixels a side.
+        Middle, then outputs, at the layers' resolutions for latents of `size` pixels a side.
         """
         lowest = len(self.config.channel_mult) - 1
         layers = [self.middle_conditions, *self.output_conditions]
@@ -180,12 +163,9 @@ class DepthUNet(UNet):
     ) -> Tensor:
         """Predict the noise (the small model: v) of B views, (B, out_channels, H, W).
 
-        Args:
-            x: noisy latent and input-view latent, (B, in_channels, H, W).
-            timesteps: (B,), or (1,) where all views share it.
-            context: image token of each view, (B, 1, context_dim).
-            frustums: finest first, (B', F, D, H, W) each at its level's size; see `_attend`.
-            null_residuals: from `null_residuals()`; needed only with B' < B.
+        Of noisy and input-view latents (B, in_channels, H, W), timesteps (B,) or (1,), image tokens
+        (B, 1, context_dim) and volumes, finest first, (B', F, D, H, W) each (see `_attend`).
+        `null_residuals` are needed with B' < B.
         """
         time = self.embed_time(timesteps)
         skips = self.encode(x, time, context)
@@ -209,8 +189,7 @@ class DepthUNet(UNet):
     ) -> Tensor:
         """Apply a depth transformer to features (B, C, H, W) of which the first B' have volumes.
 
-        To the others, whose volumes would be all zeros, it adds `null_residual`, (1, C, H, W): no
-        volume is made for them and no attention computed. The volumes are (B', F, D, H, W).
+        To the others, whose volumes would be all zeros, it adds `null_residual`, (1, C, H, W).
         """
         num_with_volume = len(frustum)
         if num_with_volume == len(h):

@@ -28,15 +28,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StepInfo:
-    """A finished denoising step, its `number` counted from 1.
+    """A finished denoising step."""
 
-    `preview` decodes the current prediction of the clean views to a uint8 strip, (H, N H, 3), in a
-    fraction of a second to seconds.
-    """
-
-    number: int
+    number: int  # from 1
     total: int
-    preview: Callable[[], np.ndarray]
+    preview: Callable[[], np.ndarray]  # decode the current prediction, uint8 strip (H, N H, 3)
 
 
 StepCallback = Callable[[StepInfo], None]
@@ -52,11 +48,7 @@ def check_dtype(dtype: str, device: torch.device) -> None:
 def sampling_settings(
     config: SyncDreamerConfig, checkpoint: Path, sampler: SamplerConfig, dtype: str
 ) -> dict[str, Any]:
-    """Settings that the pixels depend on, besides the input, its elevation and the seed.
-
-    Raises:
-        FileNotFoundError, ValueError: the checkpoint does not exist or cannot be read.
-    """
+    """Settings that the pixels depend on, besides the input, its elevation and the seed."""
     return {
         **asdict(sampler),
         "dtype": dtype,
@@ -80,9 +72,8 @@ def open_model(
     model = load_model(config, checkpoint, device, weights_dtype, model_class)
     size = sum(weight.numel() for weight in model.parameters()) / 1e6
     seconds = time.perf_counter() - start
-    log.info(
-        "loaded %s: %.0f M parameters, %s, on %s, %.1f s", checkpoint, size, dtype, device, seconds
-    )
+    message = "loaded %s: %.0f M parameters, %s, on %s, %.1f s"
+    log.info(message, checkpoint, size, dtype, device, seconds)
     return model
 
 
@@ -96,15 +87,11 @@ def generate_strip(
     views_at_once: int,
     on_step: StepCallback | None = None,
 ) -> np.ndarray:
-    """Generate one sample: a strip of the views of an object.
+    """Generate one sample: a strip of the views of an object, uint8, (H, N H, 3).
 
-    The noise is sampled on the CPU, from a generator of this sample only. So a sample does not
-    depend on the others of a run, and devices differ by rounding only. The model is in evaluation
-    mode, the features are of one image; the strip is uint8, (H, N H, 3). `on_step` is called after
-    every step and does not change the result.
-
-    Raises:
-        ValueError: the images are not finite.
+    The noise is sampled on the CPU, from a generator of this sample only: a sample does not depend
+    on the others of a run, and devices differ by rounding only. The features are of one image.
+    `on_step` does not change the result. ValueError if the images are not finite.
     """
     device = model.azimuth.device
     generator = torch.Generator().manual_seed(seed)

@@ -8,8 +8,7 @@ One reverse process runs over the latents of all N target views. At each step
        noise of each view                                           (ldm.depth_attention)
     4. guidance combines the predictions, DDIM takes the step       (ldm.sampler)
 
-`SyncDreamer.forward` is 1 to 3, for sampling; training runs the same parts on a few views
-(ldm.training.loss). The bundled small model differs: see `demo.model`.
+`SyncDreamer.forward` is 1 to 3; training runs the same parts on a few views (ldm.training.loss).
 """
 
 from __future__ import annotations
@@ -57,9 +56,7 @@ class SamplingCache:
 class SyncDreamer(nn.Module):
     """The published model; attribute names are its checkpoint's.
 
-    The autoencoder is kept in float32 whatever the weights' type: it is 6 % of the parameters,
-    and eight bits of mantissa would show in the images. The latents, the cameras and the
-    schedule are float32 too.
+    The autoencoder, latents, cameras and schedule are float32 whatever the weights' type.
     """
 
     alphas_cumprod: Tensor
@@ -114,13 +111,10 @@ class SyncDreamer(nn.Module):
     def make_conditioning(
         self, features: ImageFeatures, elevation: Tensor, noise: Tensor
     ) -> Conditioning:
-        """Prepare the conditioning of every denoising step.
+        """Prepare the conditioning; elevations in radians (B,), standard normal noise (B, C, H, W).
 
-        Compat: the input view's latents are a sample of the posterior, not its mode, and go
-        into the UNet without the scale factor that the noisy latents have.
-
-        The elevations are in radians, (B,); the noise, for the sample of the posterior, is
-        standard normal, (B, C, H, W).
+        Compat: the input view's latents are a sample of the posterior, not its mode, and go into
+        the UNet without the scale factor that the noisy latents have.
         """
         target = math.radians(self.config.cameras.elevation_deg)
         viewpoints = viewpoint_embedding(elevation, target, self.azimuth).to(self.unet.dtype)
@@ -166,12 +160,9 @@ class SyncDreamer(nn.Module):
     ) -> Tensor:
         """Evaluate the denoiser once on all N views (paper Fig. 2).
 
-        The noisy latents x_t are float32, (B, N, C, H, W), all at the same timestep. The branches,
-        those that keep the volume first, share it and each call of the UNet. `views_at_once` bounds
-        the memory and changes the result by rounding only.
-
-        Returns:
-            prediction of each branch, float32, (len(branches), B, N, C, H, W).
+        Noisy latents x_t, float32, (B, N, C, H, W) -> prediction of each of K branches, float32,
+        (K, B, N, C, H, W). Branches that keep the volume come first. `views_at_once` bounds the
+        memory and changes the result by rounding only.
         """
         dtype, num_views = self.unet.dtype, latents.shape[1]
         noisy, input_latents = latents.to(dtype), conditioning.input_latents.to(dtype)

@@ -1,7 +1,4 @@
-"""DDIM over all views at once, with classifier-free guidance.
-
-Both take the network as a callable; `sample` combines them with a model.
-"""
+"""DDIM over all views at once, with classifier-free guidance."""
 
 from __future__ import annotations
 
@@ -51,13 +48,10 @@ def sample_ddim(
     sample_noise: Callable[[], Tensor],
     on_step: LatentsCallback | None = None,
 ) -> Tensor:
-    """Run the reverse process from pure noise to clean latents.
+    """Run the reverse process, shared by all views, from pure noise to clean latents (Sec. 3.2).
 
-    All views share one process: at each step `predict_noise` sees all of them (paper Sec. 3.2).
-
-    The latents, of any shape, are noise at the first timestep. The steps are from
-    `ldm.schedule.ddim_steps`; `sample_noise` is called once for each that adds noise, in order.
-    `on_step` is called after every step and does not change the result.
+    The steps are from `ldm.schedule.ddim_steps`; `sample_noise` is called once for each that adds
+    noise, in order. `on_step` is called after every step and does not change the result.
     """
     for number, step in enumerate(steps, start=1):
         noise_prediction = predict_noise(latents, step.timestep)
@@ -87,10 +81,7 @@ def classifier_free_guidance(denoise: Denoiser, scale: float) -> NoisePredictor:
 def noise_predictor(
     model: SyncDreamer, conditioning: Conditioning, guidance_scale: float, views_at_once: int = 8
 ) -> NoisePredictor:
-    """Return a model's guided prediction of the noise in all views, (B, N, C, H, W).
-
-    The weights must not change while it is in use; `views_at_once` bounds the memory.
-    """
+    """Return a model's guided prediction of the noise in all views; its weights must not change."""
     cache = model.sampling_cache()
 
     def denoise(latents: Tensor, timestep: int, branches: Sequence[Branch]) -> Tensor:

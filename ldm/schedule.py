@@ -42,10 +42,8 @@ def schedule_buffers(config: ScheduleConfig) -> dict[str, Tensor]:
 
     Compat: float32 throughout, and the logarithm of the posterior variance is cut at -10.
     """
-    roots = torch.linspace(
-        math.sqrt(config.beta_start), math.sqrt(config.beta_end), config.timesteps
-    )
-    betas = roots**2
+    ends = math.sqrt(config.beta_start), math.sqrt(config.beta_end)
+    betas = torch.linspace(*ends, config.timesteps) ** 2
     alphas = 1.0 - betas
     alphas_cumprod = alphas.cumprod(dim=0)
     previous = torch.cat([torch.ones_like(alphas[:1]), alphas_cumprod[:-1]])
@@ -66,13 +64,8 @@ def ddim_timesteps(steps: int, timesteps: int = 1000, spacing: Spacing = "leadin
 
     "leading" ones begin at the clean end. Compat: the first is 1, not 0, and for every divisor of
     `timesteps` but itself these are the published `range(0, T, T // S) + 1`. With all T steps
-    they are 0 .. T-1.
-
-    "trailing" ones end at T - 1, at almost pure noise, so that the process starts from the noise
-    level of its first timestep however few steps it has (Lin et al. 2024, Sec. 3.3).
-
-    Raises:
-        ValueError: `steps` is not in 1 .. `timesteps`.
+    they are 0 .. T-1. "trailing" ones end at T - 1, at almost pure noise, so that the process
+    starts from the noise level of its first timestep (Lin et al. 2024, Sec. 3.3).
     """
     if not 1 <= steps <= timesteps:
         raise ValueError(f"the number of sampling steps must be 1 .. {timesteps}, got {steps}")
@@ -87,11 +80,10 @@ def ddim_steps(
 ) -> list[DDIMStep]:
     """Tabulate the reverse process (DDIM, Eq. 12 and 16).
 
-    Compat: the step that ends the process goes to `alphas_cumprod[0]`, not to 1, adds no noise,
-    and still subtracts sigma^2 in its direction term. `1 - alpha_bar_prev` is rounded to float32.
-
     From the schedule in use, float32, (T,), to steps in the order of execution (decreasing time).
     With `eta` 0 the process is deterministic, with 1 as random as the ancestral sampler.
+    Compat: the step that ends the process goes to `alphas_cumprod[0]`, not to 1, adds no noise,
+    and still subtracts sigma^2 in its direction term. `1 - alpha_bar_prev` is rounded to float32.
     """
     schedule = alphas_cumprod.detach().cpu()
     timesteps = ddim_timesteps(steps, len(schedule), spacing)
@@ -100,12 +92,8 @@ def ddim_steps(
     wide = alpha_bar.double()
     variance = (1 - alpha_bar_prev) / (1 - wide) * (1 - wide / alpha_bar_prev)
     sigma = (eta * variance.sqrt()).float()
-    return [
-        DDIMStep(
-            timesteps[i], float(alpha_bar[i]), float(alpha_bar_prev[i]), float(sigma[i]), i > 0
-        )
-        for i in reversed(range(steps))
-    ]
+    columns = zip(timesteps, *(v.tolist() for v in (alpha_bar, alpha_bar_prev, sigma)), strict=True)
+    return [DDIMStep(*row, add_noise=i > 0) for i, row in enumerate(columns)][::-1]
 
 
 def timestep_embedding(timesteps: Tensor, dim: int, max_period: float = 10000.0) -> Tensor:

@@ -1,8 +1,6 @@
 """From the noisy views to one spatial volume, and from it to each view's frustum volume.
 
-This is what ties the views together (paper Sec. 3.3): at every denoising step all N noisy views
-are lifted into one volume of V^3 vertices around the object, which is then resampled along the
-rays of each view.
+This is what ties the views together at every denoising step (paper Sec. 3.3):
 
     x_t of N views -> features of each view -> the features that every vertex projects to,
     side by side -> 3D UNet -> spatial volume -> samples along a view's rays -> 3D UNet ->
@@ -39,10 +37,7 @@ class ViewGeometry:
 
 
 def scale_intrinsics(intrinsics: Tensor, factor: float) -> Tensor:
-    """Intrinsics (N, 3, 3) for images of `factor` times as many pixels a side.
-
-    Compat: without a half-pixel shift.
-    """
+    """Scale intrinsics (N, 3, 3) to another image size. Compat: without a half-pixel shift."""
     return intrinsics * torch.tensor([factor, factor, 1.0])[:, None]
 
 

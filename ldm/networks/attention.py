@@ -31,11 +31,9 @@ class SelfAttention(nn.Module):
 
 
 class ImageTokenAttention(nn.Module):
-    """Cross-attention to one context token.
+    """Cross-attention to one context token, whose weight is 1 whatever the queries and keys are.
 
-    The softmax over a single key is 1, so every position receives the same vector
-    `to_out(to_v(context))`. `to_q` and `to_k` are part of the checkpoint but cannot change the
-    result; they are kept and never computed with.
+    `to_q` and `to_k` are part of the checkpoint but never computed with.
     """
 
     def __init__(self, dim: int, context_dim: int) -> None:

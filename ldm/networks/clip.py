@@ -33,11 +33,7 @@ class CLIPConfig:
 
 
 class CLIPVisual(nn.Module):
-    """CLIP's image tower and the six text parameters of published checkpoints.
-
-    Nothing computes with the text parameters; they are loaded and saved because every reader of
-    the published layout expects them.
-    """
+    """CLIP's image tower and the six text parameters that the published layout has."""
 
     def __init__(self, config: CLIPConfig) -> None:
         super().__init__()

@@ -15,10 +15,9 @@ GROUPS = 8
 
 
 class Conv3d(nn.Conv3d):
-    """Convolution of 3 x 3 x 3 that can be trained in bf16 on a CPU.
+    """Convolution of 3 x 3 x 3, in float32 on a CPU where the volume is smaller than the kernel.
 
-    oneDNN's weight gradient in bf16 reads uninitialised memory where the volume is smaller
-    than the kernel (2 x 2 x 2; seen in PyTorch 2.14); these smallest ones are done in float32.
+    There oneDNN's weight gradient in bf16 reads uninitialised memory (PyTorch 2.14).
     """
 
     def __init__(self, dim_in: int, dim_out: int, stride: int = 1) -> None:
@@ -87,20 +86,12 @@ class ViewEncoder(nn.Module):
 
 
 class VolumeBlock(nn.Module):
-    """Add the time (and view), normalise, activate, convolve; no shortcut.
-
-    With `up` the convolution is transposed and doubles the resolution.
-    """
+    """Add the time (and view), normalise, activate, convolve; `up` doubles the resolution."""
 
     def __init__(
-        self,
-        dim_in: int,
-        dim_out: int,
-        time_dim: int,
-        view_dim: int | None = None,
-        stride: int = 1,
-        up: bool = False,
-    ) -> None:
+        self, dim_in: int, dim_out: int, time_dim: int, view_dim: int | None = None,
+        stride: int = 1, up: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.t_conv = nn.Conv3d(time_dim, dim_in, 1)
         if view_dim is not None:
@@ -109,9 +100,7 @@ class VolumeBlock(nn.Module):
         norm = nn.GroupNorm(GROUPS, dim_in)
         if up:
             self.norm = norm
-            self.conv: nn.Module = UpConv3d(
-                dim_in, dim_out, 3, stride=2, padding=1, output_padding=1
-            )
+            self.conv: nn.Module = UpConv3d(dim_in, dim_out, 3, 2, padding=1, output_padding=1)
         else:
             self.bn = norm
             self.conv = Conv3d(dim_in, dim_out, stride)
