@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,10 @@ def png(seed: int, size: int = 16, mode: str = "RGBA") -> bytes:
     generator = np.random.default_rng(seed)
     pixels = generator.integers(0, 256, (size, size, 4), dtype=np.uint8)
     pixels[: size // 2, :, 3] = np.where(pixels[: size // 2, :, 3] > 127, 255, 0)
+    return encode_png(pixels, mode)
+
+
+def encode_png(pixels: np.ndarray, mode: str = "RGBA") -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).convert(mode).save(file, "PNG")
     return file.getvalue()
@@ -28,18 +33,22 @@ def elevations(number: int, num_views: int) -> np.ndarray:
     return np.linspace(-0.1, 0.6, num_views) + 0.001 * number
 
 
-def make_tree(root: Path, uids: list[str], num_views: int = 16, size: int = 16) -> Path:
-    """Write a training set as `render_batch.py` leaves it."""
+def make_tree(
+    root: Path, uids: list[str], num_views: int = 16, size: int = 16,
+    picture: Callable[[int, str, int], bytes] | None = None,
+    angles: Callable[[int, int], np.ndarray] = elevations,
+) -> Path:  # fmt: skip
+    """Write a training set as `render_batch.py` leaves it; `picture` of object, kind and view."""
     for number, uid in enumerate(uids):
         for kind in ("target", "input"):
             folder = root / kind / uid
             folder.mkdir(parents=True)
             for view in range(num_views):
-                content = png(1000 * number + 2 * view + (kind == "input"), size)
+                seed = 1000 * number + 2 * view + (kind == "input")
+                content = picture(number, kind, view) if picture else png(seed, size)
                 (folder / f"{view:03d}.png").write_bytes(content)
-        rows = np.zeros((num_views, 3, 4))
-        parts = [np.eye(3), np.zeros(num_views), elevations(number, num_views)]
-        meta = [*parts, np.full(num_views, 1.5), rows]
+        meta = [np.eye(3), np.zeros(num_views), angles(number, num_views)]
+        meta += [np.full(num_views, 1.5), np.zeros((num_views, 3, 4))]
         (root / "input" / uid / "meta.pkl").write_bytes(pickle.dumps(meta))
     (root / "uid_set.pkl").write_bytes(pickle.dumps(uids))
     return root

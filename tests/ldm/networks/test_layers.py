@@ -7,6 +7,7 @@ import torch
 
 from ldm.depth_attention import DepthAttention, DepthTransformer
 from ldm.networks.attention import ImageTokenAttention, SelfAttention
+from ldm.networks.volume_nets import Conv3d, UpConv3d
 from tests.reference import plain
 
 
@@ -33,24 +34,14 @@ def test_depth_attention_is_the_plain_formula_and_so_are_its_gradients():
     ours, expected = layer(x, frustum), plain.depth_attention(layer, x, frustum)
     torch.testing.assert_close(ours, expected)
     weights = torch.randn_like(ours)
-    for got, wanted in zip(
-        torch.autograd.grad((ours * weights).sum(), inputs),
-        torch.autograd.grad((expected * weights).sum(), inputs),
-        strict=True,
-    ):
-        torch.testing.assert_close(got, wanted)
-
-
-def random_depth_transformer() -> DepthTransformer:
-    layer = DepthTransformer(dim=24, frustum_dim=16)
-    with torch.no_grad():
-        for parameter in layer.parameters():
-            parameter.normal_(std=0.3)
-    return layer
+    got, wanted = (torch.autograd.grad((y * weights).sum(), inputs) for y in (ours, expected))
+    torch.testing.assert_close(got, wanted)
 
 
 def test_a_zero_volume_adds_the_same_to_any_features():
-    layer = random_depth_transformer().double()
+    layer = DepthTransformer(dim=24, frustum_dim=16).double()
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
     for _ in range(2):
         x = torch.randn(2, 24, 6, 6, dtype=torch.float64)
         seen = layer(x, torch.zeros(2, 16, 8, 6, 6, dtype=torch.float64)) - x
@@ -62,3 +53,22 @@ def test_a_new_depth_transformer_changes_nothing():
     layer = DepthTransformer(dim=24, frustum_dim=16)
     x = torch.randn(2, 24, 6, 6)
     torch.testing.assert_close(layer(x, torch.randn(2, 16, 8, 6, 6)), x)
+
+
+def test_the_two_steps_of_the_transposed_convolution_are_the_same_as_one():
+    layer = UpConv3d(5, 3, 3, stride=2, padding=1, output_padding=1).double()
+    x = torch.randn(2, 5, 2, 3, 4, dtype=torch.float64)
+    torch.testing.assert_close(layer.in_two_steps(x), layer(x))
+    assert layer(x).shape == (2, 3, 4, 6, 8)
+
+
+def test_the_smallest_volumes_have_gradients_in_bf16():
+    layer, x = Conv3d(64, 64), torch.randn(8, 64, 2, 2, 2)
+    expected = torch.autograd.grad(layer(x).sum(), layer.weight)[0]
+    for _ in range(10):
+        for exponent in (12, 14, 16, 18, 20):  # what is read without being written shows
+            torch.full((1 << exponent,), torch.nan)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y = layer(x)
+        gradient = torch.autograd.grad(y.sum(), layer.weight)[0]
+        torch.testing.assert_close(gradient, expected, rtol=0.02, atol=0.1)
