@@ -93,7 +93,7 @@ def ddim_steps(
     variance = (1 - alpha_bar_prev) / (1 - wide) * (1 - wide / alpha_bar_prev)
     sigma = (eta * variance.sqrt()).float()
     columns = zip(timesteps, *(v.tolist() for v in (alpha_bar, alpha_bar_prev, sigma)), strict=True)
-    return [DDIMStep(*row, add_noise=i > 0) for i, row in enumerate(columns)][::-1]
+    return [DDIMStep(t, a, b, c, i > 0) for i, (t, a, b, c) in enumerate(columns)][::-1]
 
 
 def timestep_embedding(timesteps: Tensor, dim: int, max_period: float = 10000.0) -> Tensor:
