@@ -48,14 +48,10 @@ def build_parser() -> argparse.ArgumentParser:
     """Build the parser without importing torch."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
-    views = (
-        "16 views side by side, as generate.py writes them, or a folder 000.png .. 015.png; their "
-        "alpha, if any, is the mask"
-    )
+    views = "strip of 16 views, or a folder 000.png .. 015.png; their alpha, if any, is the mask"
     add("-i", "--image_path", type=input_path, required=True, help=views)
     add("-n", "--name", required=True, help="of the results' folder, inside --log")
-    base = "configs/neus.yaml"
-    add("-b", "--base", type=project_file, default=base, help="configuration file")
+    add("-b", "--base", type=project_file, default="configs/neus.yaml", help="configuration file")
     add("-l", "--log", type=Path, default=Path("output/renderer"), help="folder of all results")
     add("-s", "--seed", type=int, default=SEED, help="of all random numbers")
     add("-g", "--gpus", default=DEFAULT_GPUS, help="list; the first GPU is used (CUDA only)")
@@ -108,8 +104,7 @@ def flag_advice(folder: Path, config: RendererConfig) -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, FloatingPointError, MemoryError) as error:
-        advice = _advice(error, folder, config)
-        if advice is None:
+        if (advice := _advice(error, folder, config)) is None:
             raise
         raise type(error)(f"{error}; {advice}") from error
 

@@ -51,15 +51,9 @@ class Cameras:
 
 
 def orbit_pose(elevation: float, azimuth: float, distance: float) -> np.ndarray:
-    """World-to-camera pose of a camera on a sphere, looking at the origin with z up.
+    """World-to-camera pose `[R | t]`, (3, 4) float64, of a camera looking at the origin, z up.
 
-    Args:
-        elevation: radians in [-pi/2, pi/2]; the limits are well defined.
-        azimuth: radians, counted from the x axis towards the y axis.
-        distance: from the origin, in world units.
-
-    Returns:
-        `[R | t]`, (3, 4) float64.
+    Angles are in radians: elevation in [-pi/2, pi/2], azimuth from the x axis towards the y axis.
     """
     sin_e, cos_e = np.sin(elevation), np.cos(elevation)
     sin_a, cos_a = np.sin(azimuth), np.cos(azimuth)
@@ -77,27 +71,17 @@ def orbit_cameras(
 ) -> Cameras:
     """Cameras at equal azimuth steps, on a ring of constant elevation (paper Sec. 4.1) or not.
 
-    Args:
-        num_views: N.
-        elevation_deg: degrees above the horizon; one, or one for each view, (N,).
-        distance: from the origin, in world units.
-        image_size: pixels a side; the intrinsics scale with it.
-
-    Returns:
-        float64 cameras; camera 0 is at azimuth 0.
+    `elevation_deg` is above the horizon; one, or one for each of the N views. Camera 0 is at
+    azimuth 0; the intrinsics scale with `image_size`, pixels a side.
     """
     azimuths = np.arange(num_views) / num_views * 2 * np.pi
     elevations = np.broadcast_to(np.deg2rad(elevation_deg), num_views).astype(np.float64)
-    poses = np.stack(
-        [orbit_pose(e, a, distance) for e, a in zip(elevations, azimuths, strict=True)]
-    )
-    centre = REFERENCE_IMAGE_SIZE / 2
-    intrinsics = np.array(
-        [[FOCAL_LENGTH, 0.0, centre], [0.0, FOCAL_LENGTH, centre], [0.0, 0.0, 1.0]]
-    )
+    angles = zip(elevations, azimuths, strict=True)
+    f, c = FOCAL_LENGTH, REFERENCE_IMAGE_SIZE / 2
+    intrinsics = np.array([[f, 0.0, c], [0.0, f, c], [0.0, 0.0, 1.0]])
     cameras = Cameras(
         intrinsics=np.repeat(intrinsics[None], num_views, axis=0),
-        world_to_camera=poses,
+        world_to_camera=np.stack([orbit_pose(e, a, distance) for e, a in angles]),
         azimuths=(azimuths + np.pi) % (2 * np.pi) - np.pi,
         elevations=elevations,
     )

@@ -1,7 +1,4 @@
-"""Depth maps as 16-bit grey levels of [0.6, 2.4], the format of the evaluation set.
-
-NumPy only, so that Blender's own Python can import this file.
-"""
+"""Depth maps as 16-bit grey levels of [0.6, 2.4], as in the evaluation set. NumPy only."""
 
 from __future__ import annotations
 
@@ -12,14 +9,7 @@ NEAR, FAR = 0.6, 2.4
 
 
 def depth_to_levels(depth: np.ndarray) -> np.ndarray:
-    """Convert camera-z depth, infinite on the background, to grey levels.
-
-    Args:
-        depth: world units, any shape.
-
-    Returns:
-        uint16 of the same shape; depths are clamped to [0.6, 2.4].
-    """
+    """Convert camera-z depth, infinite on the background, to uint16, clamped to [0.6, 2.4]."""
     levels = np.round((np.clip(depth, NEAR, FAR) - NEAR) / (FAR - NEAR) * 65535)
     return levels.astype(np.uint16)
 

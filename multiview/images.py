@@ -19,22 +19,16 @@ log = logging.getLogger(__name__)
 
 MAX_INPUT_PIXELS = 178_000_000
 """Larger images are refused before they are decoded: at 4 bytes a pixel they would take 0.7 GB."""
+_TRANSPARENT = "the image is fully transparent: there is no object in it"
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 """Pixel formats only: for some others Pillow starts external programs."""
 
 
 def read_image(path: Path, content: bytes | None = None) -> Image.Image:
-    """Read an image file of any common kind as 8-bit RGB or RGBA.
+    """Read an image file of any common kind, or its bytes, as 8-bit RGB, or RGBA if transparent.
 
-    16-bit grey is scaled to 8 bits; palette, grey, CMYK and other modes are converted; a
-    camera's orientation tag is applied. Transparency of any kind becomes an alpha channel.
-
-    Args:
-        path: a file that Pillow can read.
-        content: the file's bytes, if they have been read already.
-
-    Returns:
-        image of mode "RGBA" if the file has transparency, else "RGB".
+    16-bit grey is scaled to 8 bits; palette, grey, CMYK and other modes are converted; a camera's
+    orientation tag is applied. Transparency of any kind becomes an alpha channel.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -126,22 +120,14 @@ def _to_rgb_or_rgba(image: Image.Image) -> Image.Image:
 
 
 def crop_and_pad(image: Image.Image, crop_size: int, size: int) -> Image.Image:
-    """Crop and pad an image to a square with the object centred, as in the training renders.
+    """Crop and pad an image to a square, (size, size), with the object centred, as in training.
 
     The bounding box of alpha > 0 is scaled so that its longer side has `crop_size` pixels (of
     `REFERENCE_IMAGE_SIZE`; scaled along for smaller views), and centred. With `crop_size` -1 the
-    whole image is padded to a square and scaled: with white without alpha, transparently with it.
-
-    Compat: the box excludes its last row and column, both sides are truncated to whole pixels,
-    and the resampling is bicubic before compositing, as in the published inference code.
-
-    Args:
-        image: mode "RGB" (only with `crop_size` -1) or "RGBA".
-        crop_size: -1, or 1 .. `REFERENCE_IMAGE_SIZE`.
-        size: pixels a side of the result.
-
-    Returns:
-        image of the same mode, (size, size).
+    whole
+    image, RGB or RGBA, is padded to a square and scaled: with white without alpha, transparently
+    with it. Compat: the box excludes its last row and column, both sides are truncated to whole
+    pixels, and the resampling is bicubic before compositing, as in the published inference code.
 
     Raises:
         NoAlphaError: a `crop_size` other than -1, and no alpha channel.
@@ -149,16 +135,16 @@ def crop_and_pad(image: Image.Image, crop_size: int, size: int) -> Image.Image:
     """
     visible = image.getchannel("A").getbbox() if image.mode == "RGBA" else (0, 0, *image.size)
     if visible is None:
-        raise ValueError("the image is fully transparent: there is no object in it")
+        raise ValueError(_TRANSPARENT)
     left, top, right, bottom = visible  # right and bottom exclusive
     if max(right - left, bottom - top) < 2:
         raise ValueError("the visible object is only 1 x 1 pixels")
     if crop_size == -1:
         side = max(image.size)
         if side * side > MAX_INPUT_PIXELS:
+            found = f"the image of {image.width} x {image.height} pixels"
             raise ValueError(
-                f"the image of {image.width} x {image.height} pixels is too large to be padded to "
-                f"a square; make it smaller or cut it"
+                f"{found} is too large to be padded to a square; make it smaller or cut it"
             )
         square = Image.new(image.mode, (side, side), "white" if image.mode == "RGB" else 0)
         square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
@@ -186,16 +172,10 @@ def crop_and_pad(image: Image.Image, crop_size: int, size: int) -> Image.Image:
 
 
 def auto_crop_size(image: Image.Image) -> int:
-    """Estimate the `crop_size` of training renders of an object with this outline.
+    """Estimate the `crop_size` of training renders of an object with this outline (alpha > 0).
 
     Their objects have a longest side of 1, so compact objects look smaller than long ones. This is
     the middle of a wide distribution, see `AUTO_CROP_SIZE`.
-
-    Args:
-        image: mode "RGBA"; the object is where alpha > 0.
-
-    Returns:
-        pixels of `REFERENCE_IMAGE_SIZE` for the longer side of the object's box.
 
     Raises:
         NoAlphaError: no alpha channel.
@@ -205,7 +185,7 @@ def auto_crop_size(image: Image.Image) -> int:
         raise NoAlphaError
     visible = image.getchannel("A").getbbox()
     if visible is None:
-        raise ValueError("the image is fully transparent: there is no object in it")
+        raise ValueError(_TRANSPARENT)
     left, top, right, bottom = visible
     sides = (right - left, bottom - top)
     base, slope = AUTO_CROP_SIZE
@@ -236,19 +216,12 @@ def prepare_image(path: Path, crop_size: int, size: int) -> np.ndarray:
 
 
 def frame_image(image: Image.Image, crop_size: int, size: int, path: Path) -> np.ndarray:
-    """Turn a decoded input image into the model's input.
+    """Turn a decoded input image into the model's input, float32 RGB in [-1, 1], (size, size, 3).
 
-    Args:
-        image: RGBA with the object's mask as alpha, or RGB if `crop_size` is -1.
-        crop_size: see `crop_and_pad`.
-        size: pixels a side of the model's views.
-        path: of the image, for messages.
-
-    Returns:
-        float32 RGB in [-1, 1], (size, size, 3).
+    The image is RGBA with the object's mask as alpha, or RGB if `crop_size` is -1.
 
     Raises:
-        ValueError: naming the file, see `crop_and_pad`.
+        ValueError: naming the file `path`, see `crop_and_pad`.
     """
     if image.mode == "RGB":
         if crop_size == -1:
@@ -275,11 +248,7 @@ def views_to_strip(views: np.ndarray) -> np.ndarray:
 
 
 def strip_to_views(strip: np.ndarray) -> np.ndarray:
-    """Split a strip of square views (H, N H, C) into (N, H, H, C).
-
-    Raises:
-        ValueError: the width is not a multiple of the height.
-    """
+    """Split a strip of square views (H, N H, C) into (N, H, H, C), or raise ValueError."""
     height, width = strip.shape[:2]
     if width % height:
         raise ValueError(
@@ -296,11 +265,5 @@ def view_names(num_views: int = NUM_VIEWS) -> list[str]:
 def save_animation(path: Path, views: Sequence[np.ndarray], seconds_per_view: float = 0.12) -> None:
     """Write views (each uint8 (H, W, 3)) as an endless animated GIF."""
     frames = [Image.fromarray(view) for view in views]
-    frames[0].save(
-        path,
-        format="GIF",
-        save_all=True,
-        append_images=frames[1:],
-        duration=round(1000 * seconds_per_view),
-        loop=0,
-    )
+    duration = round(1000 * seconds_per_view)
+    frames[0].save(path, "GIF", save_all=True, append_images=frames[1:], duration=duration, loop=0)

@@ -35,13 +35,8 @@ def mask_area(image: Image.Image) -> float:
 def remove_background(image: Image.Image, segment: Segmenter, backend: str) -> Image.Image:
     """Set the object's mask as alpha of an image: the minimum of it and of the image's own alpha.
 
-    Args:
-        image: mode "RGB" or "RGBA".
-        segment: computes the mask.
-        backend: name of `segment`, for the message.
-
-    Returns:
-        RGBA image of the same size and colour profile.
+    The image is "RGB" or "RGBA"; the result is RGBA, of the same colour profile. `backend` names
+    `segment` in the message.
 
     Raises:
         NoObjectError: the segmentation found no object.

@@ -1,7 +1,7 @@
 """World points to pixels and back, for batches of pinhole cameras.
 
-Pixel coordinates are (u to the right, v down) with the centre of the first pixel at (0, 0)
-and the principal point given by the intrinsics: no half-pixel shift is added.
+Pixels are (u to the right, v down); no half-pixel shift is added to what the intrinsics say.
+Intrinsics are (..., 3, 3), poses `[R | t]` (..., 3, 4).
 """
 
 from __future__ import annotations
@@ -14,16 +14,7 @@ MIN_DEPTH = 1e-4
 
 
 def project(points: Tensor, intrinsics: Tensor, world_to_camera: Tensor) -> tuple[Tensor, Tensor]:
-    """Project world points into cameras.
-
-    Args:
-        points: world coordinates, (..., P, 3).
-        intrinsics: (..., 3, 3).
-        world_to_camera: `[R | t]`, (..., 3, 4).
-
-    Returns:
-        pixels (..., P, 2) and camera-z depths (..., P), the latter at least `MIN_DEPTH`.
-    """
+    """Pixels (..., P, 2) and camera-z, at least `MIN_DEPTH`, (..., P) of points (..., P, 3)."""
     rotation, translation = world_to_camera[..., :3], world_to_camera[..., 3]
     in_camera = points @ rotation.mT + translation[..., None, :]
     homogeneous = in_camera @ intrinsics.mT
@@ -32,17 +23,7 @@ def project(points: Tensor, intrinsics: Tensor, world_to_camera: Tensor) -> tupl
 
 
 def unproject(pixels: Tensor, depth: Tensor, intrinsics: Tensor, world_to_camera: Tensor) -> Tensor:
-    """Lift pixels with known depth to world points: the inverse of `project`.
-
-    Args:
-        pixels: (..., P, 2).
-        depth: camera-z depth, (..., P).
-        intrinsics: (..., 3, 3).
-        world_to_camera: `[R | t]`, (..., 3, 4).
-
-    Returns:
-        world coordinates, (..., P, 3).
-    """
+    """World points (..., P, 3) of pixels (..., P, 2) at camera-z (..., P): inverts `project`."""
     rotation, translation = world_to_camera[..., :3], world_to_camera[..., 3]
     homogeneous = torch.cat([pixels, torch.ones_like(pixels[..., :1])], dim=-1) * depth[..., None]
     in_camera = homogeneous @ torch.linalg.inv(intrinsics).mT

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fragments:
-    """Pixel centres that triangles cover, in no particular order.
+    """P pixel centres that triangles cover, in no particular order.
 
     Attributes:
         pixels: row * size + column, (P,).
@@ -38,9 +38,7 @@ class Fragments:
 def rasterise(corners: np.ndarray, size: int) -> Fragments:
     """Rasterise 2D triangles: all pixels with centres (column + 0.5, row + 0.5) in them.
 
-    Args:
-        corners: in pixels, x to the right and y downwards, (F, 3, 2).
-        size: pixels a side of the image, to which triangles are clipped.
+    Corners are in pixels, x to the right and y downwards, (F, 3, 2); the image has `size` a side.
     """
     low = np.clip(np.ceil(corners.min(axis=1) - 0.5), 0, size).astype(np.int64)
     high = np.clip(np.floor(corners.max(axis=1) - 0.5), -1, size - 1).astype(np.int64)
@@ -52,13 +50,8 @@ def rasterise(corners: np.ndarray, size: int) -> Fragments:
     slopes = np.stack([second[:, 1], -second[:, 0], -first[:, 1], first[:, 0]], axis=1)
     slopes /= np.where(area == 0, 1, area)[:, None]
     start = low + 0.5 - corners[:, 0]  # from corner 0 to the first pixel centre
-    constants = np.stack(
-        [
-            slopes[:, 0] * start[:, 0] + slopes[:, 1] * start[:, 1],
-            slopes[:, 2] * start[:, 0] + slopes[:, 3] * start[:, 1],
-        ],
-        axis=1,
-    )
+    products = slopes.reshape(-1, 2, 2) * start[:, None]
+    constants = products[..., 0] + products[..., 1]
     faces = np.repeat(np.arange(len(corners)), counts)
     index = np.arange(len(faces)) - np.repeat(np.cumsum(counts) - counts, counts)
     rows, columns = np.divmod(index, np.repeat(extent[:, 0], counts))
@@ -73,18 +66,10 @@ def rasterise(corners: np.ndarray, size: int) -> Fragments:
 
 
 def rasterise_mesh(mesh: Trimesh, intrinsics: np.ndarray, pose: np.ndarray, size: int) -> Fragments:
-    """Rasterise a mesh as a camera sees it, at pixel centres; faces are two-sided.
+    """Rasterise a mesh as a camera sees it: the nearest fragment of every covered pixel.
 
-    Faces that reach behind the camera are left out.
-
-    Args:
-        mesh: in world coordinates.
-        intrinsics: of a size x size image, (3, 3).
-        pose: world-to-camera, (3, 4).
-        size: pixels a side.
-
-    Returns:
-        the nearest fragment of every covered pixel.
+    Faces are two-sided; those that reach behind the camera are left out. The intrinsics, (3, 3),
+    are those of a size x size image; the pose is world-to-camera, (3, 4).
     """
     in_camera = np.asarray(mesh.vertices) @ pose[:, :3].T + pose[:, 3]
     ahead = in_camera[:, 2] > 0
@@ -104,20 +89,15 @@ def rasterise_mesh(mesh: Trimesh, intrinsics: np.ndarray, pose: np.ndarray, size
     winner[flat.pixels[front]] = front
     winner = winner[winner >= 0]
     nearness = nearness[winner]
-    return Fragments(
-        flat.pixels[winner], flat.faces[winner], shares[winner] / nearness[:, None], 1 / nearness
-    )
+    weights = shares[winner] / nearness[:, None]
+    return Fragments(flat.pixels[winner], flat.faces[winner], weights, 1 / nearness)
 
 
 def rasterise_depths(mesh: Trimesh, cameras: Cameras, size: int) -> np.ndarray:
-    """Camera-z of the nearest surface at pixel centres, inf for the background, (N, size, size).
-
-    The cameras are for images of `size` pixels a side.
-    """
+    """Depth maps (N, size, size): camera-z at pixel centres, inf for the background."""
     maps = np.full((len(cameras.intrinsics), size * size), np.inf)
-    for depth, intrinsics, pose in zip(
-        maps, cameras.intrinsics, cameras.world_to_camera, strict=True
-    ):
+    rig = zip(maps, cameras.intrinsics, cameras.world_to_camera, strict=True)
+    for depth, intrinsics, pose in rig:
         seen = rasterise_mesh(mesh, intrinsics, pose, size)
         depth[seen.pixels] = seen.depth
     return maps.reshape(-1, size, size)

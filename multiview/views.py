@@ -20,15 +20,10 @@ MIN_SIZE = 16
 
 
 def read_views(path: Path, num_views: int = NUM_VIEWS) -> np.ndarray:
-    """Read the views of one object, composited on white.
+    """Read the N views of one object, composited on white, float32 RGB in [0, 1], (N, S, S, 3).
 
-    Args:
-        path: a folder with 000.png, 001.png, ... (RGB or RGBA; further views are ignored with a
-            warning), or a strip, as `generate.py` writes it.
-        num_views: N.
-
-    Returns:
-        float32 RGB in [0, 1], (N, S, S, 3).
+    The path is a folder with 000.png, 001.png, ... (RGB or RGBA; further views are ignored with a
+    warning), or a strip, as `generate.py` writes it.
 
     Raises:
         FileNotFoundError: there is no such folder or file, or views are missing; names them.
@@ -41,11 +36,9 @@ def read_views(path: Path, num_views: int = NUM_VIEWS) -> np.ndarray:
 def read_views_and_alpha(
     path: Path, num_views: int = NUM_VIEWS
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read the views of one object, see `read_views`, and the alpha of their files.
+    """Read views, see `read_views`, and the alpha of their files, float32 in [0, 1], (N, S, S).
 
-    Returns:
-        float32 RGB in [0, 1], (N, S, S, 3), and float32 alpha in [0, 1], (N, S, S); the alpha is
-        None if it is 1 everywhere, or if not all views have it (with a warning).
+    The alpha is None if it is 1 everywhere, or if not all views have it (with a warning).
     """
     images = _read_images(path, num_views)
     return _on_white(images), _alpha(path, images, num_views)
@@ -91,11 +84,8 @@ def _alpha(path: Path, images: dict[str, Image.Image], num_views: int) -> np.nda
         return None
     without = set(images) - set(alphas)
     if without:
-        log.warning(
-            "%s: the views' alpha is not used as masks, because these views have none: %s",
-            path,
-            _enumerate(without),
-        )
+        said = "%s: the views' alpha is not used as masks, because these views have none: %s"
+        log.warning(said, path, _enumerate(without))
         return None
     rows = np.concatenate(list(alphas.values()), axis=1)
     return np.stack(np.split(rows.astype(np.float32) / 255.0, num_views, axis=1))
@@ -120,10 +110,8 @@ def _check_sizes(path: Path, names: list[str], sizes: list[tuple[int, int]]) -> 
             f"but not {', '.join(others)}"
         )
     if usual[0] != usual[1]:
-        raise ValueError(
-            f"{path}: the views have {usual[0]} x {usual[1]} pixels (width x height), expected "
-            f"square ones"
-        )
+        found = f"{usual[0]} x {usual[1]} pixels (width x height)"
+        raise ValueError(f"{path}: the views have {found}, expected square ones")
     _check_smallest(path, usual[0])
 
 
@@ -150,16 +138,14 @@ def _what_it_looks_like(width: int, height: int, num_views: int) -> str:
         return f"this looks like {height // width} views of {width} px below one another"
     if round(width / height) == num_views:
         off = width - num_views * height
-        return (
-            f"this looks like {num_views} views, {abs(off)} pixels too "
-            f"{'wide' if off > 0 else 'narrow'} for their height"
-        )
+        how = f"{abs(off)} pixels too {'wide' if off > 0 else 'narrow'} for their height"
+        return f"this looks like {num_views} views, {how}"
     return "this is no row of square views"
 
 
 def _check_smallest(path: Path, size: int) -> None:
     if size < MIN_SIZE:
+        least = f"{MIN_SIZE} x {MIN_SIZE}"
         raise ValueError(
-            f"{path}: the views have {size} x {size} pixels, expected at least "
-            f"{MIN_SIZE} x {MIN_SIZE}"
+            f"{path}: the views have {size} x {size} pixels, expected at least {least}"
         )

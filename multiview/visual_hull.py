@@ -1,9 +1,8 @@
 """Visual hull of the views' masks, and a closure of the underside that no camera sees.
 
 The hull is the largest shape with the given silhouettes. A ring of cameras above an object leaves
-its underside open: the hull continues below it, as a cone along the lowest lines of sight, which
-can be a third of the volume of a flat-bottomed object. The views contain no information about it;
-the closure is the smallest surface that spans the rim of the visible part.
+its underside open: the hull continues as a cone along the lowest lines of sight, which can be a
+third of the volume. The closure is the smallest surface that spans the rim of the visible part.
 """
 
 from __future__ import annotations
@@ -45,24 +44,26 @@ def visual_hull(masks: np.ndarray, cameras: Cameras, resolution: int) -> np.ndar
     Raises:
         ValueError: a mask is empty.
     """
-    empty = [str(k) for k, mask in enumerate(masks) if not mask.any()]
-    if empty:
-        raise ValueError(f"the masks of the views {', '.join(empty)} are empty")
+    check_not_empty(masks)
     centres = cell_centres(resolution)
-    points = np.stack(np.meshgrid(centres, centres, centres, indexing="ij"), axis=-1)
-    points = points.reshape(-1, 3)
+    points = np.stack(np.meshgrid(*[centres] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
     hull = np.full(len(points), -np.inf)
-    for mask, intrinsics, pose in zip(
-        masks, cameras.intrinsics, cameras.world_to_camera, strict=True
-    ):
+    rig = zip(masks, cameras.intrinsics, cameras.world_to_camera, strict=True)
+    for mask, intrinsics, pose in rig:
         in_camera = points @ pose[:, :3].T + pose[:, 3]
         pixels = in_camera @ intrinsics.T
         places = (pixels[:, 1::-1] / pixels[:, 2:] - PIXEL_CENTRE).T  # row, column
-        distance = ndimage.map_coordinates(
-            silhouette_distance(mask), places, order=1, mode="nearest"
-        )
+        outline = silhouette_distance(mask)
+        distance = ndimage.map_coordinates(outline, places, order=1, mode="nearest")
         np.maximum(hull, distance * in_camera[:, 2] / intrinsics[0, 0], out=hull)
     return hull.reshape((resolution,) * 3).astype(np.float32)
+
+
+def check_not_empty(masks: np.ndarray) -> None:
+    """Raise ValueError with the numbers of the masks, bool (N, S, S), that are empty."""
+    empty = [str(k) for k, mask in enumerate(masks) if not mask.any()]
+    if empty:
+        raise ValueError(f"the masks of the views {', '.join(empty)} are empty")
 
 
 def silhouette_distance(mask: np.ndarray) -> np.ndarray:
@@ -74,9 +75,9 @@ def silhouette_distance(mask: np.ndarray) -> np.ndarray:
 def close_underside(hull: np.ndarray, cameras: Cameras) -> np.ndarray:
     """Replace the part of a hull's underside that no camera sees by a spanned surface.
 
-    The underside is a height map over the ground plan. Where no camera sees it, it is replaced by
-    the solution of Laplace's equation, which spans the rest, moved by `SAG` towards the hull. The
-    result is a signed distance, nowhere below `hull`, (V, V, V) float32.
+    Where no camera sees the underside, a height map over the ground plan, it becomes the solution
+    of Laplace's equation, which spans the rest, moved by `SAG` towards the hull. The result is a
+    signed distance, nowhere below `hull`, (V, V, V) float32.
     """
     centres = cell_centres(len(hull))
     occupied: np.ndarray = np.any(hull < 0, axis=2)
@@ -91,10 +92,7 @@ def close_underside(hull: np.ndarray, cameras: Cameras) -> np.ndarray:
 
 
 def _lowest(hull: np.ndarray, centres: np.ndarray, occupied: np.ndarray) -> np.ndarray:
-    """Height of the hull's lowest point over each cell of the ground plan, (V, V).
-
-    Empty cells get the height of the nearest occupied one.
-    """
+    """Height (V, V) of the hull's lowest point over the ground plan; empty cells: the nearest's."""
     first = (hull < 0).argmax(axis=2)
     height = centres[first]
     above = first > 0
@@ -121,23 +119,13 @@ def _unseen(
         sight = -pose[:, :3].T @ pose[:, 3] - points
         cosine = (normals * sight).sum(axis=-1) / np.linalg.norm(sight, axis=-1)
         np.maximum(best, cosine, out=best)
-    return (
-        (best < MIN_VISIBLE_COSINE) & ndimage.binary_erosion(occupied) & ~_is_foot(bottom, centres)
-    )
-
-
-def _is_foot(bottom: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Where the underside is much lower than in a neighbouring cell, bool (V, V)."""
     highest = ndimage.grey_dilation(bottom, footprint=ndimage.generate_binary_structure(2, 1))
-    foot: np.ndarray = highest - bottom > FOOT_HEIGHT * (centres[1] - centres[0])
-    return foot
+    is_foot = highest - bottom > FOOT_HEIGHT * (centres[1] - centres[0])
+    return (best < MIN_VISIBLE_COSINE) & ndimage.binary_erosion(occupied) & ~is_foot
 
 
 def _solve_laplace(height: np.ndarray, occupied: np.ndarray, free: np.ndarray) -> np.ndarray:
-    """Solve Laplace's equation for the heights (V, V) of the free cells; the others are fixed.
-
-    The free cells, bool (V, V), are inside the occupied ones (with a surface) and off their border.
-    """
+    """Solve Laplace's equation for the free cells, bool (V, V), inside the occupied ones."""
     rows, columns = np.nonzero(free)
     if not len(rows):
         return height

@@ -16,13 +16,8 @@ from common.files import atomic_write
 FORMAT = 1
 """Version of a checkpoint's content."""
 
-_CONTENT: dict[str, type | tuple[type, ...]] = {
-    "settings": Mapping,
-    "seed": int,
-    "views": str,
-    "state": Mapping,
-    "seconds": (int, float),
-}
+Kind = type | tuple[type, ...]
+_NUMBER = (int, float)
 _MAX_LENGTH = 40
 """Characters of a value in a message."""
 
@@ -41,13 +36,7 @@ class NoCheckpointError(FileNotFoundError):
 
 @dataclass(frozen=True)
 class RunFingerprint:
-    """What must be equal for a run to be resumed.
-
-    Attributes:
-        settings: the configuration as nested dictionaries of plain values.
-        seed: of all random numbers.
-        views: hash of the input.
-    """
+    """What must be equal to resume: settings (plain values), seed, and the hash of the input."""
 
     settings: Mapping[str, Any]
     seed: int
@@ -57,16 +46,9 @@ class RunFingerprint:
 def write_checkpoint(
     path: Path, fingerprint: RunFingerprint, state: Mapping[str, Any], seconds: float
 ) -> None:
-    """Write a checkpoint atomically.
+    """Write a checkpoint atomically, its folder too; OSError keeps an older one.
 
-    Args:
-        path: the file; its folder is made if needed.
-        fingerprint: of the run.
-        state: tensors and plain values.
-        seconds: run time so far.
-
-    Raises:
-        OSError: it cannot be written; an older checkpoint is kept.
+    The state has tensors and plain values; `seconds` is the run time so far.
     """
     path.parent.mkdir(exist_ok=True)
     content = {"format": FORMAT, **asdict(fingerprint), "state": state, "seconds": seconds}
@@ -77,10 +59,7 @@ def write_checkpoint(
 
 
 def read_checkpoint(path: Path, fingerprint: RunFingerprint) -> tuple[dict[str, Any], float]:
-    """Read the checkpoint of the same run. Nothing in the file is executed.
-
-    Returns:
-        the state, and the run time so far in seconds.
+    """Read state and run time in seconds of the same run. Nothing in the file is executed.
 
     Raises:
         NoCheckpointError: the file does not exist.
@@ -119,22 +98,24 @@ def _read(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: not a checkpoint of a reconstruction")
     version = content["format"]
     if not isinstance(version, int) or version != FORMAT:
-        raise CheckpointError(
-            f"{path}: the checkpoint has format {_shorten(version)}, expected {FORMAT}"
-        )
-    for name, kind in _CONTENT.items():
-        if name not in content:
-            raise CheckpointError(f"{path}: the checkpoint is damaged ({name} is missing)")
-        value = content[name]
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise CheckpointError(
-                f"{path}: the checkpoint is damaged ({name} is {_shorten(value)})"
-            )
-    if not 0 <= content["seconds"] < math.inf:
-        raise CheckpointError(
-            f"{path}: the checkpoint is damaged (seconds is {content['seconds']})"
-        )
+        found = f"format {_shorten(version)}, expected {FORMAT}"
+        raise CheckpointError(f"{path}: the checkpoint has {found}")
+    try:
+        check_parts(content, settings=Mapping, seed=int, views=str, state=Mapping, seconds=_NUMBER)
+        if not 0 <= content["seconds"] < math.inf:
+            raise ValueError(f"seconds is {content['seconds']}")
+    except ValueError as error:
+        raise CheckpointError(f"{path}: the checkpoint is damaged ({error})") from error
     return content
+
+
+def check_parts(content: Mapping[str, Any], **kinds: Kind) -> None:
+    """Raise ValueError if a named part is missing, or not of its type."""
+    for name, kind in kinds.items():
+        if name not in content:
+            raise ValueError(f"{name} is missing")
+        if not isinstance(content[name], kind) or isinstance(content[name], bool):
+            raise ValueError(f"{name} is {_shorten(content[name])}")
 
 
 def _differences(prefix: str, then: Any, now: Any) -> Iterator[str]:

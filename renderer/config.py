@@ -19,33 +19,14 @@ log = logging.getLogger(__name__)
 Kind = Literal["grid", "mlp", "nerf"]
 Preset = Literal["fast", "default", "best"]
 
-PRESETS: dict[Kind, dict[Preset, tuple[str, ...]]] = {
-    "grid": {
-        "fast": (
-            "grid.resolution=64",
-            "grid.levels=[16,32,64]",
-            "grid.level_steps=[0,25,50]",
-            "grid.steps=150",
-        ),
-        "default": (),
-        "best": (
-            "grid.resolution=128",
-            "grid.levels=[32,64,128]",
-            "grid.steps=500",
-            "grid.smoothness=0.01",
-        ),
-    },
-    "mlp": {
-        "fast": (
-            "mlp.steps=1000",
-            "mlp.learning_rate.interval=500",
-            "mlp.rays=1536",
-            "mlp.resolution=256",
-        ),
-        "default": (),
-        "best": ("mlp.steps=6000", "mlp.learning_rate.interval=3000"),
-    },
-    "nerf": {"fast": ("nerf.steps=800",), "default": (), "best": ("nerf.steps=5000",)},
+_FAST_GRID = "grid.resolution=64 grid.levels=[16,32,64] grid.level_steps=[0,25,50] grid.steps=150"
+_BEST_GRID = "grid.resolution=128 grid.levels=[32,64,128] grid.steps=500 grid.smoothness=0.01"
+_FAST_MLP = "mlp.steps=1000 mlp.learning_rate.interval=500 mlp.rays=1536 mlp.resolution=256"
+_BEST_MLP = "mlp.steps=6000 mlp.learning_rate.interval=3000"
+PRESETS: dict[Kind, dict[Preset, list[str]]] = {
+    "grid": {"fast": _FAST_GRID.split(), "default": [], "best": _BEST_GRID.split()},
+    "mlp": {"fast": _FAST_MLP.split(), "default": [], "best": _BEST_MLP.split()},
+    "nerf": {"fast": ["nerf.steps=800"], "default": [], "best": ["nerf.steps=5000"]},
 }
 """What each preset changes of each kind's defaults; presets take precedence over the file."""
 
@@ -61,9 +42,7 @@ class RendererConfig:
         use_mask: segment the object in each view, and use the masks.
         segmenter: for views without alpha; `white` is for views on white.
         repair_masks: replace masks that contradict most others.
-        grid: settings of this kind; those of the other kinds have no effect.
-        mlp: settings of this kind.
-        nerf: settings of this kind.
+        grid, mlp, nerf: settings of this kind; those of the other kinds have no effect.
         log_every: steps between preview images.
         save_every: seconds between checkpoints.
     """
@@ -86,37 +65,21 @@ class RendererConfig:
     @property
     def section(self) -> GridNeuSConfig | MLPNeuSConfig | NeRFConfig:
         """The settings of the chosen kind."""
-        match self.kind:
-            case "mlp":
-                return self.mlp
-            case "nerf":
-                return self.nerf
-            case "grid":
-                return self.grid
+        section: GridNeuSConfig | MLPNeuSConfig | NeRFConfig = getattr(self, self.kind)
+        return section
 
     def settings(self) -> dict[str, Any]:
         """Return all that the result depends on, as plain values; resuming requires the same."""
-        sections = set(PRESETS) - {self.kind}
-        return {
-            key: value
-            for key, value in asdict(self).items()
-            if key not in sections and key not in NO_EFFECT_ON_RESULTS
-        }
+        without = {*PRESETS, *NO_EFFECT_ON_RESULTS} - {self.kind}
+        return {key: value for key, value in asdict(self).items() if key not in without}
 
 
 def load_renderer_config(
     path: Path, preset: Preset = "default", overrides: Sequence[str] = (), half: bool = False
 ) -> RendererConfig:
-    """Read a configuration file; presets take precedence over it, and overrides over both.
+    """Read a YAML file, changed by the preset of its kind, and then by `key=value` overrides.
 
-    Args:
-        path: YAML file.
-        preset: of the kind that the file, or an override, chooses.
-        overrides: `key=value` with dotted keys, e.g. "mlp.steps=500".
-        half: turn on half precision.
-
-    Raises:
-        FileNotFoundError, ValueError: see `load_config`.
+    Keys are dotted, e.g. "mlp.steps=500"; for errors see `load_config`.
     """
     kind = load_config(RendererConfig, path, overrides).kind
     changes = [*PRESETS[kind][preset], *overrides]

@@ -37,11 +37,7 @@ class Meshes:
 
 
 def export_meshes(method: Method, views: Views, folder: Path) -> Meshes:
-    """Write mesh.ply with vertex colours, and mesh.glb with a texture.
-
-    Raises:
-        ValueError: the method has no surface.
-    """
+    """Write mesh.ply (vertex colours) and mesh.glb (texture); ValueError if there is no surface."""
     grid = method.shape()
     mesh = remove_floaters(extract(grid.sdf, grid.first, grid.spacing))
     seen = views.trusted()
@@ -90,9 +86,8 @@ def field_frames(method: Method, size: int, device: torch.device) -> Iterator[np
 def measure_meshes(meshes: Meshes, views: Views) -> dict[str, Any]:
     """Render the textured mesh with the cameras of the views, and compare with the views.
 
-    Returns:
-        psnr in dB, the mean over the views; mask_iou, None without masks; numbers of faces, and
-        of the fine mesh whether it is closed, and its volume.
+    The result: psnr in dB, the mean over the views; mask_iou, None without masks; numbers of faces;
+    whether the fine mesh is closed, and its volume.
     """
     rendered = np.stack(list(render(meshes.textured, views.cameras, views.size)))
     errors = np.square(rendered[..., :3] - views.images).mean(axis=(1, 2, 3))

@@ -1,10 +1,9 @@
 """Find and repair masks that are inconsistent with the masks of other views.
 
-A visual hull is the intersection of all silhouettes: one empty or cut mask destroys it. But the
-masks of one object are consistent: the hull of correct masks fills each of them, while a mask that
-is cut, moved or not the object's leaves parts of masks without hull behind them. The largest set of
-views that fill their masks is the consensus. Masks that contradict it are replaced by the
-silhouette of its hull.
+A visual hull is the intersection of all silhouettes: one empty or cut mask destroys it. The hull of
+correct masks fills each of them, while a mask that is cut, moved or not the object's leaves parts
+of masks without hull behind them. The largest set of views that fill their masks is the consensus.
+Masks that contradict it are replaced by the silhouette of its hull.
 """
 
 from __future__ import annotations
@@ -78,14 +77,9 @@ class RepairedMasks:
 
 
 def repair_masks(masks: np.ndarray, cameras: Cameras) -> RepairedMasks:
-    """Replace the masks that contradict most of the others.
+    """Replace the masks, in [0, 1], (N, S, S), that contradict most of the others; N >= 3.
 
-    Args:
-        masks: in [0, 1], (N, S, S).
-        cameras: N >= 3, for S x S images.
-
-    Returns:
-        the masks; all unchanged, with a warning, if no more than half of them are consistent.
+    All are unchanged, with a warning, if no more than half of them are consistent.
 
     Raises:
         ValueError: the shapes do not fit.
@@ -201,9 +195,8 @@ def _points_on_lines(
 
 def _grid_indices(points: np.ndarray) -> np.ndarray:
     """Numbers of the nearest grid points, (3, D, R) to (D, R)."""
-    x, y, z = index = (
-        ((points / OBJECT_HALF_SIDE + 1) * ((GRID_SIZE - 1) / 2)).round().astype(np.intp)
-    )
+    index = ((points / OBJECT_HALF_SIDE + 1) * ((GRID_SIZE - 1) / 2)).round().astype(np.intp)
+    x, y, z = index
     inside = ((index >= 0) & (index < GRID_SIZE)).all(axis=0)
     return np.where(inside, (x * GRID_SIZE + y) * GRID_SIZE + z, GRID_SIZE**3)
 
@@ -224,8 +217,8 @@ def _unfilled_shares(data: _ConsistencyData, views: np.ndarray) -> np.ndarray:
 def _agreement(data: _ConsistencyData, k: int, views: np.ndarray) -> float:
     """Agreement of view k's mask with the hull of the other given views, see `RepairedMasks`.
 
-    The hull can be larger than the object where only view k would show that. With many views this
-    is little, except along the slopes of hollows.
+    Where only view k shows the object's outline, the hull is larger; that is little with many
+    views.
     """
     others = views.copy()
     others[k] = False
@@ -241,12 +234,11 @@ def _agreement(data: _ConsistencyData, k: int, views: np.ndarray) -> float:
 
 
 def _find_consensus(data: _ConsistencyData, usable: np.ndarray) -> np.ndarray:
-    """Find the largest set of views with consistent masks, by local search.
+    """Find the largest set of views, bool (N,), with consistent masks, by local search.
 
-    The cost is the unfilled share of their masks, plus `REMOVAL_COST` per view that is left out.
-    Removing views one by one fails if several are inconsistent, as there is no hull until the last
-    of them is removed. So small sets are grown too, until the best result is found twice.
-    Usable views, bool (N,), have an outline; the result is bool (N,), too.
+    The cost is the unfilled share of their masks, plus `REMOVAL_COST` per view that is left out. If
+    several are inconsistent, there is no hull until the last of them is removed, so small sets are
+    grown too, until the best result is found twice. Usable views, bool (N,), have an outline.
     """
 
     def cost(views: np.ndarray) -> float:
@@ -282,21 +274,20 @@ def _initial_sets(usable: np.ndarray) -> Iterator[np.ndarray]:
 def _greedy_add(views: np.ndarray, usable: np.ndarray, cost: Cost) -> np.ndarray:
     """Add each view that lowers the cost, in order."""
     for k in np.flatnonzero(usable & ~views):
-        views = min(views, _flip(views, int(k)), key=cost)
+        views = min(views, _flip(views, k), key=cost)
     return views
 
 
 def _local_search(views: np.ndarray, usable: np.ndarray, cost: Cost) -> np.ndarray:
     """Add or remove the best single view until that does not lower the cost."""
     while True:
-        neighbours = [_flip(views, int(k)) for k in np.flatnonzero(usable)]
-        best = min(neighbours, key=cost)
+        best = min((_flip(views, k) for k in np.flatnonzero(usable)), key=cost)
         if cost(best) >= cost(views):
             return views
         views = best
 
 
-def _flip(views: np.ndarray, k: int) -> np.ndarray:
+def _flip(views: np.ndarray, k: int | np.integer) -> np.ndarray:
     flipped = views.copy()
     flipped[k] = ~flipped[k]
     return flipped
@@ -305,12 +296,11 @@ def _flip(views: np.ndarray, k: int) -> np.ndarray:
 def _render_silhouette(
     data: _ConsistencyData, k: int, distances: dict[int, np.ndarray], cameras: Cameras
 ) -> np.ndarray:
-    """Render the silhouette of the other views' hull for view k at full size.
+    """Render the silhouette of the other views' hull for view k, soft, in [0, 1], (S, S) float32.
 
-    The grid locates the hull roughly. For each line of sight the distance inside all silhouettes
-    at its deepest point is rendered, which keeps thin parts as sharp as in the masks.
-    Distances are to the outlines of the other views, signed, pixels, (S, S) each; the cameras are
-    for S x S images. The result is in [0, 1], with soft edges, (S, S) float32.
+    The grid locates the hull roughly. For each line of sight the distance inside all silhouettes at
+    its deepest point is rendered, which keeps thin parts sharp. `distances` are to the outlines of
+    the other views, signed, pixels, (S, S) each; the cameras are for S x S images.
     """
     edge, size = data.masks.shape[-1], next(iter(distances.values())).shape[-1]
     hull = data.hull(np.isin(np.arange(len(data.masks)), list(distances)))
@@ -332,6 +322,6 @@ def _render_silhouette(
     along[inside] = deepest
     rendered = np.full(edge * edge, TOLERANCE * size, dtype=np.float32)
     rendered[lines] = along.min(axis=0)
-    image = Image.fromarray(rendered.reshape(edge, edge))
-    image = image.resize((size, size), Image.Resampling.BILINEAR)
+    small = Image.fromarray(rendered.reshape(edge, edge))
+    image = small.resize((size, size), Image.Resampling.BILINEAR)
     return np.clip(0.5 - np.asarray(image), 0.0, 1.0)

@@ -1,7 +1,7 @@
 """Triangle meshes: extraction from signed distances, cleaning, simplification.
 
-Closed meshes are closed in the strict sense: every edge belongs to exactly two faces, even if
-vertices at equal positions are merged.
+In closed meshes every edge belongs to exactly two faces, even if vertices at equal positions are
+merged.
 """
 
 from __future__ import annotations
@@ -25,17 +25,10 @@ log = logging.getLogger(__name__)
 
 
 def extract(sdf: np.ndarray, first: float, spacing: float) -> Trimesh:
-    """Extract the zero level set of a signed distance by marching cubes.
+    """Extract a closed mesh, with outward faces, of the zero level set by marching cubes.
 
-    Everything beyond the samples is outside: a surface that leaves the grid is closed there.
-
-    Args:
-        sdf: negative inside, indexed x, y, z, (V, V, V).
-        first: coordinate of index 0, the same on all axes.
-        spacing: between neighbouring samples.
-
-    Returns:
-        a closed mesh with outward faces.
+    Distances (V, V, V) are negative inside, indexed x, y, z; `first` is the coordinate of index 0
+    on all axes. Everything beyond the samples is outside.
 
     Raises:
         ValueError: the distances are not finite, or negative nowhere.
@@ -58,14 +51,9 @@ def extract(sdf: np.ndarray, first: float, spacing: float) -> Trimesh:
 
 
 def remove_floaters(mesh: Trimesh, share: float = 0.01) -> Trimesh:
-    """Remove small connected pieces, cavities, and pieces inside others.
+    """Remove connected pieces below a share of the largest volume, cavities, and inner pieces.
 
-    Args:
-        mesh: of closed pieces with outward faces.
-        share: pieces with less than this share of the largest piece's volume are removed.
-
-    Returns:
-        a mesh without inner surfaces.
+    The mesh consists of closed pieces with outward faces.
 
     Raises:
         ValueError: no piece encloses a positive volume.
@@ -89,7 +77,10 @@ def remove_floaters(mesh: Trimesh, share: float = 0.01) -> Trimesh:
         inner_point = corners[piece == candidate][0, 0]
         if not any(_encloses(corners[piece == other], inner_point) for other in kept):
             kept.append(candidate)
-    return _submesh(mesh, np.isin(piece, kept))
+    part = mesh.copy()
+    part.update_faces(np.isin(piece, kept))
+    part.remove_unreferenced_vertices()
+    return part
 
 
 def _encloses(corners: np.ndarray, point: np.ndarray) -> bool:
@@ -102,23 +93,11 @@ def _encloses(corners: np.ndarray, point: np.ndarray) -> bool:
     return bool(abs(solid_angle.sum()) > 2 * np.pi)
 
 
-def _submesh(mesh: Trimesh, chosen: np.ndarray) -> Trimesh:
-    part = mesh.copy()
-    part.update_faces(chosen)
-    part.remove_unreferenced_vertices()
-    return part
-
-
 def simplify(mesh: Trimesh, faces: int) -> Trimesh:
-    """Simplify a mesh to about `faces` faces; a closed mesh stays closed if possible.
+    """Simplify a mesh without colours to about `faces` faces, or return it if it has no more.
 
-    Args:
-        mesh: its colours and texture are not kept.
-        faces: target; up to about twice as many are left if fewer would break a closed surface.
-            If that breaks it too, the result has cracks, and a warning is logged.
-
-    Returns:
-        a new mesh, or `mesh` if it is small enough.
+    Up to about twice as many are left if fewer would break a closed surface. If that breaks it too,
+    the result has cracks, and a warning is logged.
     """
     if len(mesh.faces) <= faces:
         return mesh
@@ -144,8 +123,8 @@ def simplify(mesh: Trimesh, faces: int) -> Trimesh:
 def _part_touching_sheets(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Repair what edge collapses leave: flat folds, and sheets that share an edge.
 
-    Folds are pairs of faces with the same corners, which are removed. Vertices of edges with more
-    than two faces are duplicated, one for each sheet, and moved a little into their sheet.
+    Pairs of faces with the same corners are removed. Vertices of edges with more than two faces are
+    duplicated, one for each sheet, and moved a little into their sheet.
     """
     while True:
         corners, copies = np.unique(np.sort(faces, axis=1), axis=0, return_counts=True)

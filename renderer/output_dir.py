@@ -48,8 +48,7 @@ def check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
     """Check that a reconstruction may be written to the folder.
 
     Raises:
-        FileExistsError: the folder holds a reconstruction, and neither `resume` nor `overwrite`
-            is set.
+        FileExistsError: it holds a reconstruction, and neither `resume` nor `overwrite` is set.
         NoCheckpointError: `resume` is set, but there is no checkpoint.
         NotADirectoryError: the folder, or one above it, is a file.
     """
@@ -69,10 +68,7 @@ def check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
 
 
 def clear_temporary(folder: Path) -> None:
-    """Remove temporary files that killed runs left; call it with the folder locked.
-
-    A file that cannot be removed is left: it does no harm.
-    """
+    """Remove what killed runs left, where that is possible; call it with the folder locked."""
     for path, names in list(_files(folder)):
         match = _TEMPORARY.fullmatch(path.name)
         if match and names.fullmatch(match["stem"] + match["suffix"]):

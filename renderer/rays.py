@@ -1,7 +1,4 @@
-"""Rays through pixels, and their intersection with the object's cube.
-
-Directions have length 1, so depths are distances from the camera centre in world units.
-"""
+"""Rays through pixels; directions have length 1, so depths are world distances from the camera."""
 
 from __future__ import annotations
 
@@ -31,20 +28,12 @@ def pixel_grid(height: int, width: int, device: torch.device | None = None) -> T
 def pixel_rays(
     pixels: Tensor, intrinsics: Tensor, world_to_camera: Tensor, pixel_offset: float
 ) -> tuple[Tensor, Tensor]:
-    """Rays from the camera centres through pixels.
+    """Origins and unit directions, both (..., 3), of world rays from cameras through pixels.
 
-    The leading axes of all arguments are broadcast: a camera a ray, or (N, 1) cameras and
-    (P,) pixels for N * P rays.
-
-    Args:
-        pixels: (column, row), (..., 2), integer coordinates.
-        intrinsics: pixels, (..., 3, 3).
-        world_to_camera: `[R | t]`, (..., 3, 4).
-        pixel_offset: added to `pixels`: `PIXEL_CENTRE` for rays through pixel centres,
-            `PUBLISHED_PIXEL_OFFSET` for the published method.
-
-    Returns:
-        origins and unit directions in world coordinates, both (..., 3).
+    The leading axes are broadcast: a camera a ray, or (N, 1) cameras and (P,) pixels for N * P
+    rays. Pixels (..., 2) are integers (column, row), to which `pixel_offset` is added:
+    `PIXEL_CENTRE`, or `PUBLISHED_PIXEL_OFFSET` for the published method. Poses are `[R | t]`, (...,
+    3, 4).
     """
     rotation, translation = world_to_camera[..., :3], world_to_camera[..., 3]
     centres = (pixels + pixel_offset).to(intrinsics.dtype)
@@ -71,9 +60,8 @@ def depths_around_origin(
 ) -> tuple[Tensor, Tensor]:
     """First and last depth of an interval around the ray's closest point to the world origin.
 
-    Compat: the published method samples `half_length` to both sides of the closest point, whether
-    or not the ray meets the ball of that radius; by default half a unit cube's diagonal. Directions
-    need not be of length 1, depths are in their lengths.
+    Compat: the published method samples `half_length` (by default half a unit cube's diagonal) to
+    both sides, whether or not the ray meets that ball. Directions need not be of length 1.
     """
     closest = -(origins * directions).sum(dim=-1) / directions.square().sum(dim=-1)
     return closest - half_length, closest + half_length

@@ -36,7 +36,7 @@ from renderer.methods.neus_mlp import MLPNeuS
 from renderer.output_dir import CHECKPOINT, PREVIEWS, check_folder, clear, clear_temporary
 from renderer.trainer import TrainableMethod, Training, train
 from renderer.video import orbit_frames, write_video
-from renderer.views import ReconstructionInput, read_input, write_input
+from renderer.views import read_input, write_input
 
 log = logging.getLogger(__name__)
 
@@ -60,10 +60,10 @@ class ReconstructionOptions:
         preset: for metrics.json only; the configuration already includes it.
         resume: continue from the folder's checkpoint.
         overwrite: replace the reconstruction in the folder.
-        export_when_stopped: when a signal ends the training early, export the partial result;
+        export_when_stopped: export the partial result when a signal ends the training early;
             otherwise only a checkpoint is written.
-        on_progress: called after every training step and video frame; the stages are training,
-            mesh and video.
+        on_progress: called after every training step and video frame; stages: training, mesh,
+            video.
     """
 
     seed: int
@@ -82,11 +82,9 @@ class ReconstructionOptions:
 
 @dataclass(frozen=True)
 class ReconstructionResult:
-    """Result of a reconstruction.
+    """Content of metrics.json, empty if nothing was exported.
 
-    Attributes:
-        metrics: content of metrics.json; empty if nothing was exported.
-        stopped_by: number of the signal that ended the training early, or None.
+    `stopped_by` is the number of the signal that ended the training early, or None.
     """
 
     metrics: dict[str, Any]
@@ -100,10 +98,7 @@ class NoMeshError(ValueError):
 def build_method(
     config: RendererConfig, views: Views, device: torch.device, seed: int
 ) -> TrainableMethod:
-    """Build the untrained method that the configuration chooses.
-
-    The seed is that of the initial parameters; the global generator is not changed.
-    """
+    """Build the untrained method that is configured; the global random generator stays."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         match config.kind:
@@ -118,16 +113,10 @@ def build_method(
 def reconstruct(
     image: Path, folder: Path, config: RendererConfig, options: ReconstructionOptions
 ) -> ReconstructionResult:
-    """Reconstruct an object from 16 views.
+    """Reconstruct an object from a strip, or a folder, of 16 views into `folder`.
 
     All files are written atomically, metrics.json last. Ctrl-C and SIGTERM end the training early:
     a checkpoint is written, and, depending on the options, the partial result is exported.
-
-    Args:
-        image: a strip of 16 views, or a folder of them.
-        folder: for the results; created if needed.
-        config: settings.
-        options: options of this run.
 
     Raises:
         FileNotFoundError, FileExistsError, ValueError: the input, the folder or the checkpoint is
@@ -138,35 +127,28 @@ def reconstruct(
     """
     began = time.monotonic()
     check_folder(folder, options.resume, options.overwrite)
-    given = read_input(image, config, str(options.device))
-    fingerprint = RunFingerprint(config.settings(), options.seed, given.sha256)
+    views, digest = read_input(image, config, str(options.device))
+    fingerprint = RunFingerprint(config.settings(), options.seed, digest)
     folder.mkdir(parents=True, exist_ok=True)
     with file_lock(folder / CHECKPOINT.parent, wait=False), _memory_errors(config):
         check_folder(folder, options.resume, options.overwrite)  # again, now that it is locked
         clear_temporary(folder)
         checkpoint = read_checkpoint(folder / CHECKPOINT, fingerprint) if options.resume else None
         options.progress("training", 0.0)
-        method = build_method(config, given.views, options.device, options.seed)
-        run = _Run(
-            folder, config, options, given, fingerprint, Training(method, options.seed), began
-        )
+        method = build_method(config, views, options.device, options.seed)
+        training = Training(method, options.seed)
+        run = _Run(folder, config, options, views, fingerprint, training, began)
         if checkpoint is not None:
             run.restore(*checkpoint)
         elif options.overwrite:
             clear(folder)
-        write_input(folder, given.views)
+        write_input(folder, views)
         with stop_on_signals() as stop:
-            train(
-                run.training,
-                stop,
-                run.save,
-                config.save_every,
-                run.preview,
-                config.log_every,
-                lambda done, total: options.progress("training", done / total),
-            )
+            callbacks = (run.save, config.save_every, run.preview, config.log_every)
+            step_done = lambda done, total: options.progress("training", done / total)  # noqa: E731
+            train(training, stop, *callbacks, step_done)
         if stop.signal is not None:
-            done = f"stopped after {run.training.step} of {method.num_steps} steps"
+            done = f"stopped after {training.step} of {method.num_steps} steps"
             if not options.export_when_stopped:
                 log.warning("%s", done)
                 return ReconstructionResult({}, stop.signal)
@@ -181,7 +163,7 @@ class _Run:
     folder: Path
     config: RendererConfig
     options: ReconstructionOptions
-    given: ReconstructionInput
+    views: Views
     fingerprint: RunFingerprint
     training: Training
     began: float
@@ -204,7 +186,7 @@ class _Run:
         write_checkpoint(self.folder / CHECKPOINT, self.fingerprint, state, self.seconds())
 
     def preview(self, step: int) -> None:
-        views, method = self.given.views, self.training.method
+        views, method = self.views, self.training.method
         index = math.ceil(step / self.config.log_every) * VIEW_STRIDE % len(views.images)
         rendered = render_view(method, views.cameras, index, views.size, self.options.device)
         write_preview(self.folder / PREVIEWS / f"{step}.jpg", rendered, views.size)
@@ -217,7 +199,7 @@ class _Run:
 
     def export(self) -> dict[str, Any]:
         """Write all results, and return the metrics."""
-        views, method = self.given.views, self.training.method
+        views, method = self.views, self.training.method
         video, device = self.folder / "rendering.mp4", self.options.device
         record = self.folder / "metrics.json"
         record.unlink(missing_ok=True)  # only exists if all files are of one export

@@ -1,9 +1,8 @@
 """Colour a mesh from the views, as vertex colours or as a texture.
 
-Every point takes its colour from the few views that see it best: frontally, not occluded, and away
-from silhouettes, where pixels mix the object with its background. Views that disagree with the
-others, as generated views sometimes do, get less weight. Parts that no view sees are filled in from
-the surface around them.
+Every point takes its colour from the few views that see it best: frontally, not occluded, away from
+silhouettes, where pixels mix in the background. Views that disagree with the others get less
+weight. Parts that no view sees are filled in from the surface around them.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ class ProjectedViews:
         colors: in [0, 1], (N, 3, S, S) float32.
         depth_and_trust: camera-z of the mesh, large where it is not seen, and confidence of the
             pixel in [0, 1], (N, 2, D, D) float32.
-        cameras: N; their intrinsics are those of S x S images.
+        cameras: N, for S x S images.
         tolerance: a point further than this behind the depth is occluded.
     """
 
@@ -68,13 +67,9 @@ class ProjectedViews:
 def project_views(
     mesh: Trimesh, views: np.ndarray, masks: np.ndarray | None, cameras: Cameras
 ) -> ProjectedViews:
-    """Project a mesh into the views, and rate the confidence of their pixels.
+    """Project a mesh into the views (N, S, S, 3), and rate the confidence of their pixels.
 
-    Args:
-        mesh: in the world of the cameras.
-        views: in [0, 1], (N, S, S, 3).
-        masks: bool or in [0, 1], (N, S, S); None for the mesh's silhouettes.
-        cameras: N, for S x S images.
+    Masks are bool or in [0, 1], (N, S, S); None takes the mesh's silhouettes.
 
     Raises:
         ValueError: the shapes do not fit together.
@@ -97,10 +92,8 @@ def project_views(
         depth = np.full(fine * fine, 9.0)
         depth[seen.pixels] = seen.depth
         depth = depth.reshape(fine, fine)
-        nearest, farthest = (
-            f(depth, size=3) for f in (ndimage.minimum_filter, ndimage.maximum_filter)
-        )
-        clean = farthest - nearest < 5 * pixel
+        farthest = ndimage.maximum_filter(depth, size=3)
+        clean = farthest - ndimage.minimum_filter(depth, size=3) < 5 * pixel
         clean &= depth < 9
         if masks is not None:
             clean &= np.kron(masks[index] > 0.5, np.ones((2, 2), dtype=bool))
@@ -118,13 +111,10 @@ def project_views(
 def blend_colors(
     projected: ProjectedViews, points: np.ndarray, normals: np.ndarray, flat_normals: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Blend the colours of points from the views that see them best.
+    """Blend the colours of points (P, 3) from the views that see them best.
 
-    Args:
-        projected: N views.
-        points: in the world, (P, 3).
-        normals: of the surface, smooth, unit length, (P, 3).
-        flat_normals: of the faces; the less frontal one of both normals counts, (P, 3).
+    Normals are smooth, of unit length; of them and of the flat ones, of the faces, the less frontal
+    one counts.
 
     Returns:
         colours in [0, 1], (P, 3), and the sum of weights, (P,); both float32.
@@ -186,18 +176,10 @@ def _visibility_weight(seen: np.ndarray) -> np.ndarray:
 
 
 def fill_unseen(mesh: Trimesh, colors: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Fill in colours where no view sees the surface well.
+    """Fill in colours where no view sees the surface well, (V, 3) float64 in [0, 1].
 
     Solves a screened Laplace equation on the edges of the mesh: well visible vertices keep their
-    colours, and the others are smooth.
-
-    Args:
-        mesh: V vertices.
-        colors: in [0, 1], (V, 3).
-        seen: sums of weights from `blend_colors`, (V,).
-
-    Returns:
-        colours of all vertices, in [0, 1], (V, 3) float64.
+    colours (V, 3), and the others are smooth. `seen` (V,) are sums of weights from `blend_colors`.
     """
     from scipy.sparse import coo_array, diags_array
     from scipy.sparse.linalg import cg
@@ -235,14 +217,10 @@ def bake(
     size: int = 1024,
     faces: int = 12_000,
 ) -> Trimesh:
-    """Simplify, unwrap and texture a mesh from views, see `project_views`.
+    """Simplify to about `faces` faces, unwrap and texture a mesh from views, see `project_views`.
 
-    The texture has `size` pixels a side; `faces` is the target of the simplification, as unwrapping
-    more takes long.
-
-    Returns:
-        the simplified mesh with vertices duplicated at seams, smooth normals, and a
-        `TextureVisuals` of one matte PBR material.
+    The result has vertices duplicated at seams, smooth normals, and one matte PBR material with a
+    texture of `size` pixels a side.
     """
     mesh = simplify(mesh, faces)
     projected = project_views(mesh, views, masks, cameras)
@@ -272,8 +250,8 @@ def _unwrap(mesh: Trimesh, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarra
     """Unwrap a mesh into charts in the unit square.
 
     Returns:
-        index of the mesh's vertex for each vertex of the charts, (W,); faces of the charts, in the
-        order of the mesh's, (F, 3); texture coordinates with v downwards, (W, 2).
+        vertex of the mesh for each of the charts, (W,); faces of the charts, in the order of the
+        mesh's, (F, 3); texture coordinates with v downwards, (W, 2).
     """
     xatlas = import_optional("xatlas", "texturing meshes")
     atlas = xatlas.Atlas()
@@ -303,34 +281,20 @@ def _textured(
     points: np.ndarray, faces: np.ndarray, normals: np.ndarray, uv: np.ndarray, image: Image.Image
 ) -> Trimesh:
     trimesh = import_optional("trimesh", "texturing meshes")
-    material = trimesh.visual.material.PBRMaterial(
-        name="views",
-        baseColorTexture=image,
-        metallicFactor=0.0,
-        roughnessFactor=0.9,
-        doubleSided=False,
-    )
+    matte = {"metallicFactor": 0.0, "roughnessFactor": 0.9, "doubleSided": False}
+    material = trimesh.visual.material.PBRMaterial(name="views", baseColorTexture=image, **matte)
     upwards = np.stack([uv[:, 0], 1 - uv[:, 1]], axis=1)  # trimesh has v = 0 at the bottom
     visual = trimesh.visual.TextureVisuals(uv=upwards, material=material)
     return trimesh.Trimesh(points, faces, vertex_normals=normals, visual=visual, process=False)
 
 
 def write_glb(path: Path, mesh: Trimesh) -> None:
-    """Write a textured mesh as one self-contained glTF file.
-
-    Args:
-        path: the .glb; written atomically.
-        mesh: textured, z up. The file has y up, as glTF requires: (x, y, z) becomes (x, z, -y).
-    """
+    """Write a textured mesh, z up, as one glTF file with y up: (x, y, z) becomes (x, z, -y)."""
     trimesh = import_optional("trimesh", "texturing meshes")
     y_up = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
-    turned = trimesh.Trimesh(
-        mesh.vertices @ y_up.T,
-        mesh.faces,
-        vertex_normals=mesh.vertex_normals @ y_up.T,
-        visual=mesh.visual,
-        process=False,
-    )
+    vertices, normals = mesh.vertices @ y_up.T, mesh.vertex_normals @ y_up.T
+    given = {"vertex_normals": normals, "visual": mesh.visual, "process": False}
+    turned = trimesh.Trimesh(vertices, mesh.faces, **given)
     content = turned.export(file_type="glb", include_normals=True)
     with atomic_write(path) as temporary:
         temporary.write_bytes(content)

@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from common.signals import StopFlag
+from renderer.checkpoint import check_parts
 from renderer.methods.base import Method, StepResult
 
 log = logging.getLogger(__name__)
@@ -40,12 +41,7 @@ class TrainableMethod(Method, Protocol):
 
 
 class Training:
-    """Training state: a method, its optimizer, its random generator and the step.
-
-    Args:
-        method: untrained.
-        seed: of the random numbers of all steps.
-    """
+    """Training state: an untrained method, its optimizer, its seeded generator and the step."""
 
     def __init__(self, method: TrainableMethod, seed: int) -> None:
         self.method = method
@@ -77,10 +73,9 @@ class Training:
 
     def check_finite(self) -> None:
         """Raise FloatingPointError if a parameter is nan or infinite."""
-        for group in self.optimizer.param_groups:
-            for parameter in group["params"]:
-                if not torch.isfinite(parameter).all():
-                    raise FloatingPointError(_diverged(self.step))
+        groups = self.optimizer.param_groups
+        if not all(torch.isfinite(value).all() for group in groups for value in group["params"]):
+            raise FloatingPointError(_diverged(self.step))
 
     def state(self) -> dict[str, Any]:
         """Return the whole state as tensors and plain values."""
@@ -95,15 +90,9 @@ class Training:
         """Restore a result of `state`.
 
         Raises:
-            ValueError: keys, types or the step do not fit. Torch raises other errors for parts that
-                do not fit.
+            ValueError: keys, types or the step do not fit. Torch raises other errors.
         """
-        expected = {"step": int, "method": Mapping, "optimizer": Mapping, "generator": Tensor}
-        for name, kind in expected.items():
-            if name not in state:
-                raise ValueError(f"{name} is missing")
-            if not isinstance(state[name], kind) or isinstance(state[name], bool):
-                raise ValueError(f"{name} has type {type(state[name]).__name__}")
+        check_parts(state, step=int, method=Mapping, optimizer=Mapping, generator=Tensor)
         if not 0 <= state["step"] <= self.method.num_steps:
             raise ValueError(f"step is {state['step']}, expected 0 to {self.method.num_steps}")
         absent = {"state", "param_groups"} - set(state["optimizer"])
@@ -137,11 +126,7 @@ class _RunningMean:
         self.squared_error = self.squared_error + result.squared_error
 
     def read(self, step: int) -> dict[str, float]:
-        """Return the mean loss and the PSNR in dB, and reset the sums.
-
-        Raises:
-            FloatingPointError: a loss was nan or infinite.
-        """
+        """Return the mean loss and the PSNR in dB, and reset the sums; both must be finite."""
         loss, error = (float(s) / max(self.count, 1) for s in (self.loss, self.squared_error))
         if not math.isfinite(loss) or not math.isfinite(error):
             raise FloatingPointError(_diverged(step))
@@ -159,16 +144,11 @@ def train(
     preview_every: int,
     on_step: StepCallback | None = None,
 ) -> None:
-    """Run the remaining steps, or until `stop` is set.
+    """Run the remaining steps, or until `stop`, which is checked after every step, is set.
 
-    Args:
-        training: at any step.
-        stop: checked after every step.
-        save: writes a checkpoint; also called at the end, never with nan or infinite parameters.
-        save_every: seconds between calls of `save`.
-        preview: renders an image of the given step; also called after the last one, unless stopped.
-        preview_every: steps between previews.
-        on_step: called after every step.
+    `save` writes a checkpoint every `save_every` seconds and at the end, never with nan or infinite
+    parameters; `preview` renders an image of the given step every `preview_every` steps and, unless
+    stopped, at the end.
 
     Raises:
         FloatingPointError: nan or infinite numbers.
@@ -200,14 +180,8 @@ def train(
             if log_due:
                 logged = now
                 left = (now - began) / (step - first) * (total - step)
-                log.info(
-                    "step %d of %d: loss %.4f, PSNR %.2f dB, about %.0f s left",
-                    step,
-                    total,
-                    numbers["loss"],
-                    numbers["psnr"],
-                    left,
-                )
+                quality = "loss {loss:.4f}, PSNR {psnr:.2f} dB".format(**numbers)
+                log.info("step %d of %d: %s, about %.0f s left", step, total, quality, left)
             if preview_due:  # before the checkpoint: a run killed in between renders it again
                 training.check_finite()
                 preview(step)

@@ -25,15 +25,10 @@ SUPERSAMPLING = 2
 
 
 def render(mesh: Trimesh, cameras: Cameras, size: int) -> Iterator[np.ndarray]:
-    """Render a coloured mesh, unlit and on white, from several cameras.
-
-    Args:
-        mesh: with a texture or vertex colours.
-        cameras: N, for size x size images.
-        size: pixels a side.
+    """Render a mesh with texture or vertex colours, unlit and on white, for size x size images.
 
     Yields:
-        RGBA in [0, 1], alpha not premultiplied, (size, size, 4) float32.
+        RGBA in [0, 1], alpha not premultiplied, (size, size, 4) float32, for each camera.
     """
     fine = size * SUPERSAMPLING
     scale = np.diag([SUPERSAMPLING, SUPERSAMPLING, 1.0])
@@ -61,16 +56,9 @@ def _colors(mesh: Trimesh, seen: Fragments) -> np.ndarray:
 def orbit_frames(
     mesh: Trimesh, num: int = 180, elevation_deg: float = 30.0, size: int = 256
 ) -> Iterator[np.ndarray]:
-    """Yield the frames of a full turn around a coloured mesh from azimuth 0, on white.
+    """Yield `num` frames, uint8 (size, size, 3) on white, of a full turn around a coloured mesh.
 
-    Args:
-        mesh: with a texture or vertex colours.
-        num: number of frames.
-        elevation_deg: of the camera, above the horizon.
-        size: pixels a side.
-
-    Yields:
-        uint8 (size, size, 3).
+    The elevation, above the horizon, is constant; the azimuth starts at 0.
     """
     cameras = orbit_cameras(num, elevation_deg=elevation_deg, image_size=size)
     for image in render(mesh, cameras, size):
@@ -78,12 +66,9 @@ def orbit_frames(
 
 
 def write_video(path: Path, frames: Iterable[np.ndarray], fps: int = 30) -> None:
-    """Write an MP4 video that browsers and editors play (H.264, yuv420p).
+    """Write an MP4 video that browsers and editors play (H.264, yuv420p), atomically.
 
-    Args:
-        path: the .mp4; written atomically.
-        frames: uint8 (H, W, 3), all of one size; odd sides are padded with a white line of pixels.
-        fps: frames per second.
+    Frames are uint8 (H, W, 3), all of one size; odd sides are padded with a white line of pixels.
 
     Raises:
         ImportError: the package with the encoder is not installed.
@@ -96,26 +81,14 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: int = 30) -> None
     if first is None:
         raise ValueError(f"{path}: a video needs at least one frame")
     odd = [(0, first.shape[0] % 2), (0, first.shape[1] % 2), (0, 0)]
+    codec = {"codec": "libx264", "pixelformat": "yuv420p", "quality": 8, "macro_block_size": 2}
+    codec["output_params"] = ["-movflags", "+faststart"]
     with (
         atomic_write(path) as temporary,
-        closing(
-            imageio.get_writer(
-                temporary,
-                format="FFMPEG",
-                mode="I",
-                fps=fps,
-                codec="libx264",
-                pixelformat="yuv420p",
-                quality=8,
-                macro_block_size=2,
-                output_params=["-movflags", "+faststart"],
-            )
-        ) as writer,
+        closing(imageio.get_writer(temporary, "FFMPEG", "I", fps=fps, **codec)) as writer,
     ):
         for frame in chain([first], pending):
             if frame.shape != first.shape or frame.dtype != np.uint8:
-                raise ValueError(
-                    f"{path}: expected uint8 frames of shape {first.shape}, got {frame.dtype} "
-                    f"{frame.shape}"
-                )
+                got = f"{frame.dtype} {frame.shape}"
+                raise ValueError(f"{path}: expected uint8 frames of shape {first.shape}, got {got}")
             writer.append_data(np.pad(frame, odd, constant_values=255))

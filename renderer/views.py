@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,37 +26,18 @@ FULL = 0.995
 
 
 class MaskError(ValueError):
-    """No view has a usable mask.
-
-    Attributes:
-        segmenter: that made the masks; None where they are the views' own alpha.
-    """
+    """No view has a usable mask; `segmenter` made them, None if they are the views' own alpha."""
 
     def __init__(self, message: str, segmenter: str | None = None) -> None:
         super().__init__(message)
         self.segmenter = segmenter
 
 
-@dataclass(frozen=True)
-class ReconstructionInput:
-    """The views of one object.
+def read_input(path: Path, config: RendererConfig, device: str) -> tuple[Views, str]:
+    """Read a strip of 16 views, or a folder of them, segment them, and check them.
 
-    Attributes:
-        views: with masks where they are used.
-        sha256: of the images and their alpha.
-    """
-
-    views: Views
-    sha256: str
-
-
-def read_input(path: Path, config: RendererConfig, device: str) -> ReconstructionInput:
-    """Read the views of an object, segment them, and check them.
-
-    Args:
-        path: a strip of 16 views, or a folder of them, see `read_views`.
-        config: how the object is segmented, if at all.
-        device: for the segmentation network, see `pick_device`.
+    Returns:
+        the views, with masks if the configuration uses them, and the SHA-256 of images and alpha.
 
     Raises:
         FileNotFoundError, ValueError: the file is missing or unsuitable.
@@ -74,7 +54,7 @@ def read_input(path: Path, config: RendererConfig, device: str) -> Reconstructio
     digest.update(b"" if alpha is None else alpha.tobytes())
     cameras = orbit_cameras(len(images), image_size=images.shape[1])
     if not config.use_mask:
-        return ReconstructionInput(Views(images, None, cameras), digest.hexdigest())
+        return Views(images, None, cameras), digest.hexdigest()
 
     if alpha is None:
         log.info("segmenting the %d views (segmenter %s)", len(images), config.segmenter)
@@ -89,36 +69,27 @@ def read_input(path: Path, config: RendererConfig, device: str) -> Reconstructio
         repaired = repair_masks(masks, cameras)
         masks, replaced = repaired.masks, repaired.replaced
         if replaced:
-            log.warning(
-                "%s: the masks of views %s contradict the others and are replaced by the hull of "
-                "the other views",
-                path,
-                ", ".join(map(str, replaced)),
-            )
-    return ReconstructionInput(Views(images, masks, cameras, replaced), digest.hexdigest())
+            said = "%s: the masks of views %s contradict the others and are replaced by their hull"
+            log.warning(said, path, ", ".join(map(str, replaced)))
+    return Views(images, masks, cameras, replaced), digest.hexdigest()
 
 
 def _check_masks(path: Path, masks: np.ndarray, segmenter: str | None) -> None:
-    """Raise MaskError if all masks are empty or full, and warn if some are; masks are (N, S, S).
-
-    `path` and `segmenter` are for messages, see `MaskError`.
-    """
+    """Raise MaskError if all masks (N, S, S) are empty or full, and warn if some are."""
     shares = (masks >= 0.5).mean(axis=(1, 2))
     empty, full = shares == 0, shares > FULL
     if not (empty | full).any():
         return
-    numbers = {
-        name: ", ".join(map(str, np.flatnonzero(views)))
+    found = " and ".join(
+        f"{name} in views {', '.join(map(str, np.flatnonzero(views)))}"
         for name, views in (("empty", empty), ("full", full))
         if views.any()
-    }
-    found = " and ".join(f"{name} in views {which}" for name, which in numbers.items())
+    )
     if (empty | full).all():
         what = "all empty" if empty.all() else "all full" if full.all() else found
         source = "from the alpha" if segmenter is None else f"of segmenter {segmenter}"
-        raise MaskError(
-            f"{path}: the masks {source} are {what}: the object was not found", segmenter
-        )
+        said = f"{path}: the masks {source} are {what}: the object was not found"
+        raise MaskError(said, segmenter)
     log.warning("%s: the mask is %s", path, found)
 
 

@@ -1,7 +1,6 @@
-"""Volume rendering of samples along rays.
+"""Volume rendering of samples along rays; symbols and equations of NeuS (Wang et al. 2021).
 
-Shape letters: R rays, S samples a ray. Symbols and equation numbers are those of NeuS (Wang et
-al. 2021): f is the signed distance, Phi_s(x) = sigmoid(s x), T_i the transmittance before sample i.
+R rays, S samples a ray; f is the signed distance, Phi_s(x) = sigmoid(s x).
 """
 
 from __future__ import annotations
@@ -16,16 +15,10 @@ _PDF_EPSILON = 1e-5
 
 
 def weights_from_alpha(alpha: Tensor) -> Tensor:
-    """Weights T_i alpha_i of samples in order from the camera, T_i = prod_{j<i} (1 - alpha_j).
+    """Weights T_i alpha_i of samples (..., S) in order from the camera (NeuS Eq. 11).
 
-    Source: NeuS Eq. 11. Compat: 1e-7 is added to every factor of T_i, so that the product keeps a
-    gradient behind an opaque sample; the sum of the weights can exceed 1 by about S * 1e-7.
-
-    Args:
-        alpha: opacity of every sample in [0, 1], (..., S).
-
-    Returns:
-        (..., S).
+    T_i = prod_{j<i} (1 - alpha_j). Compat: 1e-7 is added to every factor, which keeps a gradient
+    behind an opaque sample; the sum of the weights can exceed 1 by about S * 1e-7.
     """
     passed = (1.0 - alpha + _TRANSMITTANCE_EPSILON).cumprod(dim=-1)
     transmittance = torch.cat([torch.ones_like(passed[..., :1]), passed[..., :-1]], dim=-1)
@@ -45,20 +38,12 @@ def composite_on_white(weights: Tensor, colors: Tensor) -> Tensor:
 def sample_pdf(
     bins: Tensor, weights: Tensor, num_samples: int, uniforms: Tensor | None = None
 ) -> Tensor:
-    """Sample depths from a piecewise constant density by inverting its CDF.
+    """Sample n depths (..., n) from a piecewise constant density by inverting its CDF.
 
-    Compat: 1e-5 is added to all weights, and cells with less than 1e-5 of the probability are
-    not stretched: samples in them stay close to the cell's beginning.
-
-    Args:
-        bins: increasing edges of the cells, (..., S + 1).
-        weights: not negative, need not sum to 1, (..., S).
-        num_samples: n, a ray.
-        uniforms: random numbers in [0, 1), (..., n), from the caller's generator; None takes the
-            mid-points (k + 0.5) / n, which makes the result deterministic and increasing.
-
-    Returns:
-        depths, (..., n), in the order of `uniforms`.
+    `bins` are increasing edges, (..., S + 1); weights (..., S) need not sum to 1. `uniforms` in [0,
+    1), (..., n), decide the order; None takes the mid-points (k + 0.5) / n. Compat: 1e-5 is added
+    to all weights, and cells with less than 1e-5 of the probability are not stretched: samples in
+    them stay close to the cell's beginning.
     """
     weights = weights + _PDF_EPSILON
     cdf = (weights / weights.sum(dim=-1, keepdim=True)).cumsum(dim=-1)
@@ -79,26 +64,16 @@ def sample_pdf(
 
 
 def cos_anneal_ratio(step: int, anneal_steps: int = 200) -> float:
-    """Progress of the cosine annealing at a training step, from 0 to 1.
-
-    Rendering without training uses 1.
-    """
+    """Progress of the cosine annealing at a training step, 0 to 1; 1 when not training."""
     return min(1.0, step / anneal_steps) if anneal_steps > 0 else 1.0
 
 
 def annealed_cosine(cosine: Tensor, ratio: float) -> Tensor:
-    """Cosine between ray and SDF gradient, annealed, as slope of f along the ray.
+    """Slope of f along the ray, at most 0, from the cosine of ray and SDF gradient.
 
-    Source: the published NeuS implementation; not in the paper. With ratio 1 only surfaces that
-    face the camera count, min(cosine, 0). With ratio 0 it is min(cosine - 1, 0) / 2, which
-    gives all surfaces a gradient while the shape is still wrong.
-
-    Args:
-        cosine: direction times gradient, negative where the ray enters, (...).
-        ratio: from `cos_anneal_ratio`.
-
-    Returns:
-        at most 0, (...).
+    From the published code. With ratio 1 (`cos_anneal_ratio`) only surfaces that face the camera
+    count, min(cosine, 0); with ratio 0 it is min(cosine - 1, 0) / 2, which gives all surfaces a
+    gradient while the shape is still wrong.
     """
     return -(F.relu(0.5 - 0.5 * cosine) * (1.0 - ratio) + F.relu(-cosine) * ratio)
 
@@ -106,21 +81,11 @@ def annealed_cosine(cosine: Tensor, ratio: float) -> Tensor:
 def sdf_to_alpha(
     sdf: Tensor, cosine: Tensor, section_lengths: Tensor, inv_s: Tensor | float
 ) -> Tensor:
-    """Opacity of sections of rays from the signed distance in their middle.
+    """Opacity in [0, 1] of sections of rays from f in their middle (NeuS Eq. 13).
 
-    alpha = (Phi_s(f_start) - Phi_s(f_end)) / Phi_s(f_start), with f at both ends extrapolated
-    from the middle by the slope (NeuS Eq. 13).
-
-    Compat: 1e-5 is added to numerator and denominator, so empty space has alpha 1e-5, not 0.
-
-    Args:
-        sdf: f in the middle of every section, positive outside, (...).
-        cosine: slope of f along the ray, at most 0 (`annealed_cosine`), (...).
-        section_lengths: (...).
-        inv_s: s, the sharpness; large for a sharp surface.
-
-    Returns:
-        in [0, 1], (...).
+    alpha = (Phi_s(f_start) - Phi_s(f_end)) / Phi_s(f_start), with both ends extrapolated by the
+    slope `cosine` (`annealed_cosine`); `inv_s` is s, large for a sharp surface. Compat: 1e-5 is
+    added to numerator and denominator, so empty space has alpha 1e-5, not 0.
     """
     half_change = 0.5 * cosine * section_lengths
     cdf_start = torch.sigmoid((sdf - half_change) * inv_s)

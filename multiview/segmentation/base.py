@@ -16,11 +16,7 @@ class SegmentationUnavailableError(Exception):
 
 
 def check_image(image: np.ndarray) -> tuple[int, int]:
-    """Return the height and width of an image.
-
-    Raises:
-        ValueError: its shape is not (H, W, 3).
-    """
+    """Return the height and width of an image; ValueError if its shape is not (H, W, 3)."""
     if image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ValueError(f"an image is (H, W, 3), got an array of shape {image.shape}")
     return image.shape[0], image.shape[1]

@@ -19,13 +19,10 @@ CARVEKIT_WEIGHTS = ("tracer_b7/tracer_b7.pth", "fba/fba_matting.pth")
 class CarveKit:
     """The published script's masks: TRACER with an EfficientNet-B7, refined by FBA matting.
 
-    Args:
-        device: see `pick_device`.
-
     Raises:
-        SegmentationUnavailableError: the package or its weights are not on this machine; nothing
-            is downloaded.
-        ValueError: the device cannot be used.
+        SegmentationUnavailableError: the package or its weights are not on this machine; nothing is
+            downloaded.
+        ValueError: the device, see `pick_device`, cannot be used.
     """
 
     def __init__(self, device: str = "auto") -> None:

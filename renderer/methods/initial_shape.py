@@ -1,11 +1,9 @@
 """Initial shape and colours of `neus_grid`: the visual hull, carved by stereo.
 
-Silhouettes say nothing about a concave surface, and the gradient of a rendering loss does not find
-it either: the colours of a wrong surface adapt faster than the surface moves. So depth maps are
-searched by plane-sweep stereo (`stereo`), and fused to one signed distance (Curless & Levoy 1996),
-which keeps the hull where nothing could be matched.
-
-Shape letters: N views on a ring, S pixels a side, P points, V cells a side.
+Silhouettes do not show a concave surface, nor does the gradient of a rendering loss find it. So
+depth maps of plane-sweep stereo (`stereo`) are fused to one signed distance (Curless & Levoy 1996),
+which keeps the hull where nothing could be matched. N views on a ring, S pixels a side, P points, V
+cells a side.
 """
 
 from __future__ import annotations
@@ -64,14 +62,9 @@ class InitialShape:
 def estimate_initial_shape(
     images: np.ndarray, masks: np.ndarray, cameras: Cameras, resolution: int, device: torch.device
 ) -> InitialShape:
-    """Estimate the shape from silhouettes and stereo.
+    """Estimate the shape from silhouettes and stereo, with V = `resolution` cells a side.
 
-    Args:
-        images: on white, in [0, 1], (N, S, S, 3).
-        masks: in [0, 1], (N, S, S).
-        cameras: N on a ring, in order, for S x S images.
-        resolution: V, cells a side of the object's cube.
-        device: to compute on.
+    Images on white, (N, S, S, 3), and masks, (N, S, S), are in [0, 1]; the cameras are in order.
 
     Raises:
         ValueError: the masks have no volume in common.
@@ -87,49 +80,35 @@ def estimate_initial_shape(
     size = min(IMAGE_SIZE, images.shape[1])
     if size < images.shape[1]:
         views = F.interpolate(views, size=(size, size), mode="area")
-    tensors = CameraTensors.of(cameras.scaled(size / images.shape[1]), device)
-    hull_depths = torch.from_numpy(render_depth_maps(hull, cameras, images.shape[1], size)).to(
-        device
-    )
+    cameras = cameras.scaled(size / images.shape[1])
+    tensors = CameraTensors.of(cameras, device)
+    hull_depths = torch.from_numpy(render_depth_maps(hull, cameras, size)).to(device)
     depths = plane_sweep(views, hull_depths, tensors)
     confirmed = geometric_consistency(depths, tensors) >= CONFIRMATIONS
-    sdf = fuse_depth_maps(
-        depths, hull_depths, confirmed, torch.from_numpy(hull).to(device), tensors
-    )
+    on_device = torch.from_numpy(hull).to(device)
+    sdf = fuse_depth_maps(depths, hull_depths, confirmed, on_device, tensors)
     share = confirmed.sum() / torch.isfinite(depths).sum().clamp_min(1)
     return InitialShape(hull, sdf.cpu().numpy(), float(share))
 
 
-def render_depth_maps(sdf: np.ndarray, cameras: Cameras, image_size: int, size: int) -> np.ndarray:
-    """Render the depth (camera-z, at pixel centres) of a signed distance's surface; inf off it.
+def render_depth_maps(sdf: np.ndarray, cameras: Cameras, size: int) -> np.ndarray:
+    """Depth maps (camera-z, inf off the surface, (N, S, S) float32) of distances (V, V, V).
 
-    The distances are on the cells of the object's cube, (V, V, V); the cameras are for images of
-    `image_size` pixels a side, the maps have `size` a side, (N, S, S) float32.
+    The distances are on the cells of the object's cube; the cameras are for S x S images.
     """
     centres = cell_centres(len(sdf))
     mesh = extract(sdf, centres[0], centres[1] - centres[0])
-    scaled = cameras.scaled(size / image_size)
-    return rasterise_depths(mesh, scaled, size).astype(np.float32)
+    return rasterise_depths(mesh, cameras, size).astype(np.float32)
 
 
 def fuse_depth_maps(
     depths: Tensor, hull_depths: Tensor, confirmed: Tensor, hull: Tensor, cameras: CameraTensors
 ) -> Tensor:
-    """Fuse depth maps to one signed distance inside the hull.
+    """Fuse depth maps (N, S, S) to one signed distance, nowhere below the hull's, (V, V, V).
 
-    Each view gives a point the distance to its depth map, measured perpendicular to the surface
-    and truncated. The fused distance is the mean of the views, weighted with the cosine between
-    surface normal and line of sight.
-
-    Args:
-        depths: from stereo, camera-z, (N, S, S).
-        hull_depths: used where a depth is not consistent, (N, S, S).
-        confirmed: where it is consistent, bool (N, S, S).
-        hull: signed distance, (V, V, V).
-        cameras: of the views.
-
-    Returns:
-        signed distance, nowhere below the hull's, (V, V, V).
+    Each view gives a point the distance to its depth map (the hull's where a depth is not
+    confirmed), measured perpendicular to the surface and truncated. The fused distance is the mean
+    of the views, weighted with the cosine between surface normal and line of sight.
     """
     used = torch.where(confirmed, depths, hull_depths)
     weights = torch.where(confirmed, 1.0, _UNCONFIRMED)
@@ -155,10 +134,7 @@ def fuse_depth_maps(
 
 
 def _surface_cosine(depth: Tensor, cameras: CameraTensors, view: int) -> Tensor:
-    """Cosine between the normals of a depth map and its lines of sight, at least 0.1, (S, S).
-
-    It is 0.1 at the outline, where the normals are unknown.
-    """
+    """Cosine (S, S), at least 0.1, of a depth map's normals, unknown at the outline, and sight."""
     rays = cameras.unproject(view, depth.shape[-1])
     points = rays * depth[..., None]
     across, down = torch.zeros_like(points), torch.zeros_like(points)
@@ -172,19 +148,19 @@ def _surface_cosine(depth: Tensor, cameras: CameraTensors, view: int) -> Tensor:
 def initial_distances(
     views: Views, resolution: int, slack: float, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Initial signed distances, and lower bounds of all later ones, in cells.
+    """Initial signed distances, and lower bounds of all later ones, in cells, (1, 1, V, V, V).
 
-    Both are (1, 1, V, V, V). The surface may be outside of the hull by `slack` cells. Without
-    masks, all that is not white is the object, and there are no bounds.
+    The surface may be outside of the hull by `slack` cells. Without masks, all that is not white is
+    the object, and there are no bounds.
 
     Raises:
         ValueError: the masks have no volume in common.
     """
     masks = _threshold_white(views.images) if views.masks is None else views.masks
     shape = estimate_initial_shape(views.images, masks, views.cameras, resolution, device)
-    cell = 2 * OBJECT_HALF_SIDE / resolution
     sdf, hull = (
-        torch.from_numpy(grid)[None, None].to(device) / cell for grid in (shape.sdf, shape.hull)
+        torch.from_numpy(grid)[None, None].to(device) / (2 * OBJECT_HALF_SIDE / resolution)
+        for grid in (shape.sdf, shape.hull)
     )
     if views.masks is None:  # the hull of all that is not white may be wrong
         return sdf, torch.full_like(hull, -torch.inf)
@@ -195,9 +171,8 @@ def _threshold_white(images: np.ndarray) -> np.ndarray:
     """Masks of all that is not white, with holes filled, float32 (N, S, S)."""
     from scipy import ndimage
 
-    return np.stack(
-        [ndimage.binary_fill_holes(image.min(axis=-1) < _WHITE) for image in images]
-    ).astype(np.float32)
+    masks = [ndimage.binary_fill_holes(image.min(axis=-1) < _WHITE) for image in images]
+    return np.stack(masks).astype(np.float32)
 
 
 def initial_colors(start: Tensor, views: Views) -> Tensor:
@@ -212,9 +187,8 @@ def initial_colors(start: Tensor, views: Views) -> Tensor:
     spacing = centres[1] - centres[0]
     logits = np.zeros((*sdf.shape, 3), dtype=np.float32)
     mesh = extract(sdf * spacing, centres[0], spacing)
-    colors = np.clip(
-        sample_vertex_colors(mesh, views.images, views.masks, views.cameras), 0.02, 0.98
-    )
+    colors = sample_vertex_colors(mesh, views.images, views.masks, views.cameras)
+    colors = np.clip(colors, 0.02, 0.98)
     near = np.abs(sdf) < _COLOR_DISTANCE
     points = centres[np.argwhere(near)]
     _, vertex = cKDTree(np.asarray(mesh.vertices)).query(points)

@@ -1,8 +1,7 @@
 """Radiance field on a hash grid: volume rendering without a surface (NeRF, Instant-NGP).
 
-Follows the variant that SyncDreamer published: a density blob in the centre at the start, an
-occupancy grid, colour and mask losses. Shape letters: R rays, P points or samples, N views, V cells
-a side.
+Follows the published variant: a density blob in the centre at the start, an occupancy grid, colour
+and mask losses. R rays, P points or samples, N views, V cells a side.
 """
 
 from __future__ import annotations
@@ -15,10 +14,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.config import check_positive
-from multiview.cameras import OBJECT_HALF_SIDE, PIXEL_CENTRE
+from multiview.cameras import OBJECT_HALF_SIDE, PIXEL_CENTRE, Cameras
 from multiview.projection import project
-from multiview.visual_hull import close_underside, silhouette_distance, visual_hull
-from renderer.methods.base import ParameterGroup, RenderedRays, SDFGrid, StepResult, Views, all_rays
+from multiview.visual_hull import check_not_empty, close_underside, visual_hull
+from renderer.methods.base import (
+    ParameterGroup,
+    RenderedRays,
+    SDFGrid,
+    StepResult,
+    Views,
+    all_rays,
+    near_masks,
+)
 from renderer.methods.neus import soft_l1
 from renderer.methods.occupancy import (
     OccupancyConfig,
@@ -33,7 +40,6 @@ from renderer.methods.radiance_field import DENSITY_SCALE, FieldConfig, Radiance
 
 _OPAQUE = 7.0
 """Optical depth at which rays end: a thousandth of the light is left."""
-_FOREGROUND = 0.5
 _CANDIDATE_CELLS = 64
 """Cells a side of the grid of candidates; much smaller than the masks' margin."""
 _HULL_CELLS = 96
@@ -103,11 +109,15 @@ class NeRF(nn.Module):
         self.num_steps = config.steps
         self.pixel_offset = PIXEL_CENTRE
         self.field = RadianceField(config.network, config.half)
-        candidates = None if views.masks is None else _candidate_cells(views, config.occupancy)
+        candidates = self.near_object = None
+        if views.masks is not None:
+            check_not_empty(views.masks >= 0.5)
+            near = torch.from_numpy(near_masks(views.masks, _MARGIN * views.size))
+            candidates = _candidate_cells(near, views.cameras, config.occupancy)
+            self.near_object = near.flatten().nonzero()[:, 0].to(device)
         self.occupancy = OccupancyGrid(config.occupancy, config.length, candidates)
         self.rays = all_rays(views, self.pixel_offset, device)
         self.views = views
-        self.near_object = None if views.masks is None else _rays_near_object(views).to(device)
         self.to(device)
 
     def parameter_groups(self) -> list[ParameterGroup]:
@@ -148,10 +158,9 @@ class NeRF(nn.Module):
         return StepResult(loss, F.mse_loss(color.detach(), batch.colors), detached)
 
     def _interior_density_loss(self, hidden: Tensor) -> Tensor:
-        """Mean lack of density at points (P, 3) that no light reaches, a share, scalar.
+        """Mean lack of density, a share, at points (P, 3) that no light reaches; makes them solid.
 
-        It makes the inside of the object solid, where the views give no evidence. Space that other
-        rays found to be empty stays empty, as the density has next to no gradient there.
+        Space that other rays found to be empty stays so: the density has next to no gradient there.
         """
         lack = F.relu(1 - self.field.density(hidden) / _SOLID_DENSITY)
         return lack.mean() if len(hidden) else lack.sum()
@@ -177,10 +186,7 @@ class NeRF(nn.Module):
         self, samples: PackedSamples, origins: Tensor, directions: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Samples that light reaches, bool (P,), and their optical depths; no gradients."""
-
-        def density(part: PackedSamples) -> Tensor:
-            return self.field.density(part.points(origins, directions))
-
+        density = lambda part: self.field.density(part.points(origins, directions))  # noqa: E731
         return render_visibility(samples, density, self.config.length, _OPAQUE)
 
     @torch.no_grad()
@@ -228,9 +234,9 @@ class NeRF(nn.Module):
     def shape(self, surface_density: float = _SURFACE_DENSITY) -> SDFGrid:
         """Sample the density in the occupied cells, as a distance to its level set.
 
-        The logits of the density, which are less curved than the density, are divided by their
-        slope on the surface. The density that no camera sees is arbitrary: the shape is cut off at
-        the hull of the masks with its underside closed.
+        The logits of the density, which are less curved, are divided by their slope on the surface.
+        The shape is cut off at the hull of the masks with its underside closed, as no camera sees
+        beyond.
 
         Raises:
             ValueError: the density is nowhere as high as at the surface.
@@ -258,17 +264,11 @@ class NeRF(nn.Module):
             )
         sdf = _scale_to_distances(lack, spacing)
         if self.views.masks is not None:
-            sdf = np.maximum(sdf, _closed_hull(self.views, resolution) - _HULL_SLACK)
+            hull = visual_hull(self.views.masks >= 0.5, self.views.cameras, _HULL_CELLS)
+            closed = torch.from_numpy(close_underside(hull, self.views.cameras))[None, None]
+            fine = F.interpolate(closed, (resolution,) * 3, mode="trilinear", align_corners=False)
+            sdf = np.maximum(sdf, fine[0, 0].numpy() - _HULL_SLACK)
         return SDFGrid(sdf, first, spacing)
-
-
-def _closed_hull(views: Views, resolution: int) -> np.ndarray:
-    """Signed distance of the hull of the masks with its underside closed, (V, V, V)."""
-    assert views.masks is not None
-    hull = visual_hull(views.masks >= _FOREGROUND, views.cameras, _HULL_CELLS)
-    closed = torch.from_numpy(close_underside(hull, views.cameras))[None, None]
-    size = (resolution,) * 3
-    return F.interpolate(closed, size=size, mode="trilinear", align_corners=False)[0, 0].numpy()
 
 
 def _scale_to_distances(lack: np.ndarray, spacing: float) -> np.ndarray:
@@ -284,37 +284,16 @@ def _scale_to_distances(lack: np.ndarray, spacing: float) -> np.ndarray:
     return np.clip(lack / max(slope, 1e-6), -most, most).astype(np.float32)
 
 
-def _dilated_masks(views: Views) -> np.ndarray:
-    """Masks dilated by the margin, bool (N, S, S)."""
-    assert views.masks is not None
-    masks = views.masks >= _FOREGROUND
-    empty = [str(k) for k, mask in enumerate(masks) if not mask.any()]
-    if empty:
-        raise ValueError(f"the masks of the views {', '.join(empty)} are empty")
-    return np.stack([silhouette_distance(mask) for mask in masks]) <= _MARGIN * views.size
-
-
-def _rays_near_object(views: Views) -> Tensor:
-    """Numbers of the rays in the dilated masks, int64."""
-    return torch.from_numpy(_dilated_masks(views).reshape(-1).nonzero()[0])
-
-
-def _candidate_cells(views: Views, config: OccupancyConfig) -> Tensor:
-    """Cells of the occupancy grid that lie in enough dilated masks, bool (V, V, V)."""
+def _candidate_cells(masks: Tensor, cameras: Cameras, config: OccupancyConfig) -> Tensor:
+    """Cells of the occupancy grid, bool (V, V, V), in enough dilated masks, bool (N, S, S)."""
     axis = (torch.arange(_CANDIDATE_CELLS) + 0.5) * (2 * OBJECT_HALF_SIDE / _CANDIDATE_CELLS)
-    lattice = torch.meshgrid(*[axis - OBJECT_HALF_SIDE] * 3, indexing="ij")
-    points = torch.stack(lattice, dim=-1).view(-1, 3)
+    points = torch.cartesian_prod(*[axis - OBJECT_HALF_SIDE] * 3)
     votes = torch.zeros(len(points))
-    masks = torch.from_numpy(_dilated_masks(views))
-    cameras = views.cameras
-    for mask, intrinsics, pose in zip(
-        masks, cameras.intrinsics, cameras.world_to_camera, strict=True
-    ):
-        pixels, _ = project(
-            points, torch.from_numpy(intrinsics).float(), torch.from_numpy(pose).float()
-        )
+    poses = map(torch.from_numpy, (cameras.intrinsics, cameras.world_to_camera))
+    for mask, intrinsics, pose in zip(masks, *(pose.float() for pose in poses), strict=True):
+        pixels, _ = project(points, intrinsics, pose)
         cells = pixels.floor().long()
-        clamped = cells.clamp(0, views.size - 1)
+        clamped = cells.clamp(0, len(mask) - 1)
         votes += mask[clamped[:, 1], clamped[:, 0]] & (cells == clamped).all(dim=-1)
-    enough = (votes >= _AGREEMENT * len(masks)).view(1, 1, *lattice[0].shape)
+    enough = (votes >= _AGREEMENT * len(masks)).view(1, 1, *[_CANDIDATE_CELLS] * 3)
     return F.interpolate(enough.float(), (config.resolution,) * 3)[0, 0] > 0

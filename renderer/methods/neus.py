@@ -1,7 +1,6 @@
 """NeuS (Wang et al. 2021) as SyncDreamer published it: sampling, rendering, losses.
 
-Any `SurfaceField` can be rendered; random numbers are arguments. Shape letters: R rays, S samples a
-ray.
+Random numbers are arguments. R rays, S samples a ray.
 """
 
 from __future__ import annotations
@@ -15,8 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.config import check_positive
-from multiview.cameras import OBJECT_HALF_SIDE
-from renderer.methods.fields import SurfaceField
+from renderer.methods.fields import NeuSField
 from renderer.rays import inside_object_cube, points_on_rays
 from renderer.volume_rendering import (
     accumulate,
@@ -33,7 +31,6 @@ SDFFunction = Callable[[Tensor], Tensor]
 _SLOPE_EPSILON = 1e-5
 _STEEPEST_SLOPE = 1e3
 _MASK_EPSILON = 1e-5
-_NO_OPACITY = 1e-5
 _FIRST_INV_S = 64.0
 """Sharpness of the density of the first round of up-sampling, published; it doubles every round."""
 _COLOR_WEIGHT, _MASK_WEIGHT, _EIKONAL_WEIGHT = 0.5, 1.0, 0.1
@@ -68,23 +65,13 @@ class SamplingConfig:
             )
 
 
-def upsample_depths(
+def _upsample_depths(
     sdf: Tensor, depths: Tensor, inside: Tensor, inv_s: float, num_samples: int
 ) -> Tensor:
-    """Propose additional depths where the signed distance changes its sign.
+    """Propose n more depths (R, n) where the signed distance (R, S) changes its sign.
 
     The slope of a section is the more negative one of its own and the previous section's, and at
-    most 0 (from the published NeuS implementation; not in the paper).
-
-    Args:
-        sdf: at the depths, (R, S).
-        depths: increasing, (R, S).
-        inside: samples in the object's cube, (R, S); sections with none get no weight.
-        inv_s: sharpness of the density to sample from.
-        num_samples: n, a ray.
-
-    Returns:
-        increasing, (R, n).
+    most 0 (published code, not in the paper). Sections without a sample in the cube get no weight.
     """
     lengths = depths.diff(dim=-1)
     slopes = sdf.diff(dim=-1) / (lengths + _SLOPE_EPSILON)
@@ -106,21 +93,10 @@ def sample_depths(
     config: SamplingConfig,
     uniforms: Tensor | None = None,
 ) -> Tensor:
-    """Choose the depths at which rays are sampled.
+    """Choose the increasing depths (R, S), S = coarse + importance, at which rays are sampled.
 
-    Args:
-        sdf: the current surface.
-        origins: (R, 3).
-        directions: (R, 3).
-        near: (R,).
-        far: (R,).
-        config: numbers of samples.
-        uniforms: random numbers in [0, 1), (R,), to shift each ray's coarse samples in training;
-            None for no shift. Compat: the shift is up to 1 / coarse in world units to both
-            sides, whatever the distance of the samples.
-
-    Returns:
-        increasing, (R, S), S = coarse + importance.
+    `uniforms` in [0, 1), (R,), shift the coarse samples in training. Compat: by up to 1 / coarse in
+    world units to both sides, whatever the distance of the samples.
     """
     steps = torch.linspace(0.0, 1.0, config.coarse, dtype=near.dtype, device=near.device)
     depths = near[:, None] + (far - near)[:, None] * steps
@@ -132,7 +108,7 @@ def sample_depths(
     for i in range(config.rounds):
         inside = inside_object_cube(points_on_rays(origins, directions, depths))
         inv_s = _FIRST_INV_S * 2.0**i
-        new = upsample_depths(distances, depths, inside, inv_s, config.importance // config.rounds)
+        new = _upsample_depths(distances, depths, inside, inv_s, config.importance // config.rounds)
         depths, order = torch.cat([depths, new], dim=-1).sort(dim=-1)
         if i + 1 < config.rounds:
             new_distances = sdf(points_on_rays(origins, directions, new))
@@ -148,8 +124,6 @@ class Rendering:
         color: in front of white, in [0, 1], (R, 3).
         opacity: sum of the weights: the predicted mask, (R,).
         normal: sum of the weighted unit normals, not normalised, world axes, (R, 3).
-        depth: weighted mean depth; 0 where nothing is hit, (R,).
-        weights: (R, S).
         gradient_error: (|gradient of the SDF| - 1)^2, 0 outside the object's cube, (R, S).
         inside: samples in the object's cube, bool (R, S).
     """
@@ -157,8 +131,6 @@ class Rendering:
     color: Tensor
     opacity: Tensor
     normal: Tensor
-    depth: Tensor
-    weights: Tensor
     gradient_error: Tensor
     inside: Tensor
 
@@ -171,24 +143,22 @@ def _scatter(values: Tensor, chosen: Tensor) -> Tensor:
 
 
 def render_rays(
-    surface_field: SurfaceField,
+    surface_field: NeuSField,
     origins: Tensor,
     directions: Tensor,
     depths: Tensor,
     cos_anneal: float = 1.0,
-    half_size: float = OBJECT_HALF_SIDE,
 ) -> Rendering:
     """Render rays through the samples in the object's cube (NeuS Eq. 11 and 13).
 
-    Sections go from each depth to the next, and the last one is as long as the one before it. The
-    field is evaluated in their middles, and only inside the cube. Directions have length 1, depths
-    (R, S) increase; for `cos_anneal` see `volume_rendering.cos_anneal_ratio`.
+    Sections go from each depth, (R, S), to the next; the last one is as long as the one before it.
+    The field is evaluated in their middles, only inside the cube. For `cos_anneal` see
+    `annealed_cosine`.
     """
     lengths = depths.diff(dim=-1)
     lengths = torch.cat([lengths, lengths[:, -1:]], dim=-1)
-    middles = depths + 0.5 * lengths
-    points = points_on_rays(origins, directions, middles)
-    inside = inside_object_cube(points, half_size)
+    points = points_on_rays(origins, directions, depths + 0.5 * lengths)
+    inside = inside_object_cube(points)
 
     inner_points = points[inside]  # (P, 3)
     inner_directions = directions[:, None, :].expand_as(points)[inside]
@@ -200,26 +170,14 @@ def render_rays(
     gradient_error = (surface.gradients.norm(dim=-1) - 1.0).square()
 
     weights = weights_from_alpha(_scatter(alpha, inside))  # (R, S)
-    opacity = weights.sum(dim=-1)
+    opacity = weights.sum(dim=-1)  # before the colours: gradients are added in this order
     return Rendering(
         color=composite_on_white(weights, _scatter(colors, inside)),
         opacity=opacity,
         normal=accumulate(weights, _scatter(normals, inside)),
-        depth=(weights * middles).sum(dim=-1) / opacity.clamp_min(_NO_OPACITY),
-        weights=weights,
         gradient_error=_scatter(gradient_error, inside),
         inside=inside,
     )
-
-
-@dataclass(frozen=True)
-class Losses:
-    """Losses of a batch, scalars; the three terms are not weighted."""
-
-    total: Tensor
-    color: Tensor
-    mask: Tensor
-    eikonal: Tensor
 
 
 def soft_l1(predicted: Tensor, target: Tensor) -> Tensor:
@@ -236,27 +194,23 @@ def eikonal_loss(gradient_error: Tensor, inside: Tensor) -> Tensor:
     return (gradient_error * counted).sum() / (counted + _MASK_EPSILON).sum()
 
 
-def neus_losses(rendering: Rendering, colors: Tensor, masks: Tensor | None) -> Losses:
-    """Losses of rendered rays against colours on white and opacities (NeuS Sec. 3.3).
+def neus_losses(
+    rendering: Rendering, colors: Tensor, masks: Tensor | None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Total loss, and its color, mask and eikonal terms without their weights (NeuS Sec. 3.3).
 
-    Both are in [0, 1], (R, 3) and (R,); without masks their term is 0.
+    Colours are on white, (R, 3); without masks, opacities in [0, 1], (R,), their term is 0.
     """
     color = soft_l1(rendering.color, colors)
     eikonal = eikonal_loss(rendering.gradient_error, rendering.inside)
     mask = torch.zeros_like(color) if masks is None else F.mse_loss(rendering.opacity, masks)
     total = _COLOR_WEIGHT * color + _MASK_WEIGHT * mask + _EIKONAL_WEIGHT * eikonal
-    return Losses(total=total, color=color, mask=mask, eikonal=eikonal)
+    return total, {"color": color, "mask": mask, "eikonal": eikonal}
 
 
 @dataclass(frozen=True)
 class LearningRateConfig:
-    """Learning rate schedule: linear warm-up, then step decay.
-
-    Attributes:
-        peak: after the warm-up.
-        warmup_steps: number of steps before `peak`.
-        interval: steps, counted from step 0, between decays.
-    """
+    """Learning rate: linear warm-up to the peak; a decay every `interval` steps from step 0."""
 
     peak: float = 5e-4
     warmup_steps: int = 100

@@ -1,12 +1,11 @@
 """NeuS on a grid of signed distances, the fast default method.
 
-The shape is that of silhouettes and stereo (`initial_shape`) plus corrections, which are trained on
-grids of several resolutions, coarse ones first. Rays are rendered as in NeuS (Wang et al. 2021),
-but only in a short interval around their first intersection with the surface, and with the
-sharpness on a schedule; an occupancy grid skips empty space. Colours are a grid too, and do not
-depend on the viewing direction. Distances in a grid are in cells.
-
-Shape letters: R rays, S samples a ray, P points, V cells a side.
+The shape is that of silhouettes and stereo (`initial_shape`) plus corrections, trained on grids of
+several resolutions, coarse ones first. Rays are rendered as in NeuS (Wang et al. 2021), but only in
+a short interval around their first intersection with the surface, and with the sharpness on a
+schedule; an occupancy grid skips empty space. Colours are a grid too, and do not depend on the
+viewing direction. Distances in a grid are in cells. R rays, S samples a ray, P points, V cells a
+side.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ from renderer.methods.base import (
     StepResult,
     Views,
     all_rays,
+    near_masks,
 )
 from renderer.methods.initial_shape import initial_colors, initial_distances
 from renderer.methods.neus import soft_l1
@@ -60,7 +60,7 @@ _LEARNING_RATE = 0.05
 """Of the shape, in cells, and of the colours' logits."""
 _FINAL_RATE = 0.2
 """Learning rates at the last step, as a share of the first ones."""
-_COLOR_WEIGHT, _MASK_WEIGHT, _EIKONAL_WEIGHT = 1.0, 0.5, 0.005
+_LOSS_WEIGHTS = {"color": 1.0, "mask": 0.5, "eikonal": 0.005}
 _SLACK = 1.0
 """The surface may be outside of the hull by this much, cells: masks are not more exact."""
 _MASK_MARGIN = 6.0
@@ -105,13 +105,7 @@ class GridNeuSConfig:
 
 @dataclass(frozen=True)
 class _SampleInterval:
-    """Sample positions on R rays.
-
-    Attributes:
-        depths: increasing, (R, S + 1).
-        hit: whether the ray meets the surface, (R,).
-        deepest: depth of the lowest signed distance on the ray, (R,).
-    """
+    """Increasing depths (R, S + 1), whether rays hit, (R,), depth of the lowest distance, (R,)."""
 
     depths: Tensor
     hit: Tensor
@@ -149,7 +143,10 @@ class GridNeuS(nn.Module):
         trusted = views.trusted()
         self.colors = nn.Parameter(initial_colors(start, trusted).to(device))
         self.rays = all_rays(trusted, self.pixel_offset, device)
-        self.candidates = _rays_near_object(trusted).to(device)
+        self.candidates = torch.arange(len(self.rays), device=device)
+        if trusted.masks is not None:
+            near = near_masks(trusted.masks, _MASK_MARGIN * trusted.size / 256 - 0.5)
+            self.candidates = torch.from_numpy(np.flatnonzero(near)).to(device)
         cells = -(-config.resolution // _BLOCK)
         self.occupancy = OccupancyGrid(OccupancyConfig(resolution=cells), self.cell).to(device)
         self._update_occupancy()
@@ -187,21 +184,17 @@ class GridNeuS(nn.Module):
         shifts = torch.rand(config.rays, generator=generator).to(self.candidates.device)
         rays = self.rays.at(self.candidates[number.to(self.candidates.device)])
         distances, inv_s = self.distances(), self.inv_s(step)
-        interval = self._find_surface(
-            distances.detach(), rays.origins, rays.directions, inv_s, shifts
-        )
-        rendered = self._render(distances, rays.origins, rays.directions, interval, inv_s)
+        lines = (rays.origins, rays.directions)
+        interval = self._find_surface(distances.detach(), *lines, inv_s, shifts)
+        rendered = self._render(distances, *lines, interval, inv_s)
         terms = {
             "color": soft_l1(rendered.color, rays.colors),
             "mask": self._mask_loss(distances, rays, interval, inv_s),
             **regularization_losses(distances),
         }
-        loss = (
-            _COLOR_WEIGHT * terms["color"]
-            + _MASK_WEIGHT * terms["mask"]
-            + _EIKONAL_WEIGHT * terms["eikonal"]
-            + config.smoothness * terms["smoothness"]
-        )
+        weights = {**_LOSS_WEIGHTS, "smoothness": config.smoothness}
+        first, *others = (weights[name] * term for name, term in terms.items())
+        loss = sum(others, first)
         error = (rendered.color.detach() - rays.colors).square().mean()
         return StepResult(loss, error, {name: term.detach() for name, term in terms.items()})
 
@@ -225,10 +218,10 @@ class GridNeuS(nn.Module):
         inv_s: float,
         shifts: Tensor | None,
     ) -> _SampleInterval:
-        """March along rays to the surface, and place samples around the intersection.
+        """March along rays (R, 3) to the surface, and place samples around the intersection.
 
-        `distances` is (1, 1, V, V, V), rays are (R, 3), `inv_s` 1 / cells: the softer the surface,
-        the longer the interval. `shifts` of the samples are random, in [0, 1), (R,), or None.
+        `distances` is (1, 1, V, V, V), `inv_s` 1 / cells: the softer the surface, the longer the
+        interval. `shifts` of the samples are random, in [0, 1), (R,), or None.
         """
         samples = self.occupancy.march(origins, directions)
         values = sample_trilinear(distances, samples.points(origins, directions))[0]
@@ -278,8 +271,8 @@ class GridNeuS(nn.Module):
     ) -> Tensor:
         """Squared error of the opacities at the deepest points of the rays.
 
-        Where a mask is grossly wrong, the opacity is close to 0 or 1 and has hardly any gradient: a
-        wrong mask moves outlines a little, but makes no holes.
+        Where a mask is grossly wrong, the opacity is close to 0 or 1 and has hardly any gradient:
+        it moves outlines a little, but makes no holes.
         """
         if rays.masks is None:
             return distances.new_zeros(())
@@ -302,14 +295,3 @@ class GridNeuS(nn.Module):
         """Return the signed distances in world units."""
         sdf: np.ndarray = (self.distances()[0, 0] * self.cell).cpu().numpy()
         return SDFGrid(sdf, float(cell_centres(len(sdf))[0]), self.cell)
-
-
-def _rays_near_object(views: Views) -> Tensor:
-    """Numbers of the rays that pass near the object; without masks, all rays."""
-    if views.masks is None:
-        return torch.arange(views.images[..., 0].size)
-    from scipy import ndimage
-
-    pixels = _MASK_MARGIN * views.size / 256
-    close = [ndimage.distance_transform_edt(mask < 0.5) <= pixels for mask in views.masks]
-    return torch.from_numpy(np.flatnonzero(np.stack(close)))

@@ -17,13 +17,7 @@ from torch import Tensor, nn
 from common.config import check_positive
 from multiview.cameras import OBJECT_HALF_SIDE
 from renderer.methods.base import ParameterGroup, RenderedRays, SDFGrid, StepResult, Views, all_rays
-from renderer.methods.fields import (
-    NeuSField,
-    NeuSFieldConfig,
-    SDFNetworkConfig,
-    SurfaceField,
-    SurfaceSamples,
-)
+from renderer.methods.fields import AutocastField, NeuSField, NeuSFieldConfig, SDFNetworkConfig
 from renderer.methods.neus import (
     LearningRateConfig,
     Rendering,
@@ -92,22 +86,15 @@ class MLPNeuS(nn.Module):
         self.num_steps = config.steps
         self.pixel_offset = PUBLISHED_PIXEL_OFFSET
         if device.type == "cpu" and config.networks.sdf.width >= SDFNetworkConfig.width:
-            log.warning(
-                "%d steps with networks of the published size take hours on a CPU: use a GPU, or "
-                "the fast method (configs/neus.yaml)",
-                config.steps,
-            )
-        self.renderer = NeuSField(config.networks).to(device)
+            advice = "use a GPU, or the fast method (configs/neus.yaml)"
+            log.warning("%d published steps take hours on a CPU: %s", config.steps, advice)
+        half = config.half and device.type == "cuda"
+        self.renderer = (AutocastField if half else NeuSField)(config.networks).to(device)
         self._rays = all_rays(views, self.pixel_offset, device)
         masks = self._rays.masks
         self._foreground = None if masks is None else (masks > 0.5).nonzero()[:, 0]
         if self._foreground is not None and not len(self._foreground):
             raise ValueError("all masks are empty: there is nothing to reconstruct")
-
-    @property
-    def _surface(self) -> SurfaceField:
-        half = self.config.half and self.device.type == "cuda"
-        return AutocastField(self.renderer) if half else self.renderer
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """All parameters, in one group."""
@@ -122,33 +109,23 @@ class MLPNeuS(nn.Module):
         index = self._sample_ray_indices(generator)
         uniforms = torch.rand(len(index), generator=generator).to(self.device)
         batch = self._rays.at(index)
-        rendering = self._render(
-            batch.origins,
-            batch.directions,
-            cos_anneal_ratio(step, self.config.anneal_steps),
-            uniforms,
-        )
-        losses = neus_losses(rendering, batch.colors, batch.masks)
-        return StepResult(
-            loss=losses.total,
-            squared_error=(rendering.color.detach() - batch.colors).square().mean(),
-            terms={
-                "color": losses.color.detach(),
-                "mask": losses.mask.detach(),
-                "eikonal": losses.eikonal.detach(),
-                "inv_s": self.renderer.inv_s().detach(),
-            },
-        )
+        anneal = cos_anneal_ratio(step, self.config.anneal_steps)
+        rendering = self._render(batch.origins, batch.directions, anneal, uniforms)
+        loss, terms = neus_losses(rendering, batch.colors, batch.masks)
+        terms["inv_s"] = self.renderer.inv_s()
+        error = (rendering.color.detach() - batch.colors).square().mean()
+        return StepResult(loss, error, {name: term.detach() for name, term in terms.items()})
 
     def _sample_ray_indices(self, generator: torch.Generator) -> Tensor:
         """Random numbers of the rays of a step, on the device."""
-        groups = [(None, self.config.rays), (self._foreground, self.config.foreground_rays)]
-        indices = []
-        for among, count in groups:
+
+        def random(count: int, among: Tensor | None = None) -> Tensor:
             total = len(self._rays) if among is None else len(among)
             numbers = torch.randint(total, (count,), generator=generator).to(self.device)
-            indices.append(numbers if among is None else among[numbers])
-        return torch.cat(indices)
+            return numbers if among is None else among[numbers]
+
+        inside = (self.config.foreground_rays, self._foreground)
+        return torch.cat([random(self.config.rays), random(*inside)])
 
     def _render(
         self,
@@ -158,10 +135,9 @@ class MLPNeuS(nn.Module):
         uniforms: Tensor | None = None,
     ) -> Rendering:
         near, far = depths_around_origin(origins, directions)
-        depths = sample_depths(
-            self._surface.sdf, origins, directions, near, far, self.config.sampling, uniforms
-        )
-        return render_rays(self._surface, origins, directions, depths, cos_anneal)
+        sampling, sdf = self.config.sampling, self.renderer.sdf
+        depths = sample_depths(sdf, origins, directions, near, far, sampling, uniforms)
+        return render_rays(self.renderer, origins, directions, depths, cos_anneal)
 
     def after_step(self, step: int) -> None:
         """Do nothing."""
@@ -169,65 +145,29 @@ class MLPNeuS(nn.Module):
     @torch.no_grad()
     def render(self, origins: Tensor, directions: Tensor) -> RenderedRays:
         """Render any number of rays without gradients."""
-        size = _RAYS_AT_ONCE
-        parts = [
-            self._render(some_origins, some_directions)
-            for some_origins, some_directions in zip(
-                origins.split(size), directions.split(size), strict=True
-            )
-        ]
-        return RenderedRays(
-            color=torch.cat([part.color for part in parts]).clamp(0.0, 1.0),
-            opacity=torch.cat([part.opacity for part in parts]).clamp(0.0, 1.0),
-            normal=torch.cat([part.normal for part in parts]),
+        chunks = zip(origins.split(_RAYS_AT_ONCE), directions.split(_RAYS_AT_ONCE), strict=True)
+        parts = [self._render(*chunk) for chunk in chunks]
+        color, opacity, normal = (
+            torch.cat([getattr(part, name) for part in parts])
+            for name in ("color", "opacity", "normal")
         )
+        return RenderedRays(color.clamp(0.0, 1.0), opacity.clamp(0.0, 1.0), normal)
 
     def shape(self) -> SDFGrid:
-        """Sample the signed distance, finely near the surface."""
-        return sample_near_surface(self.renderer.sdf, self.config.resolution, self.device)
-
-
-class AutocastField:
-    """A field with colours in bfloat16, and with float16 distances for choosing samples.
-
-    Colours have gradients and need the range of float32; distances for sampling have none and need
-    more digits. Distances that are differentiated twice stay in float32.
-    """
-
-    def __init__(self, field: NeuSField) -> None:
-        self._field = field
-
-    def sdf(self, points: Tensor) -> Tensor:
-        """Signed distances (...,) without gradients, for choosing samples."""
-        with torch.autocast(points.device.type, torch.float16):
-            return self._field.sdf(points).float()
-
-    def surface(self, points: Tensor) -> SurfaceSamples:
-        """Signed distances with gradients and features, in float32."""
-        return self._field.surface(points)
-
-    def color(self, points: Tensor, normals: Tensor, to_camera: Tensor, features: Tensor) -> Tensor:
-        """Colours in [0, 1], (P, 3)."""
-        with torch.autocast(points.device.type, torch.bfloat16):
-            return self._field.color(points, normals, to_camera, features).float()
-
-    def inv_s(self) -> Tensor:
-        """The sharpness s of the surface, a scalar."""
-        return self._field.inv_s()
+        """Sample the signed distance, finely near the surface, in full precision."""
+        return sample_near_surface(
+            lambda points: self.renderer.sdf_network(points)[..., 0],
+            self.config.resolution,
+            self.device,
+        )
 
 
 @torch.no_grad()
 def sample_near_surface(sdf: SDFFunction, resolution: int, device: torch.device) -> SDFGrid:
-    """Sample a signed distance on a grid over the object's cube, coarsely far from the surface.
+    """Sample a signed distance, (P, 3) to (P,), on a grid over the object's cube.
 
-    Samples are exact in all blocks that the surface may intersect, even if the gradient has twice
-    the length that it should have; in the other blocks they are interpolated. This takes about a
-    tenth of the 134 million evaluations of 512 samples a side.
-
-    Args:
-        sdf: (P, 3) to (P,).
-        resolution: V, samples along each side of the cube, both ends included.
-        device: of the points.
+    V = `resolution` samples a side include both ends. They are exact in all blocks that the surface
+    may intersect, even if the gradient has twice its length; in the others they are interpolated.
     """
     spacing = 2 * OBJECT_HALF_SIDE / (resolution - 1)
     blocks = math.ceil((resolution - 1) / BLOCK)

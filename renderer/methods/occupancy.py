@@ -1,13 +1,13 @@
 """Occupancy grid of the object's cube, ray marching, and volume rendering of the samples.
 
 Samples are packed as in nerfacc: those of all rays one after the other, with the number of their
-ray. Shape letters: R rays, P samples of all rays together, V cells a side.
+ray. R rays, P samples of all rays together, V cells a side.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -54,13 +54,9 @@ class OccupancyConfig:
 
 @dataclass(frozen=True)
 class PackedSamples:
-    """P samples of R rays, ray by ray, in order from the camera.
+    """P samples of R rays (`num_rays`; some may have none), in order from the camera.
 
-    Attributes:
-        rays: ray of each sample, not decreasing, int64 (P,).
-        ranks: index of each sample on its ray, int64 (P,).
-        depths: (P,).
-        num_rays: R; rays may have no samples.
+    Rays, the ranks on them (both int64) and depths are (P,).
     """
 
     rays: Tensor
@@ -73,20 +69,15 @@ class PackedSamples:
 
     def where(self, chosen: Tensor) -> PackedSamples:
         """Select samples by a bool mask (P,) or by numbers; ranks do not change."""
-        return PackedSamples(
-            self.rays[chosen], self.ranks[chosen], self.depths[chosen], self.num_rays
-        )
+        rays, ranks, depths = (array[chosen] for array in (self.rays, self.ranks, self.depths))
+        return PackedSamples(rays, ranks, depths, self.num_rays)
 
     def within(self, budget: int) -> PackedSamples:
-        """Return the first rays that have at most `budget` samples together.
-
-        At least one ray is kept, whatever its number of samples.
-        """
+        """Return the first rays, at least one, that have at most `budget` samples together."""
         if len(self) <= budget:
             return self
         num_rays = max(1, int(self.rays[budget]))
-        kept = self.where(self.rays < num_rays)
-        return PackedSamples(kept.rays, kept.ranks, kept.depths, num_rays)
+        return replace(self.where(self.rays < num_rays), num_rays=num_rays)
 
     def points(self, origins: Tensor, directions: Tensor) -> Tensor:
         """Positions (P, 3) of the samples on rays (R, 3), (R, 3)."""
@@ -109,10 +100,10 @@ def render_weights(samples: PackedSamples, optical_depths: Tensor) -> tuple[Tens
 
 
 def distortion_loss(samples: PackedSamples, weights: Tensor, length: float) -> Tensor:
-    """Distortion loss of each ray: how far apart its weights (P,) are (mip-NeRF 360, Eq. 15).
+    """Distortion loss (R,) of each ray: how far apart its weights (P,) are (mip-NeRF 360, Eq. 15).
 
-    It is, in world units, the sum over all pairs of the product of weights and distance, plus a
-    third of a sample's length times the squared weight of each sample, (R,).
+    The sum over all pairs of weights times distance, plus a third of a sample's length times each
+    squared weight; world units.
     """
     if not len(samples):
         return weights.new_zeros(samples.num_rays)
@@ -154,18 +145,12 @@ def render_visibility(
     max_optical_depth: float,
     slab: int = 8,
 ) -> tuple[Tensor, Tensor]:
-    """Find the samples that are not behind opaque ones, `slab` samples of a ray at a time.
+    """Find the samples with less than `max_optical_depth` in front of them, `slab` a ray at a time.
 
-    Args:
-        samples: P.
-        density: evaluates the density per world unit of some samples.
-        length: of a sample.
-        max_optical_depth: at which a ray ends.
-        slab: samples of a ray per evaluation.
+    `density` gives the density per world unit of some samples of `length`.
 
     Returns:
-        which samples have a lower optical depth in front of them, bool (P,), and the optical
-        depths of these samples alone.
+        which samples these are, bool (P,), and the optical depths of these samples alone.
     """
     passed = samples.depths.new_zeros(samples.num_rays)
     thickness = torch.zeros_like(samples.depths)
@@ -191,8 +176,8 @@ class OccupancyGrid(nn.Module):
     """Cells of the cube |x|, |y|, |z| <= 0.6 in which rays are sampled.
 
     A cell remembers the largest optical depth found in it, with a decay. Cells above the threshold
-    are occupied, and so are their neighbours, so that objects can grow. All state is in the
-    buffers, whose names are keys of saved checkpoints.
+    are occupied, and so are their neighbours, so that objects can grow. The names of the buffers
+    are keys of saved checkpoints.
     """
 
     remembered: Tensor
@@ -237,14 +222,13 @@ class OccupancyGrid(nn.Module):
     ) -> PackedSamples:
         """Sample rays (R, 3) of unit directions at equal distances, in occupied cells only.
 
-        The samples are at (k + shift) times the length, k = 0, 1, ..., with shifts in [0, 1), (R,),
-        0.5 by default.
+        The samples are at (k + shift) lengths, k = 0, 1, ..., with shifts in [0, 1), (R,), 0.5 by
+        default.
         """
         centre, half = self.box.mean(dim=0), (self.box[1] - self.box[0]).clamp_min(1e-6) / 2
         near, far = depths_in_cube((origins - centre) / half, directions / half, 1.0)
         shifts = torch.full_like(near, 0.5) if shifts is None else shifts
-        hits = (far > near).nonzero()[:, 0]
-        blocks, first = self._blocks(origins, directions, near, far, shifts, hits)
+        blocks, first = self._blocks(origins, directions, near, far, shifts)
 
         steps = torch.arange(self._block, device=origins.device)
         depths = (first[:, None] + steps + shifts[blocks, None]) * self.length  # (B, n)
@@ -257,22 +241,13 @@ class OccupancyGrid(nn.Module):
         return PackedSamples(rays, ranks, depths[kept], len(origins))
 
     def _blocks(
-        self,
-        origins: Tensor,
-        directions: Tensor,
-        near: Tensor,
-        far: Tensor,
-        shifts: Tensor,
-        hits: Tensor,
+        self, origins: Tensor, directions: Tensor, near: Tensor, far: Tensor, shifts: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Find the blocks of n successive samples that are near an occupied cell.
+        """Rays and first samples, (B,), of blocks of n successive samples near an occupied cell.
 
-        A block is at most one coarse cell long, so that its middle is in a coarse cell next to
-        those of its samples.
-
-        Returns:
-            the rays of B blocks, in order, and the number of their first sample, both (B,).
+        A block is at most a coarse cell long: its middle is in one next to those of its samples.
         """
+        hits = (far > near).nonzero()[:, 0]
         first = (near[hits] / self.length - shifts[hits]).ceil()
         last = (far[hits] / self.length - shifts[hits]).floor()
         count = int((last - first).max()) // self._block + 1 if len(hits) else 0
@@ -286,10 +261,7 @@ class OccupancyGrid(nn.Module):
 
     @torch.no_grad()
     def update(self, density: DensityFunction, turn: int) -> None:
-        """Evaluate the density at one random point in each of a part of the cells.
-
-        `turn`, the number of the update, determines the cells and the points.
-        """
+        """Evaluate the density at a random point in part of the cells; `turn` decides on both."""
         config, size = self.config, self.config.resolution
         device = self.remembered.device
         numbers = torch.arange(turn % config.parts, size**3, config.parts)

@@ -1,7 +1,4 @@
-"""Radiance field: density and colour of points, by a hash grid and two small networks.
-
-Follows Instant-NGP (Mueller et al. 2022, Sec. 5.4). Shape letters: P points, F features.
-"""
+"""Radiance field: hash grid, two small networks (Instant-NGP, Sec. 5.4). P points, F features."""
 
 from __future__ import annotations
 
@@ -20,8 +17,6 @@ from renderer.methods.hash_grid import (
     spherical_harmonics,
 )
 
-_DENSITY_DEPTH, _COLOR_DEPTH = 1, 2
-"""Hidden layers of the density network and of the colour network (Instant-NGP)."""
 _FEATURES = 15
 """F, outputs of the density network for the colour network (Instant-NGP)."""
 DENSITY_SCALE = 10.0
@@ -32,12 +27,7 @@ _BLOB, _BLOB_RADIUS = 10.0, 0.25
 
 @dataclass(frozen=True)
 class FieldConfig:
-    """Sizes of the radiance field; the defaults are the published ones.
-
-    Attributes:
-        grid: encoding of points.
-        width: of all hidden layers.
-    """
+    """Encoding of points, and width of all hidden layers; the defaults are the published ones."""
 
     grid: HashGridConfig = field(default_factory=HashGridConfig)
     width: int = 64
@@ -47,7 +37,7 @@ class FieldConfig:
 
 
 def _network(inputs: int, width: int, depth: int, outputs: int) -> nn.Sequential:
-    """Linear layers with ReLU between them."""
+    """`depth` hidden linear layers with ReLU between them; Instant-NGP has 1 and 2."""
     layers: list[nn.Module] = []
     for _ in range(depth):
         layers += [nn.Linear(inputs, width), nn.ReLU(inplace=True)]
@@ -62,12 +52,8 @@ class RadianceField(nn.Module):
         super().__init__()
         self.half_on_cuda = half
         self.encoding = HashGrid(config.grid)
-        self.density_network = _network(
-            config.grid.outputs, config.width, _DENSITY_DEPTH, 1 + _FEATURES
-        )
-        self.color_network = _network(
-            SPHERICAL_HARMONICS + _FEATURES, config.width, _COLOR_DEPTH, 3
-        )
+        self.density_network = _network(config.grid.outputs, config.width, 1, 1 + _FEATURES)
+        self.color_network = _network(SPHERICAL_HARMONICS + _FEATURES, config.width, 2, 3)
 
     def _autocast(self, device: torch.device) -> torch.autocast:
         """Half precision if it is turned on: bfloat16, whose gradients need no scaling."""
@@ -75,11 +61,7 @@ class RadianceField(nn.Module):
         return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
 
     def geometry(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Evaluate the density network at points (P, 3) of the object's cube.
-
-        Returns:
-            logits of the density (P,) and features for the colour (P, F).
-        """
+        """Logits of the density (P,), features for the colour (P, F) at points (P, 3)."""
         encoded = self.encoding((points + OBJECT_HALF_SIDE) / (2 * OBJECT_HALF_SIDE))
         with self._autocast(points.device):
             out = self.density_network(encoded).float()

@@ -1,9 +1,7 @@
 """Plane-sweep stereo: depth maps of the views, and which of their depths are consistent.
 
-For every pixel of every view, a number of depths from the visual hull inwards are tried, and the
-one is taken at which the neighbouring views match the view best.
-
-Shape letters: N views on a ring, S pixels a side, D depths, P points.
+For every pixel of every view, depths from the visual hull inwards are tried, and the one is taken
+at which the neighbouring views match best. N views on a ring, S pixels a side, D depths, P points.
 """
 
 from __future__ import annotations
@@ -52,13 +50,8 @@ class CameraTensors:
     @classmethod
     def of(cls, cameras: Cameras, device: torch.device) -> CameraTensors:
         """Copy cameras to a device."""
-        return cls(
-            torch.from_numpy(cameras.intrinsics).to(device, torch.float32),
-            torch.from_numpy(cameras.world_to_camera).to(device, torch.float32),
-        )
-
-    def __len__(self) -> int:
-        return len(self.poses)
+        arrays = (cameras.intrinsics, cameras.world_to_camera)
+        return cls(*(torch.from_numpy(array).to(device, torch.float32) for array in arrays))
 
     def unproject(self, view: int, size: int) -> Tensor:
         """Points at depth 1 through the centres of all pixels, camera space, (S, S, 3)."""
@@ -77,13 +70,13 @@ class CameraTensors:
 
     def neighbour(self, view: int, step: int) -> int:
         """Number of the view that is `step` views further along the ring."""
-        return (view + step) % len(self)
+        return (view + step) % len(self.poses)
 
 
 def plane_sweep(views: Tensor, hull_depths: Tensor, cameras: CameraTensors) -> Tensor:
-    """Find the depth of every pixel at which the neighbouring views match best.
+    """Depth (N, S, S) of every pixel at which the neighbouring views match best, inf off the hull.
 
-    Views are in [0, 1], (N, 3, S, S); depths camera-z, inf where there is no object, (N, S, S).
+    Views are in [0, 1], (N, 3, S, S); depths camera-z, inf where there is no object.
     """
     offsets = torch.linspace(-_FRONT, _BEHIND, _DEPTHS, device=views.device)
     penalty = torch.linspace(0.0, _DEPTH_PENALTY, _DEPTHS, device=views.device)
@@ -97,11 +90,10 @@ def plane_sweep(views: Tensor, hull_depths: Tensor, cameras: CameraTensors) -> T
         rays = cameras.unproject(view, views.shape[-1])[box]
         points = cameras.to_world(view, rays * tried[..., None])
         patch = views[view][:, box[0], box[1]][None]
+        others = [cameras.neighbour(view, step) for step in _NEIGHBOURS]
+        pixels = [cameras.project(other, points)[0] for other in others]
         costs = torch.stack(
-            [
-                _matching_cost(patch, views[other], cameras.project(other, points)[0])
-                for other in (cameras.neighbour(view, step) for step in _NEIGHBOURS)
-            ]
+            [_matching_cost(patch, views[k], at) for k, at in zip(others, pixels, strict=True)]
         )
         cost = costs.sort(dim=0).values[:_BEST].mean(dim=0) + penalty[:, None, None]
         index, shift = _argmin_subpixel(cost)
@@ -113,13 +105,11 @@ def plane_sweep(views: Tensor, hull_depths: Tensor, cameras: CameraTensors) -> T
 
 def _bounding_box(occupied: Tensor, margin: int) -> tuple[slice, slice] | None:
     """Bounding box, with a margin, of the true pixels in (S, S): rows and columns."""
-    rows, columns = (occupied.any(dim=axis).nonzero()[:, 0].tolist() for axis in (1, 0))
-    if not rows:
+    if not occupied.any():
         return None
-    return (
-        slice(max(rows[0] - margin, 0), rows[-1] + margin + 1),
-        slice(max(columns[0] - margin, 0), columns[-1] + margin + 1),
-    )
+    places = [occupied.any(dim=axis).nonzero()[:, 0].tolist() for axis in (1, 0)]
+    rows, columns = (slice(max(at[0] - margin, 0), at[-1] + margin + 1) for at in places)
+    return rows, columns
 
 
 def _window_mean(values: Tensor, radius: int) -> Tensor:
@@ -130,11 +120,11 @@ def _window_mean(values: Tensor, radius: int) -> Tensor:
 
 
 def _matching_cost(patch: Tensor, other: Tensor, pixels: Tensor) -> Tensor:
-    """Matching cost of a view's windows with another view at each depth.
+    """Matching cost (D, H, W) of a view's windows with another view at each depth.
 
-    It is (1 - correlation) / 2 of all channels together (zero mean, normalised), plus the
-    mean absolute difference, (D, H, W). The patch of the view is (1, 3, H, W), the whole other
-    view (3, S, S), the projections of the points into it (D, H, W, 2).
+    It is (1 - correlation) / 2 of all channels together (zero mean, normalised), plus the mean
+    absolute difference. The patch is (1, 3, H, W), the other view (3, S, S), the pixels in it (D,
+    H, W, 2).
     """
     places = pixels / other.shape[-1] * 2 - 1
     shown = F.grid_sample(
@@ -144,10 +134,8 @@ def _matching_cost(patch: Tensor, other: Tensor, pixels: Tensor) -> Tensor:
     variance = _window_mean(patch.square(), _RADIUS) - mean.square()
     variance_shown = _window_mean(shown.square(), _RADIUS) - mean_shown.square()
     covariance = _window_mean(patch * shown, _RADIUS) - mean * mean_shown
-    norm = (variance.sum(dim=1) + _VARIANCE_EPSILON) * (
-        variance_shown.sum(dim=1) + _VARIANCE_EPSILON
-    )
-    correlation = (covariance.sum(dim=1) + _VARIANCE_EPSILON) / norm.clamp_min(1e-12).sqrt()
+    one, two = (v.sum(dim=1) + _VARIANCE_EPSILON for v in (variance, variance_shown))
+    correlation = (covariance.sum(dim=1) + _VARIANCE_EPSILON) / (one * two).clamp_min(1e-12).sqrt()
     absolute = _window_mean((patch - shown).abs().mean(dim=1, keepdim=True), _RADIUS)
     return (1 - correlation) / 2 + _COLOR_WEIGHT * absolute[:, 0]
 
@@ -158,8 +146,6 @@ def _argmin_subpixel(cost: Tensor) -> tuple[Tensor, Tensor]:
     The shift is in [-0.5, 0.5], 0 at both ends.
     """
     index = cost.argmin(dim=0)
-    if len(cost) < 3:
-        return index, torch.zeros_like(cost[0])
     middle = index.clamp(1, len(cost) - 2)
     before, at, after = (cost.gather(0, (middle + step)[None])[0] for step in (-1, 0, 1))
     shift = (before - after) / (2 * (before - 2 * at + after)).clamp_min(1e-6)
@@ -174,10 +160,7 @@ def sample_nearest(maps: Tensor, pixels: Tensor) -> Tensor:
 
 
 def geometric_consistency(depths: Tensor, cameras: CameraTensors) -> Tensor:
-    """Count, (N, S, S) int64, the neighbours whose depth maps agree with each depth.
-
-    Depths are camera-z, inf where there is none, (N, S, S).
-    """
+    """Number of neighbours, int64, whose depth maps (N, S, S), inf for none, agree at a pixel."""
     counts = torch.zeros(depths.shape, dtype=torch.int64, device=depths.device)
     for view in range(len(depths)):
         valid = torch.isfinite(depths[view])

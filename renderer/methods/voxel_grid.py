@@ -1,7 +1,4 @@
-"""Signed distances on a voxel grid: interpolation, normals and regularization.
-
-Shape letters: C channels, P points, V cells a side.
-"""
+"""Signed distances on a voxel grid: C channels, P points, V cells a side."""
 
 from __future__ import annotations
 
@@ -34,14 +31,10 @@ def grid_normals(distances: Tensor, points: Tensor) -> Tensor:
 
 
 def regularization_losses(distances: Tensor) -> dict[str, Tensor]:
-    """Eikonal and Laplacian losses, each the mean over the cells near the surface.
+    """Mean losses over the cells near the surface of distances in cells, (1, 1, V, V, V).
 
-    Args:
-        distances: signed distances in cells, (1, 1, V, V, V).
-
-    Returns:
-        "eikonal", the squared deviation of the gradient's length from 1, and "smoothness", the
-        squared Laplacian; both scalars.
+    "eikonal" is the squared deviation of the gradient's length from 1, "smoothness" the squared
+    Laplacian.
     """
     inner = distances[:, :, 1:-1, 1:-1, 1:-1]
     near = (inner.detach().abs() < 3).float()

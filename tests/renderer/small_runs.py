@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 from PIL import Image
 
-from multiview.cameras import orbit_cameras
+from multiview.cameras import Cameras, orbit_cameras
 from renderer.config import RendererConfig
 from renderer.methods.base import Views
 from renderer.methods.fields import ColorNetworkConfig, NeuSFieldConfig, SDFNetworkConfig
@@ -17,6 +20,7 @@ from renderer.methods.neus import LearningRateConfig, SamplingConfig
 from renderer.methods.neus_mlp import MLPNeuSConfig
 from renderer.reconstruction import ReconstructionOptions
 
+Shade = Callable[[np.ndarray], np.ndarray]
 SIZE = 32
 RADII = np.array([0.45, 0.3, 0.35])
 
@@ -34,42 +38,31 @@ TINY_MLP = MLPNeuSConfig(
     resolution=24,
 )
 TINY = RendererConfig(kind="mlp", mlp=TINY_MLP, log_every=3)
-TINY_YAML = """
-kind: mlp
-mlp:
-  networks:
-    sdf: {width: 32, depth: 3, skip: 2, bands: 2, features: 8}
-    color: {width: 16, depth: 2, bands: 1}
-  sampling: {coarse: 16, importance: 8, rounds: 2}
-  learning_rate: {peak: 1.0e-3, warmup_steps: 5}
-  steps: 6
-  rays: 96
-  foreground_rays: 32
-  anneal_steps: 20
-  resolution: 24
-log_every: 3
-"""
-"""The same as TINY."""
+TINY_YAML = yaml.safe_dump({"kind": "mlp", "mlp": asdict(TINY_MLP), "log_every": 3})
+
+
+def traced_ellipsoid(cameras: Cameras, size: int, radii: np.ndarray, shade: Shade) -> np.ndarray:
+    """Colours `shade(points)` on white and alpha, (N, size, size, 4): a ray meets it or not."""
+    rows, columns = np.mgrid[: 4 * size, : 4 * size] + 0.5
+    pixels = np.stack([columns, rows, np.full_like(rows, 4)], axis=-1) / 4
+    views = []
+    for intrinsics, pose in zip(cameras.intrinsics, cameras.world_to_camera, strict=True):
+        directions = pixels @ np.linalg.inv(intrinsics).T @ pose[:, :3] / radii
+        origin = -pose[:, :3].T @ pose[:, 3] / radii
+        a, b, c = (directions**2).sum(-1), directions @ origin, origin @ origin - 1
+        hit = b**2 > a * c
+        depth = (-b - np.sqrt(np.where(hit, b**2 - a * c, 0))) / a
+        points = (origin + depth[..., None] * directions) * radii
+        image = np.concatenate([np.where(hit[..., None], shade(points), 1.0), hit[..., None]], -1)
+        views.append(image.reshape(size, 4, size, 4, 4).mean(axis=(1, 3)))
+    return np.stack(views).astype(np.float32)
 
 
 @cache
 def ellipsoid(size: int = SIZE) -> np.ndarray:
-    """Views with their masks as alpha, in [0, 1], (16, size, size, 4): each ray meets it or not."""
-    cameras, fine = orbit_cameras(16, image_size=4 * size), 4 * size
-    rows, columns = np.mgrid[:fine, :fine] + 0.5
-    views = []
-    for intrinsics, pose in zip(cameras.intrinsics, cameras.world_to_camera, strict=True):
-        pixels = np.stack([columns, rows, np.ones_like(rows)], axis=-1)
-        directions = pixels @ np.linalg.inv(intrinsics).T @ pose[:, :3] / RADII
-        origin = -pose[:, :3].T @ pose[:, 3] / RADII
-        a, b, c = (directions**2).sum(-1), directions @ origin, origin @ origin - 1
-        hit = b**2 > a * c
-        depth = (-b - np.sqrt(np.where(hit, b**2 - a * c, 0))) / a
-        points = (origin + depth[..., None] * directions) * RADII
-        colors = np.where(hit[..., None], 0.5 + points, 1.0)
-        image = np.concatenate([colors, hit[..., None]], axis=-1)
-        views.append(image.reshape(size, 4, size, 4, 4).mean(axis=(1, 3)))
-    return np.stack(views).astype(np.float32)
+    """Views with their masks as alpha, in [0, 1], (16, size, size, 4)."""
+    cameras = orbit_cameras(16, image_size=size)
+    return traced_ellipsoid(cameras, size, RADII, lambda points: 0.5 + points)
 
 
 def ellipsoid_views(masks: bool = True, size: int = SIZE) -> Views:
@@ -87,11 +80,7 @@ def write_strip(path: Path, views: np.ndarray | None = None) -> Path:
 
 
 OPTIONS = ReconstructionOptions(seed=7, device=torch.device("cpu"))
-
-
 RESULTS = ["mesh.glb", "mesh.ply", "metrics.json", "rendering.mp4"]
-
-
 NUMBERED = [f"{name}-{k}.png" for name in ("input", "masked") for k in range(16)]
 
 

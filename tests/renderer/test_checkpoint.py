@@ -51,12 +51,6 @@ def test_the_checkpoint_of_another_run_is_refused(tmp_path: Path, change, messag
         read_checkpoint(path, replace(FINGERPRINT, **change))
 
 
-def test_settings_that_exist_no_longer_do_not_matter(tmp_path: Path):
-    path = written(tmp_path / "last.ckpt")
-    newer = replace(FINGERPRINT, settings={"kind": "mlp", "mlp": {"steps": 10}})
-    assert read_checkpoint(path, newer)[1] == 12.5
-
-
 def test_other_files_of_torch_and_other_versions_are_refused(tmp_path: Path):
     path = tmp_path / "last.ckpt"
     torch.save({"state_dict": {}}, path)
@@ -131,14 +125,6 @@ def test_a_checkpoint_with_a_bad_part_or_without_it_is_called_damaged(tmp_path: 
         read_checkpoint(path, FINGERPRINT)
 
 
-def test_settings_that_cannot_be_compared_are_others(tmp_path: Path):
-    path = written(tmp_path / "last.ckpt")
-    for settings in ({"kind": torch.zeros(2)}, {1: 2, "kind": "grid"}):
-        torch.save({**torch.load(path, weights_only=True), "settings": settings}, path)
-        with pytest.raises(CheckpointMismatchError, match=" was "):
-            read_checkpoint(path, FINGERPRINT)
-
-
 def test_a_checkpoint_that_cannot_be_read_is_not_called_damaged(tmp_path: Path, monkeypatch):
     def refuse(path: Path) -> bytes:
         raise PermissionError(errno.EACCES, "Permission denied")
@@ -149,11 +135,13 @@ def test_a_checkpoint_that_cannot_be_read_is_not_called_damaged(tmp_path: Path, 
         read_checkpoint(path, FINGERPRINT)
 
 
-def test_another_kind_of_method_is_said_without_all_of_its_settings(tmp_path: Path):
+def test_old_settings_do_not_matter_and_settings_that_cannot_be_compared_are_others(tmp_path: Path):
+    path = written(tmp_path / "last.ckpt")
+    newer = replace(FINGERPRINT, settings={"kind": "mlp", "mlp": {"steps": 10}})
+    assert read_checkpoint(path, newer)[1] == 12.5
     section = {f"setting {k}": list(range(50)) for k in range(50)}
-    identity = replace(FINGERPRINT, settings={"kind": "grid", "grid": section})
-    path = tmp_path / "last.ckpt"
-    write_checkpoint(path, identity, {"step": 3}, 1.0)
-    with pytest.raises(CheckpointMismatchError, match=": kind was grid, is mlp, ") as caught:
-        read_checkpoint(path, FINGERPRINT)
-    assert len(str(caught.value)) < len(str(path)) + 400
+    for settings in ({"kind": torch.zeros(2)}, {1: 2, "kind": "grid"}, {"grid": section}):
+        torch.save({**torch.load(path, weights_only=True), "settings": settings}, path)
+        with pytest.raises(CheckpointMismatchError, match=r": kind was .* is mlp") as caught:
+            read_checkpoint(path, FINGERPRINT)
+        assert len(str(caught.value)) < len(str(path)) + 400

@@ -27,6 +27,9 @@ def test_a_folder_with_results_is_refused_with_and_without_a_checkpoint(tmp_path
     (tmp_path / "ckpt" / "last.ckpt").touch()
     with pytest.raises(FileExistsError, match="a checkpoint"):
         check_folder(tmp_path, resume=False, overwrite=False)
+    for folder in (tmp_path / "input-0.png", tmp_path / "input-0.png" / "b"):
+        with pytest.raises(NotADirectoryError, match=r"0\.png: is a file, expected a folder"):
+            check_folder(folder, resume=False, overwrite=False)
 
 
 @pytest.mark.parametrize("remove", [clear_temporary, clear])

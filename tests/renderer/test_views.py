@@ -21,10 +21,11 @@ from tests.renderer.small_runs import (
 def test_alpha_of_the_input_is_the_mask_and_no_segmenter_is_asked(tmp_path, monkeypatch):
     monkeypatch.setattr("renderer.views.open_segmenter", None)
     path = write_strip(tmp_path / "0.png", ellipsoid())
-    given = read_input(path, TINY, "cpu")
-    np.testing.assert_allclose(given.views.masks, ellipsoid()[..., 3], atol=0.5 / 255 + 1e-6)
+    given, _ = read_input(path, TINY, "cpu")
+    np.testing.assert_allclose(given.masks, ellipsoid()[..., 3], atol=0.5 / 255 + 1e-6)
+    assert read_input(path, replace(TINY, use_mask=False), "cpu")[0].masks is None
     edges = (ellipsoid()[..., 3] > 0) & (ellipsoid()[..., 3] < 1)
-    assert (given.views.images[edges].min(axis=-1) > ellipsoid()[edges][:, :3].min(axis=-1)).any()
+    assert (given.images[edges].min(axis=-1) > ellipsoid()[edges][:, :3].min(axis=-1)).any()
 
 
 def test_the_segmenter_that_is_chosen_finds_the_object(strip, monkeypatch):
@@ -35,23 +36,17 @@ def test_the_segmenter_that_is_chosen_finds_the_object(strip, monkeypatch):
         return lambda image: (image.min(axis=-1) < 0.9).astype(np.float32)
 
     monkeypatch.setattr("renderer.views.open_segmenter", opened)
-    given = read_input(strip, replace(TINY, segmenter="u2net"), "cuda:1")
+    given, _ = read_input(strip, replace(TINY, segmenter="u2net"), "cuda:1")
     assert asked == [("u2net", "cuda:1")]
     inside = ellipsoid()[..., :3].min(axis=-1) < 0.9
-    assert (given.views.masks[inside] == 1).mean() > 0.99
-
-
-def test_without_masks_no_segmenter_is_asked(strip, monkeypatch):
-    monkeypatch.setattr("renderer.views.open_segmenter", None)
-    given = read_input(strip, replace(TINY, use_mask=False), "cpu")
-    assert given.views.masks is None
+    assert (given.masks[inside] == 1).mean() > 0.99
 
 
 def test_the_fingerprint_is_that_of_views_and_alpha(strip, tmp_path):
     rgba = write_strip(tmp_path / "rgba.png", with_alpha(ellipsoid()[..., 3] > 0))
     other = write_strip(tmp_path / "other.png", with_alpha(ellipsoid()[..., 3] > 0.5))
     config = replace(TINY, use_mask=False)
-    prints = [read_input(path, config, "cpu").sha256 for path in (strip, strip, rgba, other)]
+    prints = [read_input(path, config, "cpu")[1] for path in (strip, strip, rgba, other)]
     assert prints[0] == prints[1]
     assert len(set(prints)) == 3
 
@@ -59,38 +54,35 @@ def test_the_fingerprint_is_that_of_views_and_alpha(strip, tmp_path):
 def test_a_folder_of_views_gives_the_same_as_a_strip(strip, tmp_path):
     for k, view in enumerate(np.split(read_image(strip), 16, axis=1)):
         Image.fromarray(view).save(tmp_path / f"{k:03d}.png")
-    one, other = (read_input(path, TINY, "cpu") for path in (strip, tmp_path))
-    np.testing.assert_array_equal(one.views.images, other.views.images)
-    assert one.sha256 == other.sha256
+    (one, digest), (other, same) = (read_input(p, TINY, "cpu") for p in (strip, tmp_path))
+    np.testing.assert_array_equal(one.images, other.images)
+    assert digest == same
 
 
 def test_a_few_bad_masks_only_give_a_warning(tmp_path, caplog):
     alpha = opaque_views(3, 9)
     alpha[5] = 0
     path = write_strip(tmp_path / "0.png", with_alpha(alpha))
-    given = read_input(path, replace(TINY, repair_masks=False), "cpu")
+    given, _ = read_input(path, replace(TINY, repair_masks=False), "cpu")
     assert "the mask is empty in views 5 and full in views 3, 9" in caplog.text
-    assert given.views.replaced == ()
-    assert given.views.masks[3].min() == 1
+    assert given.replaced == ()
+    assert given.masks[3].min() == 1
 
 
 def test_bad_masks_are_replaced_and_named(tmp_path, caplog):
     path = write_strip(tmp_path / "0.png", with_alpha(opaque_views(3)))
-    given = read_input(path, TINY, "cpu")
-    assert given.views.replaced == (3,)
+    given, _ = read_input(path, TINY, "cpu")
+    assert given.replaced == (3,)
     assert "0.png: the masks of views 3 " in caplog.text
     true = ellipsoid()[3, ..., 3] >= 0.5
-    assert ((given.views.masks[3] >= 0.5) != true).mean() < 0.05
+    assert ((given.masks[3] >= 0.5) != true).mean() < 0.05
 
 
-def test_masks_of_the_alpha_fail_without_a_segmenter(tmp_path):
+def test_a_segmenter_that_found_nothing_is_named_and_alpha_has_none(strip, tmp_path, monkeypatch):
     path = write_strip(tmp_path / "0.png", with_alpha(0.4 * (ellipsoid()[..., 3] > 0)))
     with pytest.raises(MaskError) as caught:
         read_input(path, TINY, "cpu")
     assert caught.value.segmenter is None
-
-
-def test_a_segmenter_that_found_nothing_is_named(strip, monkeypatch):
     nothing = lambda image: np.zeros(image.shape[:2], np.float32)  # noqa: E731
     monkeypatch.setattr("renderer.views.open_segmenter", lambda *arguments: nothing)
     with pytest.raises(MaskError, match="u2net") as caught:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
@@ -70,20 +69,6 @@ def test_a_hashed_level_has_the_gradient_of_its_weighted_sum():
     again = table.detach().clone().requires_grad_()
     ((again[index] * weights[..., None]).sum(dim=1) * target).sum().backward()
     assert_close(table.grad, again.grad)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"levels": 0}, "levels"),
-        ({"max_resolution": 8}, "max_resolution"),
-        ({"levels": 1}, "one level"),
-        ({"log2_table": 31}, "log2_table"),
-    ],
-)
-def test_impossible_grids_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        HashGridConfig(**options)
 
 
 def test_spherical_harmonics_are_orthonormal():

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from multiview.cameras import orbit_cameras
 from multiview.visual_hull import cell_centres
 from renderer.mesh import extract, remove_floaters
 from renderer.methods.initial_shape import estimate_initial_shape, render_depth_maps
@@ -65,8 +66,8 @@ def test_views_that_show_nothing_alike_leave_the_hull(monkeypatch: pytest.Monkey
 def test_depth_maps_are_those_of_a_ball():
     centres = cell_centres(64)
     grid = np.stack(np.meshgrid(centres, centres, centres, indexing="ij"), axis=-1)
-    cameras = traced_views(ball(0.4), 16).cameras
-    maps = render_depth_maps(ball(0.4)(grid).astype(np.float32), cameras, 16, 33)
+    cameras = orbit_cameras(16, image_size=33)
+    maps = render_depth_maps(ball(0.4)(grid).astype(np.float32), cameras, 33)
     assert maps.shape == (16, 33, 33)
     np.testing.assert_allclose(maps[:, 16, 16], 1.5 - 0.4, atol=2e-3)
     assert np.isinf(maps[:, 0, 0]).all()

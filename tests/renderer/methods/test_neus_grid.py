@@ -8,7 +8,7 @@ from renderer.mesh import extract, remove_floaters
 from renderer.methods.base import SDFGrid, Views
 from renderer.methods.neus_grid import GridNeuS, GridNeuSConfig
 from renderer.trainer import Training
-from tests.renderer.traced import ball, bowl, traced_views
+from tests.renderer.traced import ball, bowl, overlap, traced_views
 
 pytestmark = pytest.mark.integration
 
@@ -59,12 +59,13 @@ def test_a_ball_is_recovered_within_a_hundredth_of_its_radius(trained):
     assert np.abs(lengths - RADIUS).mean() < 0.01 * RADIUS
 
 
-def test_the_ball_is_closed_in_one_piece_without_a_cavity(trained):
+def test_the_ball_is_closed_in_one_piece_within_the_slack_of_the_hull(trained):
     grid = trained.shape()
     mesh = extract(grid.sdf, grid.first, grid.spacing)
     assert mesh.is_watertight
     assert len(remove_floaters(mesh).faces) == len(mesh.faces)
     assert mesh.volume == pytest.approx(4 / 3 * np.pi * RADIUS**3, rel=0.08)  # nobody sees below
+    assert (trained.distances() >= trained.bound).all()
 
 
 def test_a_hollow_that_no_silhouette_shows_is_found():
@@ -75,17 +76,13 @@ def test_a_hollow_that_no_silhouette_shows_is_found():
 
 
 def test_what_was_learned_is_seen_from_between_the_views(trained):
-    cameras = orbit_cameras(32, image_size=64)
-    truth = traced_views(ball(RADIUS), 64)
-    rendered = render_view(trained, cameras, 0, 64, CPU)
-    color = rendered.color.reshape(64, 64, 3).numpy()
-    assert -10 * np.log10(np.square(color - truth.images[0]).mean()) > 24
-    opacity = rendered.opacity.reshape(64, 64).numpy() > 0.5
+    cameras, truth = orbit_cameras(32, image_size=64), traced_views(ball(RADIUS), 64)
     mask = truth.masks[0] > 0.5
-    assert (opacity & mask).sum() / (opacity | mask).sum() > 0.97
-    between = render_view(trained, cameras, 1, 64, CPU)
-    seen = between.opacity.reshape(64, 64).numpy() > 0.5
-    assert (seen & mask).sum() / (seen | mask).sum() > 0.96  # a ball looks the same from there
+    at_a_view, between = (render_view(trained, cameras, k, 64, CPU) for k in (0, 1))
+    color = at_a_view.color.reshape(64, 64, 3).numpy()
+    assert -10 * np.log10(np.square(color - truth.images[0]).mean()) > 24
+    for rendered, least in ((at_a_view, 0.97), (between, 0.96)):  # a ball looks the same
+        assert overlap(rendered.opacity.reshape(64, 64).numpy(), mask) > least
 
 
 def test_normals_point_to_the_outside(trained):
@@ -104,10 +101,6 @@ def test_a_level_rests_until_its_first_step(small_views):
     assert fine.abs().max() == 0
     train(run, 1)
     assert middle.abs().max() > 0
-
-
-def test_the_surface_stays_within_the_slack_of_the_hull(trained):
-    assert (trained.distances() >= trained.bound).all()
 
 
 def test_a_run_that_was_stopped_goes_on_with_the_same_bits(small_views):
@@ -148,21 +141,6 @@ def test_views_with_replaced_masks_give_no_colours(ball_views):
     rendered = render_view(method, views.cameras, 3, 64, CPU)
     truth = ball_views.images[3].reshape(-1, 3)
     assert -10 * np.log10(np.square(rendered.color.numpy() - truth).mean()) > 20
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"rays": 0}, "rays must be positive"),
-        ({"levels": (12, 24)}, "every level needs"),
-        ({"levels": (), "level_steps": ()}, "every level needs"),
-        ({"levels": (12, 24, 500)}, "every level needs"),
-        ({"smoothness": float("nan")}, "smoothness must be 0 or more"),
-    ],
-)
-def test_impossible_settings_are_refused(change, message):
-    with pytest.raises(ValueError, match=message):
-        GridNeuSConfig(**change)
 
 
 @pytest.mark.gpu
