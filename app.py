@@ -12,20 +12,10 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import socket
 from pathlib import Path
 
-from common.cli import add_common_flags, project_file, run_script
-from multiview.segmentation import BACKENDS
-from pipeline.cli_args import (
-    LIMITS,
-    SparseHelpFormatter,
-    add_model_flags,
-    check_limits,
-    choose_model,
-    crop_size,
-    elevation,
-)
+from common.cli import add_common_flags, advise, run_script
+from pipeline.cli_args import SparseHelpFormatter, add_pipeline_flags, parse_flags
 
 EXAMPLES = Path(__file__).parent / "testset"
 
@@ -34,89 +24,26 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line's parser."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=SparseHelpFormatter)
     add = parser.add_argument
-    add(
-        "--host",
-        default="127.0.0.1",
-        help="address to listen at; 0.0.0.0 admits other machines: use a reverse proxy with TLS",
-    )
+    add("--host", default="127.0.0.1",
+        help="address to listen at; 0.0.0.0 admits other machines: use a reverse proxy with "
+        "TLS")  # fmt: skip
     add("--port", type=int, default=7860, help="port to listen at; 0 takes a free one")
     add("--max_queue", type=int, default=20, help="waiting visitors; more are refused")
     add("--max_upload_mb", type=int, default=20, help="largest image file, MB")
     add("--examples", type=Path, default=EXAMPLES, help="folder of example images")
-    backend = "segmentation of images without alpha"
-    add("--backend", choices=BACKENDS, default="auto", help=backend)
-    add(
-        "--crop_size",
-        type=crop_size,
-        default="auto",
-        help="length of the object's longer side, pixels of the 256-pixel input",
-    )
-    add(
-        "--elevation",
-        type=elevation,
-        default="auto",
-        help="initial setting of the page: elevation of the camera, degrees, or auto",
-    )
-    add(
-        "--draft_steps",
-        type=int,
-        default=8,
-        help="denoising steps of the drafts that estimate the elevation; at most those of a sample",
-    )
-    add_model_flags(parser)
-    add(
-        "-b",
-        "--base",
-        type=project_file,
-        default="configs/neus.yaml",
-        help="configuration of the reconstruction; --set applies to this file too",
-    )
-    add(
-        "--preset",
-        choices=["fast", "default", "best"],
-        default="fast",
-        help="speed and quality of the reconstruction",
-    )
+    add_pipeline_flags(parser, "fast")
     add_common_flags(parser)
     return parser
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    """Parse and check the flags; invalid values exit with status 2."""
-    parser = build_parser()
-    args = parser.parse_args(argv)
-    check_limits(parser, args)
-    limits = {
-        "draft_steps": LIMITS["sample_steps"],
-        "port": (0, 65535),
-        "max_queue": (1, 10_000),
-        "max_upload_mb": (1, 1000),
-    }
-    for name, (low, high) in limits.items():
-        if not low <= getattr(args, name) <= high:
-            parser.error(f"--{name} must be from {low} to {high}, got {getattr(args, name)}")
-    choose_model(args)
-    return args
-
-
-def open_socket(host: str, port: int) -> socket.socket:
-    """Call `webapp.server.listen`; its errors name the flags."""
-    from webapp.server import listen
-
-    try:
-        return listen(host, port)
-    except OSError as error:
-        raise OSError(f"--host {host} --port {port}: {error}") from error
-
-
 def main(argv: list[str] | None = None) -> None:
     """Serve the page until Ctrl-C."""
-    args = parse(argv)
+    args = parse_flags(build_parser(), argv)
     if importlib.util.find_spec("gradio") is None:
         raise ImportError("the web page needs Gradio: pip install -r requirements/app.txt")
     from pipeline.config import read_config
     from pipeline.inputs import collect_images
-    from webapp.server import Limits, serve
+    from webapp.server import Limits, listen, serve
     from webapp.service import ELEVATIONS
 
     lowest, highest = ELEVATIONS
@@ -126,7 +53,9 @@ def main(argv: list[str] | None = None) -> None:
         )
     config, view_generator = read_config(args)
     examples = [path for path, _ in collect_images([args.examples], Path())]
-    with open_socket(args.host, args.port) as bound:  # before loading the weights, which is slow
+    with advise("; choose another --host or --port", OSError):
+        bound = listen(args.host, args.port)  # before loading the weights, which is slow
+    with bound:
         view_generator.model()
         serve(view_generator, config, examples, Limits(args.max_queue, args.max_upload_mb), bound)
 

@@ -22,20 +22,13 @@ def build_parser() -> argparse.ArgumentParser:
     """Build the command-line parser."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
-    add(
-        "--input",
-        type=Path,
-        required=True,
-        help="image of any common kind; the result has the minimum of its alpha and the mask",
-    )
+    add("--input", type=Path, required=True,
+        help="image of any common kind; the result has the minimum of its alpha and the "
+        "mask")  # fmt: skip
     add("--output", type=Path, required=True, help="PNG file to write; replaced if it exists")
-    add(
-        "--backend",
-        choices=BACKENDS,
-        default="auto",
+    add("--backend", choices=BACKENDS, default="auto",
         help="auto is carvekit if it and its weights are installed, else u2net; white needs no "
-        "network and is for plain white backgrounds",
-    )
+        "network and is for plain white backgrounds")  # fmt: skip
     add_common_flags(parser)
     return parser
 
@@ -56,28 +49,23 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     args = parse(argv)
+    from multiview import matting
     from multiview.images import read_image
-    from multiview.matting import (
-        WHOLE_IMAGE,
-        NoObjectError,
-        mask_area,
-        remove_background,
-        save_rgba,
-    )
     from multiview.segmentation import open_segmenter
 
     image = read_image(args.input)
     segment = open_segmenter(args.backend, args.device)
     try:
-        with advise("; try another --backend", NoObjectError):
-            found = remove_background(image, segment, args.backend)
+        with advise("; try another --backend", matting.NoObjectError):
+            found = matting.remove_background(image, segment, args.backend)
     except ValueError as error:
         raise ValueError(f"{args.input}: {error}") from error
-    if mask_area(found) > WHOLE_IMAGE:
+    area = matting.mask_area(found)
+    if area > matting.WHOLE_IMAGE:
         log.warning("%s: the mask covers the whole image: was the object found?", args.input)
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    save_rgba(args.output, found)
-    log.info("%s written, the object covers %.1f %% of it", args.output, 100 * mask_area(found))
+    matting.save_rgba(args.output, found)
+    log.info("%s written, the object covers %.1f %% of it", args.output, 100 * area)
 
 
 if __name__ == "__main__":

@@ -19,30 +19,23 @@ from pathlib import Path
 from common.cli import add_common_flags, run_script
 from common.config import load_config
 from common.devices import pick_device
-from pipeline.cli_args import (
-    SparseHelpFormatter,
-    add_model_flags,
-    check_limits,
-    choose_model,
-    crop_size,
-    elevation,
-    flag_advice,
-    given_sampler,
-)
+from pipeline import cli_args
 
 log = logging.getLogger(__name__)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser without importing torch."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=SparseHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=cli_args.SparseHelpFormatter
+    )
     add = parser.add_argument
-    add_model_flags(parser)
+    cli_args.add_model_flags(parser)
     add("--input", type=Path, nargs="+", required=True,
         help="RGBA image (alpha = object), several, or a folder of them")  # fmt: skip
     add("--output", type=Path, required=True,
         help="folder of the results; with several inputs, of one folder an input")  # fmt: skip
-    add("--elevation", type=elevation, nargs="+", required=True,
+    add("--elevation", type=cli_args.elevation, nargs="+", required=True,
         help="degrees that the input's camera looks down, useful from -10 to 40, or auto to "
         "estimate it from six drafts of the views; one for all inputs or one for each (a folder's "
         "by name)")  # fmt: skip
@@ -50,39 +43,28 @@ def build_parser() -> argparse.ArgumentParser:
         help="rank the samples of each input by the consistency of their views, write "
         "scores.json, and keep all samples or only the best (the others are removed; their "
         "records stay, so that a second run does not repeat them)")  # fmt: skip
-    add("--crop_size", type=crop_size, default=-1,
+    add("--crop_size", type=cli_args.crop_size, default=-1,
         help="scale the object's longer side to this many of 256 pixels (try 200, else 180 or "
         "150); auto chooses, as in renders to train on; -1 keeps the whole image")  # fmt: skip
     add("--sampler", choices=["ddim"], default="ddim")
     add("--save_views", action="store_true", help="write <k>/000.png .. 015.png too")
     add("--preview", action="store_true", help="write the animation <k>.gif too")
-    add(
-        "--overwrite",
-        action="store_true",
-        help="generate all samples again, replacing existing ones",
-    )
+    add("--overwrite", action="store_true",
+        help="generate all samples again, replacing existing ones")  # fmt: skip
     add_common_flags(parser)
     return parser
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """Parse and check the flags; exit with 2 on invalid ones."""
-    parser = build_parser()
-    args = parser.parse_args(argv)
-    choose_model(args)
-    check_limits(parser, args)
-    warn_unusual(args)
-    return args
-
-
-def warn_unusual(args: argparse.Namespace) -> None:
-    """Warn of valid but unusual values."""
+    """Parse and check the flags, exit with 2 on invalid ones; warn of unusual values."""
+    args = cli_args.parse_flags(build_parser(), argv)
     for degrees in args.elevation:
         if degrees != "auto" and not -10 <= degrees <= 40:
             log.warning("elevation %g is outside [-10, 40], the range of the training", degrees)
     if args.cfg_scale is not None and args.cfg_scale < 1:
         effect = "weakened" if args.cfg_scale > 0 else "inverted" if args.cfg_scale else "ignored"
         log.warning("guidance %g is below 1: the input is %s", args.cfg_scale, effect)
+    return args
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -94,22 +76,15 @@ def main(argv: list[str] | None = None) -> None:
 
     config = load_config(GenerateConfig, args.cfg, args.set)
     device = pick_device(args.device)
+    sampler = replace(config.sampler, **cli_args.given_sampler(args))
     options = GenerateOptions(
-        output=args.output,
-        crop_size=args.crop_size,
-        num_samples=args.sample_num,
-        seed=args.seed,
-        sampler=replace(config.sampler, **given_sampler(args)),
-        device=device,
-        keep=args.keep,
-        overwrite=args.overwrite,
-        save_views=args.save_views,
-        preview=args.preview,
-    )
+        args.output, args.crop_size, args.sample_num, args.seed, sampler, device,
+        args.keep, args.overwrite, args.save_views, args.preview,
+    )  # fmt: skip
     view_generator = SyncDreamerGenerator(
         config.model, args.ckpt, device, args.dtype, args.batch_view_num
     )
-    with flag_advice():
+    with cli_args.flag_advice():
         generate(args.input, args.elevation, options, view_generator)
 
 

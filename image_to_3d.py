@@ -14,24 +14,16 @@ in its own folder; failures are listed in failures.csv, and the exit code is the
 from __future__ import annotations
 
 import argparse
-import logging
 from pathlib import Path
 
-from common.cli import add_common_flags, project_file, run_script
-from multiview.segmentation import BACKENDS
+from common.cli import add_common_flags, run_script
 from pipeline.cli_args import (
-    LIMITS,
     SparseHelpFormatter,
-    add_model_flags,
-    check_limits,
-    choose_model,
-    crop_size,
-    elevation,
+    add_pipeline_flags,
     flag_advice,
+    parse_flags,
     with_advice,
 )
-
-log = logging.getLogger(__name__)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -43,24 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
         "mask")  # fmt: skip
     add("-o", "--output", type=Path, required=True,
         help="folder of the results; several images get a folder each inside it")  # fmt: skip
-    add("--backend", choices=BACKENDS, default="auto",
-        help="segmentation of images without alpha; white is for plain white backgrounds, see "
-        "foreground_segment.py")  # fmt: skip
-    add("--crop_size", type=crop_size, default="auto",
-        help="scale the object's longer side to this many of 256 pixels; auto chooses, as in "
-        "renders to train on; -1 keeps the whole image")  # fmt: skip
-    add("--elevation", type=elevation, default="auto",
-        help="degrees that the camera looks down, useful from -10 to 40; auto estimates it from "
-        "drafts")  # fmt: skip
-    add("--draft_steps", type=int, default=8,
-        help="denoising steps of these drafts, at most those of a sample")  # fmt: skip
-    add_model_flags(
-        parser, "override the --cfg file (model.*, sampler.*) or the --base file (all else)"
-    )
-    add("-b", "--base", type=project_file, default="configs/neus.yaml",
-        help="configuration of the reconstruction")  # fmt: skip
-    add("--preset", choices=["fast", "default", "best"], default="default",
-        help="time and quality of the reconstruction")  # fmt: skip
+    add_pipeline_flags(parser, "default")
     add("--overwrite", action="store_true", help="redo every step")
     add_common_flags(parser)
     return parser
@@ -69,12 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Parse and check the flags; exit with 2 on invalid ones."""
     parser = build_parser()
-    args = parser.parse_args(argv)
-    check_limits(parser, args)
-    low, high = LIMITS["sample_steps"]
-    if not low <= args.draft_steps <= high:
-        parser.error(f"--draft_steps must be from {low} to {high}, got {args.draft_steps}")
-    choose_model(args)
+    args = parse_flags(parser, argv)
     if not str(args.output).strip():
         parser.error("--output must not be empty")
     return args

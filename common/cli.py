@@ -35,14 +35,7 @@ def project_file(name: str | Path) -> Path:
 
 @contextmanager
 def advise(advice: str, *errors: type[Exception]) -> Iterator[None]:
-    """Append advice on flags to the message of an error.
-
-    Errors of the packages state facts; only the scripts know their flags.
-
-    Args:
-        advice: continues the message, e.g. "; choose another folder for --out".
-        errors: types of errors that it applies to.
-    """
+    """Append advice on flags, such as "; choose another --out", to the messages of these errors."""
     try:
         yield
     except errors as error:
@@ -50,10 +43,7 @@ def advise(advice: str, *errors: type[Exception]) -> Iterator[None]:
 
 
 def run_script(main: Callable[[list[str] | None], None]) -> None:
-    """Run a command's `main`: exit 0 when done, 1 with one clear line when it fails.
-
-    Wrong usage exits 2 (argparse). A traceback is shown only with --debug.
-    """
+    """Run a command's `main`: exit 1 with one line when it fails, with a traceback if --debug."""
     if sys.stderr is None:  # closed by the parent process
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - stays open until the end
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)

@@ -11,12 +11,9 @@ Schema = TypeVar("Schema")
 
 
 def load_config(schema: type[Schema], path: Path, overrides: Sequence[str] = ()) -> Schema:
-    """Read a YAML file and `key=value` overrides into a typed, frozen dataclass.
+    """Read a YAML file and overrides such as "model.unet.channels=64" into a typed dataclass.
 
-    Args:
-        schema: dataclass with the keys, their types and defaults.
-        path: YAML file; it holds only what differs from the defaults.
-        overrides: dotted keys, e.g. "model.unet.channels=64".
+    The file holds only what differs from the defaults of `schema`.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -55,17 +52,14 @@ def load_config(schema: type[Schema], path: Path, overrides: Sequence[str] = ())
 
 
 def check_positive(config: object, from_zero: Collection[str] = ()) -> None:
-    """Raise ValueError if a whole number in a dataclass of sizes, or in a tuple, is below 1.
+    """Raise ValueError if a whole number in a dataclass of sizes, or in a tuple of it, is below 1.
 
-    Args:
-        config: the dataclass; fields of other types than int are not checked.
-        from_zero: names of the fields that count from 0, and may be 0.
+    Fields whose names are in `from_zero` may be 0; fields of other types are not checked.
     """
     for item in fields(config):  # type: ignore[arg-type]
         least = 0 if item.name in from_zero else 1
         value = getattr(config, item.name)
         values = value if isinstance(value, tuple) else (value,)
-        numbers = [v for v in values if isinstance(v, int) and not isinstance(v, bool)]
-        if any(v < least for v in numbers):
+        if any(type(v) is int and v < least for v in values):
             wanted = "positive" if least else "0 or more"
             raise ValueError(f"{type(config).__name__}.{item.name} must be {wanted}, got {value}")

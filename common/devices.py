@@ -10,11 +10,7 @@ if TYPE_CHECKING:
 
 
 def pick_device(name: str) -> torch.device:
-    """Resolve "auto", "cpu", "cuda", "cuda:1" or "mps" to an available device.
-
-    Raises:
-        ValueError: the device is unknown or not available; there is no silent fallback.
-    """
+    """Resolve "auto", "cpu", "cuda", "cuda:1" or "mps"; ValueError if it is not available."""
     import torch
 
     if name == "auto":

@@ -52,18 +52,18 @@ def atomic_write(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def copy_file(source: Path, target: Path) -> None:
+    """Copy the content of a file atomically."""
+    with atomic_write(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
 @contextmanager
 def file_lock(path: Path, wait: bool = True, patience: float = 0.0) -> Iterator[None]:
-    """Hold the exclusive lock of a file or folder.
+    """Hold the exclusive lock of a file or folder: the file `.<name>.lock` beside it, which stays.
 
-    Args:
-        path: what is locked, in a folder that exists; the lock is the file `.<name>.lock` beside
-            it, which may be left behind.
-        wait: wait without limit while another process holds the lock.
-        patience: seconds to wait if not `wait`.
-
-    Raises:
-        OSError: another process holds the lock, and `wait` is false.
+    While another process holds it, wait without limit; if not `wait`, raise OSError after
+    `patience` seconds.
     """
     from filelock import FileLock, Timeout  # Blender's Python has no such package
 
@@ -91,7 +91,5 @@ def check_free_space(folder: Path, needed: int) -> None:
     """Raise OSError if the disk of an existing folder has less than `needed` bytes left."""
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise OSError(
-            f"{folder}: not enough disk space: up to {needed / 2**20:.1f} MiB are needed, "
-            f"{free / 2**20:.1f} MiB are free"
-        )
+        sizes = f"up to {needed / 2**20:.1f} MiB are needed, {free / 2**20:.1f} MiB are free"
+        raise OSError(f"{folder}: not enough disk space: {sizes}")

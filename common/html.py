@@ -23,12 +23,9 @@ THUMBNAIL_SIDE = 512
 def load_template(path: Path) -> jinja2.Template:
     """A template, which may include those of `TEMPLATES`; values in it are escaped."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([path.parent, TEMPLATES]),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+        loader=jinja2.FileSystemLoader([path.parent, TEMPLATES]), autoescape=True,
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
     environment.globals.update(image_url=image_url, data_url=data_url, video_url=video_url)
     return environment.get_template(path.name)
 
@@ -48,10 +45,7 @@ def thumbnail(image: Image.Image) -> Image.Image:
 def image_url(image: Image.Image, kind: str = "PNG") -> str:
     """Data URL of an image; PNGs are reduced to thumbnails."""
     content = BytesIO()
-    if kind == "PNG":
-        thumbnail(image).save(content, kind)
-    else:
-        image.save(content, kind, quality=88)
+    (thumbnail(image) if kind == "PNG" else image).save(content, kind, quality=88)
     return data_url(content.getvalue(), f"image/{kind.lower()}")
 
 

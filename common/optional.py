@@ -11,15 +11,9 @@ EVALUATION = "requirements/eval.txt"
 def import_optional(
     module: str, purpose: str, requirements: str = "requirements.txt"
 ) -> ModuleType:
-    """Import a module, or raise an error that names what to install.
+    """Import a module, or raise a ModuleNotFoundError that names what to install.
 
-    Args:
-        module: e.g. "scipy.ndimage".
-        purpose: begins the message, e.g. "writing videos".
-        requirements: the file that lists its package.
-
-    Raises:
-        ModuleNotFoundError: the import fails.
+    `purpose` begins the message, e.g. "writing videos"; `requirements` lists the package.
     """
     try:
         return importlib.import_module(module)

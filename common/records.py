@@ -1,8 +1,7 @@
 """Records of what results were made from, and a folder whose results are kept while they agree.
 
-A step of a `RunDirectory` has a record steps/<name>.json: its settings, checksums of its input and
-output files, its facts (values found besides the files), and its seconds. The record is the last
-file that a step writes. A change redoes only the steps whose settings or files it changes.
+A step of a `RunDirectory` has a record steps/<name>.json, the last file that it writes: its
+settings, checksums of its input and output files, its facts, and its seconds.
 """
 
 from __future__ import annotations
@@ -56,26 +55,22 @@ def make_writable(folder: Path, named: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        reason = error.strerror or error
-        raise OSError(f"{named}: cannot be written to ({reason})") from error
+        raise OSError(f"{named}: cannot be written to ({error.strerror or error})") from error
 
 
 @dataclass(frozen=True)
 class Record:
     """A JSON file that says what results were made from.
 
-    Attributes:
-        path: the file.
-        checksums: name of the part that holds the results' checksums.
-        parts: names of the parts that are objects; a file without them is no record.
-        on_change: what `current` does about results that were made from something else: return
-            None, so that they are made again, or raise ReplaceError.
+    `checksums` names its part that holds the results' checksums, `parts` those that are objects; a
+    file without them is no record.
     """
 
     path: Path
     checksums: str
     parts: tuple[str, ...] = ("settings",)
     on_change: Literal["redo", "refuse"] = "redo"
+    """What `current` does about results that were made from something else."""
 
     def read(self) -> dict[str, Any] | None:
         """Read the file; None if it is missing, damaged, or no record."""
@@ -87,15 +82,12 @@ class Record:
     def current(
         self, results: Sequence[Path], origin: dict[str, dict[str, Any]], sums: Callable[[], Any]
     ) -> dict[str, Any] | None:
-        """The record, if all results exist and were made from the same.
+        """The record, if all result files exist and were made from `origin`; else None.
 
-        Args:
-            results: files.
-            origin: what they would be made from now, by the parts of the record.
-            sums: computes their checksums.
+        `origin` is by the parts of the record; `sums` computes the results' checksums.
 
         Raises:
-            ReplaceError: they were made from something else, see `on_change`.
+            ReplaceError: they were made from something else, where `on_change` is "refuse".
         """
         record = self.read()
         if record is None or not all(path.is_file() for path in results):
@@ -117,13 +109,9 @@ class Record:
 
 @dataclass(frozen=True)
 class Step:
-    """A step: its settings, input files and output files.
+    """A step: the name of its record, settings as plain JSON, input files and result files.
 
-    Attributes:
-        name: of the record.
-        settings: everything besides the inputs that the results depend on, as plain JSON.
-        inputs: files that it reads.
-        results: files that it writes, inside the folder.
+    Its results, inside the folder, depend on the settings and the inputs only.
     """
 
     name: str
@@ -142,8 +130,7 @@ class RunDirectory:
         current: name of the running step.
         done: names of the steps that were run, not kept, in order.
         names: of all steps, in order.
-        summary: name of the file that describes all results; it is removed before any step runs,
-            so that it never describes replaced results.
+        summary: name of the file that describes all results; removed before any step runs.
         checksums: known ones, of files that do not change during the run.
     """
 
@@ -185,9 +172,8 @@ class RunDirectory:
         if self.overwrite or inputs is None or path.name in inputs:
             return
         if self._checksum(path) not in inputs.values():
-            raise ReplaceError(
-                f"{self.folder}: holds the results of another image ({', '.join(inputs)})"
-            )
+            names = ", ".join(inputs)
+            raise ReplaceError(f"{self.folder}: holds the results of another image ({names})")
 
     def record(self, name: str) -> Record:
         """The record of a step."""
@@ -199,14 +185,9 @@ class RunDirectory:
         return sorted((self.folder / RECORDS).glob(f"{pattern}.json"))
 
     def do(self, step: Step, work: Callable[[], Facts | None]) -> Facts:
-        """Run a step, or keep its results if nothing changed.
+        """Run a step, or keep its results if nothing changed; returns its facts.
 
-        Args:
-            step: to run.
-            work: runs it and returns its facts; afterwards every result must exist.
-
-        Returns:
-            the facts, of this run or of the recorded one.
+        `work` runs it and returns the facts; afterwards every result must exist.
         """
         self.current = step.name
         self.names.append(step.name)
@@ -227,10 +208,7 @@ class RunDirectory:
         return facts
 
     def has_marker(self, step: Step) -> bool:
-        """Whether this step, with these inputs and settings, was started before.
-
-        For steps that can resume after they were killed.
-        """
+        """Whether this step, with these inputs and settings, was started before: it can resume."""
         return _still_holds(read_json(self._marker(step)), self._key(step)) and not self.overwrite
 
     def mark_started(self, step: Step) -> None:
@@ -241,19 +219,16 @@ class RunDirectory:
         return self.record(f"{step.name}.begun").path
 
     def _key(self, step: Step) -> dict[str, Any]:
-        key: dict[str, Any] = _plain(
-            {"settings": step.settings, "inputs": self._checksums(step.inputs)}
-        )
-        return key
+        return _plain({"settings": step.settings, "inputs": self._checksums(step.inputs)})
 
     def _checksums(self, paths: Sequence[Path]) -> dict[str, str]:
         """Checksums by path relative to the folder; by plain name for files elsewhere."""
-        return {
-            path.relative_to(self.folder).as_posix()
-            if path.is_relative_to(self.folder)
-            else path.name: self._checksum(path)
-            for path in paths
-        }
+
+        def name(path: Path) -> str:
+            inside = path.is_relative_to(self.folder)
+            return path.relative_to(self.folder).as_posix() if inside else path.name
+
+        return {name(path): self._checksum(path) for path in paths}
 
     def _checksum(self, path: Path) -> str:
         return self.checksums.get(path) or sha256(path)

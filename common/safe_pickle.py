@@ -86,8 +86,6 @@ for _package in ("numpy.core", "numpy._core"):  # before and since NumPy 2
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Unpickler that refuses everything but containers, numbers, text and NumPy arrays."""
-
     def find_class(self, module: str, name: str) -> Any:
         try:
             return _ALLOWED[module, name]

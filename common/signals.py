@@ -13,14 +13,9 @@ log = logging.getLogger(__name__)
 
 
 class StopFlag:
-    """Request to stop early.
+    """Request to stop early: the number of the first signal received, None before."""
 
-    Attributes:
-        signal: number of the first signal received; None before.
-    """
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
+    signal: int | None = None
 
 
 @contextmanager

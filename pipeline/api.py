@@ -43,22 +43,14 @@ from renderer.reconstruction import ReconstructionOptions, reconstruct
 
 log = logging.getLogger(__name__)
 
-NO_OBJECT = (
-    "the object cannot be separated from the background: give an image with alpha, or mask=, or "
-    "backend='auto' to segment it, or crop_size=-1 to use the whole image"
-)
-
 
 @dataclass(frozen=True)
 class MultiviewImages:
     """Generated views of one image, with their cameras.
 
-    Attributes:
-        images: the N views on white, uint8 RGB, (N, H, W, 3); the first at the image's azimuth.
-        cameras: of the views, see `multiview.cameras`: intrinsics (N, 3, 3) in pixels,
-            world_to_camera (N, 3, 4) with OpenCV's axes, azimuths and elevations in radians.
-        elevation_deg: of the image's camera, given or estimated.
-        seed: of the noise.
+    `images` are the N views on white, uint8 RGB, (N, H, W, 3), the first at the image's azimuth;
+    `cameras` have intrinsics (N, 3, 3) in pixels, world_to_camera (N, 3, 4) with OpenCV's axes,
+    azimuths and elevations in radians. `elevation_deg` of the image's camera is given or estimated.
     """
 
     images: np.ndarray
@@ -84,12 +76,7 @@ class MultiviewImages:
 
 
 class SyncDreamerPipeline:
-    """A loaded model with the preprocessing of its input images.
-
-    Args:
-        view_generator: with loaded weights.
-        config: of the model and the sampler.
-    """
+    """A loaded model with the preprocessing of its input images."""
 
     def __init__(self, view_generator: SyncDreamerGenerator, config: GenerateConfig) -> None:
         self.view_generator = view_generator
@@ -119,18 +106,14 @@ class SyncDreamerPipeline:
             views_at_once: views denoised at once; bounds the memory.
 
         Raises:
-            FileNotFoundError, ValueError: the weights, the configuration or the device are missing
-                or invalid.
-            pipeline.view_generator.ModelError: the weights do not fit the configuration or the
-                memory.
+            FileNotFoundError, ValueError: missing or invalid weights, configuration or device.
+            pipeline.view_generator.ModelError: weights unfit for the configuration or the memory.
         """
         _check("batch_view_num", views_at_once, "views_at_once")
         if dtype not in (*DTYPES, "tf32"):
             raise ValueError(f"unknown dtype {dtype!r}, expected fp32, tf32, bf16 or fp16")
-        chosen = argparse.Namespace(
-            ckpt=None if checkpoint is None else Path(checkpoint),
-            cfg=None if config is None else Path(config),
-        )
+        ckpt, cfg = (None if path is None else Path(path) for path in (checkpoint, config))
+        chosen = argparse.Namespace(ckpt=ckpt, cfg=cfg)
         choose_model(chosen)
         sizes = load_config(GenerateConfig, chosen.cfg, overrides)
         view_generator = SyncDreamerGenerator(
@@ -157,23 +140,19 @@ class SyncDreamerPipeline:
 
         Args:
             image: its alpha, if any, is the object's mask.
-            elevation: degrees that the image's camera looks down, useful from -10 to 40; "auto"
-                estimates it from six drafts of the views.
+            elevation: degrees that the image's camera looks down, useful from -10 to 40, or "auto".
             mask: of the object, of the image's size.
-            backend: segments the object in an image without alpha, see
-                `multiview.segmentation.open_segmenter`.
-            crop_size: see `multiview.images.crop_and_pad`; "auto" chooses by the mask, -1 keeps
-                the whole image.
+            backend: segments an image without alpha, see `multiview.segmentation.open_segmenter`.
+            crop_size: see `multiview.images.crop_and_pad`; -1 keeps the whole image.
             seed: of the noise; another seed gives another sample.
             steps: denoising steps; this and the next two default to the configuration.
             guidance_scale: 1 is none.
             eta: randomness of the sampler, 0 to 1.
-            on_step: called with a `ldm.generate_views.StepInfo` after every denoising step, also
-                of the drafts; its exceptions end the sampling.
+            on_step: called with a `ldm.generate_views.StepInfo` after every denoising step, drafts'
+                too; its exceptions end the sampling.
 
         Raises:
-            FileNotFoundError, ValueError: an invalid image, mask or setting, or the elevation
-                cannot be estimated.
+            FileNotFoundError, ValueError: an invalid image, mask or setting, or no estimate.
             multiview.segmentation.SegmentationUnavailableError: the backend is not on this machine.
             MemoryError: not enough GPU memory.
         """
@@ -183,15 +162,17 @@ class SyncDreamerPipeline:
         for name, flag in (("steps", "sample_steps"), ("guidance_scale", "cfg_scale")):
             _check(flag, getattr(sampler, name), name)
         _check("seed", seed)
-        if crop_size != "auto" and crop_size != -1:
-            _check("crop_size", crop_size)
+        if crop_size not in ("auto", -1):
+            _check("crop_size", crop_size)  # type: ignore[arg-type]
         if elevation != "auto":
             _check("elevation", elevation)
-
         cut = self._cut_out(image, mask, backend)
         opaque = cut.mode == "RGB" or cut.getchannel("A").getextrema()[0] == 255
         if opaque and crop_size != -1 and (cut.mode == "RGB" or crop_size == "auto"):
-            raise ValueError(NO_OBJECT)
+            raise ValueError(
+                "the object cannot be separated from the background: give an image with alpha, or "
+                "mask=, or backend='auto' to segment it, or crop_size=-1 to use the whole image"
+            )
         size, named = self.view_generator.size, InputImage(Path("the image"), "", cut)
         source = prepare_input(named, Path(), elevation, crop_size, size, compare=False)
 
@@ -219,9 +200,7 @@ class SyncDreamerPipeline:
     def _cut_out(
         self, given: ImageLike, mask: ImageLike | None, backend: Backend | None
     ) -> Image.Image:
-        image = as_image(given)
-        if mask is not None:
-            image = with_mask(image, mask)
+        image = as_image(given) if mask is None else with_mask(as_image(given), mask)
         if backend is not None and not has_mask(image):
             if backend not in self._segmenters:
                 device = str(self.view_generator.device)
@@ -243,17 +222,14 @@ def reconstruct_mesh(
 
     Args:
         views: of one object.
-        folder: of the results: mesh.glb, mesh.ply, rendering.mp4, metrics.json and others.
+        folder: of the results: mesh.glb, whose path is returned, mesh.ply, rendering.mp4 ...
         preset: how much time it may take: "fast", "default" or "best".
         device: see `SyncDreamerPipeline.load`.
         seed: of the reconstruction's random numbers.
         overwrite: replace an existing reconstruction in the folder.
 
-    Returns:
-        path of mesh.glb.
-
     Raises:
-        FileExistsError: the folder holds results already.
+        FileExistsError: the folder holds results, and not `overwrite`.
         KeyboardInterrupt: the training was stopped; the files show what it had reached.
         ValueError, MemoryError: see `renderer.reconstruction.reconstruct`.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,16 +25,10 @@ def images_to_3d(
     debug: bool = False,
     describe: Callable[[Exception], str] = str,
 ) -> list[Path]:
-    """Reconstruct the object in each image.
+    """Reconstruct the object in each image; failures of several are listed in failures.csv.
 
-    Args:
-        paths: images and folders of them.
-        output: folder of the results; several images get a folder each inside it, and failures
-            are listed in failures.csv.
-        config: settings of all images.
-        context: resources shared by all images.
-        debug: show tracebacks of failures.
-        describe: message of a failure.
+    Several images get a folder each inside `output`. `debug` logs tracebacks of failures, and
+    `describe` makes the message of a failure.
 
     Returns:
         the images that failed; the failure of a single image is raised instead.
@@ -44,7 +37,6 @@ def images_to_3d(
         FileNotFoundError, ValueError: no images, or several of one name.
         NotADirectoryError: the folder is a file.
         pipeline.view_generator.ModelError: the model cannot be loaded.
-        Exception: of a single image, see `image_to_3d`.
     """
     images = collect_images(paths, output)
     if len(images) == 1 and images[0][1] == output:
@@ -77,7 +69,8 @@ def _write_failures(output: Path, failures: dict[Path, str]) -> None:
         path.unlink(missing_ok=True)
         return
     output.mkdir(parents=True, exist_ok=True)
-    text = io.StringIO()
-    csv.writer(text).writerows([("input", "error"), *failures.items()])
-    with atomic_write(path) as temporary:  # names may be undecodable
-        temporary.write_text(text.getvalue(), "utf-8", "backslashreplace", newline="")
+    with (
+        atomic_write(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):  # names may be undecodable
+        csv.writer(file).writerows([("input", "error"), *failures.items()])

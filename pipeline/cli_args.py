@@ -1,7 +1,4 @@
-"""Flags of the commands that generate views, and advice on them for errors.
-
-Nothing heavy is imported at the top, so that --help is quick.
-"""
+"""Flags of the commands that generate views, and advice on them; imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -14,6 +11,7 @@ from typing import Any
 
 from common.cli import SEED, HelpFormatter, project_file
 from multiview.cameras import REFERENCE_IMAGE_SIZE
+from multiview.segmentation import BACKENDS
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +30,12 @@ LIMITS: dict[str, tuple[float, float]] = {
     "seed": (0, 2**62),
     "sample_steps": (1, 1000),
     "eta": (0, 1),
+    "draft_steps": (1, 1000),
+    "port": (0, 65535),
+    "max_queue": (1, 10_000),
+    "max_upload_mb": (1, 1000),
 }
+"""Lowest and highest values of flags."""
 
 
 class SparseHelpFormatter(HelpFormatter):
@@ -79,16 +82,42 @@ def add_model_flags(
         help="precision of the networks")  # fmt: skip
 
 
-def check_limits(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Exit with 2 if a number is outside its `LIMITS`."""
+def add_pipeline_flags(parser: argparse.ArgumentParser, preset: str) -> None:
+    """Add the flags that `read_config` reads, those of the model too; `preset` is the default."""
+    add = parser.add_argument
+    add("--backend", choices=BACKENDS, default="auto",
+        help="segmentation of images without alpha; white is for plain white backgrounds, see "
+        "foreground_segment.py")  # fmt: skip
+    add("--crop_size", type=crop_size, default="auto",
+        help="scale the object's longer side to this many of 256 pixels; auto chooses, as in "
+        "renders to train on; -1 keeps the whole image")  # fmt: skip
+    add("--elevation", type=elevation, default="auto",
+        help="degrees that the camera looks down, useful from -10 to 40; auto estimates it from "
+        "drafts")  # fmt: skip
+    add("--draft_steps", type=int, default=8,
+        help="denoising steps of these drafts, at most those of a sample")  # fmt: skip
+    add_model_flags(
+        parser, "override the --cfg file (model.*, sampler.*) or the --base file (all else)"
+    )
+    add("-b", "--base", type=project_file, default="configs/neus.yaml",
+        help="configuration of the reconstruction")  # fmt: skip
+    add("--preset", choices=["fast", "default", "best"], default=preset,
+        help="time and quality of the reconstruction")  # fmt: skip
+
+
+def parse_flags(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
+    """Parse the flags and choose the model; exit with 2 if a number is outside its `LIMITS`."""
+    args = parser.parse_args(argv)
     for name, (low, high) in LIMITS.items():
-        values = getattr(args, name)
+        values = getattr(args, name, None)
         for value in values if isinstance(values, list) else [values]:
             if value is None or value == "auto":
                 continue
             if not (low <= value <= high or (name == "crop_size" and value == -1)):
                 also = {"crop_size": "auto, -1 or ", "elevation": "auto or "}.get(name, "")
                 parser.error(f"--{name} must be {also}from {low} to {high}, got {value}")
+    choose_model(args)
+    return args
 
 
 def given_sampler(args: argparse.Namespace) -> dict[str, Any]:
@@ -108,19 +137,16 @@ def with_advice(error: BaseException) -> str:
         (ReplaceError, "choose another --output, or replace it with --overwrite"),
         (FileExistsError, "choose another --output"),
         (ElevationError, "give it with --elevation"),
-        (
-            NoAlphaError,
-            "cut the object out first (python foreground_segment.py --input IMAGE --output "
-            "OBJECT.png) or use --crop_size -1",
-        ),
+        (NoAlphaError, "cut the object out first (python foreground_segment.py --input IMAGE "
+                       "--output OBJECT.png) or use --crop_size -1"),
         (NoObjectError, "try another --backend"),
         (MemoryError, "use a smaller --batch_view_num, or --dtype bf16"),
-    )
+    )  # fmt: skip
     cause: BaseException | None = error
     while cause is not None:
-        for kind, text in advice:
-            if isinstance(cause, kind):
-                return f"{error}; {text}"
+        found = next((text for kind, text in advice if isinstance(cause, kind)), None)
+        if found:
+            return f"{error}; {found}"
         cause = cause.__cause__
     return str(error)
 

@@ -22,21 +22,10 @@ from renderer.config import Preset, RendererConfig, load_renderer_config
 
 @dataclass(frozen=True)
 class PipelineConfig:
-    """Settings of the steps from an image to a mesh.
+    """Settings of the steps from an image to a mesh, as the flags of `image_to_3d.py` set them.
 
-    Attributes:
-        backend: segmentation of images without alpha.
-        crop_size: see `pipeline.inputs.prepare_inputs`.
-        elevation: degrees that the camera looked down, or "auto" to estimate them.
-        draft_steps: denoising steps of the drafts that the estimate needs.
-        num_samples: samples to choose from.
-        seed: of sample 0, the drafts and the reconstruction; sample k has seed + k.
-        sampler: of the samples.
-        renderer: of the reconstruction.
-        preset: name of the settings in `renderer`.
-        device: of the segmentation and the reconstruction.
-        overwrite: redo every step.
-        elevations: search range of the elevation estimate.
+    `seed` is that of sample 0, the drafts and the reconstruction; sample k has seed + k. `device`
+    is for the segmentation and the reconstruction; `preset` names the settings in `renderer`.
     """
 
     backend: Backend
@@ -57,11 +46,8 @@ class PipelineConfig:
 class Context:
     """Resources shared by all images.
 
-    Attributes:
-        view_generator: generates drafts and samples.
-        segmenter: opened for the first image without a mask.
-        on_progress: progress of the reconstruction, see
-            `renderer.reconstruction.ReconstructionOptions`.
+    `segmenter` is opened for the first image without a mask; `on_progress` of the reconstruction is
+    described in `renderer.reconstruction.ReconstructionOptions`.
     """
 
     view_generator: ViewGenerator
@@ -91,13 +77,7 @@ def split_overrides(
 
 
 def read_config(args: argparse.Namespace) -> tuple[PipelineConfig, SyncDreamerGenerator]:
-    """Read the configurations that the flags of `image_to_3d.py` or `app.py` name.
-
-    Args:
-        args: the flags, checked; without an `overwrite` nothing is overwritten.
-
-    Returns:
-        the settings, and the view generator; its weights are not read yet.
+    """Settings and view generator that checked flags ask for; the weights are not read yet.
 
     Raises:
         FileNotFoundError, ValueError: see `load_config`, `split_overrides` and `pick_device`.

@@ -1,7 +1,4 @@
-"""From input images to strips of views, the work of `generate.py`.
-
-read inputs -> drafts, elevation (where it is "auto") -> samples -> rank (where asked for)
-"""
+"""From input images to strips of views: the steps of `generate.py`."""
 
 from __future__ import annotations
 
@@ -37,19 +34,10 @@ Keep = Literal["all", "best"]
 
 @dataclass(frozen=True)
 class GenerateOptions:
-    """What `generate.py` was asked for.
+    """What `generate.py` was asked for; see its flags.
 
-    Attributes:
-        output: folder of the results.
-        crop_size: see `pipeline.inputs.prepare_inputs`.
-        num_samples: samples of each input.
-        seed: of sample 0; sample k has seed + k.
-        sampler: settings of the reverse process.
-        device: for the report of memory.
-        keep: rank the samples of each input and keep all or only the best; None does not rank.
-        overwrite: generate all samples, replacing existing ones.
-        save_views: also write each view as a file.
-        preview: also write an animation.
+    `num_samples` is of each input; sample k has seed + k. `device` is for the report of memory;
+    `keep` None does not rank.
     """
 
     output: Path
@@ -73,16 +61,8 @@ def generate(
     """Generate the samples of all inputs; existing ones with the same settings are kept.
 
     Errors of the inputs, the settings and the output are found before the weights are loaded and
-    before any file is written.
-
-    Args:
-        paths: image files and folders of them.
-        elevations: degrees or "auto", one for all images or one for each.
-        options: what to generate.
-        view_generator: loads its weights when the first strip is generated.
-
-    Returns:
-        the kept strips, in order.
+    before any file is written. `elevations` are degrees or "auto", one for all images or one for
+    each. The kept strips are returned in order.
 
     Raises:
         FileNotFoundError, FileExistsError, ValueError, OSError, MemoryError: naming the file.
@@ -102,18 +82,13 @@ def generate(
 def estimate_elevations(
     inputs: Sequence[PreparedInput], options: GenerateOptions, view_generator: ViewGenerator
 ) -> list[PreparedInput]:
-    """Estimate the unknown elevations from drafts.
+    """Estimate the unknown elevations from drafts, which are kept in drafts/ like samples.
 
-    The drafts are kept like samples, in the folder drafts/ of the input's results; elevation.json
-    and elevation.png show the estimate.
-
-    Returns:
-        the inputs with all elevations known.
+    elevation.json and elevation.png show the estimate.
 
     Raises:
         ValueError: naming the image.
         FileExistsError, OSError: drafts or samples cannot be written to their folders.
-        pipeline.view_generator.ModelError, MemoryError: see `ViewGenerator`.
     """
     sampler = draft_sampler(options.sampler)
     drafts = {
@@ -144,18 +119,10 @@ def _check_estimate_files(
     inputs: Sequence[PreparedInput],
     options: GenerateOptions,
 ) -> list[Sample]:
-    """Check that neither drafts, nor the estimate, nor later the samples replace other files.
-
-    Returns:
-        the drafts that are up to date.
-    """
+    """The drafts that are up to date, after a check that nothing of others will be replaced."""
     strips = [StripFiles(path) for path in _sample_paths(source, options)]
-    input_paths = [each.path for each in inputs]
-    check_conflicts([*drafts, *strips], input_paths)
     of_estimate = [source.folder / name for name in (ELEVATION, CURVE)]
-    for path in of_estimate:
-        if path.resolve() in {each.resolve() for each in input_paths}:
-            raise FileExistsError(f"{path}: is an input")
+    check_conflicts([*drafts, *strips], [each.path for each in inputs], of_estimate)
     if options.overwrite:
         return []
     done = [draft for draft in drafts if draft.check_replaceable()]
@@ -179,14 +146,10 @@ def _estimate(
     view_generator: ViewGenerator,
 ) -> PreparedInput:
     """Estimate the elevation of one input; generate the missing drafts."""
-    prepare_output(
-        [draft for draft in drafts.values() if draft not in done],
-        NUM_VIEWS * view_generator.size**2 * 3,
-        save_views=False,
-    )
+    todo = [draft for draft in drafts.values() if draft not in done]
+    prepare_output(todo, NUM_VIEWS * view_generator.size**2 * 3, save_views=False)
 
     def draft(assumed: float) -> np.ndarray:
-        """Views for an assumed elevation in degrees, float32 in [0, 1], (N, H, H, 3)."""
         if drafts[assumed] not in done:
             drafts[assumed].generate(view_generator, options.overwrite)
         return read_views(drafts[assumed].path, NUM_VIEWS)
@@ -206,8 +169,7 @@ def generate_samples(
 ) -> tuple[list[Sample], dict[Path, SampleScore]]:
     """Generate the samples that are neither up to date nor removed as worse by an earlier run.
 
-    Returns:
-        the existing samples, in order, and the scores of the removed ones by their paths.
+    Returns the existing samples, in order, and the scores of the removed ones by their paths.
     """
     samples = [
         Sample.plan(
@@ -247,9 +209,8 @@ def generate_samples(
 def removed_score(sample: Sample, num_samples: int) -> SampleScore | None:
     """Score of a sample that an earlier run removed because another one was better.
 
-    Returns:
-        None if it was not generated with these settings, or is the best one, or the best one is not
-        among the first `num_samples`.
+    None if it was not generated with these settings, or is the best one, or the best one is not
+    among the first `num_samples`.
     """
     scores = read_scores(sample.path.parent / SCORES)
     best, name = next(iter(scores), ""), sample.path.name
@@ -266,18 +227,14 @@ def rank_and_prune(
     """Rank the samples of every input and write scores.json beside them.
 
     "best" removes the strips and views of all others; their records stay. `removed` has the scores
-    of samples that were removed before, by their paths.
-
-    Returns:
-        the kept samples, in order.
+    of samples that were removed before, by their paths. Returns the kept samples, in order.
     """
     kept: list[Sample] = []
     for source in inputs:
         own = [sample for sample in samples if sample.source is source]
-        strips = [sample.path for sample in own]
         worse = {path.name: each for path, each in removed.items() if path.parent == source.folder}
         number, score = rank_samples(
-            source.folder, strips, source.crop, source.elevation_deg, worse
+            source.folder, [s.path for s in own], source.crop, source.elevation_deg, worse
         )
         best = own[number]
         log.info("%s: best of %d, score %.3f", best.path, len(own) + len(worse), score.score)

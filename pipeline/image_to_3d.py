@@ -1,17 +1,9 @@
-"""From one image to a mesh: the steps of `image_to_3d.py`.
-
-    segment -> frame -> drafts, elevation -> samples -> rank -> reconstruct -> export -> report
-
-Each step writes files and a record (`common.records`).
-"""
+"""From one image to a mesh: the steps of `image_to_3d.py`, with records (`common.records`)."""
 
 from __future__ import annotations
 
 import logging
-import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from common.files import atomic_write
+from common.files import atomic_write, copy_file
 from common.html import thumbnail
 from common.records import Facts, RunDirectory, Step
 from ldm.config import SamplerConfig
@@ -69,14 +61,8 @@ def image_to_3d(
 ) -> RunDirectory:
     """Reconstruct the object in an image; up-to-date steps of earlier runs are kept.
 
-    Args:
-        image: path of the image.
-        folder: of all results; created if missing.
-        config: settings.
-        context: resources shared by all images.
-
-    Returns:
-        the folder, with the names of all steps and of those that were run.
+    `folder` is for all results, and created if missing. The returned directory has the names of all
+    steps and of those that were run.
 
     Raises:
         FileNotFoundError, ValueError: the image is missing or cannot be read.
@@ -94,7 +80,7 @@ def image_to_3d(
     run = Run(image, directory, config, context)
     with directory.open():
         directory.check_same_input("segment", image)
-        with _named(image, directory):
+        try:
             run.segment(source)
             small = thumbnail(source.pixels)
             del source  # frees the pixels
@@ -105,32 +91,18 @@ def image_to_3d(
             run.reconstruct()
             run.export()
             run.report(small, samples)
+        except ModelError:
+            raise
+        except Exception as error:
+            reason = str(error) or type(error).__name__
+            raise StepError(f"{image}: {directory.current or 'folder'}: {reason}") from error
     log.info("%s: %s", image, folder / REPORT)
     return directory
 
 
-@contextmanager
-def _named(image: Path, directory: RunDirectory) -> Iterator[None]:
-    """Add the image and the step to the message of every failure."""
-    try:
-        yield
-    except ModelError:
-        raise
-    except Exception as error:
-        reason = str(error) or type(error).__name__
-        raise StepError(f"{image}: {directory.current or 'folder'}: {reason}") from error
-
-
 @dataclass
 class Run:
-    """The steps of one image.
-
-    Attributes:
-        image: path of the image.
-        directory: of its results.
-        config: settings.
-        context: resources shared by all images.
-    """
+    """The steps of one image, whose results are in `directory`."""
 
     image: Path
     directory: RunDirectory
@@ -163,12 +135,10 @@ class Run:
             if mask_area(found) > WHOLE_IMAGE:
                 log.warning("%s: the mask covers the whole image", self.image)
             save_rgba(result, found)
+            mask, covered = "given" if given else "found", round(mask_area(found), 4)
             return {
-                "mask": "given" if given else "found",
-                "covered": round(mask_area(found), 4),
-                "width": image.width,
-                "height": image.height,
-            }
+                "mask": mask, "covered": covered, "width": image.width, "height": image.height,
+            }  # fmt: skip
 
         self.directory.do(Step("segment", {"backend": backend}, [self.image], [result]), work)
 
@@ -210,13 +180,8 @@ class Run:
             )
             return {name: found[name] for name in ("elevation_deg", "uncertainty_deg")}
 
-        step = Step(
-            "elevation",
-            {"elevation": asked, **asdict(sought)},
-            [framed_path, *drafts.values()],
-            [result, curve],
-        )
-        facts = self.directory.do(step, work)
+        settings, inputs = {"elevation": asked, **asdict(sought)}, [framed_path, *drafts.values()]
+        facts = self.directory.do(Step("elevation", settings, inputs, [result, curve]), work)
         log.info("elevation: %(elevation_deg)s +- %(uncertainty_deg)s degrees", facts)
         return float(facts["elevation_deg"])
 
@@ -230,8 +195,8 @@ class Run:
                 path.unlink(missing_ok=True)
                 record.unlink()
         for k, path in enumerate(samples):
-            seed = self.config.seed + k
-            self._generate(f"sample-{k}", path, elevation_deg, seed, self.config.sampler)
+            given = elevation_deg, self.config.seed + k, self.config.sampler
+            self._generate(f"sample-{k}", path, *given)
         return samples
 
     def _generate(
@@ -245,25 +210,20 @@ class Run:
             with atomic_write(path) as temporary:
                 Image.fromarray(strip).save(temporary)
 
-        settings = {
-            "elevation_deg": elevation_deg,
-            "seed": seed,
-            **view_generator.settings(sampler),
-        }
+        of_model = view_generator.settings(sampler)
+        settings = {"elevation_deg": elevation_deg, "seed": seed, **of_model}
         self.directory.do(Step(name, settings, [framed], [path]), work)
 
     def rank(self, samples: list[Path], elevation_deg: float) -> None:
         """Write scores.json, best.png and best.gif: the ranking, the best sample, its animation."""
-        framed, scores_file, best, turning = (
-            self.folder / name for name in (FRAMED, SCORES, BEST, TURNING)
-        )
+        names = (FRAMED, SCORES, BEST, TURNING)
+        framed, scores_file, best, turning = (self.folder / name for name in names)
 
         def work() -> Facts:
             first, score = rank_samples(self.folder, samples, self.prepared.crop, elevation_deg)
             if score.problem:
                 log.warning("no sample shows an object: %s", score.problem)
-            with atomic_write(best) as temporary:
-                shutil.copyfile(samples[first], temporary)
+            copy_file(samples[first], best)
             with atomic_write(turning) as temporary:
                 save_animation(temporary, list(strip_to_views(np.asarray(read_image(best)))))
             return {"best": samples[first].name, "score": round(score.score, 4)}
@@ -276,11 +236,8 @@ class Run:
     def reconstruct(self) -> None:
         """Write reconstruction/, as train_renderer.py does."""
         strip, folder = self.folder / BEST, self.folder / RECONSTRUCTION
-        settings = {
-            "preset": self.config.preset,
-            "seed": self.config.seed,
-            **self.config.renderer.settings(),
-        }
+        config = self.config
+        settings = {"preset": config.preset, "seed": config.seed, **config.renderer.settings()}
         results = [*(folder / name for name in EXPORTED), self.folder / METRICS]
         step = Step("reconstruct", settings, [strip], results)
 
@@ -291,15 +248,10 @@ class Run:
                 self.directory.mark_started(step)
             resume = checkpoint.is_file()
             options = ReconstructionOptions(
-                self.config.seed,
-                self.config.device,
-                self.config.preset,
-                resume=resume,
-                overwrite=not resume,
-                export_when_stopped=False,
-                on_progress=self.context.on_progress,
-            )
-            outcome = reconstruct(strip, folder, self.config.renderer, options)
+                config.seed, config.device, config.preset, resume=resume, overwrite=not resume,
+                export_when_stopped=False, on_progress=self.context.on_progress,
+            )  # fmt: skip
+            outcome = reconstruct(strip, folder, config.renderer, options)
             if outcome.stopped_by is not None:
                 log.warning("run the same command again to resume")
                 sys.exit(128 + outcome.stopped_by)
@@ -314,8 +266,7 @@ class Run:
 
         def work() -> None:
             for source, result in zip(sources, results, strict=True):
-                with atomic_write(result) as temporary:
-                    shutil.copyfile(source, temporary)
+                copy_file(source, result)
 
         self.directory.do(Step("export", {}, sources, results), work)
 

@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from os import PathLike
 from pathlib import Path
 from typing import Literal
@@ -27,13 +28,7 @@ IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".g
 
 @dataclass(frozen=True, eq=False)
 class InputImage:
-    """An input file and its decoded pixels.
-
-    Attributes:
-        path: the file.
-        sha256: of the file.
-        pixels: 8-bit RGB or RGBA image.
-    """
+    """An input file, its checksum, and its pixels as an 8-bit RGB or RGBA image."""
 
     path: Path
     sha256: str
@@ -41,11 +36,7 @@ class InputImage:
 
     @classmethod
     def read(cls, path: Path) -> InputImage:
-        """Read an image file; hash and pixels are of the same bytes.
-
-        Raises:
-            FileNotFoundError, ValueError: see `multiview.images.read_image`.
-        """
+        """Read an image file, see `multiview.images.read_image`; both are of the same bytes."""
         content = path.read_bytes() if path.is_file() else b""
         return cls(path, hashlib.sha256(content).hexdigest(), read_image(path, content))
 
@@ -55,8 +46,7 @@ class PreparedInput:
     """An input image, framed for the model; the full-size pixels are not kept.
 
     Attributes:
-        path: the file.
-        sha256: of the file.
+        path: the file, of the checksum `sha256`.
         folder: of its results.
         elevation_deg: of its camera; None until it is estimated.
         crop_size: the given or chosen one, see `multiview.images.crop_and_pad`.
@@ -100,11 +90,9 @@ def prepare_inputs(
             f"expected one elevation for all images or one for each, got {len(elevations)} values "
             f"for {len(images)} images"
         )
-    if len(elevations) == 1:
-        elevations = list(elevations) * len(images)
     return [
         prepare_input(InputImage.read(path), folder, given, crop_size, size, compare)
-        for (path, folder), given in zip(images, elevations, strict=True)
+        for (path, folder), given in zip(images, cycle(elevations), strict=False)
     ]
 
 
@@ -121,9 +109,8 @@ def prepare_input(
     elevation_deg = None if elevation == "auto" else float(elevation)
     try:
         chosen = auto_crop_size(image.pixels) if crop_size == "auto" else crop_size
-        crop = None
-        if compare or elevation_deg is None:
-            crop = crop_object(np.asarray(image.pixels), CROP_SIDE)
+        compared = compare or elevation_deg is None
+        crop = crop_object(np.asarray(image.pixels), CROP_SIDE) if compared else None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if crop_size == "auto":
@@ -164,10 +151,8 @@ def _images_in(path: Path) -> list[Path]:
         return [path]
     found = sorted(
         file
-        for file in path.iterdir()
-        if file.suffix.lower() in IMAGE_SUFFIXES
-        and not file.name.startswith(".")
-        and file.is_file()
+        for file in path.glob("[!.]*")
+        if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
     )
     if not found:
         raise ValueError(f"{path}: there are no images in this folder")
@@ -175,11 +160,7 @@ def _images_in(path: Path) -> list[Path]:
 
 
 def as_image(image: ImageLike) -> Image.Image:
-    """Convert a file, image or array to an 8-bit RGB or RGBA image.
-
-    Raises:
-        FileNotFoundError, ValueError: the file, the shape or the values are not those of an image.
-    """
+    """Convert a file, image or array to an 8-bit RGB or RGBA image, or raise ValueError."""
     if isinstance(image, Image.Image):
         return normalise_image(image)
     if isinstance(image, np.ndarray):
@@ -188,15 +169,12 @@ def as_image(image: ImageLike) -> Image.Image:
 
 
 def with_mask(image: Image.Image, mask: ImageLike) -> Image.Image:
-    """Use a mask as alpha of an image; existing alpha stays where it is smaller.
+    """Use a mask as alpha of an RGB or RGBA image; existing alpha stays where it is smaller.
 
-    Args:
-        image: mode "RGB" or "RGBA".
-        mask: grey image or boolean array; of an image with transparency, its alpha.
+    A mask is a grey image, a boolean array, or the alpha of an image with transparency.
 
     Raises:
-        FileNotFoundError, ValueError: not a mask, levels 0 and 1 of 255, or another size than
-            the image.
+        FileNotFoundError, ValueError: not a mask, levels 0 and 1 of 255, or of another size.
     """
     if isinstance(mask, np.ndarray) and mask.dtype == bool:
         mask = mask.astype(np.uint8) * 255

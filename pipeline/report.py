@@ -15,10 +15,12 @@ from common.files import atomic_write
 from common.html import data_url, image_url, load_template, printable, video_url
 from common.optional import import_optional
 from multiview.images import read_image
+from multiview.matting import WHOLE_IMAGE
 from pipeline.paths import CURVE, ELEVATION, EXPORTED, FRAMED, METRICS, OBJECT, RECONSTRUCTION
-from pipeline.quality_warnings import quality_warnings
+from pipeline.selection.elevation_drafts import UNCERTAIN
 from pipeline.selection.ranking import SCORES
 from renderer.output_dir import VIDEO_FILE
+from renderer.reconstruction import POOR_IOU
 
 TEMPLATE = Path(__file__).parent / "report.html.j2"
 MAX_MESH_BYTES = 20 * 2**20
@@ -73,6 +75,8 @@ def write_page(
     metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
     segment, elevation = records["segment"], records["elevation"]
     cut_out = read_image(folder / OBJECT)
+    framed = read_image(folder / FRAMED)
+    framed_as = f"framed, crop size {records['frame']['facts']['crop_size']}"
     mask = f"mask, {segment['facts']['mask']}: {segment['facts']['covered']:.1%}"
     training = sorted(
         (folder / RECONSTRUCTION / "images").glob("*.jpg"), key=lambda p: (len(p.stem), p.stem)
@@ -90,14 +94,7 @@ def write_page(
         viewer=mesh_viewer(folder / "mesh.glb"),
         video=video_url(folder / VIDEO_FILE),
         files=[f"{file} ({(folder / file).stat().st_size / 2**20:.1f} MiB)" for file in EXPORTED],
-        inputs=[
-            (cut_out.getchannel("A"), mask),
-            (cut_out, "object"),
-            (
-                read_image(folder / FRAMED),
-                f"framed, crop size {records['frame']['facts']['crop_size']}",
-            ),
-        ],
+        inputs=[(cut_out.getchannel("A"), mask), (cut_out, "object"), (framed, framed_as)],
         curve=elevation_curve(folder) if "uncertainty_deg" in elevation["facts"] else "",
         parts=[part for part in SCORE_PARTS if any(row.get(part[0]) for row in rows)],
         strips={sample.name: image_url(small_strip(sample), "JPEG") for sample in samples},
@@ -115,6 +112,28 @@ def write_page(
         temporary.write_text(page, encoding="utf-8")
 
 
+def quality_warnings(
+    records: dict[str, dict[str, Any]], rows: list[dict[str, Any]], metrics: dict[str, Any]
+) -> list[str]:
+    """Likely problems of the results as sentences; `rows` are those of scores.json."""
+    warnings = []
+    if records["segment"]["facts"]["covered"] > WHOLE_IMAGE:
+        warnings.append("The mask covers the whole image: the object may not have been found.")
+    if records["elevation"]["facts"].get("uncertainty_deg", 0.0) > UNCERTAIN:
+        warnings.append(
+            "The elevation is uncertain: drafts for many elevations are similar to the image. "
+            "If you know it, give it."
+        )
+    if rows[0]["problem"]:
+        warnings.append(f"No sample shows an object: {rows[0]['problem']}.")
+    if metrics.get("replaced_masks"):
+        views = ", ".join(map(str, metrics["replaced_masks"]))
+        warnings.append(f"The views of the best sample are inconsistent; replaced masks: {views}.")
+    if metrics.get("mask_iou") is not None and metrics["mask_iou"] < POOR_IOU:
+        warnings.append("The silhouettes of the mesh differ from the masks of the views.")
+    return warnings
+
+
 def mesh_viewer(path: Path) -> str:
     """A page with a mesh to be turned by mouse or touch; empty above `MAX_MESH_BYTES`.
 
@@ -130,12 +149,9 @@ def mesh_viewer(path: Path) -> str:
         texture = getattr(getattr(mesh.visual, "material", None), "baseColorTexture", None)
         if texture is not None:  # shines by itself: the colours are those of the views
             mesh.visual.material = trimesh.visual.material.PBRMaterial(
-                baseColorFactor=[0, 0, 0, 255],
-                emissiveTexture=texture,
-                emissiveFactor=[1, 1, 1],
-                metallicFactor=0,
-                roughnessFactor=1,
-            )
+                baseColorFactor=[0, 0, 0, 255], emissiveTexture=texture, emissiveFactor=[1, 1, 1],
+                metallicFactor=0, roughnessFactor=1,
+            )  # fmt: skip
     # up is glTF's y axis, the input's camera on x: from there, a little to the side and above
     angles = (math.radians(-20), math.radians(70), 0)
     scene.set_camera(angles, distance=1.6 * scene.scale, center=scene.centroid, fov=(40, 40))
@@ -167,9 +183,8 @@ def elevation_curve(folder: Path) -> str:
 def small_strip(path: Path) -> Image.Image:
     """A strip of views of at most `VIEW_SIDE` pixels, RGB."""
     strip = read_image(path).convert("RGB")
-    if strip.height > VIEW_SIDE:
-        strip = strip.resize((strip.width * VIEW_SIDE // strip.height, VIEW_SIDE))
-    return strip
+    side = min(strip.height, VIEW_SIDE)
+    return strip.resize((strip.width * side // strip.height, side))
 
 
 def _value(value: object, digits: int | None) -> str:

@@ -1,13 +1,12 @@
 """Strips on disk: which samples are up to date, which may be replaced, and how they are written.
 
-A strip of views `<k>.png` has a record `<k>.json` beside it: all settings that its pixels depend
-on, and a checksum of the strip. A strip whose record matches is kept; another one is replaced only
-on request.
+A strip `<k>.png` has a record `<k>.json`: all settings that its pixels depend on, and its checksum.
+A strip whose record matches is kept; another one is replaced only on request.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +25,7 @@ from pipeline.view_generator import ViewGenerator
 
 @dataclass(frozen=True, eq=False)
 class StripFiles:
-    """A strip and the files beside it, which have its name.
-
-    Attributes:
-        path: of the strip.
-    """
+    """A strip and the files beside it, which have its name."""
 
     path: Path
 
@@ -67,15 +62,7 @@ class StripFiles:
 
 @dataclass(frozen=True, eq=False)
 class Sample(StripFiles):
-    """One strip of views to be generated or kept.
-
-    Attributes:
-        source: its input.
-        elevation_deg: given to the model.
-        seed: of its noise.
-        sampler: settings of the reverse process.
-        settings: everything that its pixels depend on.
-    """
+    """One strip of views to be generated or kept; `settings` are all that its pixels depend on."""
 
     source: PreparedInput
     elevation_deg: float
@@ -110,17 +97,19 @@ class Sample(StripFiles):
         )
         if not overwrite:
             self.check_replaceable()  # another process may have written it in the meantime
-        self.write(strip)
+        replaces_ours = self.record.read() is not None
+        with atomic_write(self.path) as strip_path:
+            Image.fromarray(strip).save(strip_path)
+            write_json(self.record.path, {"settings": self.settings, "sha256": sha256(strip_path)})
+        if replaces_ours:
+            self._remove_extras()
 
     def was_generated(self) -> bool:
         """Whether the record has these settings, whether or not the strip still exists."""
         return (self.record.read() or {}).get("settings") == self.settings
 
     def check_replaceable(self) -> bool:
-        """Check that writing this sample replaces nothing that differs from it.
-
-        Returns:
-            whether the strip exists and is up to date.
+        """Whether the strip exists and is up to date.
 
         Raises:
             ReplaceError: a strip of other settings, or a file of its name, exists.
@@ -128,15 +117,6 @@ class Sample(StripFiles):
         self.check_foreign()
         origin = {"settings": self.settings}
         return self.record.current([self.path], origin, lambda: sha256(self.path)) is not None
-
-    def write(self, strip: np.ndarray) -> None:
-        """Write the strip (H, N H, 3) uint8 and its record; remove outdated views and preview."""
-        replaces_ours = self.record.read() is not None
-        with atomic_write(self.path) as strip_path:
-            Image.fromarray(strip).save(strip_path)
-            write_json(self.record.path, {"settings": self.settings, "sha256": sha256(strip_path)})
-        if replaces_ours:
-            self._remove_extras()
 
     def write_extras(self, save_views: bool, preview: bool) -> None:
         """Write the single views and the animation of the existing strip."""
@@ -166,9 +146,14 @@ class Sample(StripFiles):
             view.unlink()
 
 
-def check_conflicts(strips: Iterable[StripFiles], inputs: Collection[Path]) -> None:
-    """Raise FileExistsError where a result would replace an input or a folder."""
+def check_conflicts(
+    strips: Iterable[StripFiles], inputs: Iterable[Path], others: Iterable[Path] = ()
+) -> None:
+    """Raise FileExistsError where a strip or another result would replace an input or a folder."""
     resolved = {path.resolve() for path in inputs}
+    for path in others:
+        if path.resolve() in resolved:
+            raise FileExistsError(f"{path}: is an input")
     for strip in strips:
         for path in (strip.path, strip.record.path, strip.preview):
             if path.is_dir():
@@ -182,11 +167,7 @@ def check_conflicts(strips: Iterable[StripFiles], inputs: Collection[Path]) -> N
 
 
 def prepare_output(samples: Sequence[Sample], bytes_each: int, save_views: bool) -> None:
-    """Create the folders of results and check that they are writable and the disk has space.
-
-    Raises:
-        OSError: naming the folder.
-    """
+    """Create the folders of results; raise OSError if they take no files or the disk is full."""
     folders = sorted({sample.path.parent for sample in samples})
     folders += [sample.views for sample in samples if save_views]
     for folder in folders:

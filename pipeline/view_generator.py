@@ -52,15 +52,7 @@ class ViewGenerator(Protocol):
 
 @dataclass
 class SyncDreamerGenerator:
-    """Generates views with SyncDreamer.
-
-    Attributes:
-        config: sizes of the model.
-        checkpoint: its weights.
-        device: to compute on.
-        dtype: "fp32", "tf32" (on CUDA only), "bf16" or "fp16".
-        views_at_once: views denoised at once.
-    """
+    """Generates views with SyncDreamer; dtype is "fp32", "tf32" (CUDA only), "bf16" or "fp16"."""
 
     config: SyncDreamerConfig
     checkpoint: Path
@@ -83,7 +75,7 @@ class SyncDreamerGenerator:
         return self.config.cameras.image_size
 
     def settings(self, sampler: SamplerConfig) -> dict[str, Any]:
-        """Everything a strip depends on, except the input, its elevation and the seed."""
+        """See `ViewGenerator`."""
         return {**self._base_settings, **vars(sampler)}
 
     def generate(
@@ -94,12 +86,7 @@ class SyncDreamerGenerator:
         sampler: SamplerConfig,
         on_step: StepCallback | None = None,
     ) -> np.ndarray:
-        """Generate the views of an input framed by `frame_image`, uint8 (size, 16 size, 3).
-
-        Raises:
-            ModelError: the weights do not fit the configuration or the memory.
-            MemoryError: not enough GPU memory.
-        """
+        """See `ViewGenerator`; raises ModelError, or MemoryError if the GPU's is not enough."""
         model = self.model()
         try:
             features = self._encoded(model, pixels)
@@ -112,19 +99,12 @@ class SyncDreamerGenerator:
             ) from error
 
     def model(self) -> SyncDreamer:
-        """Load the model on the first call.
-
-        Raises:
-            ModelError: the weights do not fit the configuration or the memory.
-        """
+        """Load the model on the first call; ModelError if it cannot be loaded."""
         if self._model is None:
             try:
+                kind = choose_model_class(self.config)
                 self._model = open_model(
-                    self.config,
-                    self.checkpoint,
-                    self.device,
-                    self.dtype,
-                    choose_model_class(self.config),
+                    self.config, self.checkpoint, self.device, self.dtype, kind
                 )
             except (OSError, ValueError, MemoryError, RuntimeError) as error:
                 raise ModelError(str(error)) from error

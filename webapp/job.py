@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,8 +21,7 @@ class Stopped(Exception):  # noqa: N818 - not an error
     """The job was stopped: its result is no longer wanted."""
 
 
-@dataclass(frozen=True)
-class Progress:
+class Progress(NamedTuple):
     """Progress of a job: completed fraction, 0 to 1, and the current activity.
 
     `strip` are the latest views to show, uint8 (H, 16 H, 3), `title` is their caption.
@@ -49,65 +48,54 @@ class Job:
     ) -> None:
         self._work, self._lock = work, lock
         self._changed = threading.Condition()
-        self._latest = Progress(0.0, "Waiting for the previous job")
-        self._version = 0
+        self._latest, self._version = Progress(0.0, "Waiting for the previous job"), 0
         self._stop = threading.Event()
         self._failure: Exception | None = None
-        self._finished = False
+        self.finished = False
+        """Whether the work has ended: complete, failed or stopped."""
         self._on_finished: list[Callable[[], None]] = []
         self._thread = threading.Thread(target=self._run, name="job", daemon=True)
 
     @property
     def active(self) -> bool:
         """Whether the job waits or runs, and was not stopped."""
-        return not self._finished and not self._stop.is_set()
+        return not self.finished and not self._stop.is_set()
 
     @property
     def succeeded(self) -> bool:
         """Whether the work is complete and raised nothing."""
-        return self._finished and self._failure is None
-
-    @property
-    def finished(self) -> bool:
-        """Whether the work has ended: complete, failed or stopped."""
-        return self._finished
+        return self.finished and self._failure is None
 
     def start(self) -> Job:
         """Start the thread; returns the job."""
         self._thread.start()
         return self
 
-    def stop(self, on_finished: Callable[[], None] | None = None) -> None:
-        """Request the end at the next step; returns at once.
-
-        Args:
-            on_finished: called when the job writes no more files.
-        """
+    def stop(self, on_finished: Callable[[], None] = lambda: None) -> None:
+        """Request the end at the next step; `on_finished` is called when no more files come."""
         self._stop.set()
         with self._changed:
             self._changed.notify_all()
-            finished = self._finished
-            if on_finished is not None and not finished:
+            finished = self.finished
+            if not finished:
                 self._on_finished.append(on_finished)
-        if on_finished is not None and finished:
+        if finished:
             on_finished()
 
     def wait(self, seconds: float) -> None:
         """Wait until the thread has ended, at most this long."""
         self._thread.join(seconds)
 
-    def publish(self, progress: Progress) -> None:
-        """Hand progress to `updates`; progress without views keeps the previous ones.
-
-        Raises:
-            Stopped: the job was stopped.
-        """
+    def _check(self) -> None:
         if self._stop.is_set():
             raise Stopped
+
+    def publish(self, progress: Progress) -> None:
+        """Hand progress to `updates`, or raise Stopped; without views, the previous ones stay."""
+        self._check()
         with self._changed:
             if progress.strip is None:
-                last = self._latest
-                progress = Progress(progress.fraction, progress.message, last.strip, last.title)
+                progress = progress._replace(strip=self._latest.strip, title=self._latest.title)
             self._latest = progress
             self._version += 1
             self._changed.notify_all()
@@ -127,11 +115,10 @@ class Job:
                 with self._changed:
                     if self._version == seen and self.active:
                         self._changed.wait(POLL_SECONDS)
-                    seen, latest, finished = self._version, self._latest, self._finished
+                    seen, latest, finished = self._version, self._latest, self.finished
                 if finished:
                     break
-                if self._stop.is_set():
-                    raise Stopped
+                self._check()
                 yield latest
         finally:
             self._stop.set()
@@ -142,23 +129,19 @@ class Job:
     def _run(self) -> None:
         try:
             while not self._lock.acquire(timeout=0.1):
-                if self._stop.is_set():
-                    raise Stopped
+                self._check()
             try:
-                if self._stop.is_set():
-                    raise Stopped
+                self._check()
                 self._work(self.publish)
             finally:
                 self._lock.release()
-        except Stopped as stopped:
-            log.info("job stopped")
-            self._failure = stopped
         except Exception as error:  # noqa: BLE001 - raised again in `updates`
             self._failure = error
+            if isinstance(error, Stopped):
+                log.info("job stopped")
         finally:
             with self._changed:
-                self._finished = True
-                callbacks, self._on_finished = self._on_finished, []
+                self.finished = True
                 self._changed.notify_all()
-            for callback in callbacks:
+            for callback in self._on_finished:
                 callback()

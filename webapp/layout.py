@@ -22,24 +22,18 @@ def theme() -> gr.themes.Base:
     return gr.themes.Soft(
         primary_hue="indigo", neutral_hue="slate", font=list(FONTS), font_mono=list(MONO_FONTS)
     ).set(
-        block_label_background_fill="transparent",
-        block_label_text_color="*body_text_color_subdued",
-        block_title_background_fill="none",
-        block_title_padding="0",
+        block_label_background_fill="transparent", block_title_background_fill="none",
+        block_label_text_color="*body_text_color_subdued", block_title_padding="0",
         block_title_text_color="*body_text_color_subdued",
-        block_title_text_weight="400",
-        block_label_text_weight="400",
-    )
+        block_title_text_weight="400", block_label_text_weight="400",
+    )  # fmt: skip
 
 
 class Layout:
     """All components of the page; created inside a `gr.Blocks` context.
 
-    Args:
-        config: initial values and limits.
-        examples: example images.
-        placeholder: a mesh file, loaded but not displayed: Gradio 6.31 loads its mesh viewer only
-            if the page has a mesh from the start.
+    `config` has initial values and limits. `placeholder` is a mesh file, loaded but not displayed:
+    Gradio 6.31 loads its mesh viewer only if the page has a mesh from the start.
     """
 
     def __init__(self, config: PipelineConfig, examples: list[Path], placeholder: Path) -> None:
@@ -53,38 +47,22 @@ class Layout:
                 self._build_output(placeholder)
 
     def _build_input(self, examples: list[Path]) -> None:
-        self.upload = gr.File(
-            label="Input image: PNG, JPEG or WebP",
-            file_types=["image"],
-            height=150,
-            elem_id="upload",
-        )
+        label = "Input image: PNG, JPEG or WebP"
+        self.upload = gr.File(label=label, file_types=["image"], height=150, elem_id="upload")
         if examples:
             gr.HTML('<p class="sd-caption">Or choose an example:</p>')
         self.gallery = gr.Gallery(
-            [str(path) for path in examples],
-            label="Examples",
-            show_label=False,
-            columns=8,
-            height="auto",
-            object_fit="contain",
-            allow_preview=False,
-            interactive=False,
-            elem_id="examples",
-            buttons=[],
-            visible=bool(examples),
-        )
+            [str(path) for path in examples], label="Examples", show_label=False, columns=8,
+            height="auto", object_fit="contain", allow_preview=False, interactive=False,
+            elem_id="examples", buttons=[], visible=bool(examples),
+        )  # fmt: skip
 
     def _build_mask_editor(self) -> None:
         with gr.Column(visible=False) as self.editor:
             self.mask = gr.Image(
-                label="Click to correct the mask",
-                type="filepath",
-                interactive=False,
-                height=340,
-                buttons=[],
-                elem_id="mask",
-            )
+                label="Click to correct the mask", type="filepath", interactive=False, height=340,
+                buttons=[], elem_id="mask",
+            )  # fmt: skip
             with gr.Row():
                 self.tool = gr.Radio(
                     [KEEP, ERASE], value=ERASE, label="Click to", elem_id="tool", min_width=150
@@ -101,12 +79,9 @@ class Layout:
         with gr.Accordion("More settings", open=False):
             self.auto = gr.Checkbox(automatic, label="Estimate the camera's elevation")
             self.elevation = gr.Slider(
-                *ELEVATIONS,
-                value=20 if automatic else config.elevation,
-                step=1,
-                label="Camera elevation, degrees",
-                visible=not automatic,
-            )
+                *ELEVATIONS, value=20 if automatic else config.elevation, step=1,
+                label="Camera elevation, degrees", visible=not automatic,
+            )  # fmt: skip
             self.samples = gr.Slider(
                 1, max(most, 2), value=min(2, most), step=1, label="Samples", visible=most > 1
             )
@@ -128,16 +103,10 @@ class Layout:
         with gr.Column(elem_classes=HIDDEN) as self.results:
             with gr.Row():
                 self.model = gr.Model3D(
-                    str(placeholder),
-                    label="Mesh: drag to rotate",
-                    height=400,
-                    elem_id="model",
-                    clear_color=(1.0, 1.0, 1.0, 1.0),
-                    interactive=False,
-                    min_width=300,
-                    camera_position=(90, 65, None),
-                    scale=2,
-                )
+                    str(placeholder), label="Mesh: drag to rotate", height=400, elem_id="model",
+                    clear_color=(1.0, 1.0, 1.0, 1.0), interactive=False, min_width=300,
+                    camera_position=(90, 65, None), scale=2,
+                )  # fmt: skip
                 with gr.Column(scale=1, min_width=240):
                     self.turning = gr.HTML(elem_id="turning")
             self.files = gr.File(

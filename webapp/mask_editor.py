@@ -10,7 +10,6 @@ from PIL import Image
 from multiview.images import FORMATS, read_image
 from multiview.matting import has_mask, remove_background
 from multiview.segmentation import Segmenter
-from webapp.errors import UserError
 
 MAX_PIXELS = 50_000_000
 """Larger images are refused before decoding, which takes up to 0.8 GB at 16 bits per channel."""
@@ -24,11 +23,12 @@ COLOUR_TOLERANCE = 32.0
 """Largest Euclidean distance of similar RGB colours, channels 0 to 255."""
 
 
-def read_upload(path: Path) -> Image.Image:
-    """Read an uploaded image, reduced to at most `MAX_SIDE` pixels a side.
+class UserError(Exception):
+    """An image, mask or setting cannot be used; the message is shown to the visitor."""
 
-    Returns:
-        image of mode "RGB" or "RGBA".
+
+def read_upload(path: Path) -> Image.Image:
+    """Read an uploaded image as RGB or RGBA, reduced to at most `MAX_SIDE` pixels a side.
 
     Raises:
         UserError: not an image, damaged, too large, too small or too narrow.
@@ -39,9 +39,8 @@ def read_upload(path: Path) -> Image.Image:
     except Image.DecompressionBombError:
         width = height = MAX_PIXELS
     except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(
-            "This file is not a readable image. Upload a PNG, JPEG or WebP file."
-        ) from error
+        advice = "This file is not a readable image. Upload a PNG, JPEG or WebP file."
+        raise UserError(advice) from error
     if width * height > MAX_PIXELS:
         raise UserError(
             f"This image has more than {MAX_PIXELS // 10**6} million pixels. Reduce its size and "
@@ -58,38 +57,30 @@ def read_upload(path: Path) -> Image.Image:
         raise UserError("This image file is damaged or incomplete.") from error
     image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
     if min(image.size) < MIN_SIDE:
-        raise UserError(
-            f"This image of {width} x {height} pixels is too long and narrow. Crop it to the "
-            f"object."
-        )
+        size = f"{width} x {height} pixels"
+        raise UserError(f"This image of {size} is too long and narrow. Crop it to the object.")
     image.info.clear()  # EXIF may hold private data, such as the location
     return image
 
 
 class MaskEditor:
-    """An image with an editable object mask.
+    """An RGB or RGBA image with an editable object mask, segmented if it has no alpha.
 
-    Args:
-        image: mode "RGB" or "RGBA".
-        segment: segments the object if the image has no alpha mask.
-        backend: name of `segment`.
+    `backend` is the name of `segment`.
     """
 
     def __init__(self, image: Image.Image, segment: Segmenter, backend: str) -> None:
         self.notice = ""
         """Message for the visitor about the initial mask."""
-        if has_mask(image):
-            masked = image
-        else:
-            try:
-                masked = remove_background(image, segment, backend)
-            except ValueError:
-                masked = image.convert("RGBA")
-                masked.putalpha(0)
-                self.notice = (
-                    "No object was found in this image. Click on the object to add it to the mask; "
-                    "begin with a large brush."
-                )
+        try:
+            masked = image if has_mask(image) else remove_background(image, segment, backend)
+        except ValueError:
+            masked = image.convert("RGBA")
+            masked.putalpha(0)
+            self.notice = (
+                "No object was found in this image. Click on the object to add it to the mask; "
+                "begin with a large brush."
+            )
         pixels = np.asarray(masked)
         self.colours = pixels[..., :3].copy()
         if image.mode == "RGBA":  # fully transparent pixels have arbitrary colours
@@ -98,20 +89,11 @@ class MaskEditor:
         self.alpha = self._initial
         self._history: list[np.ndarray] = []
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height, pixels."""
-        return self.alpha.shape[1], self.alpha.shape[0]
-
     def click(self, x: float, y: float, keep: bool, brush: float, similar: bool = False) -> None:
-        """Add a disc to the mask, or erase it from the mask.
+        """Add a disc to the mask (`keep`), or erase it from the mask.
 
-        Args:
-            x: pixels from the left; clipped to the image.
-            y: pixels from the top; clipped to the image.
-            keep: add to the mask; else erase.
-            brush: diameter, as a fraction of the longer side.
-            similar: only pixels of similar colour that are connected to the clicked one.
+        It is at pixel x, y, clipped to the image; `brush` is its diameter as a fraction of the
+        longer side. `similar` takes only pixels of similar colour, connected to the clicked one.
         """
         height, width = self.alpha.shape
         column, row = (round(min(max(p, 0), n - 1)) for p, n in ((x, width), (y, height)))
@@ -119,17 +101,14 @@ class MaskEditor:
         rows, columns = np.ogrid[:height, :width]
         disc = np.hypot(columns - column, rows - row) <= radius
         if similar:
-            disc &= self._similar(disc, row, column)
+            from scipy import ndimage
+
+            difference = self.colours.astype(np.float32) - self.colours[row, column]
+            disc &= np.linalg.norm(difference, axis=-1) <= COLOUR_TOLERANCE
+            labels, _ = ndimage.label(disc)
+            disc = labels == labels[row, column]
         self._remember()
         self.alpha = np.where(disc, np.uint8(255 if keep else 0), self.alpha)
-
-    def _similar(self, disc: np.ndarray, row: int, column: int) -> np.ndarray:
-        from scipy import ndimage
-
-        difference = self.colours.astype(np.float32) - self.colours[row, column]
-        similar = disc & (np.linalg.norm(difference, axis=-1) <= COLOUR_TOLERANCE)
-        labels, _ = ndimage.label(similar)
-        return labels == labels[row, column]
 
     def undo(self) -> None:
         """Undo the last change, if any."""
@@ -157,11 +136,7 @@ class MaskEditor:
         return Image.fromarray(mixed.round().astype(np.uint8))
 
     def result(self) -> Image.Image:
-        """The image with the mask as alpha, RGBA.
-
-        Raises:
-            UserError: the mask is empty, or covers the whole image.
-        """
+        """The image with the mask as alpha; UserError if it is empty or covers the whole image."""
         kept = int((self.alpha >= 128).sum())
         if kept < MIN_OBJECT_PIXELS:
             raise UserError("The mask is empty. Click on the object to add it to the mask.")

@@ -58,12 +58,9 @@ class HTTPError(Exception):
 
 
 class SecurityMiddleware:
-    """Passes only the requests of the page to the application; adds `HEADERS` to all responses.
+    """Passes only the requests of the page to the ASGI application; adds `HEADERS` to responses.
 
-    Args:
-        app: ASGI application.
-        max_upload: size limit of an upload, bytes.
-        has_room: whether the storage has room for another upload.
+    `max_upload` is the size limit of an upload, bytes; `has_room` tells whether another one fits.
     """
 
     def __init__(self, app: Any, max_upload: int, has_room: Callable[[], bool]) -> None:
@@ -122,11 +119,7 @@ def replay(body: bytes, receive: Receive) -> Receive:
 
 
 def check_request(scope: Message) -> None:
-    """Check route and origin.
-
-    Raises:
-        HTTPError: the route is not allowed (websockets never are), or it is a cross-site POST.
-    """
+    """Raise HTTPError if the route is not allowed (no websocket is), or for a cross-site POST."""
     method, path = scope.get("method"), scope["path"]
     if method in ("GET", "HEAD"):
         allowed = GET_ROUTES.fullmatch(path) is not None
@@ -154,11 +147,7 @@ def is_cross_site(scope: Message) -> bool:
 
 
 def check_length(scope: Message, max_bytes: int) -> None:
-    """Check the announced length of the body; browsers always announce it.
-
-    Raises:
-        HTTPError: the length is missing or exceeds `max_bytes`.
-    """
+    """Raise HTTPError unless the body's announced length is at most `max_bytes`."""
     headers = Headers(scope=scope)
     length = headers.get("content-length", "")
     if not (length.isascii() and length.isdigit()) or "transfer-encoding" in headers:
@@ -169,11 +158,7 @@ def check_length(scope: Message, max_bytes: int) -> None:
 
 
 def check_event(body: bytes) -> None:
-    """Check that no `path` in a Gradio event is a URL: Gradio would download it, of any size.
-
-    Raises:
-        HTTPError: the body is no JSON, or contains a URL.
-    """
+    """Raise HTTPError if an event is no JSON, or a `path` in it is a URL: Gradio would load it."""
     try:
         pending = [json.loads(body)] if body else []
     except (ValueError, RecursionError) as error:
@@ -181,8 +166,7 @@ def check_event(body: bytes) -> None:
     while pending:
         value = pending.pop()
         if isinstance(value, dict):
-            path = value.get("path")
-            if isinstance(path, str) and re.match(r"\s*\w{2,}:/", path):
+            if re.match(r"\s*\w{2,}:/", str(value.get("path"))):
                 raise HTTPError(403, "URLs are not accepted in place of files")
             pending.extend(value.values())
         elif isinstance(value, list):

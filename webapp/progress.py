@@ -49,11 +49,11 @@ class ProgressGenerator:
 
     @property
     def size(self) -> int:
-        """Side of a view, pixels."""
+        """See `ViewGenerator`."""
         return self.view_generator.size
 
     def settings(self, sampler: SamplerConfig) -> dict[str, Any]:
-        """All settings that a strip depends on, see `ViewGenerator`."""
+        """See `ViewGenerator`."""
         return self.view_generator.settings(sampler)
 
     def generate(
@@ -64,7 +64,7 @@ class ProgressGenerator:
         sampler: SamplerConfig,
         on_step: StepCallback | None = None,
     ) -> np.ndarray:
-        """Generate the views, see `ViewGenerator`."""
+        """See `ViewGenerator`."""
         name = self.directory.current
         start, preview_seconds = time.monotonic(), 0.0
 
@@ -97,25 +97,22 @@ class ProgressGenerator:
             draft = f"draft {self._drafts.index(name) + 1} of {len(self._drafts)}"
             return f"Estimating the elevation: {draft}, {count}", "Draft of the views"
         number = self._samples.index(name) + 1
-        return (
-            f"Generating sample {number} of {len(self._samples)}: {count}",
-            f"Sample {number}: 16 views",
-        )
+        title = f"Sample {number}: 16 views"
+        return f"Generating sample {number} of {len(self._samples)}: {count}", title
 
 
 def reconstruction_progress(on_progress: ProgressCallback) -> Callable[[str, float], None]:
     """Callback for a reconstruction, see `renderer.reconstruction.ReconstructionOptions`."""
 
     def callback(stage: str, completed: float) -> None:
-        match stage:
-            case "training":
-                fraction = VIEWS_DONE + completed * (TRAINING_DONE - VIEWS_DONE)
-                message = f"Building the mesh: {round(100 * completed)} %"
-            case "mesh":
-                fraction, message = TRAINING_DONE, "Texturing the mesh"
-            case _:
-                fraction = TEXTURE_DONE + completed * (1.0 - TEXTURE_DONE)
-                message = "Rendering the turntable video"
-        on_progress(Progress(fraction, message))
+        start, end, message = {
+            "training": (
+                VIEWS_DONE,
+                TRAINING_DONE,
+                f"Building the mesh: {round(100 * completed)} %",
+            ),
+            "mesh": (TRAINING_DONE, TRAINING_DONE, "Texturing the mesh"),
+        }.get(stage, (TEXTURE_DONE, 1.0, "Rendering the turntable video"))
+        on_progress(Progress(start + completed * (end - start), message))
 
     return callback

@@ -8,10 +8,9 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.config import PipelineConfig
 from pipeline.view_generator import ViewGenerator
@@ -30,8 +29,7 @@ SHUTDOWN_SECONDS = 3
 """The server waits this long for open connections at shutdown: pages keep theirs open."""
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """Limits of the server: waiting visitors, and the size of an upload in MB."""
 
     max_queue: int = 20
@@ -76,29 +74,18 @@ def open_server(
         placeholder.write_bytes(trimesh.creation.box().export(file_type="glb"))
         service = Service(view_generator, config)
         ui = UI(service, sessions, examples, placeholder, limits.max_queue)
-        app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+        max_upload = limits.max_upload_mb * 10**6
         app = gr.mount_gradio_app(
-            app,
-            ui.blocks,
-            path="/",
-            theme=theme(),
-            css_paths=[STYLE],
-            allowed_paths=[],
-            max_file_size=limits.max_upload_mb * 10**6,
-            show_error=False,
-            ssr_mode=False,
-            footer_links=[],
-            run_history=False,
-            pwa=False,
-            mcp_server=False,
-            enable_monitoring=False,
-        )
+            FastAPI(docs_url=None, redoc_url=None, openapi_url=None), ui.blocks, path="/",
+            theme=theme(), css_paths=[STYLE], allowed_paths=[], max_file_size=max_upload,
+            show_error=False, ssr_mode=False, footer_links=[], run_history=False, pwa=False,
+            mcp_server=False, enable_monitoring=False,
+        )  # fmt: skip
         # Gradio 6.31 checks that a file in an event was uploaded only if `launch` has set these two
         # attributes, which mounting does not; without the check, events could read any file.
         ui.blocks.has_launched = ui.blocks.is_running = True
         # The set of all uploads' paths, which Gradio keeps for that check.
         sessions.uploads = ui.blocks.upload_file_set
-        max_upload = limits.max_upload_mb * 10**6
         protected = SecurityMiddleware(app, max_upload, sessions.has_room)
         uvicorn_config = uvicorn.Config(
             protected, log_level="warning", ws="none", timeout_graceful_shutdown=SHUTDOWN_SECONDS
@@ -108,11 +95,7 @@ def open_server(
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Open a listening socket; port 0 takes a free port.
-
-    Raises:
-        OSError: the port is in use, or the address does not exist.
-    """
+    """Open a listening socket; OSError if the port is in use, or the address does not exist."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         bound = socket.socket(family, socket.SOCK_STREAM)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
-from dataclasses import dataclass, replace
+import math
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from common.files import atomic_write
+from common.files import copy_file
 from common.records import RunDirectory
 from multiview.images import read_image
 from multiview.matting import save_rgba
-from multiview.segmentation import SegmentationUnavailableError, Segmenter, open_segmenter
+from multiview.segmentation import SegmentationUnavailableError, open_segmenter
 from pipeline.config import Context, PipelineConfig
 from pipeline.image_to_3d import Run
 from pipeline.inputs import InputImage
@@ -24,9 +24,8 @@ from pipeline.paths import BEST, EXPORTED, RECONSTRUCTION, SAMPLES
 from pipeline.selection.ranking import SCORES
 from pipeline.view_generator import ViewGenerator
 from renderer.output_dir import CHECKPOINT, VIDEO_FILE
-from webapp.errors import UserError
 from webapp.job import Progress, ProgressCallback
-from webapp.mask_editor import MaskEditor, read_upload
+from webapp.mask_editor import MaskEditor, UserError, read_upload
 from webapp.progress import VIEWS_DONE, ProgressGenerator, reconstruction_progress
 from webapp.sessions import Session
 
@@ -42,30 +41,8 @@ NO_NETWORK = (
 )
 
 
-@dataclass(frozen=True)
-class GenerationRequest:
-    """The settings that a visitor chooses.
-
-    Attributes:
-        elevation: of the input image's camera, degrees, or "auto" to estimate it.
-        num_samples: number of samples.
-        seed: seed of the first sample.
-    """
-
-    elevation: float | Literal["auto"]
-    num_samples: int
-    seed: int
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A generated and ranked sample.
-
-    Attributes:
-        path: PNG file of the strip.
-        rank: 1 is the best.
-        score: consistency of its views with each other and with the input image.
-    """
+class Sample(NamedTuple):
+    """A generated and ranked sample: rank 1 is the best; `score` is that of `SampleScore`."""
 
     path: Path
     rank: int
@@ -86,92 +63,67 @@ class Sample:
         return np.asarray(read_image(self.path).convert("RGB"))
 
 
-@dataclass(frozen=True)
-class Mesh:
-    """The files of a reconstruction that the page serves.
-
-    Attributes:
-        files: paths by their names in the pipeline, see `pipeline.paths.EXPORTED`.
-        strip: the views that it is made of.
-    """
-
-    files: dict[str, Path]
-    strip: Path
-
-
 class Service:
-    """Runs the pipeline for all sessions.
-
-    Args:
-        view_generator: generates the views.
-        config: settings that visitors do not choose; `num_samples` limits their samples.
-    """
+    """Runs the pipeline for all sessions; `config.num_samples` limits the samples of visitors."""
 
     def __init__(self, view_generator: ViewGenerator, config: PipelineConfig) -> None:
         self.view_generator, self.config = view_generator, config
         self.notice = ""
         """Message for visitors whose image has no mask."""
-        self._segment = self._open_segmenter()
-
-    def _open_segmenter(self) -> Segmenter:
         try:
-            return open_segmenter(self.config.backend, str(self.config.device))
+            self._segment = open_segmenter(config.backend, str(config.device))
         except SegmentationUnavailableError as error:
-            if self.config.backend != "auto":
+            if config.backend != "auto":
                 raise
             log.warning("only white backgrounds are segmented: %s", error)
             self.notice = NO_NETWORK
-            return open_segmenter("white")
+            self._segment = open_segmenter("white")
 
     def open_image(self, session: Session, path: Path) -> MaskEditor:
-        """Read an image and segment its object.
-
-        Raises:
-            webapp.errors.UserError: the image cannot be used.
-        """
+        """Read an image and segment its object; UserError if the image cannot be used."""
         image = read_upload(path)
-        has_alpha = image.mode == "RGBA"
         session.editor = MaskEditor(image, self._segment, self.config.backend)
-        if self.notice and not has_alpha and not session.editor.notice:
-            session.editor.notice = self.notice
+        if image.mode != "RGBA":
+            session.editor.notice = session.editor.notice or self.notice
         return session.editor
 
-    def request(self, auto: Any, elevation: Any, num_samples: Any, seed: Any) -> GenerationRequest:
-        """Clip the page's values to their limits, since clients can send anything.
+    def request(self, auto: Any, elevation: Any, num_samples: Any, seed: Any) -> PipelineConfig:
+        """Settings of a visitor: the page's values, clipped, since clients can send anything.
 
         Raises:
             UserError: a value is not a number.
         """
         try:
             degrees, number, first = float(elevation), int(num_samples), int(seed)
+            if math.isnan(degrees):
+                raise ValueError("not a number")
         except (TypeError, ValueError, OverflowError) as error:
             raise UserError("Elevation, samples and seed must be numbers.") from error
         low, high = ELEVATIONS
-        if degrees != degrees:
-            raise UserError("Elevation, samples and seed must be numbers.")
-        return GenerationRequest(
-            "auto" if auto else min(max(degrees, low), high),
-            min(max(number, 1), self.config.num_samples),
-            min(max(first, 0), 2**31),
+        return replace(
+            self.config,
+            elevation="auto" if auto else min(max(degrees, low), high),
+            num_samples=min(max(number, 1), self.config.num_samples),
+            seed=min(max(first, 0), 2**31),
+            overwrite=False,
         )
 
     def generate_views(
         self,
         session: Session,
         image: Image.Image,
-        request: GenerationRequest,
+        wanted: PipelineConfig,
         on_progress: ProgressCallback,
     ) -> None:
         """Generate and rank the samples; unchanged ones of earlier calls are reused.
 
         Raises:
             UserError: the object cannot be framed, or its elevation not estimated.
-            webapp.job.Stopped: the job was stopped.
         """
         folder = session.folder / WORK
         folder.mkdir(exist_ok=True)
         save_rgba(session.folder / "object.png", image)
-        run = self._run(session, folder, request, on_progress)
+        run = self._run(session, folder, wanted, on_progress)
         with run.directory.open():
             on_progress(Progress(0.0, "Preparing the image"))
             try:
@@ -195,32 +147,27 @@ class Service:
         """The session's samples, the best one first."""
         folder = session.folder / WORK
         rows = json.loads((folder / SCORES).read_text(encoding="utf-8"))
-        samples = [
-            Sample(folder / SAMPLES / row["name"], int(row["rank"]), float(row["score"]))
-            for row in rows
-        ]
-        return sorted(samples, key=lambda sample: sample.rank)
+        return [Sample(folder / SAMPLES / row["name"], row["rank"], row["score"]) for row in rows]
 
     def build_mesh(
         self,
         session: Session,
         sample: Sample,
-        request: GenerationRequest,
+        wanted: PipelineConfig,
         on_progress: ProgressCallback,
-    ) -> Mesh:
-        """Reconstruct the mesh of a sample, or reuse that of an earlier call.
+    ) -> dict[str, Path]:
+        """Reconstruct the mesh of a sample, or reuse that of an earlier call, in its own folder.
 
-        Each sample has its own folder, so building the mesh of another one keeps this one's.
+        Returns the files that the page serves by their names in the pipeline, best.png last.
 
         Raises:
             UserError: the views do not show one object.
-            webapp.job.Stopped: the job was stopped.
         """
         folder = session.folder / f"mesh-{sample.number}"
-        run = self._run(session, folder, request, on_progress)
+        run = self._run(session, folder, wanted, on_progress)
         with run.directory.open():
             on_progress(Progress(VIEWS_DONE, "Building the mesh", sample.strip(), sample.title))
-            _copy(sample.path, folder / BEST)
+            copy_file(sample.path, folder / BEST)
             try:
                 run.reconstruct()
             except (ValueError, FloatingPointError) as error:
@@ -230,36 +177,17 @@ class Service:
                     "object. Try another sample or another seed."
                 ) from error
             (folder / RECONSTRUCTION / CHECKPOINT).unlink(missing_ok=True)  # 15 MB
-        names = {
-            name: session.file("turning" if name == VIDEO_FILE else "model", Path(name).suffix)
-            for name in EXPORTED
-        }
-        mesh = Mesh(names, session.file("views", ".png"))
-        for name, path in mesh.files.items():
-            _copy(folder / RECONSTRUCTION / name, path)
-        _copy(sample.path, mesh.strip)
-        return mesh
+        files = {}
+        for name in (*EXPORTED, BEST):
+            stem = {VIDEO_FILE: "turning", BEST: "views"}.get(name, "model")
+            files[name] = session.file(stem, Path(name).suffix)
+            copy_file(folder / (name if name == BEST else f"{RECONSTRUCTION}/{name}"), files[name])
+        return files
 
     def _run(
-        self,
-        session: Session,
-        folder: Path,
-        request: GenerationRequest,
-        on_progress: ProgressCallback,
+        self, session: Session, folder: Path, wanted: PipelineConfig, on_progress: ProgressCallback
     ) -> Run:
-        config = replace(
-            self.config,
-            elevation=request.elevation,
-            num_samples=request.num_samples,
-            seed=request.seed,
-            overwrite=False,
-        )
         directory = RunDirectory(folder)
-        view_generator = ProgressGenerator(self.view_generator, config, directory, on_progress)
+        view_generator = ProgressGenerator(self.view_generator, wanted, directory, on_progress)
         context = Context(view_generator, self._segment, reconstruction_progress(on_progress))
-        return Run(session.folder / "object.png", directory, config, context)
-
-
-def _copy(source: Path, target: Path) -> None:
-    with atomic_write(target) as temporary:
-        shutil.copyfile(source, temporary)
+        return Run(session.folder / "object.png", directory, wanted, context)

@@ -33,14 +33,10 @@ JOB_END_SECONDS = 5.0
 
 @dataclass
 class Session:
-    """One open page.
+    """One open page, with a private folder of an unguessable name and its last job.
 
-    Attributes:
-        folder: private folder with an unguessable name.
-        tag: part of the names of all files that the page serves, to find Gradio's copies again.
-        editor: image and mask being edited.
-        job: the last job.
-        last_used: time of the last activity, monotonic clock.
+    `tag` is part of the names of all files that the page serves, to find Gradio's copies again;
+    `last_used` is the time of the last activity, monotonic clock.
     """
 
     folder: Path
@@ -66,14 +62,11 @@ class Session:
 class SessionStore:
     """All sessions by Gradio's session id.
 
-    Args:
-        root: folder that only this process's user can read.
-        cache: folder of Gradio's copies of files.
-        idle_seconds: idle time after which a session is closed.
+    Only this process's user can read the folder `root`; `cache` has Gradio's copies of files.
     """
 
-    def __init__(self, root: Path, cache: Path, idle_seconds: float = IDLE_SECONDS) -> None:
-        self.root, self.cache, self.idle_seconds = root, cache, idle_seconds
+    def __init__(self, root: Path, cache: Path) -> None:
+        self.root, self.cache = root, cache
         self._sessions: dict[str, Session] = {}
         self.uploads: AbstractSet[str] = frozenset()
         """Paths of all uploads so far: the server puts the set here that Gradio adds to."""
@@ -132,26 +125,22 @@ class SessionStore:
 
     def remove_expired(self) -> None:
         """Remove uploads older than `UPLOAD_SECONDS`, and close idle sessions."""
-        self._remove_uploads()
+        latest = time.time() - UPLOAD_SECONDS
+        # Gradio leaves empty files named tmp* in its cache.
+        for path in [*map(Path, list(self.uploads)), *self.cache.glob("tmp*")]:
+            with suppress(OSError):
+                if path.is_file() and path.stat().st_mtime < latest:
+                    path.unlink()
+                    path.parent.rmdir()
         now = time.monotonic()
         with self._lock:
             idle = [
                 key
                 for key, session in self._sessions.items()
-                if now - session.last_used > self.idle_seconds and not session.busy
+                if now - session.last_used > IDLE_SECONDS and not session.busy
             ]
         for session_id in idle:
             self.close(session_id)
-
-    def _remove_uploads(self) -> None:
-        latest = time.time() - UPLOAD_SECONDS
-        uploads = [Path(path) for path in list(self.uploads)]
-        # Gradio leaves empty files named tmp* in its cache.
-        for path in [*uploads, *self.cache.glob("tmp*")]:
-            with suppress(OSError):
-                if path.is_file() and path.stat().st_mtime < latest:
-                    path.unlink()
-                    path.parent.rmdir()
 
     def _remove(self, session: Session) -> None:
         shutil.rmtree(session.folder, ignore_errors=True)
@@ -162,12 +151,12 @@ class SessionStore:
 
 
 @contextmanager
-def cleanup_thread(store: SessionStore, every: float = CLEANUP_SECONDS) -> Iterator[None]:
-    """Call `store.remove_expired` every so many seconds; at the end, close all sessions."""
+def cleanup_thread(store: SessionStore) -> Iterator[None]:
+    """Call `store.remove_expired` every `CLEANUP_SECONDS`; at the end, close all sessions."""
     ended = threading.Event()
 
     def work() -> None:
-        while not ended.wait(every):
+        while not ended.wait(CLEANUP_SECONDS):
             store.remove_expired()
 
     thread = threading.Thread(target=work, name="cleanup", daemon=True)

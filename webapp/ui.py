@@ -10,13 +10,13 @@ from typing import Any
 
 import gradio as gr
 
+from pipeline.config import PipelineConfig
 from renderer.output_dir import VIDEO_FILE
 from webapp import html
-from webapp.errors import UserError
 from webapp.job import Job, ProgressCallback, Stopped
 from webapp.layout import HIDDEN, KEEP, Layout
-from webapp.mask_editor import MaskEditor
-from webapp.service import GenerationRequest, Mesh, Sample, Service
+from webapp.mask_editor import MaskEditor, UserError
+from webapp.service import Sample, Service
 from webapp.sessions import CLEANUP_SECONDS, IDLE_SECONDS, Session, SessionStore
 
 log = logging.getLogger(__name__)
@@ -49,11 +49,9 @@ class UI:
         max_queue: int,
     ) -> None:
         self.service, self.sessions, self.examples = service, sessions, examples
-        with gr.Blocks(
-            title="One image to a 3D model",
-            analytics_enabled=False,
-            delete_cache=(int(CLEANUP_SECONDS), int(IDLE_SECONDS)),
-        ) as self.blocks:
+        ages = int(CLEANUP_SECONDS), int(IDLE_SECONDS)
+        title = "One image to a 3D model"
+        with gr.Blocks(title=title, analytics_enabled=False, delete_cache=ages) as self.blocks:
             self.layout = Layout(service.config, examples, placeholder)
             self._connect_input()
             self._connect_generation()
@@ -190,14 +188,9 @@ class UI:
         yield from self._build_mesh(session, ranked[0], wanted, offered)
 
     def on_rebuild(
-        self,
-        number: int,
-        auto: bool,
-        elevation: float,
-        samples: float,
-        seed: float,
+        self, number: int, auto: bool, elevation: float, samples: float, seed: float,
         request: gr.Request,
-    ) -> Iterator[Changes]:
+    ) -> Iterator[Changes]:  # fmt: skip
         """Build the mesh of the selected sample."""
         session = self.sessions.find(str(request.session_hash))
         sample = self._find_sample(session, number)
@@ -219,33 +212,31 @@ class UI:
         return {self.layout.views: html.views(sample.strip(), sample.title)}
 
     def _find_sample(self, session: Session | None, number: Any) -> Sample | None:
-        if session is None:
-            return None
         try:
-            samples = self.service.samples(session)
+            samples = self.service.samples(session) if session else []
         except (OSError, ValueError):
             return None
         return next((sample for sample in samples if sample.number == number), None)
 
     def _build_mesh(
-        self, session: Session, sample: Sample, wanted: GenerationRequest, also: Changes
+        self, session: Session, sample: Sample, wanted: PipelineConfig, also: Changes
     ) -> Iterator[Changes]:
         page = self.layout
-        meshes: list[Mesh] = []
+        files: dict[str, Path] = {}
 
         def work(on_progress: ProgressCallback) -> None:
-            meshes.append(self.service.build_mesh(session, sample, wanted, on_progress))
+            files.update(self.service.build_mesh(session, sample, wanted, on_progress))
 
         yield from self._work(session, work, also, last=True)
-        for mesh in meshes:
+        if files:
             yield {
                 **also,
                 **self._buttons(working=False),
                 page.status: html.note(DONE, "done"),
                 page.results: gr.update(elem_classes=[]),
-                page.model: str(mesh.files["mesh.glb"]),
-                page.turning: html.video(mesh.files[VIDEO_FILE]),
-                page.files: [str(p) for p in (*mesh.files.values(), mesh.strip)],
+                page.model: str(files["mesh.glb"]),
+                page.turning: html.video(files[VIDEO_FILE]),
+                page.files: [str(path) for path in files.values()],
             }
 
     def _error(self, message: str) -> Changes:
@@ -262,12 +253,8 @@ class UI:
     ) -> Iterator[Changes]:
         """Run work as the session's job and show its progress or failure.
 
-        Args:
-            session: owner of the job.
-            work: see `webapp.job.Job`.
-            also: changes repeated in every update, since a slow page skips all but the last of
-                updates in quick succession.
-            last: whether the start button is enabled again after success.
+        The changes `also` are repeated in every update, since a slow page skips all but the last of
+        updates in quick succession; `last` enables the start button again after success.
         """
         page = self.layout
         if session.busy:  # a second click in the same session
@@ -276,8 +263,7 @@ class UI:
         job = session.job = Job(work).start()
         also = {**also, **self._buttons(working=True)}
         yield also
-        failure = ""
-        shown: object = None
+        failure, shown = "", None
         try:
             for progress in job.updates():
                 session.touch()

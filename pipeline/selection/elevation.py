@@ -1,15 +1,14 @@
 """Elevation estimation: compare an input image with renders of a hull of its views.
 
-The views are drafts that the model generates for an assumed elevation, or any others. A coarse
-textured hull of them is rendered from azimuth 0 and many elevations; the render most similar to the
-input gives the elevation. Both images are first normalised to the same object area and centre, so
-they may be framed differently.
+A coarse textured hull of draft views is rendered from azimuth 0 and many elevations; the render
+most similar to the input, at the same object area and centre, gives the elevation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -60,14 +59,12 @@ class ElevationConfig:
         return np.arange(self.lowest, self.highest + 1e-6, self.step)
 
 
-@dataclass(frozen=True)
-class ElevationEstimate:
+class ElevationEstimate(NamedTuple):
     """Estimated camera elevation of an input image.
 
     Attributes:
         elevation_deg: the estimate.
-        uncertainty_deg: half the width of the score's peak, see `PEAK_DROP`. Errors of generated
-            drafts are not included.
+        uncertainty_deg: half the width of the score's peak, see `PEAK_DROP`.
         candidates_deg: tried elevations, (E,).
         scores: of the candidates, silhouettes and colours combined, (E,).
         silhouettes: soft IoU of the silhouettes, in [0, 1], (E,).
@@ -85,23 +82,16 @@ class ElevationEstimate:
 def estimate_elevation(
     target: ObjectCrop, draft: Draft, config: ElevationConfig | None = None
 ) -> ElevationEstimate:
-    """Estimate the elevation of an input image.
+    """Estimate the elevation of an input image, cropped to `config.size` pixels.
 
-    Args:
-        target: the input image, cropped to `config.size` pixels.
-        draft: returns views; called once for each of `config.drafts_at`.
-        config: search settings.
+    `draft` is called once for each of `config.drafts_at`.
 
     Raises:
         ValueError: no object in a view, or views of no common shape.
     """
     config = config or ElevationConfig()
-    curves = np.stack(
-        [
-            _score_curves(target, fit_hull(draft(assumed), config), config)
-            for assumed in config.drafts_at
-        ]
-    )
+    hulls = (fit_hull(draft(assumed), config) for assumed in config.drafts_at)
+    curves = np.stack([_score_curves(target, hull, config) for hull in hulls])
     candidates = config.candidates()
     silhouettes, psnrs = (
         _interpolate_curves(curves[:, :, kind], np.array(config.drafts_at), candidates)
@@ -113,11 +103,7 @@ def estimate_elevation(
 
 
 def fit_hull(images: np.ndarray, config: ElevationConfig) -> TexturedHull:
-    """Fit a coarse textured hull with a closed underside to views.
-
-    Args:
-        images: see `Draft`.
-        config: sizes, and the elevation of the views.
+    """Fit a coarse textured hull with a closed underside to the views of a `Draft`.
 
     Raises:
         ValueError: no object in a view, or no volume common to all views.
@@ -130,36 +116,25 @@ def fit_hull(images: np.ndarray, config: ElevationConfig) -> TexturedHull:
     return TexturedHull(views, torch.from_numpy(close_underside(hull.numpy(), views.cameras)))
 
 
-def render_hull(hull: TexturedHull, elevation_deg: float) -> tuple[Tensor, Tensor]:
-    """Render a hull from azimuth 0, scale normalised: alpha (S, S) and colours (3, S, S)."""
+def render_hull(hull: TexturedHull, elevation_deg: float, size: int) -> tuple[Tensor, Tensor]:
+    """Alpha (size, size) and colours (3, size, size) from azimuth 0, scale normalised."""
     pose = orbit_pose(float(np.deg2rad(elevation_deg)), 0.0, CAMERA_DISTANCE)
     view = hull.render(hull.views.cameras.intrinsics[0], pose, hull.views.size)
-    return normalise_scale(view.alpha, view.colours, hull.views.size)
+    return normalise_scale(view.alpha, view.colours, size)
 
 
 def _score_curves(target: ObjectCrop, hull: TexturedHull, config: ElevationConfig) -> np.ndarray:
     """Silhouette IoU and PSNR of all candidates, (E, 2)."""
-    aligned = normalise_scale(target.alpha, target.colours, hull.views.size)
-    found = [
-        measure_similarity(*aligned, *render_hull(hull, float(elevation)))
-        for elevation in config.candidates()
-    ]
-    return np.array([[each.silhouette, each.psnr] for each in found])
+    size = hull.views.size
+    aligned = normalise_scale(*target, size)
+    views = (render_hull(hull, float(elevation), size) for elevation in config.candidates())
+    return np.array([measure_similarity(*aligned, *view)[:2] for view in views])
 
 
 def _interpolate_curves(
     curves: np.ndarray, drafts_at: np.ndarray, candidates: np.ndarray
 ) -> np.ndarray:
-    """Interpolate scores linearly between the drafts nearest to each candidate.
-
-    Args:
-        curves: scores of every draft at all candidates, (K, E).
-        drafts_at: elevations of the drafts, increasing, (K,).
-        candidates: (E,).
-
-    Returns:
-        (E,).
-    """
+    """Interpolate drafts' scores (K, E) linearly between those nearest to each candidate, (E,)."""
     places = np.interp(candidates, drafts_at, np.arange(len(drafts_at)))
     below = np.floor(places).astype(np.intp)
     above = np.minimum(below + 1, len(drafts_at) - 1)
@@ -180,10 +155,7 @@ def _parabola_peak(places: np.ndarray, values: np.ndarray) -> float:
 
 
 def _peak_half_width(places: np.ndarray, values: np.ndarray) -> float:
-    """Half-width of the region whose interpolated value is within `PEAK_DROP` of the maximum.
-
-    Other peaks of nearly the same height widen the range.
-    """
+    """Half-width of the region, over all peaks, within `PEAK_DROP` of the maximum."""
     fine = np.linspace(places[0], places[-1], 20 * len(places))
     between = np.interp(fine, places, values)
     good = fine[between >= values.max() - PEAK_DROP]

@@ -43,14 +43,10 @@ def find_elevation(
     config: ElevationConfig | None = None,
     folder: Path | None = None,
 ) -> dict[str, Any]:
-    """Estimate an elevation from drafts, see `estimate_elevation`.
+    """Estimate an elevation from drafts, see `estimate_elevation`; ElevationError if that fails.
 
-    Returns:
-        what elevation.json says, angles in degrees; it and the scores' curve, elevation.png, are
-        written to a given folder.
-
-    Raises:
-        ElevationError: the drafts do not show an object.
+    Returns what elevation.json says, angles in degrees; it and the scores' curve, elevation.png,
+    are written to a given folder.
     """
     try:
         estimate = estimate_elevation(target, draft, config)
@@ -60,10 +56,8 @@ def find_elevation(
     if uncertainty > UNCERTAIN:
         log.warning(
             "the elevation is uncertain, %.0f +- %.0f degrees: drafts for many elevations are "
-            "similar to the image; if you know it, give it",
-            angle,
-            uncertainty,
-        )
+            "similar to the image; if you know it, give it", angle, uncertainty,
+        )  # fmt: skip
     found = {
         "elevation_deg": round(angle, 1),
         "uncertainty_deg": round(uncertainty, 1),

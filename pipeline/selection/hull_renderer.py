@@ -1,9 +1,6 @@
 """Render a coarse visual hull of an object, textured by its views, in tenths of a second.
 
-No training: the visual hull of the masks on a lattice, ray cast, and coloured from the nearest
-views that see each point. Good enough to measure whether views are consistent, or the elevation of
-an image; not meant for display.
-
+It tells whether views are consistent, or the elevation of an image; it is not meant for display.
 Shape letters: N views, S pixels a side, V lattice points a side, P points, D samples a ray. Pixel
 coordinates start at the image's edge: the centre of the first pixel is at 0.5.
 """
@@ -13,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -40,12 +38,9 @@ HIDDEN_WEIGHT = 1e-5
 
 @dataclass(frozen=True)
 class LowResViews:
-    """Downsampled views with masks and cameras.
+    """Downsampled views, with their cameras for S x S images.
 
-    Attributes:
-        colours: on white, in [0, 1], (N, 3, S, S) float32.
-        masks: soft, in [0, 1], (N, S, S) float32.
-        cameras: N, for S x S images.
+    Colours on white, (N, 3, S, S), and soft masks, (N, S, S), are float32 in [0, 1].
     """
 
     colours: Tensor
@@ -62,24 +57,21 @@ class LowResViews:
 
     def subset(self, numbers: Sequence[int]) -> LowResViews:
         """Select views by their numbers."""
-        index = list(numbers)
+        index, of = list(numbers), self.cameras
         cameras = Cameras(
-            self.cameras.intrinsics[index],
-            self.cameras.world_to_camera[index],
-            self.cameras.azimuths[index],
-            self.cameras.elevations[index],
+            of.intrinsics[index],
+            of.world_to_camera[index],
+            of.azimuths[index],
+            of.elevations[index],
         )
         return LowResViews(self.colours[index], self.masks[index], cameras)
 
 
-@dataclass(frozen=True)
-class RenderedView:
+class RenderedView(NamedTuple):
     """The hull rendered for one camera.
 
-    Attributes:
-        alpha: in [0, 1], soft at the silhouette, (S, S).
-        depth: camera-z of the surface, infinite where there is none, (S, S).
-        colours: on white, in [0, 1], (3, S, S).
+    `alpha` in [0, 1] is soft at the silhouette, (S, S); `depth` is the camera-z of the surface,
+    infinite where there is none, (S, S); `colours` are on white, in [0, 1], (3, S, S).
     """
 
     alpha: Tensor
@@ -89,19 +81,13 @@ class RenderedView:
 
 @dataclass(frozen=True)
 class TexturedHull:
-    """A visual hull as signed distances, textured by views.
-
-    Attributes:
-        views: N.
-        field: signed distance, world units, (V, V, V).
-    """
+    """A visual hull as signed distances `field`, world units, (V, V, V), textured by views."""
 
     views: LowResViews
     field: Tensor
 
     @cached_property
     def _depths(self) -> dict[int, Tensor]:
-        """Depth maps of the hull by view number, filled lazily."""
         return {}
 
     def depth(self, k: int) -> Tensor:
@@ -114,13 +100,7 @@ class TexturedHull:
         return self._depths[k]
 
     def render(self, intrinsics: np.ndarray, pose: np.ndarray, size: int) -> RenderedView:
-        """Render the hull for a camera, coloured by the views with the nearest directions.
-
-        Args:
-            intrinsics: (3, 3), for `size` x `size` images.
-            pose: world-to-camera `[R | t]`, (3, 4).
-            size: pixels a side.
-        """
+        """Render the hull, coloured by the views with the nearest directions, see `raycast_sdf`."""
         facing = self.views.cameras.world_to_camera[:, 2, :3] @ pose[2, :3]
         near = [int(k) for k in np.argsort(-facing, kind="stable")[:NUM_SOURCE_VIEWS]]
         alpha, depth = raycast_sdf(self.field, intrinsics, pose, size)
@@ -129,15 +109,9 @@ class TexturedHull:
 
 
 def downsample_views(images: np.ndarray, cameras: Cameras, size: int) -> LowResViews:
-    """Downsample views and find the object in them.
+    """Downsample views to at most `size` pixels a side and find the object in them.
 
-    Args:
-        images: on white, uint8 or float in [0, 1], (N, H, H, 3).
-        cameras: N, for H x H images.
-        size: pixels a side at most; smaller views stay as they are.
-
-    Raises:
-        ValueError: there is no object in a view.
+    Images are on white, uint8 or float in [0, 1], (N, H, H, 3). ValueError if a view has no object.
     """
     side = images.shape[1]
     scaled = images.astype(np.float32) / 255 if images.dtype == np.uint8 else images
@@ -158,13 +132,7 @@ def silhouette_distances(views: LowResViews, resolution: int) -> Tensor:
     """Signed distance of lattice points to each view's silhouette cone.
 
     The visual hull of a subset of the views is where the maximum of their distances is negative.
-
-    Args:
-        views: N.
-        resolution: V.
-
-    Returns:
-        world units, negative inside, indexed x, y, z, (N, V, V, V) float32.
+    World units, negative inside, indexed x, y, z, (N, V, V, V) float32, with V = `resolution`.
     """
     centres = torch.from_numpy(cell_centres(resolution)).float()
     x, y, z = centres[:, None, None], centres[:, None], centres
@@ -175,10 +143,8 @@ def silhouette_distances(views: LowResViews, resolution: int) -> Tensor:
                               for a, b, c, d in matrices[k])  # fmt: skip
         places = torch.stack([column / depth, row / depth], dim=-1) * (2 / views.size) - 1
         outline = torch.from_numpy(_soft_distance(mask.numpy()))
-        found = F.grid_sample(
-            outline[None, None], places.reshape(1, resolution, -1, 2), padding_mode="border",
-            align_corners=False,
-        )  # fmt: skip
+        grid = places.reshape(1, resolution, -1, 2)
+        found = F.grid_sample(outline[None, None], grid, padding_mode="border", align_corners=False)
         focal = float(views.cameras.intrinsics[k, 0, 0])
         distances[k] = found.reshape(depth.shape) * depth / focal
     return distances
@@ -197,10 +163,10 @@ def _soft_distance(mask: np.ndarray) -> np.ndarray:
 def raycast_sdf(
     field: Tensor, intrinsics: np.ndarray, pose: np.ndarray, size: int
 ) -> tuple[Tensor, Tensor]:
-    """Ray cast the zero level of a signed distance lattice for a camera.
+    """Ray cast the zero level of a signed distance lattice (V, V, V), in world units, for a camera.
 
     Args:
-        field: signed distance, world units, (V, V, V).
+        field: the lattice.
         intrinsics: (3, 3), for S x S images.
         pose: world-to-camera `[R | t]`, (3, 4).
         size: S.
@@ -245,15 +211,9 @@ def raycast_sdf(
 def _rays_through_box(
     field: Tensor, origin: Tensor, directions: Tensor
 ) -> tuple[Tensor, float, float] | None:
-    """Intersect rays with the bounding box of the shape.
+    """Indices of the rays that hit the shape's bounding box, their nearest and farthest depth.
 
-    Args:
-        field: signed distance, (V, V, V).
-        origin: of the camera, (3,).
-        directions: of the rays, scaled to depth 1, (P, 3).
-
-    Returns:
-        indices of the rays that hit it, the nearest and the farthest depth; None without a hit.
+    Rays from `origin`, (3,), have directions scaled to depth 1, (P, 3); None without a hit.
     """
     inside = (field < 2 * 2 * OBJECT_HALF_SIDE / len(field)).nonzero()
     if not len(inside):
@@ -265,9 +225,7 @@ def _rays_through_box(
     enter = torch.minimum(first, second).amax(dim=1).clamp_min(MIN_SLOPE)
     leave = torch.maximum(first, second).amin(dim=1)
     chosen = (enter < leave).nonzero()[:, 0]
-    if not len(chosen):
-        return None
-    return chosen, float(enter[chosen].min()), float(leave[chosen].max())
+    return (chosen, float(enter[chosen].min()), float(leave[chosen].max())) if len(chosen) else None
 
 
 def _sample_field(field: Tensor, points: Tensor) -> Tensor:
@@ -287,15 +245,9 @@ def blend_views(
     views: LowResViews,
     depths: Sequence[Tensor],
 ) -> RenderedView:
-    """Colour a depth map of the hull by blending views.
+    """Colour a rendered depth map of the hull, see `raycast_sdf`, by blending views.
 
-    Args:
-        alpha: of the rendered view, see `raycast_sdf`, (S, S).
-        depth: of the rendered view, see `raycast_sdf`, (S, S).
-        intrinsics: of the rendered view's camera, (3, 3).
-        pose: of the rendered view's camera, (3, 4).
-        views: source views.
-        depths: depth maps of the hull in these views, (S', S') each.
+    `depths` are depth maps of the hull in these views.
     """
     size = len(alpha)
     colours = torch.ones(3, size, size)

@@ -5,7 +5,7 @@
 
 prints the samples, best first, and writes scores.json beside the first. It needs no ground truth
 and no network: consistent views show one shape with one texture, so some of them predict the
-others. A coarse textured hull (`selection.hull_renderer`) predicts them in half a second a sample.
+others, through a coarse textured hull (`selection.hull_renderer`).
 """
 
 from __future__ import annotations
@@ -23,16 +23,11 @@ from torch import Tensor
 from common.records import read_json, write_json
 from evaluation.cli_args import angle
 from evaluation.results import table_row, to_json
-from multiview.cameras import (
-    CAMERA_DISTANCE,
-    NUM_VIEWS,
-    VIEWS_ELEVATION_DEG,
-    orbit_cameras,
-    orbit_pose,
-)
+from multiview.cameras import CAMERA_DISTANCE, NUM_VIEWS, VIEWS_ELEVATION_DEG, orbit_cameras
 from multiview.images import read_image
 from multiview.views import read_views
 from multiview.visual_hull import close_underside
+from pipeline.selection.elevation import render_hull
 from pipeline.selection.hull_renderer import (
     LowResViews,
     TexturedHull,
@@ -60,8 +55,7 @@ SCORES = "scores.json"
 class Weights:
     """Weights of the parts of a sample's score, summing to 1; unmeasured parts are left out.
 
-    Patterns weigh most because every tried kind of damage lowers them. True views rank above
-    damaged ones in 99 % of 420 cases (docs/results.md).
+    Patterns weigh most because every tried kind of damage lowers them (docs/results.md).
     """
 
     leave_one_out: float = 0.15
@@ -109,16 +103,13 @@ def score_sample(
     target: ObjectCrop | None = None,
     elevation_deg: float | None = None,
 ) -> SampleScore:
-    """Score one sample.
+    """Score one sample; 0 and the problem where a view shows no object.
 
     Args:
         images: views on white at elevation 30, equal azimuth steps from the input's on, uint8 or
             float in [0, 1], (N, S, S, 3), N even.
         target: the input image, cropped to `CROP_SIDE` pixels.
         elevation_deg: of the input; give both `target` and this, or neither.
-
-    Returns:
-        a score of 0 and the problem where a view shows no object.
     """
     cameras = orbit_cameras(len(images), VIEWS_ELEVATION_DEG, CAMERA_DISTANCE, images.shape[1])
     try:
@@ -135,11 +126,7 @@ def score_sample(
     }
     if target is not None and elevation_deg is not None:
         seen = _compare_with_input(views, distances, target, elevation_deg)
-        measured |= {
-            "input_silhouette": seen.silhouette,
-            "input_pattern": seen.pattern,
-            "input_psnr": seen.psnr,
-        }
+        measured |= {f"input_{name}": value for name, value in seen._asdict().items()}
     worst = int(np.argmin([half.pattern for half in halves]))
     score = _weighted_mean(measured)
     return SampleScore(**measured, worst_view=worst, score=score)  # type: ignore[arg-type]
@@ -157,11 +144,7 @@ def _leave_one_out(views: LowResViews, distances: Tensor) -> float:
 
 
 def _compare_halves(views: LowResViews, distances: Tensor) -> tuple[float, list[Similarity]]:
-    """Compare the even views with the odd ones.
-
-    Returns:
-        IoU of their hulls, and the similarity of each view to the render of the other half, (N).
-    """
+    """IoU of the hulls of even and odd views; similarity of each view to the other half's, (N)."""
     numbers = range(len(views))
     fields = [distances[first::2].amax(dim=0) for first in (0, 1)]
     hulls = [TexturedHull(views.subset(numbers[first::2]), fields[first]) for first in (0, 1)]
@@ -169,10 +152,8 @@ def _compare_halves(views: LowResViews, distances: Tensor) -> tuple[float, list[
     found = []
     for k in numbers:
         intrinsics, pose = views.cameras.intrinsics[k], views.cameras.world_to_camera[k]
-        rendered = hulls[1 - k % 2].render(intrinsics, pose, views.size)
-        found.append(
-            measure_similarity(rendered.alpha, rendered.colours, views.masks[k], views.colours[k])
-        )
+        alpha, _, colours = hulls[1 - k % 2].render(intrinsics, pose, views.size)
+        found.append(measure_similarity(alpha, colours, views.masks[k], views.colours[k]))
     return volume, found
 
 
@@ -182,12 +163,8 @@ def _compare_with_input(
     """Compare the input with the hull rendered for the input's camera, which is at azimuth 0."""
     closed = close_underside(distances.amax(dim=0).numpy(), views.cameras)
     hull = TexturedHull(views, torch.from_numpy(closed))
-    pose = orbit_pose(float(np.deg2rad(elevation_deg)), 0.0, CAMERA_DISTANCE)
-    rendered = hull.render(views.cameras.intrinsics[0], pose, views.size)
-    return measure_similarity(
-        *normalise_scale(rendered.alpha, rendered.colours, CROP_SIDE),
-        *normalise_scale(target.alpha, target.colours, CROP_SIDE),
-    )
+    rendered = render_hull(hull, elevation_deg, CROP_SIDE)
+    return measure_similarity(*rendered, *normalise_scale(*target, CROP_SIDE))
 
 
 def _weighted_mean(measured: dict[str, float | None]) -> float:
@@ -207,17 +184,9 @@ def order(scores: Sequence[SampleScore]) -> list[int]:
 
 
 def write_scores(path: Path, names: Sequence[str], scores: Sequence[SampleScore]) -> None:
-    """Write the scores of samples as JSON, best first, atomically.
-
-    The file holds a list of objects: name, rank from 1, and the attributes of `SampleScore`.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    rows = [
-        {"name": names[k], "rank": rank, **asdict(scores[k])}
-        for rank, k in enumerate(order(scores), start=1)
-    ]
+    """Write JSON, best first: objects of name, rank from 1, and attributes of `SampleScore`."""
+    ranks = enumerate(order(scores), start=1)
+    rows = [{"name": names[k], "rank": rank, **asdict(scores[k])} for rank, k in ranks]
     write_json(path, to_json(rows))
 
 
@@ -240,10 +209,8 @@ def rank_samples(
 ) -> tuple[int, SampleScore]:
     """Score the strips <k>.png of one input and write scores.json, see `score_sample`.
 
-    The file also tells the scores of removed samples, which are given by names of strips.
-
-    Returns:
-        the number of the best strip in the list, and its score.
+    The file also tells the scores of removed samples, which are given by names of strips. Returns
+    the number of the best strip in the list, and its score.
     """
     scores = [score_sample(read_views(path, NUM_VIEWS), target, elevation_deg) for path in strips]
     best = order(scores)[0]
@@ -253,8 +220,8 @@ def rank_samples(
     return best, scores[best]
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Build the parser of `python -m evaluation.ranking`."""
+def main(argv: list[str] | None = None) -> None:
+    """Run `python -m evaluation.ranking`."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -265,18 +232,10 @@ def build_parser() -> argparse.ArgumentParser:
     add("--elevation", type=angle, help="of the input, degrees")
     add("--out", type=Path, help=f"JSON file (default: {SCORES} in the first sample's folder)")
     add("--debug", action="store_true", help="show a traceback on failure")
-    return parser
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Run `python -m evaluation.ranking`."""
-    parser = build_parser()
     args = parser.parse_args(argv)
     if (args.input is None) != (args.elevation is None):
         parser.error("--input and --elevation are given together, or neither")
-    target = (
-        None if args.input is None else crop_object(np.asarray(read_image(args.input)), CROP_SIDE)
-    )
+    target = args.input and crop_object(np.asarray(read_image(args.input)), CROP_SIDE)
     strips = [read_views(path, NUM_VIEWS) for path in args.samples]
     scores = [score_sample(views, target, args.elevation) for views in strips]
     write_scores(args.out or args.samples[0].parent / SCORES, list(map(str, args.samples)), scores)

@@ -1,11 +1,8 @@
-"""Similarity of two small images of an object on white: silhouette, colours and pattern.
-
-Shape letters: S pixels a side.
-"""
+"""Similarity of two small images of an object on white, S pixels a side."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,21 +28,17 @@ INPUT_OBJECT_SHARE = 0.8
 """Length of the object's longer side over the image's side in a centred input."""
 
 
-@dataclass(frozen=True)
-class ObjectCrop:
+class ObjectCrop(NamedTuple):
     """An input image, cropped to its object with a margin and downsampled, for comparisons.
 
-    Attributes:
-        alpha: in [0, 1], (S, S).
-        colours: on white, in [0, 1], (3, S, S).
+    Alpha (S, S) and colours on white (3, S, S) are in [0, 1].
     """
 
     alpha: Tensor
     colours: Tensor
 
 
-@dataclass(frozen=True)
-class Similarity:
+class Similarity(NamedTuple):
     """Similarity of two images of an object.
 
     Attributes:
@@ -63,14 +56,7 @@ class Similarity:
 def measure_similarity(
     alpha: Tensor, colours: Tensor, other_alpha: Tensor, other: Tensor
 ) -> Similarity:
-    """Compare two images.
-
-    Args:
-        alpha: of the first, (S, S).
-        colours: of the first, on white, in [0, 1], (3, S, S).
-        other_alpha: of the second, (S, S).
-        other: colours of the second, (3, S, S).
-    """
+    """Compare two images: alpha (S, S) and colours on white, in [0, 1], (3, S, S), of each."""
     shown = torch.maximum(alpha, other_alpha) > MIN_ALPHA
     if not shown.any():
         return Similarity(1.0, BEST_PSNR, 1.0)
@@ -103,23 +89,15 @@ def _window_mean(values: Tensor) -> Tensor:
 def normalise_scale(alpha: Tensor, colours: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Centre an object by its centroid and scale the image by its area.
 
-    Area and centroid are robust to thin parts, which a coarse hull may lack; a box is not.
-
-    Args:
-        alpha: (S, S), not all 0.
-        colours: on white, (3, S, S).
-        size: pixels a side of the result.
-
-    Returns:
-        alpha (size, size) and colours (3, size, size); white outside the image.
+    Area and centroid are robust to thin parts, which a coarse hull may lack; a box is not. Results
+    are alpha (size, size) and colours on white (3, size, size).
     """
     middle = torch.arange(len(alpha)) + PIXEL_CENTRE
     area = alpha.sum().clamp_min(1e-3)
     column, row = (alpha * middle).sum() / area, (alpha * middle[:, None]).sum() / area
     offsets = ((torch.arange(size) + 0.5) / size - 0.5) * FRAME_SIDE * area.sqrt()
-    places = torch.stack(
-        [(column + offsets).expand(size, size), (row + offsets)[:, None].expand(size, size)], dim=-1
-    )
+    across, down = column + offsets, (row + offsets)[:, None]
+    places = torch.stack([across.expand(size, size), down.expand(size, size)], dim=-1)
     layers = torch.cat([colours - 1, alpha[None]])  # grid_sample pads with 0: white
     normalised = (places / len(alpha) * 2 - 1)[None]
     found = F.grid_sample(layers[None], normalised, align_corners=False)[0]
@@ -127,15 +105,10 @@ def normalise_scale(alpha: Tensor, colours: Tensor, size: int) -> tuple[Tensor, 
 
 
 def crop_object(image: np.ndarray, size: int) -> ObjectCrop:
-    """Crop an input image to its object and resize it.
+    """Crop an input image to its object and resize it; ValueError if there is no object.
 
-    Args:
-        image: uint8 or float in [0, 1], RGBA with the object's mask as alpha, or RGB on white,
-            (H, W, 4) or (H, W, 3).
-        size: pixels a side of the result.
-
-    Raises:
-        ValueError: there is no object.
+    It is uint8 or float in [0, 1], RGBA with the object's mask as alpha, (H, W, 4), or RGB on
+    white, (H, W, 3).
     """
     pixels = image.astype(np.float32) / (255 if image.dtype == np.uint8 else 1)
     if pixels.shape[2] == 4:
@@ -153,7 +126,5 @@ def crop_object(image: np.ndarray, size: int) -> ObjectCrop:
     top, left = (middle + side - side // 2 for middle in box)
     square = padded[top : top + side, left : left + side]
     tensor = torch.from_numpy(np.ascontiguousarray(square)).movedim(-1, 0)[None]
-    small = F.interpolate(
-        tensor, (size, size), mode="bilinear", antialias=True, align_corners=False
-    )[0]
+    small = F.interpolate(tensor, (size, size), mode="bilinear", antialias=True)[0]
     return ObjectCrop(small[3].clamp(0, 1), (small[:3] + 1).clamp(0, 1))

@@ -135,7 +135,7 @@ class Interruptions:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count, self.at, self.before = 0, -1, False
-        for name in ("pipeline.image_to_3d", "common.records", "pipeline.report",
+        for name in ("pipeline.image_to_3d", "common.records", "common.files", "pipeline.report",
                      "pipeline.selection.elevation_drafts", "multiview.matting"):  # fmt: skip
             self.wrap(monkeypatch, name)
 

@@ -14,8 +14,7 @@ import trimesh
 from PIL import Image
 
 from pipeline import report
-from pipeline.quality_warnings import quality_warnings
-from pipeline.report import mesh_viewer
+from pipeline.report import mesh_viewer, quality_warnings
 
 
 def found(covered: float = 0.3, uncertainty: float = 5.0) -> dict[str, dict[str, Any]]:

@@ -8,8 +8,7 @@ from PIL import Image
 
 from multiview.segmentation import segment_white
 from tests.conftest import ROOT
-from webapp.errors import UserError
-from webapp.mask_editor import MAX_SIDE, MaskEditor, read_upload
+from webapp.mask_editor import MAX_SIDE, MaskEditor, UserError, read_upload
 
 TOY = ROOT / "testset" / "locomotive.png"
 
