@@ -4,7 +4,7 @@ import hashlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -22,6 +22,8 @@ from multiview.cameras import orbit_cameras
 from pipeline.api import MultiviewImages
 from pipeline.image_to_3d import Context, PipelineConfig
 from pipeline.paths import EXPORTED
+from pipeline.selection import ranking
+from pipeline.selection.elevation import ElevationConfig, ElevationEstimate
 from renderer.reconstruction import ReconstructionResult
 from tests.conftest import ROOT
 from tests.fakes import FakeGenerator, small_config
@@ -53,6 +55,12 @@ def context(view_generator: FakeGenerator) -> Context:
 @pytest.fixture(scope="session")
 def config() -> PipelineConfig:
     return small_config()
+
+
+@pytest.fixture(scope="session")
+def single(config: PipelineConfig) -> PipelineConfig:
+    """One sample of a known elevation."""
+    return replace(config, elevation=20.0, num_samples=1)
 
 
 ONE_STEP = ["sampler.steps=1", "sampler.guidance_scale=1", "sampler.eta=0"]
@@ -115,17 +123,39 @@ def photo(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture(autouse=True)
-def one_thread_and_short_videos(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("renderer.reconstruction.FRAMES", 4)
+@pytest.fixture(scope="module", autouse=True)
+def one_thread_and_short_videos():
+    """The number of threads changes results by rounding."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("renderer.reconstruction.FRAMES", 4)
+        yield
     torch.set_num_threads(threads)
 
 
-def changed(config: PipelineConfig, **changes: object) -> PipelineConfig:
-    return replace(config, **changes)  # type: ignore[arg-type]
+@pytest.fixture
+def estimate(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sets the estimated elevation, and for which drafts are made (default: for all)."""
+
+    def replace_by(degrees: float, drafts_at: Sequence[float] | None = None) -> None:
+        def found(target, draft, config):
+            config, values = config or ElevationConfig(), np.zeros(2)
+            for assumed in drafts_at or config.drafts_at:
+                assert draft(assumed).shape[0] == 16
+            return ElevationEstimate(degrees, 3.0, values, values, values, values)
+
+        monkeypatch.setattr("pipeline.selection.elevation_drafts.estimate_elevation", found)
+
+    return replace_by
+
+
+@pytest.fixture
+def no_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("there is no object in view 3")
+
+    monkeypatch.setattr("pipeline.selection.elevation_drafts.estimate_elevation", fail)
 
 
 METRICS = {"psnr": 20.0, "field_psnr": 21.0, "mask_iou": None, "faces": 12, "watertight": True,
@@ -133,12 +163,12 @@ METRICS = {"psnr": 20.0, "field_psnr": 21.0, "mask_iou": None, "faces": 12, "wat
 
 
 @pytest.fixture
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """In place of the reconstruction: files that depend on the strip and the seed alone."""
-    resumed = []
+def stand_in(monkeypatch: pytest.MonkeyPatch, estimate: Callable[..., None]) -> None:
+    """No estimate, equal scores, and a mesh that depends on the strip and the seed alone."""
+    estimate(12.34)
+    monkeypatch.setattr(ranking, "score_sample", lambda *_: ranking.SampleScore(score=0.5))
 
     def reconstruct(image, folder, config, options):
-        resumed.append(options.resume)
         folder.mkdir(exist_ok=True)
         for name in EXPORTED:
             of = f"{name} {sha256(image)} {options.seed} {options.preset}"
@@ -151,7 +181,6 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         return ReconstructionResult(METRICS, None)
 
     monkeypatch.setattr("pipeline.image_to_3d.reconstruct", reconstruct)
-    return resumed
 
 
 def toy_views() -> MultiviewImages:

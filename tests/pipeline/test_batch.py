@@ -10,27 +10,21 @@ import pytest
 from PIL import Image
 
 from pipeline.batch import images_to_3d
-from pipeline.selection.ranking import SampleScore
 from pipeline.view_generator import ModelError
 from tests.fakes import FakeGenerator
-from tests.pipeline.conftest import changed
 
 
 def test_one_bad_picture_of_a_batch_is_reported_and_the_others_are_done(
-    photo, config, context, tmp_path, monkeypatch, stand_in, caplog
+    photo, single, context, tmp_path, stand_in, caplog
 ):
-    monkeypatch.setattr(
-        "pipeline.selection.ranking.score_sample", lambda *_: SampleScore(score=0.5)
-    )
     folder = tmp_path / "pictures"
     folder.mkdir()
     for name in ("a", "d"):
         (folder / f"{name}.png").write_bytes(photo.read_bytes())
     (folder / "b.png").write_bytes(photo.read_bytes()[:300])
     Image.new("RGB", (64, 64), "white").save(folder / "c.png")
-    given = changed(config, elevation=20.0, num_samples=1)
     output = tmp_path / "out"
-    assert images_to_3d([folder], output, given, context) == [folder / "b.png", folder / "c.png"]
+    assert images_to_3d([folder], output, single, context) == [folder / "b.png", folder / "c.png"]
     assert (output / "a" / "mesh.glb").exists()
     assert (output / "d" / "report.html").exists()
     with (output / "failures.csv").open(newline="") as file:
@@ -44,7 +38,7 @@ def test_one_bad_picture_of_a_batch_is_reported_and_the_others_are_done(
 
     for name in ("b", "c"):
         (folder / f"{name}.png").unlink()
-    assert images_to_3d([folder], output, given, context) == []
+    assert images_to_3d([folder], output, single, context) == []
     assert not (output / "failures.csv").exists()
 
 
@@ -59,7 +53,7 @@ def test_a_model_that_cannot_be_loaded_ends_a_batch(photo, config, context, tmp_
 
 
 def test_names_that_are_no_text_or_look_like_tags_do_no_harm(
-    photo, config, context, tmp_path, stand_in, caplog
+    photo, single, context, tmp_path, stand_in, caplog
 ):
     folder = tmp_path / "pictures"
     folder.mkdir()
@@ -67,8 +61,8 @@ def test_names_that_are_no_text_or_look_like_tags_do_no_harm(
     for name in (tag.encode(), b"\xff"):
         (folder / os.fsdecode(name + b".png")).write_bytes(photo.read_bytes())
     (folder / os.fsdecode(b"\xfe.png")).write_text("no picture")
-    given, output = changed(config, elevation=20.0, num_samples=1), tmp_path / "out"
-    assert len(images_to_3d([folder], output, given, context)) == 1
+    output = tmp_path / "out"
+    assert len(images_to_3d([folder], output, single, context)) == 1
     with (output / "failures.csv").open(newline="", encoding="utf-8") as file:
         (failed,) = csv.DictReader(file)
     assert failed["input"].endswith("\\udcfe.png")

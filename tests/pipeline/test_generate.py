@@ -18,7 +18,6 @@ from ldm.config import SamplerConfig
 from multiview.images import views_to_strip
 from pipeline.generate import GenerateOptions, estimate_elevations, generate
 from pipeline.inputs import prepare_inputs
-from pipeline.selection.elevation import ElevationEstimate
 from pipeline.selection.elevation_drafts import ElevationError, draft_sampler
 from pipeline.selection.ranking import SampleScore
 from tests.conftest import ROOT
@@ -27,24 +26,14 @@ from tests.pipeline.conftest import SMALL, SMALL_CFG, FileReads
 from tests.renderer.small_runs import ellipsoid
 
 
-@pytest.fixture
-def estimates(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Estimate 17.26 degrees from one draft; for which elevations drafts were made."""
-    drafted = []
-
-    def estimate(target, draft, config):
-        assert draft(30.0).shape[0] == 16
-        drafted.append(30.0)
-        values = np.zeros(2)
-        return ElevationEstimate(17.26, 3.0, values, values, values, values)
-
-    monkeypatch.setattr("pipeline.selection.elevation_drafts.estimate_elevation", estimate)
-    return drafted
-
-
 def options(output: Path, **changes: object) -> GenerateOptions:
     given = GenerateOptions(output, -1, 1, 7, SamplerConfig(eta=1.0), torch.device("cpu"))
     return replace(given, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def one_draft(estimate) -> None:
+    estimate(17.26, [30.0])
 
 
 def estimated(paths, elevations, given, view_generator) -> list[float]:
@@ -61,9 +50,7 @@ def test_a_draft_takes_few_steps_and_never_more_than_a_sample(of_a_sample, of_a_
     assert draft_sampler(sampler) == SamplerConfig(steps=of_a_draft, eta=0.0, temperature=0.3)
 
 
-def test_an_estimate_takes_the_place_of_auto_and_of_nothing_else(
-    photo, view_generator, estimates, tmp_path
-):
+def test_an_estimate_takes_the_place_of_auto_and_of_nothing_else(photo, view_generator, tmp_path):
     other = tmp_path / "other.png"
     other.write_bytes(photo.read_bytes())
     several = options(tmp_path / "several")
@@ -75,7 +62,7 @@ def test_an_estimate_takes_the_place_of_auto_and_of_nothing_else(
     assert {path.name for path in (tmp_path / "several").iterdir()} == {"other"}
 
 
-def test_drafts_are_kept_until_something_changes(photo, view_generator, estimates, tmp_path):
+def test_drafts_are_kept_until_something_changes(photo, view_generator, tmp_path):
     with Image.open(photo) as image:  # with alpha, for crop sizes
         image.convert("RGBA").save(photo)
 
@@ -100,7 +87,7 @@ def test_drafts_are_kept_until_something_changes(photo, view_generator, estimate
 
 @pytest.mark.parametrize("name", ["0.png", "elevation.png", "drafts/+30.0.png"])
 def test_files_of_others_are_found_before_any_draft_is_generated(
-    photo, view_generator, estimates, tmp_path, name
+    photo, view_generator, tmp_path, name
 ):
     path = tmp_path / "out" / name
     path.parent.mkdir(parents=True)
@@ -114,7 +101,7 @@ def test_files_of_others_are_found_before_any_draft_is_generated(
         estimated([image], ["auto"], options(tmp_path, overwrite=True), view_generator)
 
 
-def test_samples_are_generated_for_the_estimate(photo, view_generator, estimates, tmp_path):
+def test_samples_are_generated_for_the_estimate(photo, view_generator, tmp_path):
     given = options(tmp_path / "out", num_samples=2)
     generate([photo], ["auto"], given, view_generator)
     record = json.loads((tmp_path / "out" / "0.json").read_text())
@@ -124,18 +111,14 @@ def test_samples_are_generated_for_the_estimate(photo, view_generator, estimates
     assert len(view_generator.generated) == 3, "all files exist: nothing is generated"
 
 
-def test_a_failed_estimate_names_the_image(photo, view_generator, tmp_path, monkeypatch):
-    def fail(*_):
-        raise ValueError("there is no object in view 3")
-
-    monkeypatch.setattr("pipeline.selection.elevation_drafts.estimate_elevation", fail)
+def test_a_failed_estimate_names_the_image(photo, view_generator, tmp_path, no_estimate):
     with pytest.raises(ElevationError, match=r"photo\.png: .*view 3"):
         generate([photo], ["auto"], options(tmp_path / "out"), view_generator)
 
 
 @pytest.mark.integration
 @pytest.mark.parametrize("count", [1, 2])
-def test_the_command_reads_every_input_once(count, small_checkpoint, tmp_path, monkeypatch):
+def test_the_command_reads_every_input_once(count, small_checkpoint, tmp_path, estimate):
     """Each is opened, hashed and decoded once, though drafts, samples and ranking need it."""
     names = ["cup", "robot"][:count]
     inputs = [tmp_path / f"{name}.png" for name in names]
@@ -147,13 +130,12 @@ def test_the_command_reads_every_input_once(count, small_checkpoint, tmp_path, m
         str(small_checkpoint), *(f"--set={text}" for text in SMALL), "--device", "cpu",
         "--sample_num", "2", "--sample_steps", "1", "--cfg_scale", "1",
     ]  # fmt: skip
-    monkeypatch.setattr("pipeline.selection.elevation_drafts.estimate_elevation", one_estimate)
+    estimate(17.26)
     for _ in range(2):  # the second run finds all results
         with FileReads(inputs) as reads:
             script.main(flags)
-        assert [reads.opened[path] for path in inputs] == [1] * count
-        assert [reads.decoded[path] for path in inputs] == [1] * count
-        assert [reads.hashed[path] for path in inputs] == [1] * count
+        for counted in (reads.opened, reads.decoded, reads.hashed):
+            assert [counted[path] for path in inputs] == [1] * count
 
 
 def test_an_existing_strip_is_read_once_to_check_it_and_once_to_rank_it(
@@ -165,13 +147,6 @@ def test_an_existing_strip_is_read_once_to_check_it_and_once_to_rank_it(
         generate([photo], [30.0], given, view_generator)
     assert reads.opened[strips[0]] == 2
     assert len(view_generator.generated) == 1
-
-
-def one_estimate(target, draft, config):
-    for elevation in (-10.0, 0.0, 10.0, 20.0, 30.0, 40.0):
-        draft(elevation)
-    values = np.zeros(2)
-    return ElevationEstimate(17.26, 3.0, values, values, values, values)
 
 
 class NoisyGenerator(FakeGenerator):
