@@ -26,6 +26,7 @@ from multiview.images import crop_and_pad
 TOY, INPUT_ELEVATION, INPUT_AZIMUTH = TESTSET["locomotive"]
 ELEVATIONS = (-10, 0, 15, 30, 40)
 CROP_SIZES = (150, 180, 200, 240)
+Colour = tuple[int, int, int]
 INK, GREY, BLUE, ORANGE = (40, 44, 52), (150, 155, 165), (33, 105, 190), (224, 110, 20)
 
 
@@ -44,10 +45,9 @@ def on_white(image: Image.Image | np.ndarray) -> Image.Image:
     return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
 
 
-def write(draw: ImageDraw.ImageDraw, at: Sequence[float], text: str, colour: object = INK) -> None:
-    """Write text around a point."""
-    font = ImageFont.load_default(size=19)
-    draw.text(tuple(at), text, fill=colour, font=font, anchor="mm")
+def write(draw: ImageDraw.ImageDraw, u: float, v: float, text: str, colour: Colour = INK) -> None:
+    """Write text around a pixel."""
+    draw.text((u, v), text, fill=colour, font=ImageFont.load_default(size=19), anchor="mm")
 
 
 def captioned_row(images: Sequence[Image.Image], captions: Sequence[str], gap: int) -> Image.Image:
@@ -57,7 +57,7 @@ def captioned_row(images: Sequence[Image.Image], captions: Sequence[str], gap: i
     for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
         left = gap + i * (width + gap)
         row.paste(image, (left, gap))
-        write(ImageDraw.Draw(row), (left + width / 2, height + gap + below / 2), caption)
+        write(ImageDraw.Draw(row), left + width / 2, height + gap + below / 2, caption)
     return row
 
 
@@ -88,7 +88,7 @@ def views_figure(size: int = 128, columns: int = 8) -> Image.Image:
     for i, view in enumerate(views):
         left, top = i % columns * size, i // columns * size
         sheet.paste(on_white(view), (left, top))
-        write(ImageDraw.Draw(sheet), (left + 14, top + 12), str(i))
+        write(ImageDraw.Draw(sheet), left + 14, top + 12, str(i))
     return sheet
 
 
@@ -98,8 +98,7 @@ def cameras_figure(size: int = 600) -> Image.Image:
     marks = [(str(i), BLUE, 0.85, pose) for i, pose in enumerate(orbit_cameras().world_to_camera)]
     marks.append(("input", ORANGE, 1.13, input_pose))
     for _, colour, _, pose in marks:
-        cone = trimesh.creation.cone(0.05, 0.12, sections=4)
-        cone.visual.face_colors = colour
+        cone = trimesh.creation.cone(0.05, 0.12, sections=4, face_colors=colour)
         scene.add_geometry(cone, transform=np.linalg.inv(np.vstack([pose, [0, 0, 0, 1]])))
     centre, unit = scene.bounds.mean(axis=0), scene.extents.max()
     around = orbit_cameras(4, np.array([90.0, 0.0, 0.0, 10.0]), image_size=size)
@@ -110,7 +109,7 @@ def cameras_figure(size: int = 600) -> Image.Image:
         for text, colour, share, pose in marks[::every]:
             place = (-share * pose[:, :3].T @ pose[:, 3] - centre) / unit
             u, v, depth = around.intrinsics[k] @ around.world_to_camera[k] @ [*place, 1]
-            write(ImageDraw.Draw(panels[-1]), (u / depth, v / depth), text, colour)
+            write(ImageDraw.Draw(panels[-1]), u / depth, v / depth, text, colour)
     captions = ["from the side: targets at 30°, the input at its elevation", "from above"]
     return captioned_row(panels, captions, gap=0)
 
