@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import astuple
 from functools import partial
 
 import numpy as np
@@ -55,9 +56,8 @@ def test_cameras(goldens: Goldens):
     goldens.check("camera", "closed_form_poses", cameras.world_to_camera, 1e-12)
     goldens.check("camera", "K", cameras.intrinsics[0], 1e-7)
     buffers = model_buffers(SyncDreamerConfig())
-    goldens.check("camera", "buffer_poses", buffers["poses"], 1e-6)
-    goldens.check("camera", "buffer_Ks", buffers["Ks"], 1e-7)
-    goldens.check("camera", "buffer_azimuth", buffers["azimuth"], 1e-6)
+    for name in ("poses", "Ks", "azimuth"):
+        goldens.check("camera", f"buffer_{name}", buffers[name], 1e-7 if name == "Ks" else 1e-6)
 
 
 def test_schedule(goldens: Goldens):
@@ -72,13 +72,10 @@ def test_ddim_tables(goldens: Goldens, count: int):
     steps = ddim_steps(model_buffers(SyncDreamerConfig())["alphas_cumprod"], count, eta=1.0)[::-1]
     timesteps = [step.timestep for step in steps]
     np.testing.assert_array_equal(timesteps, goldens.compact[f"schedule/ddim{count}_timesteps"])
-    for name, values in (
-        ("alphas", [step.alpha_bar for step in steps]),
-        ("alphas_prev", [step.alpha_bar_prev for step in steps]),
-        ("sigmas", [step.sigma for step in steps]),
-        ("sqrt_one_minus_alphas", [math.sqrt(1 - step.alpha_bar) for step in steps]),
-    ):
-        goldens.check("schedule", f"ddim{count}_{name}", np.array(values), 1e-6)
+    _, alphas, alphas_prev, sigmas, _ = np.array([astuple(step) for step in steps]).T
+    columns = {"alphas": alphas, "alphas_prev": alphas_prev, "sigmas": sigmas}
+    for name, values in {**columns, "sqrt_one_minus_alphas": np.sqrt(1 - alphas)}.items():
+        goldens.check("schedule", f"ddim{count}_{name}", values, 1e-6)
     assert [step.add_noise for step in steps] == [False] + [True] * (count - 1)
 
 
@@ -166,18 +163,17 @@ def check_unet(check, model: SyncDreamer, label: str, batch: int, timesteps) -> 
         "input_blocks.1", "input_blocks.11", "middle_block", "middle_conditions",
         "output_blocks.3", "output_conditions.0", "output_conditions.8",
     )  # fmt: skip
-    hooks = [
-        unet.get_submodule(name).register_forward_hook(
-            lambda m, i, out, name=name: taps.update({name: out})
-        )
-        for name in modules
-    ]
+
+    def tap(name: str, *results) -> None:
+        taps[name] = results[-1]
+
+    hooks = [unet.get_submodule(n).register_forward_hook(partial(tap, n)) for n in modules]
     check("out", unet(x, timesteps, context, frustums))
     for hook in hooks:
         hook.remove()
-    for name, tap in taps.items():
-        stride = max(1, tap.shape[-1] // 8)
-        check(f"tap_{name.replace('.', '_')}", tap[:, ::8, ::stride, ::stride])
+    for name, out in taps.items():
+        stride = max(1, out.shape[-1] // 8)
+        check(f"tap_{name.replace('.', '_')}", out[:, ::8, ::stride, ::stride])
     none = [volume[:0] for volume in frustums]
     nothing_seen = unet(x, timesteps, context * 0, none, unet.null_residuals(32))
     check("out_zero_context_zero_source", nothing_seen)
@@ -228,13 +224,12 @@ def test_one_denoising_step(goldens: Goldens, model64: SyncDreamer):
 
 def run_trajectory(model: SyncDreamer) -> torch.Tensor:
     """The goldens' four steps through `ldm.sampler.sample`, (1, 16, 4, 32, 32)."""
-    draws = iter(
-        [noise("sample-posterior", (1, 4, 32, 32)), noise("traj-init", LATENTS)]
-        + [noise(f"traj-noise-{index}", LATENTS) for index in (3, 2, 1)]
-    )
+    labels = iter(["sample-posterior", "traj-init", *(f"traj-noise-{n}" for n in (3, 2, 1))])
     features = model.encode_image(torch.from_numpy(seeded_image("sample-input", 256))[None])
     elevation, sampler = math.radians(30.0), SamplerConfig(steps=4)
-    return sample(model, features, elevation, sampler, lambda shape: next(draws))[None]
+    return sample(model, features, elevation, sampler, lambda shape: noise(next(labels), shape))[
+        None
+    ]
 
 
 def test_a_trajectory_of_four_steps_and_its_pictures(goldens: Goldens, model64: SyncDreamer):

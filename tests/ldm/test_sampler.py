@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from unittest.mock import Mock
+from itertools import pairwise
 
 import pytest
 import torch
 
 from ldm.config import SamplerConfig
 from ldm.sampler import NoisePredictor, ddim_update, sample_ddim
-from ldm.schedule import DDIMStep, ScheduleConfig, ddim_steps, schedule_buffers
+from ldm.schedule import DDIMStep, ScheduleConfig, ddim_steps, ddim_timesteps, schedule_buffers
 
 ALPHAS_CUMPROD = schedule_buffers(ScheduleConfig())["alphas_cumprod"]
 
@@ -41,14 +41,6 @@ def test_one_clean_image_is_recovered_from_pure_noise_by_its_exact_predictor():
         assert (out - ALPHAS_CUMPROD[0].sqrt() * x_0).std() < 1.2 * residual
 
 
-def test_noise_is_sampled_once_a_step_but_the_last():
-    draw, steps = Mock(return_value=torch.zeros(1)), ddim_steps(ALPHAS_CUMPROD, 7, eta=1.0)
-    seen = []
-    sample_ddim(lambda x, t: seen.append(t) or x * 0, torch.zeros(1), steps, draw)
-    assert draw.call_count == 6
-    assert seen == [step.timestep for step in steps]
-
-
 def test_the_callback_gets_every_prediction_and_changes_nothing():
     x_0, start, noises = torch.randn(4, 8, 8), torch.randn(4, 8, 8), torch.randn(9, 4, 8, 8)
     predict = exact_predictor(x_0)
@@ -63,20 +55,6 @@ def test_the_callback_gets_every_prediction_and_changes_nothing():
     assert [number for number, _ in seen] == list(range(1, 10))
     for _, found in seen:
         torch.testing.assert_close(found, x_0, rtol=1e-3, atol=1e-3)
-
-
-def test_an_exception_in_the_callback_ends_the_sampling():
-    asked = []
-
-    def on_step(number: int, found: torch.Tensor) -> None:
-        if number == 2:
-            raise InterruptedError
-
-    steps = ddim_steps(ALPHAS_CUMPROD, 7, eta=1.0)
-    zero = torch.zeros(1)
-    with pytest.raises(InterruptedError):
-        sample_ddim(lambda x, t: asked.append(t) or x * 0, zero, steps, lambda: zero, on_step)
-    assert len(asked) == 2
 
 
 def test_the_noise_term_is_sigma_times_the_noise():
@@ -96,3 +74,48 @@ def test_the_direction_term_is_the_root_of_at_least_1e_minus_7():
 def test_settings_out_of_range_are_refused(setting: dict):
     with pytest.raises(ValueError, match=r"at least 1|from 0 to 1"):
         SamplerConfig(**setting)
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])
+def test_any_number_of_steps_gives_exactly_that_many_distinct_ones_in_the_schedule(spacing):
+    for steps in range(1, 1001):
+        timesteps = ddim_timesteps(steps, spacing=spacing)
+        assert len(set(timesteps)) == steps
+        assert timesteps == sorted(timesteps)
+        assert timesteps[0] >= 0
+        assert timesteps[-1] == 999 if spacing == "trailing" else timesteps[-1] <= 999
+
+
+def test_where_the_published_rule_gives_the_asked_number_ours_are_the_same():
+    exact = []
+    for steps in range(1, 1001):
+        published = [t + 1 for t in range(0, 1000, 1000 // steps)]
+        if len(published) == steps and published[-1] < 1000:
+            assert ddim_timesteps(steps) == published
+            exact.append(steps)
+    assert exact == [1, 2, 4, 5, 8, 10, 20, 25, 40, 50, 100, 125, 200, 250, 500]
+
+
+def test_trailing_steps_begin_in_noise_and_are_as_many():
+    assert ddim_timesteps(4, spacing="trailing") == [249, 499, 749, 999]
+    table = ddim_steps(ALPHAS_CUMPROD, 4, eta=0.0, spacing="trailing")
+    assert [step.timestep for step in table] == [999, 749, 499, 249]
+    assert table[-1].alpha_bar_prev == float(ALPHAS_CUMPROD[0])
+
+
+@pytest.mark.parametrize("steps", [0, -1, 1001])
+def test_impossible_numbers_of_steps_are_refused(steps: int):
+    with pytest.raises(ValueError, match=f"got {steps}"):
+        ddim_timesteps(steps)
+
+
+def test_the_reverse_process_ends_at_the_first_entry_of_the_schedule_without_noise():
+    for count in (1, 3, 7, 1000):
+        steps = ddim_steps(ALPHAS_CUMPROD, count, eta=1.0)
+        assert len(steps) == count
+        assert steps[-1].alpha_bar_prev == float(ALPHAS_CUMPROD[0])
+        assert [step.add_noise for step in steps] == [True] * (count - 1) + [False]
+        assert all(step.sigma >= 0 for step in steps)
+        for step, following in pairwise(steps):
+            assert step.alpha_bar_prev == following.alpha_bar
+    assert all(step.sigma == 0 for step in ddim_steps(ALPHAS_CUMPROD, 9, eta=0.0))

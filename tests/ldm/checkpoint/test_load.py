@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from ldm.checkpoint import load as checkpoint
 from ldm.checkpoint.__main__ import main
 from ldm.checkpoint.files import read_state_dict
-from ldm.checkpoint.load import convert, fingerprint, inspect, load_model
+from ldm.checkpoint.load import convert, fingerprint, load_model
 from ldm.config import SyncDreamerConfig
 from ldm.model import SyncDreamer
 from tests.conftest import ROOT
@@ -89,29 +89,27 @@ def test_the_schedule_and_cameras_of_the_file_win_over_computed_ones(
         load(tiny_config, with_state(tmp_path / "large.ckpt", state))
 
 
-def test_schedule_and_cameras_are_computed_where_the_file_has_none(
-    tiny_config, tiny_model, tmp_path: Path
-):
+def test_what_the_file_lacks_of_them_is_computed(tiny_config, tiny_model, tmp_path: Path):
     buffers = {name for name, _ in tiny_model.named_buffers()}
     state = {k: v for k, v in tiny_model.state_dict().items() if k not in buffers}
     model = load(tiny_config, with_state(tmp_path / "bare.ckpt", state))
     same_state(model, tiny_model.state_dict())
 
 
-def test_a_file_that_does_not_fit_says_which_keys_and_how_many(
-    tiny_config, tiny_model, tmp_path: Path
-):
+def test_a_file_that_does_not_fit_says_which_keys(tiny_config, tiny_model, tmp_path: Path):
     state = dict(tiny_model.state_dict())
     del state["cc_projection.weight"], state["time_embed.0.bias"]
     state["extra.weight"] = torch.zeros(1)
     state["cc_projection.bias"] = torch.zeros(7)
     with pytest.raises(ValueError, match="does not fit") as caught:
         load(tiny_config, with_state(tmp_path / "odd.ckpt", state))
-    message = str(caught.value)
-    assert "2 keys missing (first: time_embed.0.bias, cc_projection.weight)" in message
-    assert "1 keys unexpected (first: extra.weight)" in message
-    assert "1 shapes differ (first: cc_projection.bias is (7,) in the file, (64,)" in message
-    assert "looks like a SyncDreamer checkpoint" in message
+    for part in (
+        "2 keys missing (first: time_embed.0.bias, cc_projection.weight)",
+        "1 keys unexpected (first: extra.weight)",
+        "1 shapes differ (first: cc_projection.bias is (7,) in the file, (64,)",
+        "looks like a SyncDreamer checkpoint",
+    ):
+        assert part in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -167,11 +165,8 @@ def test_a_converted_half_precision_file_gives_what_casting_on_loading_gives(
     same_state(load(tiny_config, target, torch.bfloat16), cast_on_loading.state_dict())
     expected = sum(tensor.nbytes for tensor in cast_on_loading.state_dict().values())
     assert expected < target.stat().st_size < 1.02 * expected + 200_000
-    for name, message in (
-        ("bf16.safetensors", "exists already"),
-        ("x.ckpt", r"must end in \.safetensors"),
-        ("no/x.safetensors", "does not exist"),
-    ):
+    wrong = {"bf16.safetensors": "already", "x.ckpt": "must end", "no/x.safetensors": "not exist"}
+    for name, message in wrong.items():
         with pytest.raises((ValueError, OSError), match=message):
             convert(tiny_checkpoint, tmp_path / name)
     other = with_state(tmp_path / "clip.ckpt", {"visual.proj": torch.zeros(2)})
@@ -200,21 +195,19 @@ def test_convert_copes_with_shared_and_strided_tensors(tmp_path: Path):
 
 
 def test_inspect_says_what_a_file_is_and_what_it_lacks(
-    tiny_config, tiny_model, tiny_checkpoint, tmp_path: Path
+    tiny_model, tiny_checkpoint, tmp_path: Path, capsys
 ):
-    text, state = inspect(tiny_checkpoint, tiny_config), dict(tiny_model.state_dict())
-    assert "a SyncDreamer checkpoint" in text
-    assert f"{len(state)} tensors" in text
-    assert "every name and shape fits" in text
+    def inspected(path: Path) -> str:
+        main(["inspect", str(path), "--cfg", str(ROOT / "configs" / "tiny.yaml")])
+        return capsys.readouterr().out
+
+    text, state = inspected(tiny_checkpoint), dict(tiny_model.state_dict())
+    for part in ("a SyncDreamer checkpoint", f"{len(state)} tensors", "every name and shape fits"):
+        assert part in text
     del state["cc_projection.weight"]
-    text = inspect(with_state(tmp_path / "odd.ckpt", state), tiny_config)
-    assert "missing: cc_projection.weight" in text
-
-
-def test_manifest_prints_one_tensor_a_line(capsys):
+    assert "missing: cc_projection.weight" in inspected(with_state(tmp_path / "odd.ckpt", state))
     main(["manifest", "--cfg", str(ROOT / "configs" / "tiny.yaml")])
-    lines = capsys.readouterr().out.splitlines()
-    assert "cc_projection.weight\t64x68\tfloat32" in lines
+    assert "cc_projection.weight\t64x68\tfloat32" in capsys.readouterr().out.splitlines()
 
 
 def test_fingerprints_tell_weights_apart(tiny_model):

@@ -65,14 +65,10 @@ def test_no_object_comes_twice_in_an_epoch_over_all_ranks(
 
 
 def test_global_batches_are_the_same_for_any_number_of_ranks():
-    def global_batches(world_size: int) -> list[list[int]]:
-        ranks = [
-            ResumableSampler(Numbers([30, 10, 21]), 12 // world_size, 3, 8, rank, world_size)
-            for rank in range(world_size)
-        ]
-        return [
-            [index for _, part in parts for index in part] for parts in zip(*ranks, strict=True)
-        ]
+    def global_batches(world: int) -> list[list[int]]:
+        numbers, size = Numbers([30, 10, 21]), 12 // world
+        ranks = [ResumableSampler(numbers, size, 3, 8, rank, world) for rank in range(world)]
+        return [[i for _, part in parts for i in part] for parts in zip(*ranks, strict=True)]
 
     assert global_batches(1) == global_batches(2) == global_batches(3) == global_batches(4)
 
@@ -112,6 +108,11 @@ def content(batch: TrainingBatch) -> tuple[object, ...]:
     return batch.uids, *(part.numpy().tobytes() for part in numbers)
 
 
+def first(batches: TrainingLoader, count: int) -> list[tuple[object, ...]]:
+    """The content of the next batches, over the ends of epochs."""
+    return [content(batch) for batch in itertools.islice(repeat_epochs(batches), count)]
+
+
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     uids = [f"u{n}" for n in range(11)]
@@ -128,13 +129,10 @@ def shards(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("kind", ["tree", "shards"])
 def test_the_batches_are_the_same_for_any_number_of_workers(kind: str, request):
     root = request.getfixturevalue(kind)
-    alone = loader(root, workers=0)
-    expected = [content(batch) for _ in range(2) for batch in alone]
-    assert len(expected) == 10
+    expected = first(loader(root, workers=0), 10)  # two epochs
     assert expected[:5] != expected[5:]
     for workers in (1, 2):
-        several = loader(root, workers)
-        assert [content(batch) for _ in range(2) for batch in several] == expected
+        assert first(loader(root, workers), 10) == expected
 
 
 @pytest.mark.parametrize("kind", ["tree", "shards"])
@@ -143,17 +141,10 @@ def test_a_resumed_run_gets_exactly_the_items_that_would_have_come(
     kind: str, stop: int, workers: int, request
 ):
     root = request.getfixturevalue(kind)
-
-    whole = [content(batch) for batch in itertools.islice(repeat_epochs(loader(root, 0)), 14)]
-    interrupted = loader(root, workers)
-    batches = repeat_epochs(interrupted)
-    for _ in range(stop):
-        next(batches)
-    state = interrupted.state_dict()
-    resumed = loader(root, 0)
-    resumed.load_state_dict(state)
-    rest = [content(batch) for batch in itertools.islice(repeat_epochs(resumed), 14 - stop)]
-    assert rest == whole[stop:]
+    interrupted, resumed = loader(root, workers), loader(root, 0)
+    assert len(first(interrupted, stop)) == stop
+    resumed.load_state_dict(interrupted.state_dict())
+    assert first(resumed, 14 - stop) == first(loader(root, 0), 14)[stop:]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -163,10 +154,9 @@ def test_images_are_hashed_in_the_workers_if_that_is_asked_for(tree: Path, worke
     assert next(iter(make_loader(dataset, config, 4, 8))).image_keys == ()
     batch = next(iter(make_loader(dataset, config, 4, 8, hash_images=True)))
     assert len(batch.image_keys) == 2
-    for targets, image, keys in zip(
-        batch.target_images, batch.input_images, batch.image_keys, strict=True
-    ):
-        assert keys == tuple(image_key(view) for view in [*targets, image])
+    for number, keys in enumerate(batch.image_keys):
+        views = [*batch.target_images[number], batch.input_images[number]]
+        assert keys == tuple(image_key(view) for view in views)
         assert len(set(keys)) == 5
     assert batch.to("cpu").image_keys == batch.image_keys
 
@@ -185,10 +175,8 @@ def test_a_run_resumes_with_another_number_of_ranks(tree: Path):
 
 
 def test_an_iterator_that_is_left_early_goes_on_where_it_was(tree: Path):
-    expected = [content(batch) for batch in loader(tree, 0)]
     broken = loader(tree, 1)
-    first = [content(batch) for batch in itertools.islice(broken, 2)]
-    assert first + [content(batch) for batch in broken] == expected
+    assert first(broken, 2) + first(broken, 3) == first(loader(tree, 0), 5)
 
 
 @pytest.mark.skipif(not hasattr(os, "getpgid"), reason="no process groups here")

@@ -1,8 +1,8 @@
-"""One training step: against the published implementation's numbers, and its properties."""
+"""One training step and its random numbers: against the published ones, and its properties."""
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from ldm.training.optimizer import (
     trainable_parameter_groups,
     warmup_multiplier,
 )
-from ldm.training.random_draws import TrainingNoise, sample_training_noise
+from ldm.training.random_draws import TrainingNoise, condition_dropout, sample_training_noise
 from tests.conftest import SHARED, needs_shared, relative_error, seeded_model
 from tests.ldm.training.training_tree import random_batch
 from tests.reference.seeded_weights import seeded_image, seeded_noise
@@ -48,19 +48,12 @@ def test_the_warm_up_is_the_published_one():
     np.testing.assert_allclose(found, golden("lr_multiplier"), atol=1e-12)
 
 
-def test_the_warm_up_is_a_line_that_ends_at_the_full_rates_and_never_fails():
-    config = OptimizerConfig()
-    assert [warmup_multiplier(s, config) for s in (0, 50, 100, 10**6)] == pytest.approx(
-        [0.02, 0.51, 1, 1]
-    )
-    assert warmup_multiplier(0, OptimizerConfig(warmup_steps=0)) == 1.0
-
-
-def test_the_rates_fall_to_nothing_over_the_last_steps_where_that_is_asked_for():
+def test_the_rates_rise_along_a_line_and_fall_at_the_end_where_that_is_asked_for():
     config = OptimizerConfig(decay_steps=50)
-    found = [lr_multiplier(step, config, 1000) for step in (50, 100, 949, 950, 975, 999, 1000)]
-    assert found == pytest.approx([0.51, 1, 1, 1, 0.5, 0.02, 0])
+    found = [lr_multiplier(step, config, 1000) for step in (0, 50, 100, 949, 950, 975, 999, 1000)]
+    assert found == pytest.approx([0.02, 0.51, 1, 1, 1, 0.5, 0.02, 0])
     assert lr_multiplier(999, OptimizerConfig(), 1000) == 1.0
+    assert warmup_multiplier(0, OptimizerConfig(warmup_steps=0)) == 1.0
 
 
 def test_the_groups_and_their_rates_are_the_published_ones():
@@ -109,12 +102,8 @@ def test_the_loss_and_all_gradients_are_the_published_ones(model64: SyncDreamer)
             for b in range(2)
         ]
         features = model.encode_image(images("train-input-0", "train-input-1"))
-    encoded = EncodedBatch(
-        DiagonalGaussian(
-            torch.stack([p.mean for p in posteriors]), torch.stack([p.std for p in posteriors])
-        ),
-        features,
-    )
+    mean, std = (torch.stack([getattr(p, part) for p in posteriors]) for part in ("mean", "std"))
+    encoded = EncodedBatch(DiagonalGaussian(mean, std), features)
     shape = (2, 4, 32, 32)
     targets = [noise(f"train-posterior-target-{n}", shape) for n in range(16)]
     draws = TrainingNoise(
@@ -133,11 +122,8 @@ def test_the_loss_and_all_gradients_are_the_published_ones(model64: SyncDreamer)
     np.testing.assert_allclose(losses[:, 0].detach().numpy(), golden("per_sample_loss"), rtol=1e-4)
     assert losses.mean().item() == pytest.approx(float(golden("loss")), rel=1e-4)
     losses.mean().backward()
-    gradients = {
-        name: p.grad.double().norm().item()
-        for name, p in model.named_parameters()
-        if p.requires_grad
-    }
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    gradients = {name: p.grad.double().norm().item() for name, p in trained.items()}
     assert set(gradients) == set(golden("grad_names").tolist())
     found = np.array([gradients[name] for name in golden("grad_names")])
     # sums of many terms of both signs in float32, so a tensor by itself is less sharp than all
@@ -165,9 +151,7 @@ def test_several_target_views_are_what_each_would_be_alone(prepared):
     with torch.no_grad():
         together = losses_of(model, encoded, elevations, draws)
         for view in range(3):
-            alone = TrainingNoise(
-                **{**vars(draws), "target_views": draws.target_views[:, view : view + 1]}
-            )
+            alone = replace(draws, target_views=draws.target_views[:, view : view + 1])
             found = losses_of(model, encoded, elevations, alone)
             torch.testing.assert_close(together[:, view : view + 1], found, rtol=1e-4, atol=1e-5)
 
@@ -192,16 +176,14 @@ def test_the_loss_agrees_with_the_sampler_s_prediction(prepared):
 
 def test_what_is_dropped_has_no_influence(prepared):
     model, encoded, elevations, draws = prepared
-    other = ImageFeatures(
-        encoded.input.embedding + 1.0,
-        DiagonalGaussian(encoded.input.posterior.mean + 1.0, encoded.input.posterior.std),
-    )
+    posterior = encoded.input.posterior
+    posterior = replace(posterior, mean=posterior.mean + 1.0)
+    other = ImageFeatures(encoded.input.embedding + 1.0, posterior)
     changed = EncodedBatch(encoded.targets, other)
     with torch.no_grad():
         for number, same in ((0.03, True), (0.9, False)):
-            numbers = TrainingNoise(**{**vars(draws), "dropout": torch.full((2,), number)})
-            one = losses_of(model, encoded, elevations, numbers, True)
-            two = losses_of(model, changed, elevations, numbers, True)
+            numbers = replace(draws, dropout=torch.full((2,), number))
+            one, two = (losses_of(model, e, elevations, numbers, True) for e in (encoded, changed))
             assert torch.equal(one, two) == same
 
 
@@ -216,16 +198,86 @@ def test_every_trained_parameter_gets_a_gradient_and_no_frozen_one_does(small_co
     trained = {id(p) for group in groups for p in group["params"]}
     assert len(trained) == sum(len(group["params"]) for group in groups)
     for name, parameter in model.named_parameters():
-        has_gradient = parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)
-        assert has_gradient == (id(parameter) in trained), name
-        assert parameter.requires_grad == (id(parameter) in trained), name
-        if name.startswith(("first_stage_model.", "clip_image_encoder.")):
-            assert not parameter.requires_grad, name
+        has_gradient = parameter.grad is not None and bool(parameter.grad.any())
+        assert has_gradient == parameter.requires_grad == (id(parameter) in trained), name
+        frozen = name.startswith(("first_stage_model.", "clip_image_encoder."))
+        assert not (frozen and has_gradient), name
 
 
-def test_the_elevation_matters(prepared):
-    model, encoded, elevations, draws = prepared
-    with torch.no_grad():
-        one = losses_of(model, encoded, elevations, draws)
-        two = losses_of(model, encoded, elevations + math.radians(20), draws)
-    assert not torch.equal(one, two)
+@needs_shared
+def test_conditions_are_dropped_as_published():
+    masks = condition_dropout(torch.from_numpy(golden("drop_random")))
+    clip, volume, concat, everything = golden("drop_clip_volume_concat_all")
+    np.testing.assert_array_equal(masks.clip.numpy(), clip | everything)
+    np.testing.assert_array_equal(masks.volume.numpy(), volume | everything)
+    np.testing.assert_array_equal(masks.concat.numpy(), concat | everything)
+
+
+def test_each_way_to_drop_conditions_takes_a_twentieth_of_the_samples():
+    drop = (torch.arange(20_000, dtype=torch.float32) + 0.5) / 20_000
+    masks = condition_dropout(drop)
+    for mask in (masks.clip, masks.volume, masks.concat):
+        assert mask.float().mean().item() == pytest.approx(0.1)
+    assert (masks.clip & masks.volume & masks.concat).float().mean().item() == pytest.approx(0.05)
+    kept = ~(masks.clip | masks.volume | masks.concat)
+    assert kept.float().mean().item() == pytest.approx(0.8)
+
+
+def test_draws_follow_from_the_number_of_the_sample_alone():
+    shape = (16, 4, 8, 8)
+    together = sample_training_noise(3, range(10, 14), shape, 1000, StepConfig(2))
+    numbers = [range(n, n + 1) for n in range(10, 14)]
+    apart = [sample_training_noise(3, number, shape, 1000, StepConfig(2)) for number in numbers]
+    for name, value in vars(together).items():
+        assert torch.equal(value, torch.cat([getattr(draw, name) for draw in apart]))
+    other = sample_training_noise(4, range(10, 14), shape, 1000, StepConfig(2))
+    assert not torch.equal(together.epsilon, other.epsilon)
+
+
+def test_draws_are_spread_as_they_should_be():
+    draws = sample_training_noise(0, range(4000), (16, 1, 1, 1), 1000, StepConfig(3))
+    assert draws.timesteps.min() >= 0
+    assert draws.timesteps.max() <= 999
+    assert draws.timesteps.float().mean().item() == pytest.approx(499.5, abs=20)
+    assert all(len(set(views)) == 3 for views in draws.target_views.tolist())
+    counts = torch.bincount(draws.target_views.flatten(), minlength=16)
+    assert counts.float().std() / counts.float().mean() < 0.06
+    assert draws.epsilon.std().item() == pytest.approx(1.0, abs=0.02)
+    assert draws.dropout.mean().item() == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0])
+def test_the_density_of_the_time_steps_is_a_power_of_them(power: float):
+    config = StepConfig(timestep_power=power)
+    t = sample_training_noise(0, range(4000), (16, 1, 1, 1), 1000, config).timesteps.double()
+    assert 0 <= t.min() <= t.max() <= 999
+    for part in (0.25, 0.5, 0.75):
+        share = (t < 1000 * part).double().mean().item()
+        assert share == pytest.approx(part ** (1 + power), abs=0.03)
+
+
+def test_a_share_of_the_samples_is_pure_noise_of_any_temperature():
+    shape = (16, 4, 4, 4)
+    draws = sample_training_noise(0, range(2000), shape, 1000, StepConfig(pure_noise=0.4))
+    assert draws.pure.double().mean().item() == pytest.approx(0.4, abs=0.03)
+    assert (draws.timesteps[draws.pure] == 999).all()
+    assert draws.timesteps[~draws.pure].double().mean().item() == pytest.approx(499.5, abs=30)
+    size = draws.epsilon.flatten(1).std(dim=1)
+    assert (size[~draws.pure] - 1).abs().max() < 0.1
+    for part in (0.25, 0.5, 0.75):
+        share = (size[draws.pure] < part).double().mean().item()
+        assert share == pytest.approx(part, abs=0.06)
+    assert not sample_training_noise(0, range(50), shape, 1000, StepConfig()).pure.any()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"pure_noise": -0.1}, "pure_noise must be from 0 to 1, got -0.1"),
+        ({"pure_noise": 1.1}, "pure_noise must be from 0 to 1, got 1.1"),
+        ({"timestep_power": -1.0}, "timestep_power must not be below 0, got -1"),
+    ],
+)
+def test_impossible_shares_and_densities_are_refused(setting: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        StepConfig(**setting)

@@ -36,7 +36,7 @@ class SmallRun:
         self.logs = folder / "logs" / "small"
         self.checkpoints = folder / "models" / "small"
 
-    def flags(self, *settings: str, finetune: bool = True) -> list[str]:
+    def flags(self, *settings: str) -> list[str]:
         values = [
             *SIZES, f"data.source={self.data / 'tree'}", 'data.validation=""', "data.batch_size=2",
             "data.num_workers=0", "run.report_every=1", "run.save_every=2", "run.keep_every=4",
@@ -44,7 +44,7 @@ class SmallRun:
         ]  # fmt: skip
         flags = ["-b", str(self.base), "-l", str(self.folder / "logs")]
         flags += ["-c", str(self.folder / "models"), "--device", "cpu"]
-        flags += ["--finetune_from", str(self.start)] if finetune else []
+        flags += ["--finetune_from", str(self.start)]
         return flags + [part for value in values for part in ("--set", value)]
 
     def start_process(self, *arguments: str) -> subprocess.Popen[str]:
@@ -56,12 +56,14 @@ class SmallRun:
 
     def lines(self) -> list[dict]:
         path = self.logs / "steps.jsonl"
-        if not path.exists():
-            return []
-        return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("}")]
 
     def losses(self) -> dict[int, float]:
         return {line["step"]: line["loss"] for line in self.lines()}
+
+    def validation_image(self, step: int) -> np.ndarray:
+        return np.asarray(Image.open(self.logs / "images" / "val" / f"{step}.jpg")).astype(int)
 
 
 def contents(path: Path) -> dict:
@@ -79,10 +81,20 @@ def make_data(folder: Path, objects: int) -> Path:
     """A training set, and a folder of one validation image."""
     make_tree(folder / "tree", [f"object{n}" for n in range(objects)], size=64)
     (folder / "val").mkdir()
-    pixels = np.zeros((64, 64, 4), np.uint8)
-    pixels[16:48, 16:48] = (200, 80, 40, 255)
-    Image.fromarray(pixels).save(folder / "val" / "box-20.png")
+    picture = Image.new("RGBA", (64, 64))
+    picture.paste((200, 80, 40, 255), (16, 16, 48, 48))
+    picture.save(folder / "val" / "box-20.png")
     return folder
+
+
+def start(target: Path, flags: list[str], as_command: bool) -> None:
+    """Run `main`, as a command where the training starts processes."""
+    if not as_command:
+        main([str(target), *flags])
+        return
+    command = [sys.executable, "-m", "tests.ldm.training.training_runs", str(target), *flags]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def main(argv: list[str]) -> None:
@@ -109,12 +121,11 @@ def main(argv: list[str]) -> None:
         seeds.append(seed)
         return generate_row(network, image, config, seed)
 
+    def train_and_dump(*options, **more):
+        return train(*options, [Dump()], **more)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            ldm.training.trainer,
-            "train",
-            lambda config, options, **more: train(config, options, [Dump()], **more),
-        )
+        patch.setattr(ldm.training.trainer, "train", train_and_dump)
         patch.setattr(ldm.training.callbacks, "generate_validation_row", count_row)
         train_syncdreamer.main(argv[1:])
 
