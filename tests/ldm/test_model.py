@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -10,17 +9,13 @@ import pytest
 import torch
 
 from ldm.checkpoint.load import empty_model, manifest
-from ldm.config import (
-    CameraConfig,
-    SamplerConfig,
-    SyncDreamerConfig,
-    VolumeConfig,
-    viewpoint_embedding,
-)
+from ldm.config import CameraConfig, SamplerConfig, SyncDreamerConfig, VolumeConfig
 from ldm.depth_attention import Branch
 from ldm.model import Conditioning, SyncDreamer
 from ldm.networks.unet import UNetConfig
 from ldm.sampler import noise_predictor, sample
+from ldm.spatial_volume import view_geometry
+from multiview.cameras import orbit_cameras
 from tests.conftest import cast, relative_error
 from tests.reference import plain
 
@@ -139,15 +134,6 @@ def test_settings_of_the_small_model_are_refused():
         assert f"model.{setting}" in str(error.value)
 
 
-def test_the_viewpoint_embedding_is_zero_123s():
-    azimuths = torch.tensor([0.0, math.pi / 2, -math.pi])
-    target = math.radians(30.0)
-    embedding = viewpoint_embedding(torch.tensor([target, 0.0]), target, azimuths)
-    torch.testing.assert_close(embedding[0, 0], torch.tensor([0.0, 0.0, 1.0, 0.0]))
-    quarter = torch.tensor([-target, 1.0, 0.0, 0.0])
-    torch.testing.assert_close(embedding[1, 1], quarter, rtol=1e-4, atol=1e-6)
-
-
 @pytest.mark.integration
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_close_and_keeps_what_must_be_exact(tiny_model, dtype):
@@ -209,3 +195,30 @@ def test_building_the_model_without_weights_takes_no_memory_and_no_random_number
     model = empty_model(dataclasses.replace(tiny_config))
     assert all(tensor.is_meta for tensor in model.state_dict().values())
     torch.testing.assert_close(torch.get_rng_state(), before)
+
+
+def test_vertices_project_to_where_the_cameras_see_them():
+    cameras, size = orbit_cameras(num_views=4, image_size=16), 16
+    matrices = (cameras.intrinsics, cameras.world_to_camera)
+    intrinsics, poses = (torch.tensor(matrix, dtype=torch.float32) for matrix in matrices)
+    geometry = view_geometry(VolumeConfig(voxels=8, depth_planes=8), intrinsics, poses, size)
+    line = torch.linspace(-0.5, 0.5, 8)
+    z, y, x = 2, 5, 7  # the tensor's axes are (z, y, x)
+    vertex = torch.tensor([line[x], line[y], line[z], 1.0])
+    for n in range(4):
+        u, v, depth = intrinsics[n] @ poses[n] @ vertex
+        expected = torch.stack([u / depth, v / depth]) / ((size - 1) / 2) - 1
+        torch.testing.assert_close(geometry.vertices_in_views[n, z, y, x], expected)
+
+
+def test_looking_along_rays_reads_the_volume_where_the_rays_are(tiny_model: SyncDreamer):
+    """A volume that holds its own coordinates must give the rays' coordinates back."""
+    net, rays = tiny_model.spatial_volume, tiny_model.view_geometry().rays_in_volume[[3, 9]]
+    line = torch.linspace(-1, 1, tiny_model.config.volume.voxels)
+    z, y, x = torch.meshgrid(line, line, line, indexing="ij")
+    seen = net.sample_along_rays(torch.stack([x, y, z])[None], rays).permute(0, 2, 3, 4, 1)
+    inside = (rays.abs() < 1).all(dim=-1)
+    torch.testing.assert_close(seen[inside], rays[inside], rtol=1e-4, atol=1e-4)
+    outside = (rays.abs() > 1 + 2 / (tiny_model.config.volume.voxels - 1)).any(dim=-1)
+    assert 0.3 < outside.float().mean() < 0.8
+    assert seen[outside].abs().max() == 0

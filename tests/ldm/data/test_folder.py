@@ -86,10 +86,7 @@ def test_bad_trees_are_refused_naming_the_object_and_the_file(
 
 
 def test_only_the_files_that_are_needed_are_touched_once_an_object_is_known(tmp_path: Path):
-    dataset = FolderDataset(make_tree(tmp_path, ["a", "b"]))
-    (tmp_path / "input" / "b" / "007.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"object b: .*007\.png is missing.*15 of 16"):
-        dataset.read(1, 3, 16)
+    dataset = FolderDataset(make_tree(tmp_path, ["a"]))
     expected = dataset.read(0, 3, 16)
     for view in set(range(16)) - {3}:
         (tmp_path / "input" / "a" / f"{view:03d}.png").unlink()
