@@ -20,7 +20,7 @@ from ldm.data.loader import (
     make_loader,
     repeat_epochs,
 )
-from ldm.data.samples import ObjectFiles, TrainingBatch, image_key
+from ldm.data.samples import TrainingBatch, image_key
 from ldm.data.shard_dataset import ShardDataset
 from ldm.shards import pack
 from tests.ldm.training.training_tree import make_tree
@@ -32,9 +32,6 @@ class Numbers:
     def __init__(self, group_sizes: Sequence[int]) -> None:
         self.group_sizes = group_sizes
         self.uids = np.array([f"u{n}".encode() for n in range(sum(group_sizes))])
-
-    def read(self, index: int, view: int, num_views: int) -> ObjectFiles:
-        raise NotImplementedError
 
 
 GROUPS = [[7], [64], [5, 1, 9], [1] * 13, [40, 3, 3, 2], [101, 99, 100]]

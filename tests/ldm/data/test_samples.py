@@ -83,8 +83,7 @@ def test_a_batch_is_its_items(tmp_path: Path):
     for place, view in enumerate((3, 9)):
         decode_item_into(batch.item(place), source.read(place, view, 16), view)
     batch = batch.to("cpu")
-    assert len(batch) == 2
-    assert batch.uids == ("a", "b")
+    assert (len(batch), batch.uids) == (2, ("a", "b"))
     assert batch.target_images.shape == (2, 16, 3, 8, 8)
     for place, view in enumerate((3, 9)):
         one = item(tmp_path, view, place, size=8)
