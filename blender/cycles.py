@@ -1,4 +1,4 @@
-"""Blender's renderer with the settings of the training images (inside Blender only)."""
+"""Blender's renderer with the training images' settings, for one object (inside Blender only)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import bpy
 import numpy as np
 from mathutils import Matrix
+
+from blender.plan import ViewSettings, plan_cameras
+from blender.scene import load_scene
+from blender.view_folder import ViewFolder
+from common.files import sha256
 
 log = logging.getLogger(__name__)
 
@@ -107,11 +112,7 @@ def _add_camera() -> None:
 
 
 def place_camera(world_to_camera: np.ndarray) -> None:
-    """Set the pose of the scene's camera, `[R | t]` with y down and z into the scene, (3, 4).
-
-    Raises:
-        RuntimeError: the camera in Blender has another pose afterwards.
-    """
+    """Set the pose of the scene's camera, `[R | t]` with y down and z into the scene, (3, 4)."""
     pose = np.vstack([world_to_camera, [0.0, 0.0, 0.0, 1.0]])
     camera = bpy.context.scene.camera
     camera.matrix_world = Matrix((np.linalg.inv(pose) @ BLENDER_AXES).tolist())
@@ -188,3 +189,51 @@ def _read_exr(path: Path) -> np.ndarray:
     bpy.data.images.remove(image)
     path.unlink()
     return values.reshape(height, width, -1)[::-1, :, 0]
+
+
+class RenderOptions(Protocol):
+    """Settings of the renderer: the flags of `blender_script.py` with these names."""
+
+    engine: str
+    device: Device
+    samples: int
+    threads: int
+    up: str
+    save_depth: bool
+
+
+def render_object(
+    model: Path, folder: Path, uid: str, settings: ViewSettings, options: RenderOptions
+) -> None:
+    """Render the missing views of a 3D model into a folder; the uid determines the elevations.
+
+    Raises:
+        OSError: the model does not exist, or the views cannot be written.
+        ValueError: the model cannot be rendered; says why.
+        RuntimeError: Blender failed.
+    """
+    if not model.is_file():
+        raise FileNotFoundError(f"{model}: no such model")
+    record = {name: getattr(options, name) for name in ("engine", "samples", "up")}
+    record = {"model": sha256(model), **record}
+    cameras = plan_cameras(settings, uid)
+    views = ViewFolder(folder, cameras, settings.resolution, record, options.save_depth)
+    if views.is_complete():
+        log.info("%s: all %d views are complete", folder, settings.num_images)
+        return
+    load_scene(model, options.up)  # before anything is written
+    set_threads(options.threads)
+    size = settings.resolution
+    device = configure_renderer(options.engine, options.device, size, options.samples)
+    missing = views.prepare()
+    if options.save_depth:
+        enable_depth_output(folder)
+    text = "%s: rendering %d of %d views on %s"
+    log.info(text, folder, len(missing), settings.num_images, device)
+    for index in missing:
+        place_camera(views.cameras.world_to_camera[index])
+        image = folder / ".view.tmp.png"
+        render_view(image)
+        depth: np.ndarray | None = read_depth(folder) if options.save_depth else None
+        views.add_view(index, image, depth)
+    log.info("%s: done", folder)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import pickle
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from blender.job import LOGS, RenderResult
+from blender.job import LOGS, RenderResult, RenderSetup
 from common.files import atomic_write
 from common.safe_pickle import read_pickle
+
+log = logging.getLogger(__name__)
 
 UID_SET = "uid_set.pkl"
 SETTINGS = "render_settings.json"
@@ -36,12 +41,7 @@ def check_settings(out: Path, settings: dict[str, object]) -> None:
 
 
 def read_uid_set(path: Path) -> list[str]:
-    """Read the list of objects of a data set, without executing code in an untrusted pickle.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: it is not a pickled list of strings.
-    """
+    """Read a data set's list of objects, maybe an untrusted pickle; ValueError if it is none."""
     uids = read_pickle(path)
     if not isinstance(uids, list | tuple) or not all(isinstance(uid, str) for uid in uids):
         raise ValueError(f"{path}: expected a pickled list of object names")
@@ -69,6 +69,40 @@ def write_failures(out: Path, failures: Iterable[RenderResult]) -> None:
         table.writerow(["uid", "model", "error", "attempts", "seconds", "log"])
         for result in sorted(failures, key=lambda result: result.dataset_object.uid):
             uid, path = result.dataset_object.uid, result.dataset_object.path
-            log = out / LOGS / f"{uid}.log"
-            seconds, log_path = f"{result.seconds:.1f}", log if log.is_file() else ""
-            table.writerow([uid, path, result.error, result.attempts, seconds, log_path])
+            output, seconds = out / LOGS / f"{uid}.log", f"{result.seconds:.1f}"
+            written = output if output.is_file() else ""
+            table.writerow([uid, path, result.error, result.attempts, seconds, written])
+
+
+def render_dataset(
+    results: Iterator[RenderResult], total: int, setup: RenderSetup, image_settings: dict[str, Any]
+) -> int:
+    """Write the lists of complete and of failed objects, also on interruption; count the latter.
+
+    `results` is a generator of `total` results, see `blender.engines`; it is closed at the end.
+    `image_settings` determine the images, besides the views; ValueError if the data set has others.
+    """
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    views = {name: asdict(settings) for name, settings in setup.sets.items()}
+    check_settings(setup.out, {**image_settings, **views})
+    collected: list[RenderResult] = []
+    try:
+        with logging_redirect_tqdm():
+            for result in tqdm(results, total=total, unit="object", disable=None):
+                collected.append(result)
+                if result.error is not None:
+                    log.warning("%s: %s", result.dataset_object.uid, result.error)
+    finally:
+        results.close()  # type: ignore[attr-defined]
+        failures = [result for result in collected if result.error is not None]
+        done = [result.dataset_object.uid for result in collected if result.error is None]
+        write_failures(setup.out, failures)
+        listed = add_to_uid_set(setup.out, setup.sets, done)
+    skipped = sum(result.attempts == 0 for result in collected if result.error is None)
+    text = "%d objects rendered, %d were complete; %s lists %d"
+    log.info(text, len(done) - skipped, skipped, setup.out / UID_SET, listed)
+    if failures:
+        log.error("%d of %d objects failed, see %s", len(failures), total, setup.out / FAILURES)
+    return len(failures)

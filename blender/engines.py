@@ -53,14 +53,9 @@ def render_on_ray(
 ) -> Iterator[RenderResult]:
     """Render objects on a Ray cluster, one task each; yield the results as they complete.
 
-    The project, the 3D models and the data set must have the same paths on all machines.
-
-    Args:
-        objects: to render.
-        setup: settings of the rendering.
-        address: of the cluster, e.g. "auto" or "head:6379"; None starts one on this machine.
-        cores: CPU cores per task.
-        gpus: GPUs per task; None is 1 if the cluster has any, else 0.
+    The project, the 3D models and the data set must have the same paths on all machines. The
+    address is e.g. "auto" or "head:6379"; None starts a cluster on this machine. Each task gets
+    `cores` CPU cores and `gpus` GPUs; None is 1 if the cluster has any, else 0.
 
     Raises:
         ModuleNotFoundError: Ray is not installed.

@@ -21,41 +21,24 @@ LOGS = "logs"
 
 @dataclass(frozen=True)
 class RenderSetup:
-    """Settings of the rendering of all objects.
+    """Settings of the rendering of all objects."""
 
-    Attributes:
-        out: folder of the data set.
-        sets: name of a view set (a folder in `out`) -> its views.
-        flags: flags of `blender_script.py` besides those of the views.
-        blender: see `find_blender`.
-        timeout: seconds per attempt at an object.
-        retries: attempts after the first.
-        gpus: indices of the GPUs among which objects are distributed; empty for Blender's default.
-    """
-
-    out: Path
-    sets: dict[str, ViewSettings]
-    flags: tuple[str, ...] = ()
-    blender: str | None = None
-    timeout: float = 1800.0
-    retries: int = 1
-    gpus: tuple[str, ...] = ()
+    out: Path  # folder of the data set
+    sets: dict[str, ViewSettings]  # by the name of the set's folder in `out`
+    flags: tuple[str, ...] = ()  # of `blender_script.py`, besides those of the views
+    blender: str | None = None  # see `find_blender`
+    timeout: float = 1800.0  # seconds per attempt at an object
+    retries: int = 1  # attempts after the first
+    gpus: tuple[str, ...] = ()  # indices, among which objects are distributed
 
 
 @dataclass(frozen=True)
 class RenderResult:
-    """Result of rendering an object.
-
-    Attributes:
-        dataset_object: the object.
-        error: reason of the failure; None if all views are complete.
-        attempts: 0 if all views were complete before.
-        seconds: duration.
-    """
+    """Result of rendering an object."""
 
     dataset_object: DatasetObject
-    error: str | None = None
-    attempts: int = 0
+    error: str | None = None  # None if all views are complete
+    attempts: int = 0  # 0 if all views were complete before
     seconds: float = 0.0
 
 
@@ -90,10 +73,7 @@ def render_missing_sets(
 
 
 def _is_complete(folder: Path, uid: str, settings: ViewSettings) -> bool:
-    """Whether a folder of views has its cameras and all views, none of them truncated.
-
-    Only the ends of the images are read, as complete folders are moved into the data set.
-    """
+    """Whether a folder has its cameras and all views; only the ends of the images are read."""
     cameras = plan_cameras(settings, uid)
     names = [view_name(index) for index in range(len(cameras.elevations))]
     return meta_matches(folder / META, cameras) and all(ends_as_png(folder / n) for n in names)

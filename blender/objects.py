@@ -13,28 +13,19 @@ MODEL_SUFFIXES = (".glb", ".gltf", ".fbx", ".obj", ".ply", ".stl")
 
 @dataclass(frozen=True)
 class DatasetObject:
-    """An object to be rendered.
-
-    Attributes:
-        uid: name of the object and of its folders.
-        path: its 3D model file.
-    """
+    """An object to be rendered: the name of its folders, and its 3D model file."""
 
     uid: str
     path: Path
 
 
 def find_objects(source: Path, uids: Path | None = None) -> list[DatasetObject]:
-    """Find the objects of a folder, a list or a file.
+    """Find the objects of a folder, a list or a file, sorted by uid.
 
-    Args:
-        source: a folder, searched recursively for 3D model files; a model file; or a list: a .txt
-            file with a path in each line, or a .json file with a list of paths or with
-            {uid: path}. Paths may be relative to the folder of the list. The default uid is the
-            file name without suffix.
-        uids: a .txt or .json list of the objects to select.
-
-    Returns the objects, sorted by uid.
+    `source` is a folder, searched recursively for 3D model files; a model file; or a list: a .txt
+    file with a path in each line, or a .json file with a list of paths or with {uid: path}. Paths
+    may be relative to the list's folder. The default uid is the file name without suffix. `uids` is
+    a .txt or .json list of the objects to select.
 
     Raises:
         FileNotFoundError: the folder or list does not exist or is empty, or misses one of `uids`.
@@ -108,8 +99,7 @@ def _select(objects: dict[str, DatasetObject], uids: Path) -> dict[str, DatasetO
     wanted = list(dict.fromkeys(entry for _, entry in _read_list(uids)))
     unknown = [uid for uid in wanted if uid not in objects]
     if unknown or not wanted:
-        raise FileNotFoundError(
-            f"{uids}: {len(unknown)} of {len(wanted)} objects have no model"
-            + (f", the first: {unknown[0]!r}" if unknown else "")
-        )
+        first = f", the first: {unknown[0]!r}" if unknown else ""
+        count = f"{len(unknown)} of {len(wanted)} objects have no model"
+        raise FileNotFoundError(f"{uids}: {count}{first}")
     return {uid: objects[uid] for uid in wanted}

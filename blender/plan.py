@@ -32,52 +32,31 @@ POSE_TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class ViewSettings:
-    """Settings of a set of views.
+    """Settings of a set of views; elevations are in degrees."""
 
-    Attributes:
-        camera_type: "fixed" (all at one elevation) or "random" (each at a random elevation).
-        num_images: number of views at equal azimuth steps, the first at azimuth 0.
-        elevation: elevation of the fixed cameras in degrees.
-        elevation_start: lowest elevation of the random cameras in degrees.
-        elevation_end: highest elevation of the random cameras in degrees.
-        resolution: pixels a side.
-        seed: seed of the random elevations, combined with the object's name.
-    """
-
-    camera_type: Literal["fixed", "random"] = "fixed"
-    num_images: int = NUM_VIEWS
-    elevation: float = VIEWS_ELEVATION_DEG
-    elevation_start: float = -10.0
-    elevation_end: float = 40.0
-    resolution: int = 256
-    seed: int = 0
+    camera_type: Literal["fixed", "random"] = "fixed"  # all at one elevation, or each at a random
+    num_images: int = NUM_VIEWS  # at equal azimuth steps, the first at azimuth 0
+    elevation: float = VIEWS_ELEVATION_DEG  # of the fixed cameras
+    elevation_start: float = -10.0  # lowest of the random cameras
+    elevation_end: float = 40.0  # highest of the random cameras
+    resolution: int = 256  # pixels a side
+    seed: int = 0  # of the random elevations, combined with the object's name
 
     def __post_init__(self) -> None:
         limits = {"num_images": (1, MAX_VIEWS), "resolution": (1, 16384), "seed": (0, 2**62)}
-        for name in (
-            "num_images",
-            "resolution",
-            "elevation",
-            "elevation_start",
-            "elevation_end",
-            "seed",
-        ):
-            low, high = limits.get(name, (-90, 90))
+        limits |= dict.fromkeys(("elevation", "elevation_start", "elevation_end"), (-90, 90))
+        for name, (low, high) in limits.items():
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ValueError(f"{name} must be from {low} to {high}, got {value}")
-        if self.elevation_start > self.elevation_end:
-            raise ValueError(
-                f"elevation_start ({self.elevation_start:g}) must not be above elevation_end "
-                f"({self.elevation_end:g})"
-            )
+        start, end = self.elevation_start, self.elevation_end
+        if start > end:
+            text = "elevation_start (%g) must not be above elevation_end (%g)"
+            raise ValueError(text % (start, end))
 
 
 def plan_cameras(settings: ViewSettings, uid: str) -> Cameras:
-    """Compute the cameras of an object's views, for images of the resolution.
-
-    The object's name and the seed determine the random elevations.
-    """
+    """Compute an object's cameras; its name and the seed determine the random elevations."""
     elevations: float | np.ndarray = settings.elevation
     if settings.camera_type == "random":
         digest = hashlib.sha256(f"{settings.seed}/{uid}".encode()).digest()

@@ -44,8 +44,7 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 def add_text(raw: bytes, keyword: str, text: str, path: Path) -> bytes:
     """Add a text chunk (latin-1; keywords of at most 79 characters) to the content of a PNG file.
 
-    Raises:
-        ValueError: `raw` is not a complete PNG; names `path`.
+    ValueError that names `path`: it is not a complete PNG.
     """
     _chunks(raw, path)
     content = keyword.encode("latin-1") + b"\0" + text.encode("latin-1")

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 SCRIPT = Path(__file__).resolve().parents[1] / "blender_script.py"
 MACOS_APP = Path("/Applications/Blender.app/Contents/MacOS/Blender")
@@ -30,9 +30,8 @@ class RenderError(Exception):
 def find_blender(name: str | None) -> str:
     """Find the program that runs `blender_script.py`; FileNotFoundError if there is none.
 
-    Args:
-        name: path or name in $PATH of Blender, or of a Python with the package bpy. None is
-            "blender" in $PATH, else the macOS application, else this Python if it has bpy.
+    `name` is a path or name in $PATH, of Blender or of a Python with the package bpy. None is
+    "blender" in $PATH, else the macOS application, else this Python if it has bpy.
     """
     found = shutil.which(name or "blender")
     if name is None:
@@ -41,10 +40,8 @@ def find_blender(name: str | None) -> str:
             return sys.executable
     if found is None:
         problem = f"{name}: no such program" if name else "there is no blender in $PATH"
-        raise FileNotFoundError(
-            f"{problem}; install Blender 3.4 or newer (Debian, Ubuntu: apt-get install blender "
-            f"python3-numpy; others: blender.org)"
-        )
+        packages = "Debian, Ubuntu: apt-get install blender python3-numpy; others: blender.org"
+        raise FileNotFoundError(f"{problem}; install Blender 3.4 or newer ({packages})")
     return found
 
 
@@ -64,10 +61,9 @@ def check_version(program: str) -> str:
     """Run the program once and return Blender's version; RenderError if it is none or too old."""
     code = "import bpy; print('Blender', bpy.app.version_string)"
     command = [program, "-c", code] if _is_python(program) else [program, "--version"]
+    options: dict[str, Any] = {"text": True, "errors": "replace", "timeout": 120}
     try:
-        process = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=120
-        )
+        process = subprocess.run(command, capture_output=True, **options)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise RenderError(f"{program} cannot be run: {error}") from error
     found = re.search(r"^Blender (\d+)\.(\d+)\S*", process.stdout, re.M)
@@ -89,15 +85,9 @@ def run_blender(
 ) -> None:
     """Run Blender, and terminate it and its child processes if this function is left early.
 
-    Args:
-        command: program and arguments.
-        log: file for Blender's output.
-        deadline: on the clock of `time.monotonic`.
-        is_stopped: returns True to abort.
-        environment: additional variables.
-
-    Raises:
-        RenderError: Blender failed, crashed, took too long, or was aborted.
+    `log` gets its output; the deadline is on the clock of `time.monotonic`; `is_stopped` returns
+    True to abort; `environment` has additional variables. RenderError: it failed, crashed, took too
+    long, or was aborted.
     """
     begin = log.tell()
     try:

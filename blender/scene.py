@@ -96,10 +96,7 @@ IMPORTERS: dict[str, Callable[[str], set[str]]] = {
 
 
 def _hide_lights_and_bone_shapes() -> None:
-    """Hide the file's lights, and shapes that only display bones.
-
-    They are not removed, as their children would move. Cameras need not be hidden.
-    """
+    """Hide the file's lights, and shapes that only display bones; removing would move children."""
     for item in bpy.data.objects:
         if item.type in {"LIGHT", "LIGHT_PROBE"}:
             item.hide_render = True
@@ -186,11 +183,7 @@ def _corners(mesh: bpy.types.Mesh) -> np.ndarray:
 
 
 def _normalise(path: Path, angle: float) -> None:
-    """Rotate, scale and centre the scene by parenting all root objects to one empty object.
-
-    This works for any number of roots, wherever they are and whatever moves them. The rotation is
-    about the x axis, in radians.
-    """
+    """Rotate (about x, radians), scale and centre the scene: all roots get one empty as parent."""
     frame = bpy.data.objects.new("frame of the model", None)
     bpy.context.scene.collection.objects.link(frame)
     for item in list(bpy.context.scene.objects):
@@ -209,10 +202,9 @@ def _normalise(path: Path, angle: float) -> None:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if abs((upper - lower).max() - 1) > 1e-3 or np.abs(lower + upper).max() > 2e-3:
-        raise ValueError(
-            f"{path}: could not be scaled to 1 and centred, its box is then {lower.round(3)} to "
-            f"{upper.round(3)}; the model is too far from its origin, or constraints hold it"
-        )
+        box = f"its box is then {lower.round(3)} to {upper.round(3)}"
+        cause = "the model is too far from its origin, or constraints hold it"
+        raise ValueError(f"{path}: could not be scaled to 1 and centred, {box}; {cause}")
 
 
 def _add_lights() -> None:

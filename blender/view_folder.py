@@ -36,21 +36,13 @@ def view_name(index: int) -> str:
 
 @dataclass(frozen=True)
 class ViewFolder:
-    """The folder of an object's views in one set.
-
-    Attributes:
-        path: the folder.
-        cameras: N planned cameras.
-        resolution: pixels a side.
-        settings: other settings that determine the images; JSON-serialisable.
-        depth: whether depth maps are rendered too.
-    """
+    """The folder of an object's views in one set."""
 
     path: Path
-    cameras: Cameras
-    resolution: int
-    settings: dict[str, object]
-    depth: bool = False
+    cameras: Cameras  # planned
+    resolution: int  # pixels a side
+    settings: dict[str, object]  # others that determine the images; JSON-serialisable
+    depth: bool = False  # whether depth maps are rendered too
 
     def names(self, index: int) -> list[str]:
         """File names of a view and its depth map."""
@@ -117,12 +109,9 @@ class ViewFolder:
         }
 
     def add_view(self, index: int, image: Path, depth: np.ndarray | None) -> None:
-        """Add a rendered view to the folder, with its settings in a text chunk.
+        """Move a rendered PNG into the folder, with its settings in a text chunk.
 
-        Args:
-            index: of the view.
-            image: the rendered file; it is removed. ValueError if it is not a PNG.
-            depth: camera-z depth, infinite for the background, (H, W); None without depth maps.
+        `depth` is camera-z, infinite for the background, (H, W); None without depth maps.
         """
         record = json.dumps(self._record(index))
         if depth is not None:

@@ -43,25 +43,15 @@ RESULT = "autoencoder.ckpt"
 
 @dataclass(frozen=True)
 class AutoencoderStepConfig:
-    """Optimization of the autoencoder.
-
-    Attributes:
-        views: random images per object and step, out of its targets and its input.
-        learning_rate: Adam's peak rate, after the warm-up; decays to 0 along a cosine.
-        warmup_steps: length of the linear warm-up.
-        kl_weight: weight of the KL divergence per latent value, relative to the error per pixel
-            value.
-        save_every: steps between checkpoints, `last.ckpt`.
-        report_every: steps between logged metrics.
-    """
+    """Optimization of the autoencoder."""
 
     max_steps: int = 6000
-    views: int = 8
-    learning_rate: float = 1.5e-3
-    warmup_steps: int = 100
-    kl_weight: float = 1e-5
-    save_every: int = 200
-    report_every: int = 50
+    views: int = 8  # random images per object and step, out of its targets and its input
+    learning_rate: float = 1.5e-3  # Adam's peak rate, after the warm-up; decays along a cosine
+    warmup_steps: int = 100  # linear
+    kl_weight: float = 1e-5  # per latent value, relative to the error per pixel value
+    save_every: int = 200  # steps between checkpoints, `last.ckpt`
+    report_every: int = 50  # steps between logged metrics
 
     def __post_init__(self) -> None:
         check_positive(self)
@@ -87,19 +77,14 @@ class AutoencoderTrainConfig:
                 f"image_size must be a multiple of {self.model.downsampling}, got {self.image_size}"
             )
         if self.step.views > self.num_views + 1:
-            raise ValueError(
-                f"step.views is {self.step.views}, but an object has {self.num_views} targets and "
-                f"one input"
-            )
+            images = f"an object has {self.num_views} targets and one input"
+            raise ValueError(f"step.views is {self.step.views}, but {images}")
 
 
 def reconstruction_and_kl(
     posterior: DiagonalGaussian, images: Tensor, decoded: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the mean error per pixel value and the mean KL divergence per latent value.
-
-    Absolute differences keep edges sharp; with squared ones colours are learned early.
-    """
+    """Return the mean error per pixel value and the mean KL divergence per latent value."""
     mean, variance = posterior.mean, posterior.std.square()
     divergence = 0.5 * (mean.square() + variance - 1.0 - variance.clamp_min(1e-30).log())
     difference = decoded - images
@@ -123,9 +108,9 @@ def sample_images(batch: TrainingBatch, views: int, seed: int, step: int) -> Ten
 
 @torch.no_grad()
 def pca_init(autoencoder: Autoencoder, images: Tensor) -> None:
-    """Initialise an autoencoder as the best linear one: the principal components of image blocks.
+    """Initialise an autoencoder as the best linear one of images (B, 3, H, W).
 
-    The components, of `images` (B, 3, H, W), are the weights of the shortcuts
+    The principal components of their blocks are the weights of the shortcuts
     (`AutoencoderConfig.shortcut`); the networks initially add nothing to them.
     """
     channels, side = autoencoder.config.latent_channels, autoencoder.config.downsampling
@@ -140,21 +125,22 @@ def pca_init(autoencoder: Autoencoder, images: Tensor) -> None:
     kernel = largest.T.reshape(channels, 3, side, side)
 
     encode, decode = autoencoder.encoder_shortcut, autoencoder.decoder_shortcut
-    assert encode.bias is not None
-    assert decode.bias is not None
     for layer in (encode, autoencoder.encoder.conv_out, autoencoder.decoder.conv_out):
         nn.init.zeros_(layer.weight)
-        assert layer.bias is not None
-        nn.init.zeros_(layer.bias)
+        nn.init.zeros_(_bias(layer))
     encode.weight[:channels] = kernel / scale[:, None, None, None]
-    encode.bias[:channels] = -torch.einsum("kcij,c->k", kernel, mean) / scale
-    encode.bias[channels:] = INITIAL_LOG_VARIANCE
+    _bias(encode)[:channels] = -torch.einsum("kcij,c->k", kernel, mean) / scale
+    _bias(encode)[channels:] = INITIAL_LOG_VARIANCE
     decode.weight.copy_(kernel * scale[:, None, None, None])
-    decode.bias.copy_(mean)
+    _bias(decode).copy_(mean)
     for layer in (autoencoder.quant_conv, autoencoder.post_quant_conv):
         layer.weight.copy_(torch.eye(len(layer.weight))[:, :, None, None])
-        assert layer.bias is not None
-        nn.init.zeros_(layer.bias)
+        nn.init.zeros_(_bias(layer))
+
+
+def _bias(layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
+    assert layer.bias is not None
+    return layer.bias
 
 
 @torch.no_grad()
@@ -167,12 +153,10 @@ def normalise_latents(autoencoder: Autoencoder, images: Tensor) -> None:
     std = (latents.var(dim=(0, 2, 3)) + variance.mean(dim=(0, 2, 3))).sqrt()
     channels = len(mean)
     out, back = autoencoder.quant_conv, autoencoder.post_quant_conv
-    assert out.bias is not None
-    assert back.bias is not None
     out.weight[:channels] /= std[:, None, None, None]
-    out.bias[:channels] = (out.bias[:channels] - mean) / std
-    out.bias[channels:] -= 2 * std.log()  # they are log variances
-    back.bias += back.weight[:, :, 0, 0] @ mean
+    _bias(out)[:channels] = (_bias(out)[:channels] - mean) / std
+    _bias(out)[channels:] -= 2 * std.log()  # they are log variances
+    _bias(back).add_(back.weight[:, :, 0, 0] @ mean)
     back.weight *= std[None, :, None, None]
 
 
@@ -207,14 +191,13 @@ class AutoencoderTraining:
         self.steps_done += 1
         squared = ((decoded.detach() - images) / 2).square().mean().item()
         if not math.isfinite(squared):
-            raise FloatingPointError(
-                f"training diverged at step {self.steps_done}; try a smaller step.learning_rate"
-            )
+            advice = "try a smaller step.learning_rate"
+            raise FloatingPointError(f"training diverged at step {self.steps_done}; {advice}")
         psnr = -10 * math.log10(max(squared, 1e-12))
         return {"error": error.item(), "divergence": divergence.item(), "psnr": psnr}
 
     def state_dict(self, data: dict[str, Any]) -> dict[str, Any]:
-        """Return the state, with that of the loader, `data`."""
+        """Return the state, with the loader's, `data`."""
         return {
             "autoencoder": self.autoencoder.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -225,11 +208,7 @@ class AutoencoderTraining:
         }
 
     def load_state(self, path: Path) -> dict[str, Any]:
-        """Restore a checkpoint; return the loader's state.
-
-        Raises:
-            ValueError: naming the file, which is damaged or of another seed or model.
-        """
+        """Restore a checkpoint; return the loader's state; ValueError if it does not fit."""
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
             same = state["seed"] == self.seed and state["model"] == asdict(self.config.model)
@@ -249,22 +228,15 @@ def train_autoencoder(
 ) -> int:
     """Train, and write `autoencoder.ckpt`, the initial checkpoint of the model's training.
 
-    `folder` also gets `last.ckpt`, from which `resume` continues, and `steps.jsonl`.
-
-    Returns:
-        the number of the signal that stopped it early, else 0.
-
-    Raises:
-        FileExistsError: there is a checkpoint, and `resume` is false.
-        FileNotFoundError, ValueError, OSError, FloatingPointError: naming what is wrong.
+    `folder` also gets `last.ckpt`, from which `resume` continues (FileExistsError without it), and
+    `steps.jsonl`. Returns the number of the signal that stopped the training early, else 0.
     """
     last = folder / LAST
     if last.exists() and not resume:
         raise FileExistsError(f"{last}: is of an earlier training")
     training = AutoencoderTraining(config, seed, device)
-    loader = make_loader(
-        open_dataset(config.data.source), config.data, config.num_views, config.image_size, seed
-    )
+    source = open_dataset(config.data.source)
+    loader = make_loader(source, config.data, config.num_views, config.image_size, seed)
     folder.mkdir(parents=True, exist_ok=True)
     if last.exists():
         loader.load_state_dict(training.load_state(last))
@@ -280,7 +252,7 @@ def train_loop(
     training: AutoencoderTraining,
     loader: TrainingLoader,
     folder: Path,
-    file: TextIO,
+    out: TextIO,
     stop: StopFlag,
 ) -> None:
     """Take the remaining steps, log metrics and save checkpoints."""
@@ -293,12 +265,10 @@ def train_loop(
             now = time.monotonic()
             pace = (now - logged_at) / (step - logged_step)
             logged_step, logged_at = step, now
-            file.write(json.dumps({"step": step, **metrics, "seconds": pace}) + "\n")
-            file.flush()
-            log.info(
-                "step %d of %d: PSNR %.1f dB, KL %.2f, %.2f s a step",
-                *(step, config.max_steps, metrics["psnr"], metrics["divergence"], pace),
-            )
+            out.write(json.dumps({"step": step, **metrics, "seconds": pace}) + "\n")
+            out.flush()
+            values = (step, config.max_steps, metrics["psnr"], metrics["divergence"], pace)
+            log.info("step %d of %d: PSNR %.1f dB, KL %.2f, %.2f s a step", *values)
         if ends or step % config.save_every == 0:
             with atomic_write(folder / LAST) as path:
                 torch.save(training.state_dict(loader.state_dict()), path)

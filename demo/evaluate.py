@@ -71,19 +71,12 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def input_view(uid: str, num_views: int) -> int:
-    """Return the index of an object's input view."""
-    from ldm.data.samples import pick_input_view
-
-    return pick_input_view(0, 0, uid, num_views)
-
-
 def read_items(source: ObjectDataset, num_views: int, size: int) -> Iterator[TrainingItem]:
     """Yield the objects of a set, each with its input view."""
-    from ldm.data.samples import decode_item
+    from ldm.data.samples import decode_item, pick_input_view
 
     for index, name in enumerate(source.uids):
-        view = input_view(name.decode(), num_views)
+        view = pick_input_view(0, 0, name.decode(), num_views)
         yield decode_item(source.read(index, view, num_views), view, size)
 
 
@@ -176,20 +169,18 @@ def score_views(
     def mean_psnr(views: np.ndarray) -> float:
         return float(psnr(true, np.broadcast_to(views, true.shape)).mean())
 
-    generate = partial(
-        generate_item_strip, model, item, sampler, args.seed, math.degrees(item.input_elevation)
-    )
+    elevation_deg = math.degrees(item.input_elevation)
+    generate = partial(generate_item_strip, model, item, sampler, args.seed, elevation_deg)
     strip = generate()
     with volume_off(model):
         without = generate()
     folder = args.output / "strips"
     folder.mkdir(parents=True, exist_ok=True)
-    write_strip(strip, folder / f"{item.uid}.png", args.output / "meshes" / item.uid / MESH)
     truth = views_to_strip(item.target_images.numpy().transpose(0, 2, 3, 1))
     both = np.concatenate([truth, strip, without], axis=0)
     Image.fromarray(both).save(folder / f"{item.uid}-compared.png")
-    true_name = item.uid + TRUE_VIEWS
-    write_strip(truth, folder / f"{true_name}.png", args.output / "meshes" / true_name / MESH)
+    for name, views in ((item.uid, strip), (item.uid + TRUE_VIEWS, truth)):
+        write_strip(views, folder / f"{name}.png", args.output / "meshes" / name / MESH)
     return {
         "uid": item.uid,
         "psnr": mean_psnr(strip_to_views(strip) / 255),
@@ -206,6 +197,7 @@ def mesh_iou(item: TrainingItem, args: argparse.Namespace, strip: str) -> float:
 
     from evaluation.mesh_metrics import volume_iou
     from evaluation.meshes import read_mesh, to_render_frame
+    from ldm.data.samples import pick_input_view
     from renderer.config import load_renderer_config
     from renderer.reconstruction import ReconstructionOptions, reconstruct
 
@@ -214,8 +206,8 @@ def mesh_iou(item: TrainingItem, args: argparse.Namespace, strip: str) -> float:
     if not mesh.exists():
         config = load_renderer_config(Path("configs/neus.yaml"), "fast")
         options = ReconstructionOptions(args.seed, torch.device("cpu"), "fast", overwrite=True)
+        views = args.output / "strips" / f"{strip}.png"
         try:
-            views = args.output / "strips" / f"{strip}.png"
             outcome = reconstruct(views, folder, config, options)
         except ValueError as error:
             log.warning("%s: %s", strip, error)
@@ -223,7 +215,7 @@ def mesh_iou(item: TrainingItem, args: argparse.Namespace, strip: str) -> float:
         if outcome.stopped_by is not None:  # an interrupted reconstruction is not a result
             mesh.unlink()
             sys.exit(128 + outcome.stopped_by)
-    view = input_view(item.uid, len(item.target_images))
+    view = pick_input_view(0, 0, item.uid, len(item.target_images))
     true = read_mesh(args.data / "mesh" / f"{item.uid}.ply")
     return volume_iou(read_mesh(mesh), to_render_frame(true, DEGREES_PER_VIEW * view))
 
@@ -243,16 +235,12 @@ def summarise(rows: list[dict[str, Any]]) -> Iterator[str]:
         if "iou" in selected[0]:
             values = [row["iou"] for row in selected]
             bound = np.median([row[IOU_OF_TRUE_VIEWS] for row in selected])
-            yield (
-                f"  volume IoU: median {np.median(values):.3f}, mean {np.mean(values):.3f}; "
-                f"of the true views: median {bound:.3f}"
-            )
+            found = f"median {np.median(values):.3f}, mean {np.mean(values):.3f}"
+            yield f"  volume IoU: {found}; of the true views: median {bound:.3f}"
         if ELEVATION_ERROR in selected[0]:
             errors = np.array([row[ELEVATION_ERROR] for row in selected])
-            yield (
-                f"  estimated elevation: off by {np.median(errors):.1f} degrees (median), "
-                f"by less than 10 in {(errors < 10).sum()} of {len(errors)}"
-            )
+            few = f"by less than 10 in {(errors < 10).sum()} of {len(errors)}"
+            yield f"  estimated elevation: off by {np.median(errors):.1f} degrees (median), {few}"
 
 
 def main(argv: list[str] | None = None) -> None:

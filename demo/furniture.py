@@ -4,6 +4,9 @@
     python -m demo.furniture --furniture furniture --credits credits.csv
 
 writes a table of the models that are suitable for training, with their authors and licences.
+
+The archives need not be trusted: they are read in memory, with limits, and nothing is unpacked to
+disk.
 """
 
 from __future__ import annotations
@@ -13,8 +16,11 @@ import csv
 import io
 import logging
 import posixpath
+import re
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +30,145 @@ from PIL import Image
 from common.cli import run_script
 from common.files import atomic_write
 from common.optional import import_optional
-from demo.furniture_archive import ArchiveResolver, FurnitureModel, list_models, read_member
 from demo.raycast.textures import srgb_to_linear
 from multiview.images import FORMATS, MAX_INPUT_PIXELS
 
 if TYPE_CHECKING:
     from trimesh import Scene
+
+CATALOGUE = "PluginFurnitureCatalog.properties"
+LICENCES = {
+    "BlendSwap-CC-0": "CC0-1.0",
+    "BlendSwap-CC-BY": "CC-BY-3.0",
+    "KatorLegaz": "CC-BY-3.0-US",
+    "Reallusion": "CC-BY-3.0-US",
+    "Scopia": "CC-BY-3.0",
+}
+"""Licence by archive name; other archives state it in their catalogue."""
+MAX_MEMBER_BYTES = 2**26
+"""Larger files of an archive are refused."""
+BLOCK_BYTES = 2**20
+"""Bytes that are decompressed at a time."""
+
+
+@dataclass(frozen=True)
+class FurnitureModel:
+    """A 3D model in an archive."""
+
+    uid: str  # its name in a training set
+    archive: Path
+    member: str  # path of the OBJ file in the archive
+    name: str  # in English
+    category: str  # e.g. "Kitchen"
+    creator: str  # the author to credit
+    licence: str  # SPDX identifier or text
+    rotation: tuple[float, ...] = ()  # from the catalogue, row by row; empty for none
+
+
+def list_models(folder: Path) -> list[FurnitureModel]:
+    """List the models of all archives (*.sh3f) in a folder or below it.
+
+    Archives that cannot be read are logged and skipped; without any, FileNotFoundError.
+    """
+    archives = sorted(folder.rglob("*.sh3f"))
+    if not archives:
+        raise FileNotFoundError(f"{folder}: contains no .sh3f archive")
+    models: dict[str, FurnitureModel] = {}
+    for archive in archives:
+        try:
+            for model in _read_catalogue(archive):
+                if model.uid in models:
+                    log.warning("%s: duplicate model %s", archive, model.uid)
+                models.setdefault(model.uid, model)
+        except (OSError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
+            log.warning("%s: cannot be read (%s)", archive, error)
+    return list(models.values())
+
+
+def _read_catalogue(archive: Path) -> Iterator[FurnitureModel]:
+    with zipfile.ZipFile(archive) as file:
+        text = read_member(file, CATALOGUE).decode("latin-1")
+    entries: dict[str, str] = {}
+    for line in text.splitlines():
+        key, separator, value = line.partition("=")
+        if separator and not line.startswith("#"):
+            entries[key.strip()] = _unescape(value.strip())
+    licence = LICENCES.get(archive.stem, entries.get("license", ""))
+    for key in entries:
+        field, _, number = key.partition("#")
+        if field != "model" or not number.isdigit():
+            continue
+        member = entries[key].lstrip("/")
+        uid = re.sub(r"[^a-z0-9-]+", "-", f"{archive.stem}-{Path(member).stem}".lower())[:100]
+        name, category, creator, turn = (
+            entries.get(f"{field}#{number}", "")
+            for field in ("name", "category", "creator", "modelRotation")
+        )
+        try:
+            rotation = tuple(float(value) for value in turn.split())
+        except ValueError:
+            rotation = ()
+        valid = len(rotation) == 9 and np.isfinite(rotation).all()
+        rotation = rotation if valid else ()
+        yield FurnitureModel(uid, archive, member, name, category, creator, licence, rotation)
+
+
+def _unescape(text: str) -> str:
+    units = re.sub(r"\\u([0-9a-fA-F]{4})", lambda match: chr(int(match[1], 16)), text)
+    # joins surrogate pairs
+    return units.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def read_member(file: zipfile.ZipFile, member: str) -> bytes:
+    """Read a file of an archive.
+
+    Raises:
+        KeyError: the file does not exist.
+        ValueError: it is too large, damaged, or compressed by another method than deflate.
+    """
+    info = file.getinfo(member)
+    if info.file_size > MAX_MEMBER_BYTES:
+        raise ValueError(f"{member}: {info.file_size} bytes, more than {MAX_MEMBER_BYTES}")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{member}: compression method {info.compress_type}, expected deflate")
+    try:
+        with file.open(info) as stream:  # in blocks: the stated size may be wrong
+            return b"".join(iter(lambda: stream.read(BLOCK_BYTES), b""))
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
+        raise ValueError(f"{member}: damaged ({error})") from error
+
+
+class ArchiveResolver:
+    """Resolves the files that an OBJ refers to, within its archive; for trimesh."""
+
+    def __init__(self, file: zipfile.ZipFile, folder: str) -> None:
+        self.file, self.folder = file, folder
+        self.names = {name.lower(): name for name in file.namelist()}
+        self.missing: set[str] = set()  # files that could not be read, for the log
+
+    def __getitem__(self, name: str) -> bytes:
+        return self.get(name)
+
+    def get(self, name: str) -> bytes:
+        """Read a file by the name that the OBJ or its materials use."""
+        requested = str(name).strip().replace("\\", "/")
+        # some names have a folder of the author's machine in front
+        for candidate in (requested, posixpath.basename(requested)):
+            path = posixpath.normpath(posixpath.join(self.folder, candidate)).lower()
+            if path in self.names:
+                break
+        else:
+            self.missing.add(requested)
+            raise FileNotFoundError(requested)
+        try:  # trimesh ignores files that it cannot open without a message
+            content = read_member(self.file, self.names[path])
+            if not path.endswith(".mtl"):
+                Image.open(io.BytesIO(content)).close()
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            self.missing.add(f"{requested} (damaged or too large)")
+            raise
+        return content
+
 
 log = logging.getLogger(__name__)
 
@@ -43,13 +182,9 @@ ROUGHNESS = 0.7
 
 
 def load_furniture(model: FurnitureModel) -> Scene:
-    """Load a model with its materials.
+    """Load a model, z up, with `PBRMaterial`s; ValueError: it cannot be read, or has no faces.
 
-    Missing textures are logged. Colours are taken as sRGB, as the authors saw them; a texture
-    replaces the colour. The scene has z up and `PBRMaterial`s.
-
-    Raises:
-        ValueError: the model cannot be read, or has no faces.
+    Missing textures are logged. Colours are taken as sRGB; a texture replaces the colour.
     """
     trimesh = import_optional("trimesh", "Reading furniture")
     try:
@@ -82,15 +217,13 @@ def load_furniture(model: FurnitureModel) -> Scene:
 
 def _visual(mesh: Any, model: FurnitureModel) -> Any:
     """Convert the material of a part to `PBRMaterial`, with its texture coordinates."""
-    from trimesh.visual import TextureVisuals
-    from trimesh.visual.material import PBRMaterial
-
+    visual = import_optional("trimesh", "Reading furniture").visual
     material: Any = getattr(mesh.visual, "material", None)
     uv = getattr(mesh.visual, "uv", None)
     values = getattr(material, "kwargs", {})
-    colour, texture = np.array([0.6, 0.6, 0.6]), None
-    if "kd" in values:
-        colour = np.resize(np.asarray(values["kd"], dtype=np.float64), 3).clip(0, 1)
+    texture = None
+    kd = np.asarray(values.get("kd", [0.6, 0.6, 0.6]), dtype=np.float64)
+    colour = np.resize(kd, 3).clip(0, 1)
     if uv is not None and getattr(material, "image", None) is not None:
         texture = _decode_texture(material.image, model)
     alpha = _opacity(values)
@@ -98,7 +231,7 @@ def _visual(mesh: Any, model: FurnitureModel) -> Any:
     if texture is not None:
         colour = np.ones(3)
         transparent |= texture.mode == "RGBA"
-    pbr = PBRMaterial(
+    pbr = visual.material.PBRMaterial(
         name=getattr(material, "name", None),
         baseColorFactor=np.array([*srgb_to_linear(colour), alpha]),
         baseColorTexture=texture,
@@ -107,7 +240,7 @@ def _visual(mesh: Any, model: FurnitureModel) -> Any:
         alphaMode="BLEND" if transparent else "OPAQUE",
         doubleSided=True,
     )
-    return TextureVisuals(uv=uv, material=pbr)
+    return visual.TextureVisuals(uv=uv, material=pbr)
 
 
 def _opacity(values: dict[str, Any]) -> float:

@@ -28,7 +28,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -40,8 +40,7 @@ from common.files import atomic_write, file_lock
 from common.optional import import_optional
 from demo import REQUIREMENTS
 from demo.augmentation import augment
-from demo.furniture import load_furniture, rejection_reason
-from demo.furniture_archive import FurnitureModel, list_models
+from demo.furniture import FurnitureModel, list_models, load_furniture, rejection_reason
 from demo.raycast.render_views import render_view_folders
 from demo.raycast.scene_arrays import flatten_scene
 from demo.toys.make_toys import ground_truth_mesh, make_toy
@@ -65,13 +64,10 @@ INDEX_EVERY = 100
 
 @dataclass(frozen=True)
 class DatasetObject:
-    """An object of the set: a toy, or a variant of a real object.
-
-    The seed is that of a toy, or of the augmentation of a real object, 0 for none.
-    """
+    """An object of the set: a toy, or a variant of a real object."""
 
     uid: str
-    seed: int
+    seed: int  # of a toy, or of the augmentation of a real object, 0 for none
     furniture: FurnitureModel | None = None
 
     def scene(self) -> Scene:
@@ -84,18 +80,12 @@ class DatasetObject:
 
 @dataclass(frozen=True)
 class RenderResult:
-    """The outcome of rendering one object.
-
-    Attributes:
-        error: why it failed; empty if it did not.
-        harmless: the error comes from a real object's own data; the set is usable without it.
-        rejected: why it is unsuitable for training; empty if it is not.
-    """
+    """The outcome of rendering one object."""
 
     uid: str
-    error: str = ""
-    harmless: bool = False
-    rejected: str = ""
+    error: str = ""  # why it failed; empty if it did not
+    harmless: bool = False  # the error is in a real object's data; the set is usable without it
+    rejected: str = ""  # why it is unsuitable for training; empty if it is not
 
 
 def is_held_out(uid: str) -> bool:
@@ -118,17 +108,15 @@ def list_real_objects(folder: Path, variants: int, held_out: bool) -> list[Datas
 
 def view_sets(size: int) -> dict[str, ViewSettings]:
     """Return the two published sets of views, with `size` pixels a side."""
-    return {
-        "target": ViewSettings("fixed", resolution=size),
-        "input": ViewSettings("random", resolution=size),
-    }
+    kinds: dict[str, Literal["fixed", "random"]] = {"target": "fixed", "input": "random"}
+    return {name: ViewSettings(kind, resolution=size) for name, kind in kinds.items()}
 
 
 def scene_mesh(scene: Scene) -> Trimesh:
     """Return all triangles of a real object as one mesh, which need not be closed."""
-    trimesh = import_optional("trimesh", "writing shapes")
     corners = flatten_scene(scene).corners.reshape(-1, 3)
-    return trimesh.Trimesh(corners, np.arange(len(corners)).reshape(-1, 3))
+    faces = np.arange(len(corners)).reshape(-1, 3)
+    return import_optional("trimesh", "writing shapes").Trimesh(corners, faces)
 
 
 def render_object(obj: DatasetObject, out: Path, size: int, meshes: bool) -> RenderResult:
@@ -152,16 +140,11 @@ def render_object(obj: DatasetObject, out: Path, size: int, meshes: bool) -> Ren
         raise
     except Exception as error:  # noqa: BLE001 - trimesh, manifold3d and Embree raise many types
         harmless = obj.furniture is not None and not isinstance(error, OSError | ImportError)
-        return RenderResult(obj.uid, error=_one_line(error), harmless=harmless)
+        kind, text = type(error).__name__, " ".join(str(error).split())
+        if not isinstance(error, ValueError | OSError) or not text:
+            text = f"{kind}: {text}" if text else kind
+        return RenderResult(obj.uid, error=text, harmless=harmless)
     return RenderResult(obj.uid)
-
-
-def _one_line(error: Exception) -> str:
-    """Return the error's message, with its type where the message alone may not be understood."""
-    name, text = type(error).__name__, " ".join(str(error).split())
-    if not text:
-        return name
-    return text if isinstance(error, ValueError | OSError) else f"{name}: {text}"
 
 
 def render_set(
@@ -170,10 +153,7 @@ def render_set(
     """Render the objects that the set does not list yet.
 
     Returns whether the set is usable: it is not empty, and nothing failed but real objects.
-
-    Raises:
-        ValueError: the set was rendered with other settings.
-        MemoryError: there is too little memory for an object.
+    ValueError: it was rendered with other settings. MemoryError: too little for an object.
     """
     sets = view_sets(size)
     settings: dict[str, object] = {name: asdict(views) for name, views in sets.items()}
@@ -206,10 +186,8 @@ def render_set(
         ):
             rows = [(result.uid, result.error) for result in failed]
             csv.writer(file).writerows([("uid", "error"), *rows])
-    log.info(
-        "%s lists %d objects; %d were left out (flat, of one colour or too large), %d failed",
-        out / UID_SET, count, rejected, len(failed),
-    )  # fmt: skip
+    text = "%s lists %d objects; %d were left out (flat, of one colour or too large), %d failed"
+    log.info(text, out / UID_SET, count, rejected, len(failed))
     if failed:
         log.warning("%s: lists the %d objects that failed", out / FAILURES, len(failed))
     return count > 0 and all(result.harmless for result in failed)

@@ -19,8 +19,7 @@ from PIL import Image
 
 from common.cli import run_script
 from common.files import atomic_write
-from demo.furniture import load_furniture
-from demo.furniture_archive import list_models
+from demo.furniture import list_models, load_furniture
 from demo.make_dataset import HELD_OUT_SEED, is_held_out
 from demo.raycast.render_views import render_views
 from demo.toys.make_toys import make_toy

@@ -31,13 +31,10 @@ VALID_DEPTH = (0.63, 2.37)
 
 
 def depth_maps(mesh: Trimesh, cameras: Cameras, size: int, device: torch.device) -> np.ndarray:
-    """Render the camera-z depth of the nearest surface at the centre of each pixel.
+    """Render the nearest surface's camera-z depth at pixel centres, (N, size, size) float64.
 
-    Rasterises with nvdiffrast on a CUDA device if it is installed, else on the CPU. Both sides of
-    faces are visible.
-
-    Returns:
-        infinite for the background, (N, size, size) float64.
+    It is infinite in the background; both sides of faces are visible. Rasterises with nvdiffrast
+    on a CUDA device if it is installed, else on the CPU.
     """
     if device.type == "cuda" and importlib.util.find_spec("nvdiffrast"):
         return _rasterise_on_gpu(mesh, cameras, size, device)
@@ -57,24 +54,19 @@ def _rasterise_on_gpu(
     for intrinsics, pose in zip(cameras.intrinsics, cameras.world_to_camera, strict=True):
         camera = torch.tensor(intrinsics @ pose, dtype=torch.float32, device=device)
         homogeneous = vertices @ camera[:, :3].T + camera[:, 3]  # (V, 3): u z, v z, z
-        raster, _ = dr.rasterize(
-            context, clip_coordinates(homogeneous, padded)[None], faces, (padded, padded)
-        )
+        clip = clip_coordinates(homogeneous, padded)[None]
+        raster, _ = dr.rasterize(context, clip, faces, (padded, padded))
         depth, _ = dr.interpolate(homogeneous[None, :, 2:].contiguous(), raster, faces)
-        empty = raster[..., 3:] == 0
-        maps.append(depth.masked_fill(empty, torch.inf)[0, :size, :size, 0])
+        depth = depth.masked_fill(raster[..., 3:] == 0, torch.inf)
+        maps.append(depth[0, :size, :size, 0])
     return torch.stack(maps).double().cpu().numpy()
 
 
 def clip_coordinates(homogeneous: Tensor, size: int) -> Tensor:
     """Convert projected points to OpenGL's clip space, with the first row of pixels at y = -1.
 
-    Args:
-        homogeneous: (u z, v z, z) in pixels and depth, (V, 3).
-        size: pixels a side.
-
-    Returns:
-        (x, y, z, w), visible points are in [-1, 1] after perspective division, (V, 4).
+    From (u z, v z, z) in pixels and depth, (V, 3), to (x, y, z, w), (V, 4); visible points are in
+    [-1, 1] after perspective division.
     """
     near, far = 0.1, 10.0
     w = homogeneous[:, 2]
@@ -104,14 +96,12 @@ def depth_names(num_views: int) -> list[str]:
 
 
 def read_depth_maps(folder: Path, num_views: int) -> np.ndarray | None:
-    """Read the true depth maps of an object, 000-depth.png, ..., see `write_depth_map`.
+    """Read the true depth maps of an object, 000-depth.png, ...; None if the folder has none.
 
-    Returns:
-        camera-z depth, infinite for the background, (N, S, S) float64; None if the folder has no
-        depth maps.
+    They are camera-z depth, infinite for the background, (N, S, S) float64.
 
     Raises:
-        FileNotFoundError: the folder or some of the depth maps are missing; names them.
+        FileNotFoundError: the folder or some of the depth maps are missing.
         ValueError: a file is not a square 16-bit grey PNG, or they differ in size.
     """
     if not folder.is_dir():
@@ -125,10 +115,8 @@ def read_depth_maps(folder: Path, num_views: int) -> np.ndarray | None:
     maps = [_read_depth_map(folder / name) for name in names]
     for name, depth in zip(names, maps, strict=True):
         if depth.shape != maps[0].shape:
-            raise ValueError(
-                f"{folder / name}: {depth.shape[1]} x {depth.shape[0]} pixels, but the first depth "
-                f"map has {maps[0].shape[1]} x {maps[0].shape[0]}"
-            )
+            sizes = "{0} x {0} pixels, but the first depth map has {1} x {1}"
+            raise ValueError(f"{folder / name}: {sizes.format(len(depth), len(maps[0]))}")
     return np.stack(maps)
 
 

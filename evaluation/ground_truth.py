@@ -24,11 +24,8 @@ log = logging.getLogger(__name__)
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m evaluation.ground_truth",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    raw, name = argparse.RawDescriptionHelpFormatter, "python -m evaluation.ground_truth"
+    parser = argparse.ArgumentParser(prog=name, description=__doc__, formatter_class=raw)
     add = parser.add_argument
     add("--mesh", type=Path, required=True, help="mesh of the object, z up")
     add("--name", default="", help="name of the object, to look up its rotation in the paper's set")
@@ -53,9 +50,8 @@ def main(argv: list[str] | None = None) -> None:
         raise FileExistsError(f"{existing[0]} exists already; choose another folder for --out")
     rotation = gso_rotation(args.name) if args.rotation is None else args.rotation
     mesh = to_render_frame(read_mesh(args.mesh), rotation)
-    depth = depth_maps(
-        mesh, orbit_cameras(NUM_VIEWS), REFERENCE_IMAGE_SIZE, pick_device(args.device)
-    )
+    device = pick_device(args.device)
+    depth = depth_maps(mesh, orbit_cameras(NUM_VIEWS), REFERENCE_IMAGE_SIZE, device)
     args.out.mkdir(parents=True, exist_ok=True)
     try:
         with atomic_write(files[0]) as temporary:
@@ -66,12 +62,8 @@ def main(argv: list[str] | None = None) -> None:
         for path in files:
             path.unlink(missing_ok=True)
         raise
-    log.info(
-        "wrote true_mesh.ply and %d depth maps to %s (rotated back by %g degrees)",
-        NUM_VIEWS,
-        args.out,
-        rotation,
-    )
+    text = "wrote true_mesh.ply and %d depth maps to %s (rotated back by %g degrees)"
+    log.info(text, NUM_VIEWS, args.out, rotation)
 
 
 if __name__ == "__main__":

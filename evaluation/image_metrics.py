@@ -5,6 +5,7 @@ Computed by NumPy and SciPy, so that the values do not depend on the device.
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Literal
 
 import numpy as np
@@ -29,13 +30,8 @@ SUSPICIOUS_GAIN = 1.0
 def psnr(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Peak signal-to-noise ratio of each view over all its pixels and channels.
 
-    Compat: the mean is taken in float32 over the pixels first, then over the channels, as in
-    the published evaluation. Its rounding changes the PSNR of a view by up to about 1e-3 dB.
-
-    Views are RGB in [0, 1], (N, H, W, 3).
-
-    Returns:
-        dB, (N,) float64; infinite where a view equals the true one.
+    Views are RGB in [0, 1], (N, H, W, 3); returns dB, (N,) float64, infinite for equal views.
+    Compat: the mean is taken in float32 over the pixels first, then over the channels.
     """
     squared = (true.astype(np.float32) - predicted.astype(np.float32)) ** 2
     error = squared.mean(axis=(1, 2)).mean(axis=1).astype(np.float64)
@@ -46,24 +42,16 @@ def psnr(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 def ssim(true: np.ndarray, predicted: np.ndarray, form: SsimForm = "cropped") -> np.ndarray:
     """Structural similarity of each view (Wang et al. 2004), Gaussian window of 11 x 11.
 
-    The data range is the larger of the ranges of the two views (1 for two uniform views).
+    Views are RGB in [0, 1], (N, H, W, 3), at least as large as the window, else ValueError; returns
+    (N,) float64. The data range is the larger of the two views' ranges (1 for two uniform views).
     torchmetrics, which computed the paper's numbers, averaged the map without a border of
-    5 pixels up to version 1.4, and averages the whole map (images padded by reflection) since
-    1.5, which gives about 0.009 more. This function implements both.
-
-    Views are RGB in [0, 1], (N, H, W, 3).
-
-    Returns:
-        (N,) float64, at most 1.
-
-    Raises:
-        ValueError: the views are smaller than the window.
+    5 pixels up to version 1.4 ("cropped"), and averages the whole map (images padded by reflection)
+    since 1.5 ("current").
     """
-    if min(true.shape[1:3]) <= 2 * RADIUS:
-        raise ValueError(
-            f"SSIM needs views of at least {2 * RADIUS + 1} pixels a side, got "
-            f"{true.shape[2]} x {true.shape[1]}"
-        )
+    height, width = true.shape[1:3]
+    if min(height, width) <= 2 * RADIUS:
+        least = f"SSIM needs views of at least {2 * RADIUS + 1} pixels a side"
+        raise ValueError(f"{least}, got {width} x {height}")
     pairs = zip(true.astype(np.float64), predicted.astype(np.float64), strict=True)
     margin = slice(RADIUS, -RADIUS) if form == "cropped" else slice(None)
     return np.array([_ssim_map(a, b)[margin, margin].mean() for a, b in pairs])
@@ -84,34 +72,23 @@ def _ssim_map(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _blur(image: np.ndarray) -> np.ndarray:
     blur = import_optional("scipy.ndimage", "SSIM").gaussian_filter
-    truncate = RADIUS / SIGMA
-    return blur(image, (SIGMA, SIGMA, 0), mode="mirror", truncate=truncate)
+    return blur(image, (SIGMA, SIGMA, 0), mode="mirror", truncate=RADIUS / SIGMA)
 
 
 def detect_view_order(true: np.ndarray, predicted: np.ndarray) -> str | None:
-    """Detect predicted views in another order: another first azimuth or the other direction.
+    """Name a clearly better order of the predicted views, in a sentence; None if there is none.
 
-    This is the commonest cause of scores that cannot be reproduced. All cyclic shifts in both
-    directions are compared on thumbnails.
-
-    Returns:
-        a sentence that names a clearly better order, or None if there is none.
+    All cyclic shifts in both directions are compared on thumbnails.
     """
     small_true, small_predicted = _thumbnails(true), _thumbnails(predicted)
     n = len(true)
     errors = ((small_true[:, None] - small_predicted[None]) ** 2).mean(axis=(2, 3, 4))  # (N, N)
-    index = np.arange(n)
-    orders = {
-        (direction, shift): (direction * index + shift) % n
-        for direction in (1, -1)
-        for shift in range(n)
-    }
-    scores = {
-        order: float(-10 * np.log10(errors[index, views] + 1e-10).mean())
-        for order, views in orders.items()
-    }
-    (direction, shift), best = max(scores.items(), key=lambda item: item[1])
-    gain = best - scores[1, 0]
+    index, scores = np.arange(n), {}
+    for direction, shift in product((1, -1), range(n)):
+        order = errors[index, (direction * index + shift) % n]
+        scores[direction, shift] = float(-10 * np.log10(order + 1e-10).mean())
+    direction, shift = max(scores, key=scores.__getitem__)
+    gain = scores[direction, shift] - scores[1, 0]
     if gain < SUSPICIOUS_GAIN:
         return None
     reverse = "in reverse order and " if direction < 0 else ""

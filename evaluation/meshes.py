@@ -40,15 +40,11 @@ GSO_ROTATIONS_DEG: dict[str, float] = {
 
 
 def read_mesh(path: Path) -> Trimesh:
-    """Read a mesh without materials or processing; polygons become triangles.
-
-    Args:
-        path: .ply or .obj.
+    """Read a .ply or .obj mesh without materials or processing; polygons become triangles.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: another format, unreadable, truncated, without faces, or with invalid numbers.
-        ModuleNotFoundError: trimesh is not installed.
     """
     trimesh = import_optional("trimesh", "reading meshes")
     if not path.is_file():
@@ -74,18 +70,14 @@ def read_mesh(path: Path) -> Trimesh:
 def _check_complete(content: bytes, mesh: Trimesh) -> None:
     """Check that a mesh has all elements that the header of its PLY file announces."""
     header = content[: content.index(b"end_header")]
-    announced = {
-        name.decode(): int(number)
-        for name, number in re.findall(rb"^element (vertex|face) (\d+)", header, re.M)
-    }
+    elements = re.findall(rb"^element (vertex|face) (\d+)", header, re.M)
+    announced = {name.decode(): int(number) for name, number in elements}
     if not announced.get("face"):
         return  # points: refused as a mesh without faces
     for name, found in (("vertex", len(mesh.vertices)), ("face", len(mesh.faces))):
         if found < announced.get(name, 0):
-            raise ValueError(
-                f"truncated: the header announces {announced[name]} elements of type {name}, "
-                f"the file has {found}"
-            )
+            expected = f"the header announces {announced[name]} elements of type {name}"
+            raise ValueError(f"truncated: {expected}, the file has {found}")
 
 
 def _read_obj(text: str) -> tuple[np.ndarray, np.ndarray]:
@@ -111,14 +103,11 @@ def _read_obj(text: str) -> tuple[np.ndarray, np.ndarray]:
 def _check_readable(path: Path, mesh: Trimesh) -> None:
     faces = getattr(mesh, "faces", None)
     if faces is None or not len(faces):
-        points = len(getattr(mesh, "vertices", ()))
-        raise ValueError(
-            f"{path}: the mesh is empty: {points} vertices and no faces; expected triangles"
-        )
-    if faces.min() < 0 or faces.max() >= len(mesh.vertices):
-        raise ValueError(
-            f"{path}: faces refer to vertex {int(faces.max())} of {len(mesh.vertices)}"
-        )
+        empty = f"{len(getattr(mesh, 'vertices', ()))} vertices and no faces; expected triangles"
+        raise ValueError(f"{path}: the mesh is empty: {empty}")
+    last, count = int(faces.max()), len(mesh.vertices)
+    if faces.min() < 0 or last >= count:
+        raise ValueError(f"{path}: faces refer to vertex {last} of {count}")
     largest = np.abs(mesh.vertices[faces]).max()
     if not largest < LARGEST_COORDINATE:
         raise ValueError(f"{path}: vertices have coordinates up to {largest:g}, expected about 1")
@@ -130,33 +119,21 @@ def warn_if_not_normalised(path: Path, mesh: Trimesh) -> None:
     """Log a warning if a predicted mesh is probably not in the frame of the views."""
     low, high = mesh.bounds
     extent, longest = np.abs([low, high]).max(axis=0), float((high - low).max())
+    frame = "probably it is in another frame (expected: z up, centred, longest side 1)"
     if (extent > OBJECT_BOX).any():
-        log.warning(
-            "%s extends to %s, outside |x|, |y| <= %g, |z| <= %g: probably it is in another frame "
-            "(expected: z up, centred, longest side 1)",
-            path,
-            ", ".join(f"{x:.3g}" for x in extent),
-            *OBJECT_BOX[1:],
-        )
+        box = "outside |x|, |y| <= {1:g}, |z| <= {2:g}".format(*OBJECT_BOX)
+        reach = ", ".join(f"{x:.3g}" for x in extent)
+        log.warning("%s extends to %s, %s: %s", path, reach, box, frame)
     elif longest < SMALLEST_SIDE:
-        log.warning(
-            "%s is small: its longest side is %.3g; probably it is in another frame (expected: "
-            "z up, centred, longest side 1)",
-            path,
-            longest,
-        )
+        log.warning("%s is small: its longest side is %.3g; %s", path, longest, frame)
 
 
 def warn_if_not_watertight(path: Path, mesh: Trimesh) -> None:
     """Log a warning if a mesh is not a closed manifold, whose inside is not well defined."""
     open_edges = count_open_edges(mesh)
     if open_edges:
-        log.warning(
-            "%s is not a closed manifold surface: %d edges do not belong to two faces; its inside, "
-            "and with it the IoU, is not well defined",
-            path,
-            open_edges,
-        )
+        problem = f"{open_edges} edges do not belong to two faces; its inside, and with it the IoU"
+        log.warning("%s is not a closed manifold surface: %s, is not well defined", path, problem)
 
 
 def count_open_edges(mesh: Trimesh) -> int:
@@ -175,10 +152,9 @@ def gso_rotation(name: str) -> float:
 
 
 def to_render_frame(mesh: Trimesh, rotation_deg: float) -> Trimesh:
-    """Transform a mesh to the frame in which its views were rendered.
+    """Transform a copy of a mesh to the frame in which its views were rendered.
 
-    The mesh is scaled to a longest side of 1, its bounding box centred on the origin, and then
-    rotated about z by minus `rotation_deg`, see `gso_rotation`. Returns a copy.
+    It is scaled to a longest side of 1, centred, and rotated about z by minus `rotation_deg`.
     """
     low, high = mesh.bounds
     scale = 1.0 / (high - low).max()

@@ -18,31 +18,18 @@ NOT_MEASURED = "n/a"
 
 @dataclass(frozen=True)
 class Result:
-    """The scores of one object; None where a metric was not measured.
-
-    Attributes:
-        name: of the object or the run.
-        psnr: mean over the views, dB; infinite where a view equals the true one.
-        ssim: mean over the views.
-        ssim_form: "cropped" (the paper's) or "current", see `image_metrics.ssim`.
-        lpips: mean over the views, VGG net.
-        chamfer: distance between visible surfaces, in units of the object's longest side.
-        iou: volume intersection over union.
-        points: number of points that COLMAP reconstructs; may be fractional in a mean.
-        points_form: "dense" (the paper's) or "sparse".
-        per_view: metric -> value of each view; kept in JSON logs only.
-    """
+    """The scores of one object, or their mean; None where a metric was not measured."""
 
     name: str
-    psnr: float | None = None
-    ssim: float | None = None
-    ssim_form: str | None = None
-    lpips: float | None = None
-    chamfer: float | None = None
-    iou: float | None = None
-    points: float | None = None
-    points_form: str | None = None
-    per_view: dict[str, list[float]] = field(default_factory=dict)
+    psnr: float | None = None  # mean over the views, dB; infinite where a view equals the true one
+    ssim: float | None = None  # mean over the views
+    ssim_form: str | None = None  # "cropped" (the paper's) or "current", see `image_metrics.ssim`
+    lpips: float | None = None  # mean over the views, VGG net
+    chamfer: float | None = None  # in units of the object's longest side
+    iou: float | None = None  # of the volumes
+    points: float | None = None  # that COLMAP reconstructs; may be fractional in a mean
+    points_form: str | None = None  # "dense" (the paper's) or "sparse"
+    per_view: dict[str, list[float]] = field(default_factory=dict)  # by metric; in JSON logs only
 
 
 COLUMNS = tuple(entry.name for entry in fields(Result) if entry.name != "per_view")
@@ -67,11 +54,7 @@ def table_row(*values: float | str | None) -> str:
 
 
 def check_log(path: Path | None) -> None:
-    """Check, before a long computation, that `append_result` can append to a log.
-
-    Raises:
-        ValueError, OSError: see `append_result`.
-    """
+    """Raise, before a long computation, the errors of `append_result`."""
     if path is None:
         return
     read_log(path)
@@ -83,11 +66,7 @@ def check_log(path: Path | None) -> None:
 
 
 def append_result(path: Path, result: Result) -> None:
-    """Append a result to a log, atomically.
-
-    Args:
-        path: `.csv` (a line for each result, `COLUMNS`) or `.json` (a list of objects).
-        result: the new row.
+    """Append a result to a log, atomically: `.csv` (rows of `COLUMNS`) or `.json` (objects).
 
     Raises:
         ValueError: another suffix, or the file is not such a log; it is not changed.
@@ -95,18 +74,17 @@ def append_result(path: Path, result: Result) -> None:
     """
     path = path.resolve()  # replaces the target of a link, not the link
     with file_lock(path):
-        rows = [*read_log(path), _as_record(result, per_view=path.suffix == ".json")]
+        record = {name: getattr(result, name) for name in COLUMNS}
+        if path.suffix == ".json" and result.per_view:
+            record["per_view"] = result.per_view
+        rows = [*read_log(path), to_json(record)]
         text = _to_csv(rows) if path.suffix == ".csv" else json.dumps(rows, indent=1) + "\n"
         with atomic_write(path) as temporary:
             temporary.write_text(text, encoding="utf-8", newline="")
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Read the rows of a log, see `append_result`; a missing file has none.
-
-    Raises:
-        ValueError: another suffix, or the file is not such a log.
-    """
+    """Read the rows of a log; a missing file has none; ValueError as for `append_result`."""
     if path.suffix not in (".csv", ".json"):
         raise ValueError(f"{path}: a log is a .csv or a .json file")
     if path.exists() and not path.is_file():
@@ -140,13 +118,6 @@ def from_json(value: Any) -> Any:
     if isinstance(value, list):
         return [from_json(entry) for entry in value]
     return value
-
-
-def _as_record(result: Result, per_view: bool) -> dict[str, Any]:
-    record = {name: getattr(result, name) for name in COLUMNS}
-    if per_view and result.per_view:
-        record["per_view"] = result.per_view
-    return to_json(record)
 
 
 def _to_csv(rows: list[dict[str, Any]]) -> str:

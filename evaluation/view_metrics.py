@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,32 +16,8 @@ from multiview.views import read_views
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class ViewScores:
-    """Scores of each view, (N,) each; LPIPS is None where it was not computed."""
-
-    psnr: np.ndarray
-    ssim: np.ndarray
-    lpips: np.ndarray | None
-
-    def result(self, name: str, form: SsimForm) -> Result:
-        """Average the scores over the views into the result of an object."""
-        scores = {"psnr": self.psnr, "ssim": self.ssim, "lpips": self.lpips}
-        return Result(
-            name,
-            psnr=float(self.psnr.mean()),
-            ssim=float(self.ssim.mean()),
-            ssim_form=form,
-            lpips=None if self.lpips is None else float(self.lpips.mean()),
-            per_view={key: list(map(float, v)) for key, v in scores.items() if v is not None},
-        )
-
-
 def read_pair(true: Path, predicted: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read the true and the predicted views of an object, folders or strips.
-
-    Returns:
-        two float32 RGB arrays in [0, 1], (N, S, S, 3) each.
+    """Read true and predicted views, folders or strips: float32 RGB in [0, 1], (N, S, S, 3) each.
 
     Raises:
         FileNotFoundError, ValueError: see `read_views`, or the views differ in size.
@@ -57,11 +33,15 @@ def read_pair(true: Path, predicted: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def score_views(
-    true: np.ndarray, predicted: np.ndarray, form: SsimForm, lpips: Lpips | None
-) -> ViewScores:
+    name: str, true: np.ndarray, predicted: np.ndarray, form: SsimForm, lpips: Lpips | None
+) -> Result:
     """Score predicted views, (N, S, S, 3); log a warning if they seem to be in another order."""
     other_order = detect_view_order(true, predicted)
     if other_order:
         log.warning("%s", other_order)
-    distances = lpips(true, predicted) if lpips else None
-    return ViewScores(psnr(true, predicted), ssim(true, predicted, form), distances)
+    scores = {"psnr": psnr(true, predicted), "ssim": ssim(true, predicted, form)}
+    if lpips is not None:
+        scores["lpips"] = lpips(true, predicted)
+    means: dict[str, Any] = {key: float(values.mean()) for key, values in scores.items()}
+    per_view = {key: list(map(float, values)) for key, values in scores.items()}
+    return Result(name, ssim_form=form, per_view=per_view, **means)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from demo.raycast.filmic import filmic
 from demo.raycast.ray_scene import RayScene
 from demo.raycast.shading import SURFACE_OFFSET, shade
 from multiview.cameras import Cameras
@@ -16,12 +15,31 @@ from multiview.cameras import Cameras
 MAX_LAYERS = 4
 """Surfaces behind each other that a ray passes; the last one counts as opaque."""
 RAYS_AT_ONCE = 2**19
+_FIRST_STOP = -12.5
+_STOPS_APART = 0.5
+_CURVE = np.array([
+    0.0, 0.0018, 0.0042, 0.0072, 0.0110, 0.0159, 0.0220, 0.0297, 0.0394, 0.0515, 0.0666, 0.0853,
+    0.1082, 0.1360, 0.1694, 0.2090, 0.2551, 0.3076, 0.3662, 0.4297, 0.4967, 0.5642, 0.6310, 0.6950,
+    0.7542, 0.8072, 0.8534, 0.8923, 0.9241, 0.9494, 0.9688, 0.9832, 0.9932, 0.9997,
+], np.float32)  # fmt: skip
+"""Display value of a grey of 2**stop, measured in Blender 3.4."""
 
 
 def sample_distance(cameras: Cameras, supersampling: int) -> float:
     """Return the distance of neighbouring rays near the origin."""
     distance = float(np.linalg.norm(cameras.world_to_camera[0, :, 3]))
     return distance / float(cameras.intrinsics[0, 0, 0]) / supersampling
+
+
+def filmic(light: np.ndarray) -> np.ndarray:
+    """Tone-map light of any shape, each channel by itself, by Blender's "Filmic": values 0 to 1.
+
+    Blender's own also takes colour out of what is brighter than about 2, which no surface in the
+    training images' light is.
+    """
+    stops = np.log2(np.maximum(light, 2.0**_FIRST_STOP))
+    known = _FIRST_STOP + _STOPS_APART * np.arange(len(_CURVE))
+    return np.interp(stops, known, _CURVE).astype(np.float32)
 
 
 def to_pixels(light: np.ndarray) -> np.ndarray:

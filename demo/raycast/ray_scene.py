@@ -14,33 +14,21 @@ from demo.raycast.scene_arrays import SceneArrays, interpolate
 
 @dataclass(frozen=True)
 class Hits:
-    """Nearest intersections of R rays with a scene.
+    """Nearest intersections of R rays with a scene."""
 
-    Attributes:
-        ray: index of the ray, (R,).
-        face: (R,).
-        weights: barycentric coordinates on the face, (R, 3).
-        position: (R, 3).
-        normal: shading normal, towards the ray's origin, (R, 3).
-        face_normal: geometric normal, towards the ray's origin, (R, 3).
-        direction: unit vector of the ray, (R, 3).
-    """
-
-    ray: np.ndarray
-    face: np.ndarray
-    weights: np.ndarray
-    position: np.ndarray
-    normal: np.ndarray
-    face_normal: np.ndarray
-    direction: np.ndarray
+    ray: np.ndarray  # index of the ray, (R,)
+    face: np.ndarray  # (R,)
+    weights: np.ndarray  # barycentric coordinates on the face, (R, 3)
+    position: np.ndarray  # (R, 3)
+    normal: np.ndarray  # for shading, towards the ray's origin, (R, 3)
+    face_normal: np.ndarray  # geometric, towards the ray's origin, (R, 3)
+    direction: np.ndarray  # unit vector of the ray, (R, 3)
 
 
 class RayScene:
     """A scene with the acceleration structures for ray casting.
 
-    Attributes:
-        arrays: the scene.
-        albedo: base colour at the middle of each face, linear RGBA, (F, 4) float32.
+    `albedo` is the base colour at the middle of each face, linear RGBA, (F, 4) float32.
     """
 
     def __init__(self, arrays: SceneArrays) -> None:

@@ -29,14 +29,9 @@ def render_views(
 ) -> np.ndarray:
     """Render views of an object: sRGB with straight alpha, (N, size, size, 4) uint8.
 
-    Args:
-        scene: z up; it is scaled and centred as in Blender's job.
-        cameras: N, for images of this size.
-        size: pixels a side.
-        supersampling: rays a pixel in each direction. With 1 edges are hard, as Blender's are.
-
-    Raises:
-        ValueError: the scene has no faces, or its bounding box is not finite.
+    The scene, z up, is scaled and centred as in Blender's job; the N cameras are for images of this
+    size. `supersampling` is rays a pixel in each direction; with 1 edges are hard, as Blender's
+    are. ValueError: the scene has no faces, or its bounding box is not finite.
     """
     arrays = flatten_scene(scene, sample_distance(cameras, supersampling))
     return to_pixels(render_light(RayScene(arrays), cameras, size, supersampling))
@@ -49,18 +44,10 @@ def render_view_folders(
     model: str,
     supersampling: int = 2,
 ) -> int:
-    """Render the missing views of an object into folders; return their number.
+    """Render the missing views of an object into folders, each with its settings; count them.
 
-    Args:
-        scene: z up.
-        folders: each with the settings of its views, e.g. target/<uid> with fixed cameras and
-            input/<uid> with random ones.
-        uid: the object's name, which random elevations depend on.
-        model: identifies the geometry; views of another one are replaced.
-        supersampling: rays a pixel in each direction.
-
-    Raises:
-        ValueError: the scene has no faces.
+    The scene has z up; random elevations depend on the object's name, `uid`; `model` identifies the
+    geometry: views of another one are replaced. ValueError: the scene has no faces.
     """
     record = {"model": model, "engine": ENGINE, "supersampling": supersampling}
     plans = [

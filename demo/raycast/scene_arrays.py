@@ -25,34 +25,19 @@ GREY = (0.8, 0.8, 0.8, 1.0)
 
 @dataclass(frozen=True)
 class SceneArrays:
-    """F triangles and M materials.
+    """F triangles and M materials; float32, colours are linear RGBA, normals unit vectors."""
 
-    Attributes:
-        corners: centred at the origin, the bounding box's longest side is 1, (F, 3, 3) float32.
-        face_normals: unit vectors, (F, 3) float32.
-        corner_normals: unit vectors, (F, 3, 3) float32; None if no mesh has vertex normals.
-        uv: texture coordinates of the corners, (F, 3, 2) float32.
-        material: index of each face's material, (F,).
-        corner_colours: linear RGBA, (F, 3, 4) float32; None if no mesh has vertex or face colours.
-        colour_factors: linear RGBA of each material, (M, 4) float32.
-        metallic: of each material, (M,) float32.
-        roughness: of each material, (M,) float32.
-        opaque: materials whose alpha counts as 1, (M,).
-        alpha_cutoff: least alpha of a material that is visible; 0 for alpha blending, (M,).
-        textures: of the materials.
-    """
-
-    corners: np.ndarray
-    face_normals: np.ndarray
-    corner_normals: np.ndarray | None
-    uv: np.ndarray
-    material: np.ndarray
-    corner_colours: np.ndarray | None
-    colour_factors: np.ndarray
-    metallic: np.ndarray
-    roughness: np.ndarray
-    opaque: np.ndarray
-    alpha_cutoff: np.ndarray
+    corners: np.ndarray  # centred; the bounding box's longest side is 1, (F, 3, 3)
+    face_normals: np.ndarray  # (F, 3)
+    corner_normals: np.ndarray | None  # (F, 3, 3); None if no mesh has vertex normals
+    uv: np.ndarray  # texture coordinates of the corners, (F, 3, 2)
+    material: np.ndarray  # index of each face's material, (F,)
+    corner_colours: np.ndarray | None  # (F, 3, 4); None if no mesh has vertex or face colours
+    colour_factors: np.ndarray  # of the materials, (M, 4)
+    metallic: np.ndarray  # (M,)
+    roughness: np.ndarray  # (M,)
+    opaque: np.ndarray  # materials whose alpha counts as 1, (M,)
+    alpha_cutoff: np.ndarray  # least alpha that is visible; 0 for alpha blending, (M,)
     textures: TextureAtlas
 
     def base_colour(self, faces: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -88,13 +73,9 @@ def flatten_scene(
     `mesh.vertex_normals` was used before. trimesh's glTF exporter has the same rule, so Blender
     shows the same.
 
-    Args:
-        scene: z up; a scene, a mesh, or several meshes.
-        sample_distance: approximate distance of an image's neighbouring samples on a surface; finer
-            textures are reduced. 0 leaves them unchanged.
-
-    Raises:
-        ValueError: the scene has no faces, or corners that are not finite.
+    The scene, mesh or meshes have z up. Textures that are finer than `sample_distance`, about that
+    of an image's neighbouring samples on a surface, are reduced; 0 leaves them unchanged.
+    ValueError: the scene has no faces, or corners that are not finite.
     """
     parts = [part for part in _parts(scene) if len(part.corners)]
     if not parts:

@@ -20,24 +20,16 @@ TEXELS_PER_SAMPLE = 1.5
 
 @dataclass(frozen=True)
 class TextureAtlas:
-    """All textures of a scene, concatenated.
+    """All textures of a scene, concatenated."""
 
-    Attributes:
-        texels: linear RGBA, row by row from the top, (T, 4) float32.
-        first: index of each texture's first texel, (M,); -1 where a material has no texture.
-        size: width and height, (M, 2).
-    """
-
-    texels: np.ndarray
-    first: np.ndarray
-    size: np.ndarray
+    texels: np.ndarray  # linear RGBA, row by row from the top, (T, 4) float32
+    first: np.ndarray  # index of each texture's first texel, (M,); -1: a material has none
+    size: np.ndarray  # width and height, (M, 2)
 
     def sample(self, materials: np.ndarray, uv: np.ndarray) -> np.ndarray:
-        """Sample textures bilinearly; they repeat. Returns linear RGBA, (R, 4) float32.
+        """Sample the textures of materials, (R,), bilinearly: linear RGBA, (R, 4) float32.
 
-        Args:
-            materials: indices of materials that have a texture, (R,).
-            uv: texture coordinates, (0, 0) at the lower left corner of the image, (R, 2).
+        They repeat; texture coordinates, (R, 2), are (0, 0) at the image's lower left corner.
         """
         width, height = self.size[materials].T
         first = self.first[materials]

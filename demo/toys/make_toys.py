@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,9 +18,8 @@ import numpy as np
 from common.files import atomic_write
 from common.optional import import_optional
 from demo import REQUIREMENTS
-from demo.toys.booleans import from_manifold, to_manifold
-from demo.toys.catalogue import FAMILIES
-from demo.toys.solids import Solid
+from demo.toys import creatures, household, outdoors, shapes, vehicles
+from demo.toys.solids import Solid, from_manifold, to_manifold
 from demo.toys.toy_builder import ToyBuilder
 
 if TYPE_CHECKING:
@@ -32,21 +32,60 @@ SEED_STREAM = 0x70F5
 LAST_SEED = 2**63 - 1
 Z_UP_TO_Y_UP = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
 
+FAMILIES: dict[str, tuple[float, Callable[[ToyBuilder], None]]] = {
+    "assembly": (8.0, shapes.assembly),
+    "carved": (4.0, shapes.carved),
+    "superquadrics": (4.0, shapes.superquadrics),
+    "letters": (4.0, shapes.lettering),
+    "plates": (3.0, shapes.plates),
+    "vase": (4.0, shapes.vase),
+    "bottle": (3.0, shapes.bottle),
+    "cup": (4.0, shapes.cup),
+    "bell": (1.5, shapes.bell),
+    "chess": (2.5, shapes.chess_piece),
+    "top": (2.0, shapes.spinning_top),
+    "chair": (4.5, household.chair),
+    "table": (3.0, household.table),
+    "stool": (2.0, household.stool),
+    "shelf": (2.5, household.shelf),
+    "sofa": (3.0, household.sofa),
+    "bed": (2.5, household.bed),
+    "lamp": (2.5, household.lamp),
+    "clock": (2.0, household.grandfather_clock),
+    "car": (6.0, vehicles.car),
+    "truck": (3.5, vehicles.truck),
+    "train": (2.5, vehicles.train),
+    "boat": (3.0, vehicles.boat),
+    "aeroplane": (3.5, vehicles.aeroplane),
+    "rocket": (2.5, vehicles.rocket),
+    "house": (4.0, outdoors.house),
+    "castle": (3.0, outdoors.castle),
+    "blocks": (3.5, outdoors.blocks),
+    "snowman": (2.0, creatures.snowman),
+    "robot": (4.0, creatures.robot),
+    "person": (3.0, creatures.person),
+    "animal": (6.0, creatures.animal),
+    "bird": (3.5, creatures.bird),
+    "fish": (3.0, creatures.fish),
+    "tree": (3.0, outdoors.tree),
+    "mushroom": (2.5, outdoors.mushroom),
+    "cake": (3.0, household.cake),
+    "fruit": (2.5, outdoors.fruit),
+    "hat": (3.0, household.hat),
+    "tool": (2.5, household.tool),
+    "gadget": (4.0, household.gadget),
+}
+"""Family -> relative frequency, and the function that adds its parts to a `ToyBuilder`.
+
+Order and frequencies decide which toy a seed gives: do not change them."""
+
 
 def make_toy(seed: int, family: str | None = None) -> Scene:
-    """Generate a toy.
+    """Generate the toy of a seed, 0 to `LAST_SEED`; of one of `FAMILIES`, random if None.
 
-    Args:
-        seed: from 0 to `LAST_SEED`.
-        family: one of `FAMILIES`; random if None.
-
-    Returns:
-        textured parts, z up, standing on z = 0 above the origin, with the front towards +x, where
-        the camera at azimuth 0 is. `metadata["family"]` is its family. Vertices are doubled along
-        sharp edges and seams.
-
-    Raises:
-        ValueError: the seed is out of range, or the family is unknown.
+    The textured parts stand on z = 0 above the origin, with the front towards +x, where the camera
+    at azimuth 0 is. Vertices are doubled along sharp edges and seams. `metadata["family"]` is the
+    family. ValueError: the seed is out of range, or the family is unknown.
     """
     if not 0 <= seed <= LAST_SEED:
         raise ValueError(f"the seed of a toy must be from 0 to {LAST_SEED}, got {seed}")
@@ -64,11 +103,7 @@ def make_toy(seed: int, family: str | None = None) -> Scene:
 
 
 def ground_truth_mesh(scene: Scene) -> Trimesh:
-    """Unite a toy's parts to one closed surface in its frame, for volume metrics.
-
-    Raises:
-        ValueError: a part is not closed.
-    """
+    """Unite a toy's parts to one closed surface in its frame; ValueError: a part is not closed."""
     trimesh = import_optional("trimesh", "Toy generation")
     kernel = import_optional("manifold3d", "Toy generation", REQUIREMENTS)
     parts = []

@@ -1,19 +1,78 @@
-"""Paint: colours, patterns and decals of a solid, and its texture with texture coordinates.
+"""Colours, palettes, paint, and the texture of a solid with its texture coordinates.
 
-Plain colours are textures too: every reader takes textures as sRGB, but not every reader knows that
-glTF's colour factors are linear.
+Colours are sRGB in [0, 1]. Plain ones are textures too: every reader takes textures as sRGB, but
+not every reader knows that glTF's colour factors are linear.
 """
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from demo.toys.palettes import RGB, WHITE
 from demo.toys.patterns import Lattice, Pattern
+
+RGB = tuple[float, float, float]
+
+WOOD: list[RGB] = [(0.72, 0.52, 0.32), (0.55, 0.36, 0.2), (0.83, 0.67, 0.45), (0.42, 0.27, 0.16)]
+METAL: list[RGB] = [(0.62, 0.64, 0.67), (0.48, 0.5, 0.53), (0.78, 0.79, 0.8), (0.7, 0.57, 0.3)]
+LEAF: list[RGB] = [(0.25, 0.55, 0.22), (0.16, 0.42, 0.2), (0.5, 0.66, 0.25), (0.75, 0.45, 0.15)]
+RUBBER: RGB = (0.12, 0.12, 0.13)
+GLASS: RGB = (0.55, 0.75, 0.86)
+BLACK: RGB = (0.07, 0.07, 0.08)
+WHITE: RGB = (0.95, 0.95, 0.93)
+
+
+@dataclass(frozen=True)
+class Palette:
+    """The colours of one toy."""
+
+    main: RGB  # of the largest part
+    second: RGB  # of other large parts
+    accent: RGB  # of small parts
+    dark: RGB  # of feet, lines etc.
+    light: RGB  # of labels etc.
+
+
+def hsv(hue: float, saturation: float, value: float) -> RGB:
+    """Convert HSV to RGB; the hue is in turns and wraps, the others are clipped to [0, 1]."""
+    saturation, value = min(max(saturation, 0.0), 1.0), min(max(value, 0.0), 1.0)
+    return colorsys.hsv_to_rgb(hue % 1.0, saturation, value)
+
+
+def make_palette(rng: np.random.Generator) -> Palette:
+    """Return a random palette: analogous, complementary or triadic hues, in one style."""
+    hue = rng.random()
+    step = (0.07, 0.12, 0.33, 0.5, 0.45, 0.0)[int(rng.integers(6))]
+    sign = 1 if rng.random() < 0.5 else -1
+    style = rng.random()
+    saturation, value = 0.65 + 0.3 * rng.random(), 0.7 + 0.28 * rng.random()
+    if style < 0.22:  # pastel
+        saturation, value = 0.25 + 0.2 * rng.random(), 0.88 + 0.1 * rng.random()
+    elif style < 0.36:  # earth
+        saturation, value = 0.35 + 0.25 * rng.random(), 0.45 + 0.3 * rng.random()
+    elif style < 0.42:  # grey
+        saturation, value = 0.08 * rng.random(), 0.35 + 0.5 * rng.random()
+    main = hsv(hue, saturation, value)
+    second = hsv(hue + sign * step, saturation * (0.5 + 0.5 * rng.random()), value + 0.1)
+    if rng.random() < 0.3:
+        second = hsv(hue, 0.1 * rng.random(), 0.88 + 0.08 * rng.random())
+    elif rng.random() < 0.12:
+        main, second = second, main
+    accent = hsv(hue + sign * (step + 0.3 + 0.3 * rng.random()), 0.75 + 0.2 * rng.random(), 0.9)
+    dark = hsv(hue + 0.1, 0.3 * rng.random() + 0.2, 0.16 + 0.16 * rng.random())
+    light = hsv(hue, 0.04 + 0.1 * rng.random(), 0.94)
+    return Palette(main, second, accent, dark, light)
+
+
+def mixed(a: RGB, b: RGB, share: float) -> RGB:
+    """Interpolate two colours; share 0 gives a, 1 gives b."""
+    red, green, blue = (p + (q - p) * share for p, q in zip(a, b, strict=True))
+    return red, green, blue
+
 
 Decal = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 """(x, y) on the decal, within [-1, 1] -> colours (..., 3) and opacity, 0 to 1."""
@@ -27,28 +86,19 @@ around the z axis and upwards, as on a can; "sphere": by longitude and latitude,
 class Paint:
     """Colours, pattern, decal and roughness of a solid.
 
-    Attributes:
-        first: main colour.
-        second: the pattern's other colour.
-        pattern: None for a plain colour.
-        wrap: mapping of the texture.
-        cell: size of a pattern's cell, relative to the solid's longest side.
-        decal: on the front (+x), or on all four upright sides of a box.
-        place: of the decal, in shares of the front: centre to the right, centre upwards, half its
-            width, half its height.
-        all_sides: the decal is on all four upright sides of a box.
-        roughness: as in glTF, 0 to 1.
+    `place` is the decal's, in shares of the front: centre to the right, centre upwards, half its
+    width, half its height.
     """
 
-    first: RGB
-    second: RGB = WHITE
-    pattern: Pattern | None = None
-    wrap: Wrap = "box"
-    cell: float = 0.2
-    decal: Decal | None = None
+    first: RGB  # main colour
+    second: RGB = WHITE  # the pattern's other colour
+    pattern: Pattern | None = None  # None for a plain colour
+    wrap: Wrap = "box"  # mapping of the texture
+    cell: float = 0.2  # size of a pattern's cell, relative to the solid's longest side
+    decal: Decal | None = None  # on the front (+x)
     place: tuple[float, float, float, float] = (0.5, 0.5, 0.35, 0.35)
-    all_sides: bool = False
-    roughness: float = 0.7
+    all_sides: bool = False  # the decal is on all four upright sides of a box
+    roughness: float = 0.7  # as in glTF, 0 to 1
 
 
 BOX_TEXELS = 40
@@ -118,9 +168,9 @@ def _bytes(image: np.ndarray) -> np.ndarray:
 
 
 def texture_coordinates(paint: Paint, corners: np.ndarray, normals: np.ndarray) -> np.ndarray:
-    """Return texture coordinates, (F, 3, 2) in [0, 1], v upwards, of the corners of triangles.
+    """Return corners' texture coordinates, (F, 3, 2) in [0, 1], v upwards.
 
-    The triangles have corners (F, 3, 3) and normals (F, 3).
+    Triangles have corners (F, 3, 3) and normals (F, 3).
     """
     low, high = corners.min(axis=(0, 1)), corners.max(axis=(0, 1))
     share = (corners - low) / np.maximum(high - low, 1e-9)

@@ -9,18 +9,11 @@ import numpy as np
 
 
 class Lattice(NamedTuple):
-    """Points on a lattice of n x m cells.
+    """Points on a lattice of n x m cells."""
 
-    Attributes:
-        a: 0 to n, to the right.
-        b: 0 to m, upwards.
-        n: cells in a row; the period of patterns around a cylinder.
-        m: rows.
-    """
-
-    a: np.ndarray
-    b: np.ndarray
-    n: int
+    a: np.ndarray  # 0 to n, to the right
+    b: np.ndarray  # 0 to m, upwards
+    n: int  # cells in a row; the period of patterns around a cylinder
     m: int
 
 
@@ -77,10 +70,8 @@ def bricks(at: Lattice) -> np.ndarray:
 
 def scales(at: Lattice) -> np.ndarray:
     """Overlapping rows of arcs, like roof tiles or fish scales."""
-    shift = at.a + 0.5 * (np.floor(at.b) % 2)
-    return (np.hypot(shift % 1 - 0.5, (at.b % 1 - 1) * 0.9) > 0.62).astype(float) + 0.35 * (
-        at.b % 1
-    )
+    x, y = at.a + 0.5 * (np.floor(at.b) % 2), at.b % 1
+    return (np.hypot(x % 1 - 0.5, (y - 1) * 0.9) > 0.62).astype(float) + 0.35 * y
 
 
 def noise(seed: int, stretch: float = 1.0, hard: bool = False) -> Pattern:

@@ -103,17 +103,13 @@ def polygon(points: Sequence[Sequence[float]]) -> Profile:
 
 
 def plate(profile: Profile, thickness: float, bevel: float = 0.02) -> Solid:
-    """Cut a plate along an profile, and break its edges.
+    """Cut a plate that faces +x along a profile, whose (x, y) become (y, z); x = 0 is its middle.
 
-    Args:
-        profile: (x, y) of it becomes (y, z), so that the plate faces +x; 0 is its middle plane.
-        thickness: along x.
-        bevel: as wide as this, a length; small beside everything in the profile.
+    Its edges are broken by `bevel`, a length that is small beside everything in the profile.
     """
     kernel = import_optional("manifold3d", "Toy generation", REQUIREMENTS)
     inset = [_inset(line, bevel) for line in profile]
-    lines = [np.ascontiguousarray(line) for line in inset]
-    caps = np.asarray(kernel.triangulate(lines)).astype(int)
+    caps = np.asarray(kernel.triangulate(list(map(np.ascontiguousarray, inset)))).astype(int)
     half, count = thickness / 2, sum(map(len, profile))
     flat, small = np.concatenate(profile), np.concatenate(inset)
     depths = [(-half, small), (bevel - half, flat), (half - bevel, flat), (half, small)]

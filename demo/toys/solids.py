@@ -1,29 +1,30 @@
 """Closed triangle meshes of simple shapes, centred on the origin if not stated otherwise.
 
-Toys stand on z = 0 and face +x. Sizes are full lengths.
+Toys stand on z = 0 and face +x. Sizes are full lengths. Boolean operations are manifold3d's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+from common.optional import import_optional
+from demo import REQUIREMENTS
+
+if TYPE_CHECKING:
+    from manifold3d import Manifold
 
 Point = Sequence[float]
 
 
 class Solid(NamedTuple):
-    """A closed surface.
+    """A closed surface."""
 
-    Attributes:
-        vertices: (V, 3).
-        faces: counter-clockwise seen from outside, (F, 3).
-    """
-
-    vertices: np.ndarray
-    faces: np.ndarray
+    vertices: np.ndarray  # (V, 3)
+    faces: np.ndarray  # counter-clockwise seen from outside, (F, 3)
 
 
 def pair(x: float, y: float, z: float) -> list[Point]:
@@ -65,39 +66,30 @@ def _grid_faces(rows: int, columns: int) -> np.ndarray:
 
 
 def close_rings(rings: np.ndarray) -> Solid:
-    """Connect a stack of rings to a closed solid; the first and the last may be degenerate.
+    """Connect a stack of rings, (R, C, 3), to a closed solid; the outer ones may be degenerate.
 
-    Args:
-        rings: (R, C, 3), counter-clockwise seen from the end of the stack.
+    Rings are counter-clockwise seen from the end of the stack.
     """
     count, columns = rings.shape[:2]
-    vertices, faces = rings.reshape(-1, 3), _grid_faces(count, columns)
-    centres = rings[[0, -1]].mean(axis=1)
-    first, last = len(vertices), len(vertices) + 1
+    vertices = np.concatenate([rings.reshape(-1, 3), rings[[0, -1]].mean(axis=1)])
+    bottom_centre, top_centre = len(vertices) - 2, len(vertices) - 1
     ring = np.arange(columns)
     following, end = (ring + 1) % columns, (count - 1) * columns
-    bottom = np.stack([following, ring, np.full(columns, first)], -1)
-    top = np.stack([end + ring, end + following, np.full(columns, last)], -1)
-    faces = np.concatenate([faces, bottom, top])
-    return _merge_vertices(np.concatenate([vertices, centres]), faces)
-
-
-def _merge_vertices(vertices: np.ndarray, faces: np.ndarray) -> Solid:
-    """Merge equal vertices and drop the degenerate faces that result."""
+    bottom = np.stack([following, ring, np.full(columns, bottom_centre)], -1)
+    top = np.stack([end + ring, end + following, np.full(columns, top_centre)], -1)
+    faces = np.concatenate([_grid_faces(count, columns), bottom, top])
+    # merge equal vertices and drop the degenerate faces that result
     keys = np.round(vertices, 9) + 0.0
     _, first, same = np.unique(keys, axis=0, return_index=True, return_inverse=True)
-    faces = same.reshape(-1)[faces]
-    a, b, c = faces.T
+    a, b, c = (faces := same.reshape(-1)[faces]).T
     return Solid(vertices[first], faces[(a != b) & (b != c) & (c != a)])
 
 
 def lathe(profile: Sequence[Point] | np.ndarray, segments: int = 28) -> Solid:
-    """Rotate a profile about the z axis (solid of revolution).
+    """Rotate a profile, points (radius, z), about the z axis; the ends are closed.
 
-    Args:
-        profile: points (radius, z), upwards on the outside; the ends are closed. A cup's continues
-            downwards on its inside.
-        segments: below 9, a prism or pyramid with a flat side in front.
+    It leads upwards on the outside; a cup's continues downwards on its inside. Less than 9 segments
+    give a prism or pyramid with a flat side in front.
     """
     points = np.asarray(profile, dtype=np.float64)
     angle = (np.arange(segments) + (0.5 if segments < 9 else 0.0)) / segments * 2 * np.pi
@@ -172,7 +164,7 @@ def superquadric(x: float, y: float, z: float, north: float, east: float) -> Sol
 
 @lru_cache(maxsize=8)
 def _rounded_cube(steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return unit directions (V, 3), signs of their corner of a cube (V, 3), and faces (F, 3)."""
+    """Return unit directions (V, 3), signs of their corners (V, 3), and faces (F, 3)."""
     ticks = np.concatenate([np.linspace(-1, 0, steps + 1), np.linspace(0, 1, steps + 1)])
     side = np.concatenate([-np.ones(steps + 1), np.ones(steps + 1)])
     last = len(ticks) - 1
@@ -206,10 +198,9 @@ def box(x: float, y: float, z: float, bevel: float = 0.12, steps: int = 2) -> So
 def tube(
     points: Sequence[Point], radii: float | Sequence[float], sides: int = 12, smooth: int = 4
 ) -> Solid:
-    """Return a tube with round ends along a smoothed polyline.
+    """Return a tube with round ends along a polyline; `radii` is one, or one for each point.
 
-    `radii` is one, or one for each point; `sides` those of the cross section; `smooth` is the
-    number of subdivisions of each segment, 1 keeps the corners.
+    `smooth` is the number of subdivisions of each segment, 1 keeps the corners.
     """
     path = np.asarray(points, dtype=np.float64)
     radius = np.broadcast_to(np.asarray(radii, dtype=np.float64), len(path))
@@ -251,20 +242,49 @@ def _spline(rows: np.ndarray, pieces: int) -> tuple[np.ndarray, np.ndarray]:
 def loft(
     stations: Sequence[Point], exponent: float = 1.0, sides: int = 24, smooth: int = 3
 ) -> Solid:
-    """Return a solid along the x axis from its cross sections: hulls, fuselages, animals.
+    """Return a solid along the x axis from cross sections (x, z, width, height), x growing.
 
-    Args:
-        stations: (x, z, width, height) of the cross sections, x growing.
-        exponent: 1 for ellipses, less for boxy ones.
-        sides: of the cross sections.
-        smooth: see `tube`.
+    `exponent` is 1 for elliptic ones, less for boxy ones; `smooth` as in `tube`.
     """
-    rows = np.asarray(stations, dtype=np.float64)
-    if smooth > 1:
-        path, height = _spline(rows, smooth)
-        rows = np.column_stack([path, height])
+    path, tall = _spline(np.asarray(stations, dtype=np.float64), smooth)
+    rows = np.column_stack([path, tall])
     turn = (np.arange(sides) + 0.5) / sides * 2 * np.pi
     across = np.sign(np.cos(turn)) * np.abs(np.cos(turn)) ** exponent
     upward = np.sign(np.sin(turn)) * np.abs(np.sin(turn)) ** exponent
     x, z, width, height = np.maximum(rows, [-np.inf, -np.inf, 1e-3, 1e-3]).T[..., None]
     return close_rings(np.stack([x + 0 * across, width / 2 * across, z + height / 2 * upward], -1))
+
+
+def to_manifold(solid: Solid) -> Manifold:
+    """Convert a solid to a manifold3d object."""
+    kernel = import_optional("manifold3d", "Toy generation", REQUIREMENTS)
+    vertices = np.ascontiguousarray(solid.vertices, dtype=np.float64)
+    faces = np.ascontiguousarray(solid.faces, dtype=np.uint64)
+    return kernel.Manifold(kernel.Mesh64(vertices, faces))
+
+
+def from_manifold(shape: Manifold) -> Solid:
+    """Convert a manifold3d object to a solid."""
+    mesh = shape.to_mesh64()
+    vertices = np.asarray(mesh.vert_properties)[:, :3].copy()
+    return Solid(vertices, np.asarray(mesh.tri_verts).astype(np.int64))
+
+
+def difference(solid: Solid, *tools: Solid) -> Solid:
+    """Subtract the tools from the solid."""
+    left = to_manifold(solid)
+    for tool in tools:
+        left = left - to_manifold(tool)
+    return from_manifold(left)
+
+
+def intersection(a: Solid, b: Solid) -> Solid:
+    """Intersect two solids."""
+    return from_manifold(to_manifold(a) ^ to_manifold(b))
+
+
+def union(*solids: Solid) -> Solid:
+    """Unite solids."""
+    kernel = import_optional("manifold3d", "Toy generation", REQUIREMENTS)
+    parts = [to_manifold(solid) for solid in solids]
+    return from_manifold(kernel.Manifold.batch_boolean(parts, kernel.OpType.Add))

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+from PIL import Image
 
 from common.optional import import_optional
-from demo.toys.paint import Paint, make_texture, texture_coordinates
-from demo.toys.palettes import RGB, Palette, make_palette
+from demo.toys.paint import RGB, Paint, Palette, make_palette, make_texture, texture_coordinates
 from demo.toys.solids import Point, Solid, rotation_matrix
 
 if TYPE_CHECKING:
@@ -23,18 +23,12 @@ CREASE_DEG = 38.0
 
 
 class ToyBuilder:
-    """Random numbers, the palette and the parts of one toy.
-
-    Attributes:
-        rng: source of all randomness.
-        palette: random colours.
-        parts: in world coordinates.
-    """
+    """Random numbers, the palette and the parts of one toy."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
         self.palette: Palette = make_palette(rng)
-        self.parts: list[Trimesh] = []
+        self.parts: list[Trimesh] = []  # in world coordinates
 
     def uniform(self, low: float, high: float) -> float:
         """Return a uniform random number."""
@@ -55,10 +49,9 @@ class ToyBuilder:
     def add(
         self, solid: Solid, paint: Paint | RGB, *places: Point, turn: Sequence[Turn] = ()
     ) -> None:
-        """Add a solid, or copies of it at several places of its origin, by default (0, 0, 0).
+        """Add a solid, or copies, with the origin at these places, by default (0, 0, 0).
 
-        In the frame of its paint +x is its front, z its axis. It is turned (axis, degrees) in this
-        order before the translation.
+        Before the translation it is turned by (axis, degrees), in this order.
         """
         part = textured_mesh(solid, paint)
         frame = np.eye(4)
@@ -66,8 +59,7 @@ class ToyBuilder:
             frame[:3, :3] = rotation_matrix(axis, degrees) @ frame[:3, :3]
         for place in places or ((0.0, 0.0, 0.0),):
             frame[:3, 3] = place
-            copy = part.copy(include_cache=True) if len(places) > 1 else part
-            self.parts.append(_transformed(copy, frame))
+            self.parts.append(_transformed(part.copy(include_cache=True), frame))
 
     def add_around(self, solid: Solid, paint: Paint | RGB, count: int, radius: float, height: float,
                start: float = 0.0) -> None:  # fmt: skip
@@ -105,27 +97,21 @@ def _transformed(part: Trimesh, frame: np.ndarray) -> Trimesh:
 
 
 def textured_mesh(solid: Solid, paint: Paint | RGB) -> Trimesh:
-    """Return a solid, painted or of a plain colour, as a mesh with smooth and sharp edges.
-
-    Vertices are doubled along sharp edges and seams: the surface is closed once equal positions are
-    merged.
-    """
+    """Return a solid as a mesh with smooth and sharp edges, along which vertices are doubled."""
     paint = paint if isinstance(paint, Paint) else Paint(paint)
     trimesh = import_optional("trimesh", "Toy generation")
-    material = import_optional("trimesh.visual.material", "Toy generation").PBRMaterial
-    image = import_optional("PIL.Image", "Toy generation").fromarray(
-        make_texture(paint, np.ptp(solid.vertices, axis=0))
-    )
+    image = Image.fromarray(make_texture(paint, np.ptp(solid.vertices, axis=0)))
     corners = solid.vertices[solid.faces]
     cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     flat = cross / np.maximum(np.linalg.norm(cross, axis=1, keepdims=True), 1e-30)
     uv = texture_coordinates(paint, corners, flat).reshape(-1, 2)
     normals = _corner_normals(solid, cross, flat)
-    keys = np.column_stack(
-        [solid.faces.reshape(-1), np.round(normals * 512), np.round(uv * 8192)]
-    ).astype(np.int64)
-    _, first, same = np.unique(_as_bytes(keys), return_index=True, return_inverse=True)
-    look = material(baseColorTexture=image, metallicFactor=0.0, roughnessFactor=paint.roughness)
+    keys = [solid.faces.reshape(-1), np.round(normals * 512), np.round(uv * 8192)]
+    rows = np.ascontiguousarray(np.column_stack(keys).astype(">i4"))
+    single = rows.view(np.dtype((np.void, 4 * rows.shape[1]))).reshape(-1)  # faster to sort
+    _, first, same = np.unique(single, return_index=True, return_inverse=True)
+    factors = {"metallicFactor": 0.0, "roughnessFactor": paint.roughness}
+    look = trimesh.visual.material.PBRMaterial(baseColorTexture=image, **factors)
     return trimesh.Trimesh(
         vertices=corners.reshape(-1, 3)[first],
         faces=same.reshape(-1, 3),
@@ -133,12 +119,6 @@ def textured_mesh(solid: Solid, paint: Paint | RGB) -> Trimesh:
         visual=trimesh.visual.TextureVisuals(uv=uv[first], material=look),
         process=False,
     )
-
-
-def _as_bytes(rows: np.ndarray) -> np.ndarray:
-    """View rows as single values, which `unique` sorts faster."""
-    rows = np.ascontiguousarray(rows.astype(">i4"))
-    return rows.view(np.dtype((np.void, rows.shape[1] * 4))).reshape(-1)
 
 
 def _corner_normals(solid: Solid, cross: np.ndarray, flat: np.ndarray) -> np.ndarray:

@@ -11,18 +11,14 @@ from multiview.images import view_names
 
 @dataclass(frozen=True)
 class ObjectFiles:
-    """The files of one object; None for those that do not exist.
-
-    `true` is a folder of views and depth maps, `predicted` a folder or a strip of views, `mesh` the
-    predicted mesh and `video` its turntable.
-    """
+    """The files of one object; None for those that do not exist."""
 
     name: str
-    true: Path | None
-    predicted: Path | None
-    mesh: Path | None
+    true: Path | None  # folder of views and depth maps
+    predicted: Path | None  # folder or strip of views
+    mesh: Path | None  # predicted
     true_mesh: Path | None
-    video: Path | None
+    video: Path | None  # turntable of the predicted mesh
 
 
 class BenchmarkDataset:
@@ -31,15 +27,8 @@ class BenchmarkDataset:
     Views are in `<name>`, `<name>-gt` or `<name>-pr`, or `<name>/<name>-gt` or `-pr`; predictions
     may also be strips `<name>/0.png` or `<name>.png`. Predicted meshes are `mesh.ply` in any of
     these folders, `<name>.ply` or `<name>-pr.ply`; true meshes are `model.obj` or
-    `meshes/model.obj` in any of them or in `<name>-mesh`.
-
-    Args:
-        true: folder of the true objects.
-        predicted: folder of the predicted objects.
-        meshes: folder of the predicted meshes, if different.
-
-    Raises:
-        FileNotFoundError: a folder does not exist.
+    `meshes/model.obj` in any of them or in `<name>-mesh`. `meshes` is the folder of the predicted
+    meshes if they are not in `predicted`. FileNotFoundError: a folder does not exist.
     """
 
     def __init__(self, true: Path, predicted: Path, meshes: Path | None) -> None:

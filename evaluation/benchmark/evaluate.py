@@ -1,4 +1,4 @@
-"""Evaluation of one object of a benchmark, and the cached record of its scores."""
+"""Evaluation of one object of a benchmark, the cached record of its scores, and its strips."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from common.files import atomic_write, sha256
 from evaluation.benchmark.dataset import ObjectFiles
-from evaluation.benchmark.error_maps import STRIPS, find_strips, write_strips
 from evaluation.colmap.engine import open_engine
 from evaluation.colmap.points import PointsForm, count_points
 from evaluation.colmap.project_folder import MANIFEST, PROJECT_FILES, project_folder
@@ -29,7 +29,7 @@ from evaluation.meshes import gso_rotation
 from evaluation.results import Result, escape_unprintable, from_json, to_json
 from evaluation.view_metrics import read_pair, score_views
 from multiview.cameras import NUM_VIEWS
-from multiview.images import view_names
+from multiview.images import view_names, views_to_strip
 from multiview.views import read_views
 
 log = logging.getLogger(__name__)
@@ -37,28 +37,28 @@ log = logging.getLogger(__name__)
 PROTOCOL_VERSION = 1
 """Increased when scores change; records of another version are not reused."""
 RECORD, COLMAP = "record.json", "colmap"
+STRIPS = {"true": "ground truth", "predicted": "prediction", "error": "error map"}
+"""Name of each strip (file `<name>.jpg`) and its caption."""
+MAX_VIEW_SIZE = 256
+"""Pixels a side of the strips' views; larger ones are downscaled."""
+FULL_SCALE = 0.5
+"""Mean absolute difference of the channels at the end of the colour map."""
+COLOUR_MAP = np.array(
+    [[255, 255, 255], [255, 226, 120], [244, 132, 50], [178, 34, 60], [58, 8, 60]], dtype=np.float64
+)
+"""RGB colours, evenly spaced from no difference to `FULL_SCALE`."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of the evaluation, the same for all objects.
-
-    The representation of this class is hashed into the keys of saved records.
-
-    Attributes:
-        lpips_weights: file of the LPIPS trunk; None skips LPIPS.
-        colmap: COLMAP program; None is pycolmap.
-        engine: name and version of COLMAP.
-        points: form of the points that are counted; None skips COLMAP.
-        device: for LPIPS and depth maps.
-    """
+    """Settings of all objects' evaluation; the representation is hashed into records' keys."""
 
     ssim: SsimForm
-    lpips_weights: Path | None
-    colmap: str | None
-    engine: str
-    points: PointsForm | None
-    device: str
+    lpips_weights: Path | None  # file of the LPIPS trunk; None skips LPIPS
+    colmap: str | None  # program; None is pycolmap
+    engine: str  # name and version of COLMAP
+    points: PointsForm | None  # None skips COLMAP
+    device: str  # for LPIPS and depth maps
 
 
 @dataclass
@@ -105,11 +105,7 @@ class ObjectRecord:
 
 
 def check_folder(folder: Path) -> None:
-    """Check that the folder of an object in a report has only files of previous runs.
-
-    Raises:
-        FileExistsError: it has other files.
-    """
+    """Raise FileExistsError if an object's folder has other files than those of previous runs."""
     project = folder / COLMAP
     found = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     foreign = found - {RECORD, COLMAP, *(f"{strip}.jpg" for strip in STRIPS)}
@@ -188,9 +184,8 @@ def _views(files: ObjectFiles, settings: Settings, folder: Path) -> dict[str, An
     true, predicted = read_pair(files.true, files.predicted)
     weights = settings.lpips_weights
     lpips = Lpips(weights, torch.device(settings.device)) if weights else None
-    scores = score_views(true, predicted, settings.ssim, lpips)
+    result = asdict(score_views(files.name, true, predicted, settings.ssim, lpips))
     write_strips(folder, true, predicted)
-    result = asdict(scores.result(files.name, settings.ssim))
     return {key: value for key, value in result.items() if value is not None}
 
 
@@ -226,3 +221,31 @@ def mean_result(results: list[Result]) -> Result:
     for form in ("ssim_form", "points_form"):
         means[form] = next((f for result in results if (f := getattr(result, form))), None)
     return Result(name="mean", **means)
+
+
+def error_map(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Colour-code the difference of views: white for equal, dark for `FULL_SCALE` or more.
+
+    Views and error maps are RGB in [0, 1], (N, S, S, 3).
+    """
+    error = np.abs(true - predicted).mean(axis=-1) / FULL_SCALE
+    stops = np.linspace(0, 1, len(COLOUR_MAP))
+    channels = [np.interp(error, stops, channel) for channel in COLOUR_MAP.T]
+    return np.stack(channels, axis=-1) / 255
+
+
+def write_strips(folder: Path, true: np.ndarray, predicted: np.ndarray) -> None:
+    """Write true.jpg, predicted.jpg and error.jpg of views in [0, 1], (N, S, S, 3)."""
+    for name, views in zip(STRIPS, (true, predicted, error_map(true, predicted)), strict=True):
+        strip = Image.fromarray((views_to_strip(views) * 255).round().astype(np.uint8))
+        if strip.height > MAX_VIEW_SIZE:
+            strip = strip.resize((len(true) * MAX_VIEW_SIZE, MAX_VIEW_SIZE))
+        with atomic_write(folder / f"{name}.jpg") as temporary:
+            strip.save(temporary, quality=85)
+
+
+def find_strips(folder: Path) -> dict[str, Path] | None:
+    """The strips that `write_strips` wrote into a folder; None if any is missing."""
+    paths = {name: folder / f"{name}.jpg" for name in STRIPS}
+    complete = all(path.is_file() and path.stat().st_size for path in paths.values())
+    return paths if complete else None

@@ -17,17 +17,22 @@ import os
 import signal
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.cli import add_common_flags, advise
 from common.devices import pick_device
 from common.files import file_lock
-from evaluation.cli_args import choose_points_form, load_lpips, open_engine, row_name
+from evaluation.cli_args import (
+    add_colmap_flags,
+    add_view_flags,
+    load_lpips,
+    open_colmap,
+    row_name,
+)
 from evaluation.results import Result, table_row
 
 if TYPE_CHECKING:
@@ -40,52 +45,32 @@ log = logging.getLogger(__name__)
 
 MAX_DEFAULT_WORKERS = 8
 """Limits the memory on machines with many cores."""
+POLL_SECONDS = 0.1
 GRACE_SECONDS = 15
 """Between SIGTERM and SIGKILL; compiled code handles signals late."""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m evaluation.benchmark",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    raw, name = argparse.RawDescriptionHelpFormatter, "python -m evaluation.benchmark"
+    parser = argparse.ArgumentParser(prog=name, description=__doc__, formatter_class=raw)
     add = parser.add_argument
-    add(
-        "--pr",
-        type=Path,
-        required=True,
-        help="folder of the predicted objects: <name>/ or <name>-pr/ with 000.png .. 015.png, or "
-        "strips <name>/0.png or <name>.png",
-    )
-    add(
-        "--gt",
-        type=Path,
-        required=True,
-        help="folder of the true objects: <name>/ or <name>-gt/ with 000.png .. 015.png; the mesh "
-        "in model.obj, meshes/model.obj or <name>-mesh/meshes/model.obj",
-    )
-    add(
-        "--pr_mesh",
-        type=Path,
-        help="folder of the predicted meshes, <name>/mesh.ply or <name>.ply, if not --pr",
-    )
+    views = "with 000.png .. 015.png"
+    predicted = f"<name>/ or <name>-pr/ {views}, or strips <name>/0.png or <name>.png"
+    add("--pr", type=Path, required=True, help=f"folder of the predicted objects: {predicted}")
+    true = f"folder of the true objects: <name>/ or <name>-gt/ {views}; the mesh in model.obj,"
+    mesh = "meshes/model.obj or <name>-mesh/meshes/model.obj"
+    add("--gt", type=Path, required=True, help=f"{true} {mesh}")
+    meshes = "folder of the predicted meshes, <name>/mesh.ply or <name>.ply, if not --pr"
+    add("--pr_mesh", type=Path, help=meshes)
     add("--objects", nargs="+", metavar="NAME", help="only these objects (default: all)")
     add("--out", type=Path, required=True, help="folder of the report")
     add("--name", type=row_name, default="this run", help="name of the row in the tables")
-    add(
-        "--workers",
-        type=int,
-        default=min(os.cpu_count() or 1, MAX_DEFAULT_WORKERS),
-        help=f"parallel processes, about 1 GB each (default: one per core, at most "
-        f"{MAX_DEFAULT_WORKERS})",
-    )
-    add("--ssim", choices=["cropped", "current"], default="cropped", help="see eval_nvs.py")
-    add("--lpips_weights", type=Path, help="see eval_nvs.py")
-    add("--require_lpips", action="store_true", help="see eval_nvs.py")
-    add("--colmap", help="COLMAP program instead of pycolmap, see eval_colmap.py")
-    add("--mode", choices=["auto", "sparse", "dense"], default="auto", help="see eval_colmap.py")
+    workers = f"parallel processes, about 1 GB each (default: cores, at most {MAX_DEFAULT_WORKERS})"
+    cores = min(os.cpu_count() or 1, MAX_DEFAULT_WORKERS)
+    add("--workers", type=int, default=cores, help=workers)
+    add_view_flags(parser)
+    add_colmap_flags(parser)
     add_common_flags(parser)
     return parser
 
@@ -100,8 +85,7 @@ def main(argv: list[str] | None = None) -> None:
         if Path(name).name != name or name in ("", ".", ".."):
             parser.error(f"--objects must be folder names, got {name!r}")
     from evaluation.benchmark.dataset import BenchmarkDataset
-    from evaluation.benchmark.html_report import ReportRow
-    from evaluation.benchmark.report import write_report
+    from evaluation.benchmark.report import ReportRow, write_report
 
     dataset = BenchmarkDataset(args.gt, args.pr, args.pr_mesh)
     names = args.objects or dataset.names()
@@ -115,10 +99,8 @@ def main(argv: list[str] | None = None) -> None:
     with file_lock(folder, wait=False):
         settings, missing = choose_settings(args)
         records = evaluate_all(objects, settings, folder, args.workers)
-        rows = [
-            ReportRow(files, record, folder / files.name)
-            for files, record in zip(objects, records, strict=True)
-        ]
+        folders = [folder / files.name for files in objects]
+        rows = [ReportRow(*row) for row in zip(objects, records, folders, strict=True)]
         write_report(args.out, args.name, rows, missing)
     failed = _print_results(records, args.debug)
     log.info("wrote results.csv, table.md, table.tex and index.html to %s", args.out)
@@ -146,14 +128,10 @@ def _print_results(records: list[ObjectRecord], debug: bool) -> int:
 
 
 def choose_settings(args: argparse.Namespace) -> tuple[Settings, list[str]]:
-    """Determine once which metrics are available on this machine.
-
-    Returns:
-        the settings, and sentences on the metrics that are skipped as they are not installed.
+    """Determine which metrics are available here; return sentences on those that are skipped too.
 
     Raises:
-        LpipsUnavailableError, FileNotFoundError, ValueError: see `load_lpips`, `open_engine` and
-            `choose_points_form`.
+        LpipsUnavailableError, FileNotFoundError, ValueError: see `load_lpips`, `open_colmap`.
     """
     from evaluation.benchmark.evaluate import Settings
 
@@ -162,22 +140,16 @@ def choose_settings(args: argparse.Namespace) -> tuple[Settings, list[str]]:
     lpips, reason = load_lpips(args.lpips_weights, device, args.require_lpips)
     if reason:
         missing.append(f"LPIPS is missing: {reason}")
+    engine, points = "", None
     try:
-        engine = open_engine(args.colmap)
+        opened, points = open_colmap(args.colmap, args.mode)
+        engine = opened.name
     except ModuleNotFoundError as error:
-        engine = None
         missing.append(f"COLMAP points are missing: {error}")
     for sentence in missing:
         log.warning("%s", sentence)
-    settings = Settings(
-        ssim=args.ssim,
-        lpips_weights=lpips.weights if lpips else None,
-        colmap=args.colmap,
-        engine=engine.name if engine else "",
-        points=choose_points_form(args.mode, engine) if engine else None,
-        device=str(device),
-    )
-    return settings, missing
+    weights = lpips.weights if lpips else None
+    return Settings(args.ssim, weights, args.colmap, engine, points, str(device)), missing
 
 
 def evaluate_in_worker(
@@ -215,64 +187,35 @@ def evaluate_all(
     """Evaluate objects in parallel, each in its own process; reuse unchanged records.
 
     `folder` is the parent of the folders with the record and the strips of each object; `evaluate`
-    runs in the processes and writes the record.
-
-    Returns:
-        a record for each object; its errors say if the process crashed or could not be started.
+    runs in the processes and writes the record. Errors of the returned records say if a process
+    crashed or could not be started.
     """
     from tqdm import tqdm
 
-    workers = min(workers, len(objects))
-    threads = max((os.cpu_count() or 1) // workers, 1)
-    waiting = deque(objects)
-    running: dict[int, tuple[str, str, BaseProcess]] = {}  # sentinel -> name, key, process
-    records: dict[str, ObjectRecord] = {}
-    with tqdm(total=len(objects), unit="object", disable=None) as bar:
-        try:
-            while waiting or running:
-                while waiting and len(running) < workers:
-                    files = waiting.popleft()
-                    started = _reuse_or_start(
-                        files, settings, folder / files.name, threads, evaluate
-                    )
-                    if isinstance(started, tuple):
-                        running[started[1].sentinel] = (files.name, *started)
-                    else:
-                        records[files.name] = started
-                        bar.update()
-                # `wait` never returns for an empty list
-                ready = wait(list(running)) if running else []
-                for sentinel in [sentinel for sentinel in running if sentinel in ready]:
-                    name, key, process = running.pop(sentinel)
-                    records[name] = _read_record(name, key, folder / name, process)
-                    bar.update()
-        finally:
-            for _, _, process in running.values():
-                process.terminate()
-            for _, _, process in running.values():
-                process.join(GRACE_SECONDS)
-                process.kill()  # no effect if it has ended
-    return [records[files.name] for files in objects]
+    threads = max((os.cpu_count() or 1) // min(workers, len(objects)), 1)
+    stop, pool = threading.Event(), ThreadPoolExecutor(workers)
+    try:
+        tasks = [
+            pool.submit(_evaluate, files, settings, folder / files.name, threads, evaluate, stop)
+            for files in objects
+        ]
+        for _ in tqdm(as_completed(tasks), total=len(tasks), unit="object", disable=None):
+            pass
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
+    return [task.result() for task in tasks]
 
 
-def _read_record(name: str, key: str, folder: Path, process: BaseProcess) -> ObjectRecord:
-    """The record that a process wrote, or one of its crash."""
-    from evaluation.benchmark.evaluate import ObjectRecord
-
-    process.join()
-    record = ObjectRecord.load(folder)
-    if record is not None and record.key == key:
-        return record
-    code = process.exitcode
-    reason = f"signal {-code}" if code and code < 0 else f"exit status {code}"
-    message = f"the process that evaluated the object ended by {reason}"
-    return ObjectRecord(key, Result(name), {"crash": message})
-
-
-def _reuse_or_start(
-    files: ObjectFiles, settings: Settings, folder: Path, threads: int, evaluate: Evaluate
-) -> ObjectRecord | tuple[str, BaseProcess]:
-    """The record of an object if it is complete and up to date, else its key and a process."""
+def _evaluate(
+    files: ObjectFiles,
+    settings: Settings,
+    folder: Path,
+    threads: int,
+    evaluate: Evaluate,
+    stop: threading.Event,
+) -> ObjectRecord:
+    """The record of an object: an unchanged one, that of a process, or one of its failure."""
     from evaluation.benchmark.evaluate import ObjectRecord, check_folder, record_key
 
     try:
@@ -285,10 +228,22 @@ def _reuse_or_start(
         with advise("; choose another folder for --out", FileExistsError):
             check_folder(folder)
         ObjectRecord.remove(folder)
-        process = multiprocessing.get_context("spawn").Process(
-            target=evaluate, args=(files, settings, folder, key, threads), daemon=True
-        )
+        spawn = multiprocessing.get_context("spawn")
+        arguments = (files, settings, folder, key, threads)
+        process = spawn.Process(target=evaluate, args=arguments, daemon=True)
         process.start()
     except Exception as error:  # noqa: BLE001 - recorded, other objects continue
         return ObjectRecord("", Result(files.name), {"start": str(error) or type(error).__name__})
-    return key, process
+    while process.exitcode is None:
+        process.join(POLL_SECONDS)
+        if stop.is_set():
+            process.terminate()
+            process.join(GRACE_SECONDS)
+            process.kill()  # no effect if it has ended
+    record = ObjectRecord.load(folder)
+    if record is not None and record.key == key:
+        return record
+    code = process.exitcode
+    reason = f"signal {-code}" if code < 0 else f"exit status {code}"
+    message = f"the process that evaluated the object ended by {reason}"
+    return ObjectRecord(key, Result(files.name), {"crash": message})

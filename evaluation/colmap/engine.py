@@ -6,7 +6,6 @@ Both use one thread, a fixed seed and, where the version has it, exact matching.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -20,46 +19,17 @@ number of points differs from run to run."""
 INSTALL_PYCOLMAP = "pip install 'pycolmap>=4,<5'"
 
 
-@dataclass(frozen=True)
 class Workspace:
     """The paths of COLMAP's files in one folder."""
 
-    folder: Path
-
-    @property
-    def images(self) -> Path:
-        """Folder of the views, 000.png, 001.png, ..."""
-        return self.folder / "images"
-
-    @property
-    def database(self) -> Path:
-        """Database of features and matches (SQLite)."""
-        return self.folder / "database.db"
-
-    @property
-    def poses(self) -> Path:
-        """Text model of the known cameras, without points."""
-        return self.folder / "poses"
-
-    @property
-    def sparse(self) -> Path:
-        """Binary model with the triangulated points."""
-        return self.folder / "sparse"
-
-    @property
-    def dense(self) -> Path:
-        """Folder of the depth maps and fused.ply."""
-        return self.folder / "dense"
-
-    @property
-    def fused(self) -> Path:
-        """Point cloud of the fused depth maps."""
-        return self.dense / "fused.ply"
-
-    @property
-    def log(self) -> Path:
-        """Output of the COLMAP program."""
-        return self.folder / "colmap.log"
+    def __init__(self, folder: Path) -> None:
+        self.images = folder / "images"  # the views, 000.png, 001.png, ...
+        self.database = folder / "database.db"  # features and matches (SQLite)
+        self.poses = folder / "poses"  # text model of the known cameras, without points
+        self.sparse = folder / "sparse"  # binary model with the triangulated points
+        self.dense = folder / "dense"  # depth maps
+        self.fused = self.dense / "fused.ply"  # points of the fused depth maps
+        self.log = folder / "colmap.log"  # output of the COLMAP program
 
 
 class Engine(Protocol):
@@ -91,10 +61,7 @@ class Engine(Protocol):
 
 
 def open_engine(program: str | None) -> Engine:
-    """Open COLMAP.
-
-    Args:
-        program: name on the PATH, or path, of the colmap program; None is the package pycolmap.
+    """Open COLMAP: a program, by its name on the PATH or its path; None is the package pycolmap.
 
     Raises:
         ModuleNotFoundError: pycolmap is not installed.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import sqlite3
-import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,36 +41,24 @@ class Points:
 
 
 def choose_points_form(mode: Mode, engine: Engine) -> PointsForm:
-    """Resolve "auto" to dense points where CUDA is available, else to sparse ones.
-
-    Raises:
-        ValueError: `mode` is "dense" and CUDA is not available.
-    """
+    """Resolve "auto" to dense points if CUDA is there; ValueError for "dense" if it is not."""
     if mode == "sparse":
         return "sparse"
-    problem = _missing_cuda(engine)
+    import torch
+
+    problem = "" if torch.cuda.is_available() else "this machine has no CUDA device"
+    if not engine.has_cuda:
+        problem = f"{engine.name} was built without CUDA"
     if problem and mode == "dense":
         raise ValueError(f"dense points need CUDA: {problem}")
     return "sparse" if problem else "dense"
 
 
-def _missing_cuda(engine: Engine) -> str | None:
-    """Why dense points cannot be computed; None if they can."""
-    if not engine.has_cuda:
-        return f"{engine.name} was built without CUDA"
-    import torch
-
-    return None if torch.cuda.is_available() else "this machine has no CUDA device"
-
-
 def count_points(views: np.ndarray, project: Path, engine: Engine, form: PointsForm) -> Points:
-    """Reconstruct an object from its views with the known cameras and count the points.
+    """Reconstruct an object from the views of `orbit_cameras` and count the points, maybe 0.
 
-    The views are seen by `orbit_cameras`, RGB in [0, 1], (N, S, S, 3); `project` is the folder of
-    COLMAP's files, see `project_folder`.
-
-    Returns:
-        the points; 0 where nothing matches or can be triangulated.
+    Views are RGB in [0, 1], (N, S, S, 3); `project` is the folder of COLMAP's files, see
+    `project_folder`.
 
     Raises:
         ValueError: `views` has another shape.
@@ -97,7 +84,10 @@ def _sparse_points(
 ) -> int:
     cameras = orbit_cameras(num_views=len(views), image_size=views.shape[1])
     names = view_names(len(views))
-    write_images(work.images, names, views)
+    work.images.mkdir(exist_ok=True)
+    levels = np.round(np.clip(views, 0, 1) * 255).astype(np.uint8)
+    for name, view in zip(names, levels, strict=True):
+        Image.fromarray(view).save(work.images / name)
     engine.extract(work, ",".join(_pinhole(cameras.intrinsics[0])))
     on_step()
     ids = _image_ids(work, names, engine)
@@ -120,22 +110,13 @@ def _dense_points(work: Workspace, engine: Engine, on_step: Callable[[], object]
     return _count_in_ply(work.fused, engine)
 
 
-def write_images(folder: Path, names: Sequence[str], views: np.ndarray) -> None:
-    """Write views in [0, 1], (N, S, S, 3), as 8-bit PNG files."""
-    folder.mkdir(exist_ok=True)
-    levels = np.round(np.clip(views, 0, 1) * 255).astype(np.uint8)
-    for name, view in zip(names, levels, strict=True):
-        Image.fromarray(view).save(folder / name)
-
-
 def _pinhole(intrinsics: np.ndarray) -> list[str]:
     """COLMAP's PINHOLE parameters fx, fy, cx, cy of an intrinsic matrix (3, 3).
 
     The centre of COLMAP's first pixel is at (0.5, 0.5), which agrees with a principal point at half
     the image size.
     """
-    values = intrinsics[[0, 1, 0, 1], [0, 1, 2, 2]]
-    return [repr(float(value)) for value in values]
+    return [repr(float(value)) for value in intrinsics[[0, 1, 0, 1], [0, 1, 2, 2]]]
 
 
 def write_poses(
@@ -176,9 +157,8 @@ def _query(path: Path, engine: Engine, sql: str) -> list[Any]:
     try:
         return connection.execute(sql).fetchall()
     except sqlite3.Error as error:
-        raise RuntimeError(
-            f"{engine.name} wrote a database that cannot be read ({error})"
-        ) from error
+        problem = f"{engine.name} wrote a database that cannot be read ({error})"
+        raise RuntimeError(problem) from error
     finally:
         connection.close()
 
@@ -193,10 +173,8 @@ def _image_ids(work: Workspace, names: Sequence[str], engine: Engine) -> dict[st
     return ids
 
 
-def _has_rows(
-    work: Workspace, table: Literal["keypoints", "two_view_geometries"], engine: Engine
-) -> bool:
-    """Whether any view has features, or any pair of views has verified matches."""
+def _has_rows(work: Workspace, table: str, engine: Engine) -> bool:
+    """Whether any view has features ("keypoints"), or any pair matches ("two_view_geometries")."""
     return bool(_query(work.database, engine, f"SELECT 1 FROM {table} WHERE rows > 0 LIMIT 1"))
 
 
@@ -206,8 +184,7 @@ def _count_in_model(folder: Path, engine: Engine) -> int:
     head = path.read_bytes()[:8] if path.is_file() else b""
     if len(head) < 8:
         raise RuntimeError(f"{engine.name} triangulated, but wrote no {path.name}")
-    (count,) = struct.unpack("<Q", head)
-    return int(count)
+    return int.from_bytes(head, "little")
 
 
 def _count_in_ply(path: Path, engine: Engine) -> int:

@@ -28,9 +28,6 @@ programs, such as 3.8, have only the latter."""
 class ColmapProgram:
     """The `colmap` program, 3.8 or newer; its output goes to the workspace's log.
 
-    Args:
-        program: name on the PATH, or path.
-
     Raises:
         FileNotFoundError: there is no such program.
         ValueError: it cannot be executed, or it is not COLMAP.
@@ -41,30 +38,23 @@ class ColmapProgram:
         output = self._query("help")
         version = re.search(r"COLMAP (\d\S*)", output)
         if not version:
-            raise ValueError(
-                f"{program} is not COLMAP: the output of `{program} help` ends with "
-                f"{_last_line(output)}"
-            )
+            end = f"the output of `{program} help` ends with {_last_line(output)}"
+            raise ValueError(f"{program} is not COLMAP: {end}")
         self.name = f"COLMAP {version[1]} ({program})"
         self.has_cuda = re.search(r"\bwith (CUDA|GPU)", output) is not None
 
     def extract(self, work: Workspace, camera: str) -> None:
         """See `Engine`."""
-        self._run(
-            work,
-            "feature_extractor",
-            {
-                "database_path": work.database,
-                "image_path": work.images,
-                "ImageReader.camera_model": "PINHOLE",
-                "ImageReader.single_camera_per_image": 1,
-                "ImageReader.camera_params": camera,
-            },
-            {
-                **single_cpu_thread("FeatureExtraction", "SiftExtraction"),
-                "SiftExtraction.peak_threshold": PEAK_THRESHOLD,
-            },
-        )
+        options = {
+            "database_path": work.database,
+            "image_path": work.images,
+            "ImageReader.camera_model": "PINHOLE",
+            "ImageReader.single_camera_per_image": 1,
+            "ImageReader.camera_params": camera,
+        }
+        known = _single_cpu_thread("FeatureExtraction", "SiftExtraction")
+        known |= {"SiftExtraction.peak_threshold": PEAK_THRESHOLD}
+        self._run(work, "feature_extractor", options, known)
 
     def match(self, work: Workspace) -> None:
         """See `Engine`."""
@@ -74,76 +64,42 @@ class ColmapProgram:
                 "by 1 to 2 %% from run to run; newer programs and pycolmap match exactly",
                 self.name,
             )
-        self._run(
-            work,
-            "exhaustive_matcher",
-            {"database_path": work.database},
-            {**single_cpu_thread("FeatureMatching", "SiftMatching"), EXACT_MATCHING: 1},
-        )
+        known = {**_single_cpu_thread("FeatureMatching", "SiftMatching"), EXACT_MATCHING: 1}
+        self._run(work, "exhaustive_matcher", {"database_path": work.database}, known)
 
     def triangulate(self, work: Workspace) -> None:
         """See `Engine`."""
         work.sparse.mkdir(exist_ok=True)
         fixed = ("focal_length", "principal_point", "extra_params")
-        self._run(
-            work,
-            "point_triangulator",
-            {
-                "database_path": work.database,
-                "image_path": work.images,
-                "input_path": work.poses,
-                "output_path": work.sparse,
-            },
-            {
-                **single_cpu_thread("Mapper"),
-                **{f"Mapper.ba_refine_{name}": 0 for name in fixed},
-                "refine_intrinsics": 0,
-            },
-        )
+        options = {"database_path": work.database, "image_path": work.images}
+        options |= {"input_path": work.poses, "output_path": work.sparse}
+        known = {f"Mapper.ba_refine_{name}": 0 for name in fixed} | {"refine_intrinsics": 0}
+        self._run(work, "point_triangulator", options, _single_cpu_thread("Mapper") | known)
 
     def undistort(self, work: Workspace) -> None:
         """See `Engine`."""
-        self._run(
-            work,
-            "image_undistorter",
-            {"image_path": work.images, "input_path": work.sparse, "output_path": work.dense},
-        )
+        paths = {"image_path": work.images, "input_path": work.sparse, "output_path": work.dense}
+        self._run(work, "image_undistorter", paths)
 
     def stereo(self, work: Workspace) -> None:
         """See `Engine`."""
-        self._run(
-            work,
-            "patch_match_stereo",
-            {"workspace_path": work.dense, "PatchMatchStereo.geom_consistency": 1},
-        )
+        options = {"workspace_path": work.dense, "PatchMatchStereo.geom_consistency": 1}
+        self._run(work, "patch_match_stereo", options)
 
     def fuse(self, work: Workspace) -> None:
         """See `Engine`."""
-        self._run(
-            work,
-            "stereo_fusion",
-            {
-                "workspace_path": work.dense,
-                "input_type": "geometric",
-                "output_path": work.fused,
-                "output_type": "PLY",
-            },
-        )
+        options = {"workspace_path": work.dense, "input_type": "geometric"}
+        options |= {"output_path": work.fused, "output_type": "PLY"}
+        self._run(work, "stereo_fusion", options)
 
     def _query(self, *arguments: str) -> str:
         """The output of the program with these arguments."""
         try:
-            process = subprocess.run(
-                [self._program, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                check=False,
-            )
+            command, null, pipe = [self._program, *arguments], subprocess.DEVNULL, subprocess.PIPE
+            process = subprocess.run(command, stdin=null, stdout=pipe, stderr=subprocess.STDOUT)
         except OSError as error:
-            raise ValueError(
-                f"{self._program} cannot be executed ({error.strerror or error})"
-            ) from error
+            reason = f"{self._program} cannot be executed ({error.strerror or error})"
+            raise ValueError(reason) from error
         return process.stdout.decode(errors="replace")
 
     def _known_options(self, command: str) -> set[str]:
@@ -159,12 +115,10 @@ class ColmapProgram:
         """Run a command with all `options` and with those of `if_known` that its help lists."""
         known = self._known_options(command)
         optional = {"random_seed": RANDOM_SEED, **(if_known or {})}
+        given = {**options, **{name: optional[name] for name in optional if name in known}}
         arguments = [self._program, command]
-        for name, value in options.items():
+        for name, value in given.items():
             arguments += [f"--{name}", str(value)]
-        for name, value in optional.items():
-            if name in known:
-                arguments += [f"--{name}", str(value)]
         status, output = _run_logged(arguments, work.log)
         if status:
             raise RuntimeError(
@@ -172,7 +126,7 @@ class ColmapProgram:
             )
 
 
-def single_cpu_thread(*groups: str) -> dict[str, object]:
+def _single_cpu_thread(*groups: str) -> dict[str, object]:
     """Options for one CPU thread under several group names, of which a version knows one."""
     return {
         f"{group}.{name}": value
@@ -198,9 +152,8 @@ def _run_logged(arguments: Sequence[str], log: Path) -> tuple[int, str]:
         file.write(f"$ {shlex.join(arguments)}\n".encode())
         file.flush()
         start = file.seek(0, 2)
-        process = subprocess.run(
-            arguments, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, check=False
-        )
+        null = subprocess.DEVNULL
+        process = subprocess.run(arguments, stdin=null, stdout=file, stderr=subprocess.STDOUT)
         file.seek(start)
         return process.returncode, file.read().decode(errors="replace")
 

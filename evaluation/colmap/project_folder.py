@@ -18,10 +18,7 @@ PROJECT_FILES = ("images", "poses", "sparse", "dense", "database.db", "colmap.lo
 
 @contextmanager
 def project_folder(path: Path | None) -> Iterator[Path]:
-    """Yield a folder for COLMAP's files, without those of a previous run.
-
-    Args:
-        path: created if missing, and kept; None is a temporary folder.
+    """Yield a folder for COLMAP's files, without those of a previous run; None: a temporary one.
 
     Raises:
         FileExistsError: under the names of COLMAP's files the folder has files that no previous
@@ -46,14 +43,9 @@ def project_folder(path: Path | None) -> Iterator[Path]:
 def _project_files(folder: Path) -> list[str]:
     """Paths of the files and links under `PROJECT_FILES`, relative to the folder."""
     tops = [folder / name for name in PROJECT_FILES]
-    below = [
-        path for top in tops if top.is_dir() and not top.is_symlink() for path in top.rglob("*")
-    ]
-    return sorted(
-        path.relative_to(folder).as_posix()
-        for path in (*tops, *below)
-        if path.is_symlink() or (path.exists() and not path.is_dir())
-    )
+    below = [path for top in tops if not top.is_symlink() for path in top.rglob("*")]
+    found = (p for p in (*tops, *below) if p.is_symlink() or (p.exists() and not p.is_dir()))
+    return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
 def _remove_previous_run(folder: Path) -> None:

@@ -20,16 +20,13 @@ class PyColmap:
         try:
             import pycolmap
         except ImportError as error:
-            raise ModuleNotFoundError(
-                f"the package pycolmap cannot be imported ({' '.join(str(error).split())}): "
-                f"{INSTALL_PYCOLMAP}"
-            ) from error
-        if int(pycolmap.__version__.split(".")[0]) < 4:
-            raise ModuleNotFoundError(
-                f"pycolmap {pycolmap.__version__} is too old: {INSTALL_PYCOLMAP}"
-            )
+            problem = f"the package pycolmap cannot be imported ({' '.join(str(error).split())})"
+            raise ModuleNotFoundError(f"{problem}: {INSTALL_PYCOLMAP}") from error
+        version = pycolmap.__version__
+        if int(version.split(".")[0]) < 4:
+            raise ModuleNotFoundError(f"pycolmap {version} is too old: {INSTALL_PYCOLMAP}")
         self._colmap: Any = pycolmap
-        self.name = f"pycolmap {pycolmap.__version__}"
+        self.name = f"pycolmap {version}"
         self.has_cuda = bool(pycolmap.has_cuda)
 
     def extract(self, work: Workspace, camera: str) -> None:
@@ -97,8 +94,7 @@ class PyColmap:
         try:
             getattr(self._colmap, step)(**arguments)
         except Exception as error:
-            raise RuntimeError(
-                f"{self.name}: {step} failed: {' '.join(str(error).split())}"
-            ) from error
+            reason = " ".join(str(error).split())
+            raise RuntimeError(f"{self.name}: {step} failed: {reason}") from error
         finally:
             glog.minloglevel = level

@@ -61,8 +61,7 @@ def test_a_variant_is_within_its_limits_and_upright(monkeypatch):
     original = scene()
     np.testing.assert_allclose(corners(turned)[:, 2], corners(original)[:, 2], atol=1e-9)
     np.testing.assert_allclose(
-        np.linalg.norm(corners(turned), axis=1),
-        np.linalg.norm(corners(original), axis=1),
+        np.linalg.norm(corners(turned), axis=1), np.linalg.norm(corners(original), axis=1)
     )
     heights = [augment(original, str(k)).extents[2] / original.extents[2] for k in range(20)]
     assert 1 / 1.3 - 1e-9 <= min(heights) < 0.95

@@ -14,9 +14,15 @@ import pytest
 import trimesh
 from PIL import Image
 
-from demo import furniture, furniture_archive
-from demo.furniture import load_furniture, main, rejection_reason
-from demo.furniture_archive import CATALOGUE, FurnitureModel, list_models
+from demo import furniture
+from demo.furniture import (
+    CATALOGUE,
+    FurnitureModel,
+    list_models,
+    load_furniture,
+    main,
+    rejection_reason,
+)
 from demo.raycast.textures import srgb_to_linear
 
 CATALOGUE_TEXT = """# of a test
@@ -168,7 +174,7 @@ def test_broken_models_and_archives_do_not_stop_the_rest(
 
 def test_a_member_that_grows_too_large_is_refused(archive: Path, monkeypatch: pytest.MonkeyPatch):
     lamp = model_of(archive, "lamp/lamp.obj")
-    monkeypatch.setattr(furniture_archive, "MAX_MEMBER_BYTES", 500)
+    monkeypatch.setattr(furniture, "MAX_MEMBER_BYTES", 500)
     with pytest.raises(ValueError, match="500"):
         load_furniture(lamp)
 
@@ -183,7 +189,7 @@ def test_an_archive_that_lies_about_sizes_takes_no_more_memory(archive: Path):
     tracemalloc.start()
     try:
         with zipfile.ZipFile(archive) as file, pytest.raises(ValueError, match="damaged"):
-            furniture_archive.read_member(file, "a.obj")
+            furniture.read_member(file, "a.obj")
         assert tracemalloc.get_traced_memory()[1] < size / 8
     finally:
         tracemalloc.stop()
@@ -193,7 +199,7 @@ def test_other_compression_methods_are_refused(archive: Path):
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_BZIP2) as file:
         file.writestr("a.obj", bytes(1000))
     with zipfile.ZipFile(archive) as file, pytest.raises(ValueError, match=r"a\.obj.* 12"):
-        furniture_archive.read_member(file, "a.obj")
+        furniture.read_member(file, "a.obj")
 
 
 def test_a_catalogue_with_any_byte_damaged_does_not_stop_the_list(tmp_path: Path):
@@ -224,8 +230,8 @@ def test_images_whose_decoder_starts_other_programs_are_refused(
 
 
 def test_names_outside_the_first_plane_are_read_and_halves_of_them_written(tmp_path: Path):
-    assert furniture_archive._unescape(r"\ud83e\ude91 \u20ac") == "\U0001fa91 €"
-    assert furniture_archive._unescape(r"half \ud83e").encode() == "half \ufffd".encode()
+    assert furniture._unescape(r"\ud83e\ude91 \u20ac") == "\U0001fa91 €"
+    assert furniture._unescape(r"half \ud83e").encode() == "half \ufffd".encode()
 
 
 def test_flat_grey_and_huge_models_are_rejected(archive: Path, monkeypatch: pytest.MonkeyPatch):

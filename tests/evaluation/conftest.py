@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 
 from multiview.images import view_names
-from tests.conftest import SHARED
+from tests.conftest import ROOT, SHARED
+
+EXAMPLES = ROOT / "eval_examples"
 
 
 def save_views(folder: Path, views: np.ndarray) -> Path:
@@ -32,18 +34,18 @@ def ring_of_views(size: int = 64) -> np.ndarray:
 @pytest.fixture(scope="session")
 def chicken() -> Path:
     """The scanned toy with 16 views that the published model generated for it."""
-    folder = SHARED / "data" / "chicken"
-    if not folder.is_dir():
-        pytest.skip("the reference data are not beside the project")
-    return folder
+    return _reference("data/chicken")
 
 
 @pytest.fixture(scope="session")
 def eval_goldens() -> dict[str, np.ndarray]:
-    path = SHARED / "goldens" / "eval.npz"
-    if not path.is_file():
+    return dict(np.load(_reference("goldens/eval.npz")))
+
+
+def _reference(name: str) -> Path:
+    if not (SHARED / name).exists():
         pytest.skip("the reference data are not beside the project")
-    return dict(np.load(path))
+    return SHARED / name
 
 
 INTEGRATION_FIXTURES = {"report", "objects", "box"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +14,14 @@ import eval_mesh
 import eval_nvs
 from common.cli import run_script
 from evaluation import lpips
+from evaluation.cli_args import open_colmap
 from evaluation.lpips import LpipsUnavailableError, WeightsNotFoundError
 from evaluation.results import read_log
-from tests.conftest import ROOT
-from tests.evaluation.conftest import ring_of_views, save_views
-
-EXAMPLES = ROOT / "eval_examples"
+from tests.evaluation.colmap.conftest import FakeEngine
+from tests.evaluation.conftest import EXAMPLES, ring_of_views, save_views
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def no_lpips(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without VGG16's weights."""
 
@@ -45,14 +45,12 @@ def nvs(views: tuple[str, str], *flags: str) -> None:
     eval_nvs.main(["--gt", views[0], "--pr", views[1], "--name", "toy", *flags])
 
 
-def test_equal_views_print_inf_and_1_and_rgba_is_put_on_white(no_lpips, views, capsys):
+def test_equal_views_print_inf_and_1_and_rgba_is_put_on_white(views, capsys):
     nvs(views)
     assert capsys.readouterr().out == "toy\tinf\t1.00000\tn/a\n"
 
 
-def test_missing_lpips_is_said_in_one_line_and_is_an_error_only_if_it_is_required(
-    no_lpips, views, capsys, caplog
-):
+def test_missing_lpips_is_said_in_one_line_and_is_an_error_if_it_is_required(views, caplog):
     nvs(views)
     warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert warnings == ["LPIPS is missing: no weights, or give a file by --lpips_weights"]
@@ -61,14 +59,14 @@ def test_missing_lpips_is_said_in_one_line_and_is_an_error_only_if_it_is_require
 
 
 @pytest.mark.parametrize(("form", "versions"), [("cropped", "up to 1.4"), ("current", "since 1.5")])
-def test_the_form_of_ssim_is_reported_and_logged(no_lpips, views, tmp_path, caplog, form, versions):
+def test_the_form_of_ssim_is_reported_and_logged(views, tmp_path, caplog, form, versions):
     caplog.set_level("INFO")
     nvs(views, "--ssim", form, "--log", str(tmp_path / "log.csv"))
     assert versions in caplog.text
     assert read_log(tmp_path / "log.csv")[0]["ssim_form"] == form
 
 
-def test_verbose_prints_every_view_before_the_mean(no_lpips, views, capsys):
+def test_verbose_prints_every_view_before_the_mean(views, capsys):
     nvs((views[0], str(save_views(Path(views[1]), ring_of_views() * 0.9))), "--verbose")
     *lines, mean = (line.split("\t") for line in capsys.readouterr().out.splitlines())
     assert [line[0] for line in lines] == [f"{k:03d}" for k in range(16)]
@@ -78,14 +76,14 @@ def test_verbose_prints_every_view_before_the_mean(no_lpips, views, capsys):
     assert {line[3] for line in lines} == {"n/a"}
 
 
-def test_mirrored_views_score_worse_and_are_warned_about(no_lpips, views, capsys, caplog):
+def test_mirrored_views_score_worse_and_are_warned_about(views, capsys, caplog):
     mirrored = save_views(Path(views[1]), ring_of_views()[::-1])
     nvs((views[0], str(mirrored)))
     assert float(capsys.readouterr().out.split("\t")[1]) < 30
     assert "in reverse order and starting with view 15" in caplog.text
 
 
-def test_mistakes_get_one_line_and_exit_status_1(views, tmp_path, monkeypatch, caplog, no_lpips):
+def test_mistakes_get_one_line_and_exit_status_1(views, tmp_path, monkeypatch, caplog):
     (Path(views[1]) / "009.png").unlink()
     arguments = ["--gt", views[0], "--pr", views[1], "--name", "toy"]
     monkeypatch.setattr("sys.argv", ["eval_nvs.py", *arguments])
@@ -129,6 +127,17 @@ def test_a_folder_of_depth_maps_that_is_not_there_is_an_error():
     pytest.importorskip("mesh2sdf", reason="needs requirements/eval.txt")
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
         eval_mesh.main(mesh_flags(gt_dir="nowhere"))
+
+
+def test_errors_of_colmap_name_the_flag_to_change(monkeypatch):
+    with pytest.raises(FileNotFoundError, match=r"no-such-colmap: .*--colmap"):
+        open_colmap("no-such-colmap", "auto")
+    monkeypatch.setitem(sys.modules, "pycolmap", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'pycolmap.*--colmap"):
+        open_colmap(None, "auto")
+    monkeypatch.setattr("evaluation.colmap.engine.open_engine", lambda _: FakeEngine())
+    with pytest.raises(ValueError, match="--mode sparse"):
+        open_colmap(None, "dense")
 
 
 def test_a_log_of_another_kind_is_refused_before_the_work(tmp_path):

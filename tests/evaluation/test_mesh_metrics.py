@@ -24,10 +24,10 @@ from evaluation.mesh_metrics import (
 )
 from evaluation.meshes import GSO_ROTATIONS_DEG, gso_rotation, read_mesh, to_render_frame
 from multiview.cameras import orbit_cameras
-from tests.conftest import ROOT, SHARED, needs_shared
+from tests.conftest import SHARED, needs_shared
+from tests.evaluation.conftest import EXAMPLES
 
 CPU = torch.device("cpu")
-EXAMPLES = ROOT / "eval_examples"
 LOCOMOTIVE = (
     EXAMPLES / "locomotive-pr" / "mesh.ply",
     EXAMPLES / "locomotive-mesh" / "meshes" / "model.obj",
@@ -52,18 +52,10 @@ def nearest_on(mesh, points: np.ndarray) -> np.ndarray:
 def test_chamfer_and_iou_of_two_spheres_equal_the_published_evaluations():
     """The numbers are the published implementation's for these two meshes, see the goldens."""
     a, b = sphere(0.40), sphere(0.42, (0.03, -0.01, 0.02))
-    assert chamfer(visible_points(a, CPU), visible_points(b, CPU)) == pytest.approx(
-        0.02750222757458687, abs=1e-4
-    )
+    found = chamfer(visible_points(a, CPU), visible_points(b, CPU))
+    assert found == pytest.approx(0.02750222757458687, abs=1e-4)
     assert volume_iou(a, b) == pytest.approx(0.8369808384398405, abs=1e-6)
-    assert inside(a).sum() == 8733
-    assert inside(b).sum() == 10153
-
-
-@needs_shared
-def test_those_numbers_are_the_goldens(eval_goldens: dict[str, np.ndarray]):
-    assert eval_goldens["syn_chamfer"][0] == pytest.approx(0.02750222757458687)
-    assert eval_goldens["syn_iou"] == pytest.approx(0.8369808384398405)
+    assert (inside(a).sum(), inside(b).sum()) == (8733, 10153)
 
 
 def test_chamfer_is_the_mean_of_both_directions_and_not_squared():
@@ -72,13 +64,6 @@ def test_chamfer_is_the_mean_of_both_directions_and_not_squared():
     there = (0.3 + np.sqrt(1 + 0.09)) / 2
     assert chamfer(a, b) == pytest.approx((there + 0.3) / 2)
     assert chamfer(a, b) == pytest.approx(chamfer(b, a))
-
-
-def test_a_mesh_compared_with_itself_is_perfect():
-    mesh = sphere(0.4)
-    points = visible_points(mesh, CPU)
-    assert chamfer(points, points) == 0
-    assert volume_iou(mesh, mesh) == 1
 
 
 def test_iou_of_nested_boxes_is_the_ratio_of_their_volumes():
@@ -94,9 +79,11 @@ def test_points_are_averaged_voxel_by_voxel():
     assert voxel_down_sample(np.empty((0, 3)), 0.01).shape == (0, 3)
 
 
-def test_visible_points_are_on_the_surface_but_for_the_half_pixel():
-    radii = np.linalg.norm(visible_points(sphere(0.4), CPU), axis=1)
-    assert np.abs(radii - 0.4).mean() < 0.004
+def test_visible_points_are_on_the_surface_and_a_mesh_compared_with_itself_is_perfect():
+    mesh = sphere(0.4)
+    points = visible_points(mesh, CPU)
+    assert np.abs(np.linalg.norm(points, axis=1) - 0.4).mean() < 0.004
+    assert (chamfer(points, points), volume_iou(mesh, mesh)) == (0, 1)
 
 
 def test_the_chickens_depth_points_are_the_published_ones(
@@ -183,7 +170,6 @@ def test_missing_packages_are_named_before_the_work(monkeypatch):
         evaluate_mesh(Path("no.ply"), Path("no.obj"), Path("nowhere"), 0.0, CPU)
 
 
-@pytest.mark.integration
 def test_an_open_true_mesh_is_warned_about(tmp_path: Path, caplog):
     predicted, true, depth = example(tmp_path)
     mesh = sphere(0.4)
@@ -193,16 +179,11 @@ def test_an_open_true_mesh_is_warned_about(tmp_path: Path, caplog):
     assert "true.obj is not a closed manifold" in caplog.text
 
 
-def test_a_mesh_that_no_camera_sees_is_an_error(tmp_path: Path):
-    predicted, true, depth = example(tmp_path)
-    away = sphere(0.1, (0.0, 0.0, 50.0))
-    away.export(predicted)
-    with pytest.raises(ValueError, match=r"predicted\.ply: .*not visible"):
-        evaluate_mesh(predicted, true, depth, 0.0, CPU)
-
-
-def test_depth_maps_of_nothing_are_an_error(tmp_path: Path):
+def test_a_mesh_that_no_camera_sees_and_depth_maps_of_nothing_are_errors(tmp_path: Path):
     predicted, true, folder = example(tmp_path)
+    sphere(0.1, (0.0, 0.0, 50.0)).export(tmp_path / "away.ply")
+    with pytest.raises(ValueError, match=r"away\.ply: .*not visible"):
+        evaluate_mesh(tmp_path / "away.ply", true, folder, 0.0, CPU)
     for k in range(16):
         write_depth_map(folder / f"{k:03d}-depth.png", np.full((16, 16), np.inf))
     with pytest.raises(ValueError, match="only background"):

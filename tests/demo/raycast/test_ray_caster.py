@@ -18,8 +18,7 @@ pytest.importorskip("embreex", reason="needs requirements/demo.txt")
 from blender.plan import META, ViewSettings, plan_cameras
 from blender.process import blender_command
 from blender.view_folder import ViewFolder
-from demo.raycast.filmic import filmic
-from demo.raycast.ray_caster import render_light
+from demo.raycast.ray_caster import filmic, render_light
 from demo.raycast.ray_scene import RayScene, build_embree, run_embree
 from demo.raycast.render_views import render_view_folders, render_views
 from demo.raycast.scene_arrays import flatten_scene

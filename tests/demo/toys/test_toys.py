@@ -13,12 +13,23 @@ import trimesh
 pytest.importorskip("manifold3d")
 
 from demo.toys import profiles
-from demo.toys.booleans import difference, to_manifold, union
-from demo.toys.catalogue import FAMILIES
-from demo.toys.make_toys import ground_truth_mesh, main, make_toy, write_toy
+from demo.toys.make_toys import FAMILIES, ground_truth_mesh, main, make_toy, write_toy
 from demo.toys.paint import Paint, make_texture, texture_coordinates
 from demo.toys.patterns import checks, noise, vertical_stripes
-from demo.toys.solids import Solid, box, cylinder, lathe, loft, sphere, torus, translated, tube
+from demo.toys.solids import (
+    Solid,
+    box,
+    cylinder,
+    difference,
+    lathe,
+    loft,
+    sphere,
+    to_manifold,
+    torus,
+    translated,
+    tube,
+    union,
+)
 from demo.toys.toy_builder import ToyBuilder, textured_mesh
 from evaluation.meshes import count_open_edges
 from tests.conftest import ROOT

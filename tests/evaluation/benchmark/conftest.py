@@ -11,12 +11,9 @@ import pytest
 
 from evaluation.benchmark.dataset import ObjectFiles
 from evaluation.benchmark.evaluate import ObjectRecord
-from evaluation.benchmark.html_report import ReportRow
+from evaluation.benchmark.report import ReportRow
 from evaluation.results import Result
-from tests.conftest import ROOT
-from tests.evaluation.conftest import ring_of_views, save_views
-
-EXAMPLES = ROOT / "eval_examples"
+from tests.evaluation.conftest import EXAMPLES, ring_of_views, save_views
 
 
 def run(out: Path, root: Path, *flags: str) -> int:

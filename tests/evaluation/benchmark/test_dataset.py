@@ -5,8 +5,7 @@ from pathlib import Path
 from PIL import Image
 
 from evaluation.benchmark.dataset import BenchmarkDataset
-from tests.evaluation.benchmark.conftest import EXAMPLES
-from tests.evaluation.conftest import ring_of_views, save_views
+from tests.evaluation.conftest import EXAMPLES, ring_of_views, save_views
 
 
 def test_objects_are_found_in_every_layout(tmp_path: Path):
@@ -14,7 +13,8 @@ def test_objects_are_found_in_every_layout(tmp_path: Path):
     true, predicted = tmp_path / "gt", tmp_path / "pr"
     for folder in ("a", "b-gt", "c/c-gt", "d", "e"):
         save_views(true / folder, views)
-    for file in ("a/model.obj", "b-mesh/meshes/model.obj", "c/c-mesh/meshes/model.obj"):
+    true_meshes = ("a/model.obj", "b-mesh/meshes/model.obj", "c/c-mesh/meshes/model.obj")
+    for file in true_meshes:
         (true / file).parent.mkdir(parents=True, exist_ok=True)
         (true / file).touch()
     for folder in ("a", "b-pr", "c/c-pr"):
@@ -39,23 +39,16 @@ def test_objects_are_found_in_every_layout(tmp_path: Path):
         predicted / "a/mesh.ply", predicted / "b-pr/mesh.ply", predicted / "c.ply", None,
         predicted / "e-pr.ply",
     ]  # fmt: skip
-    assert [found[name].true_mesh for name in "abc"] == [
-        true / path
-        for path in ("a/model.obj", "b-mesh/meshes/model.obj", "c/c-mesh/meshes/model.obj")
-    ]
+    assert [found[name].true_mesh for name in "abc"] == [true / path for path in true_meshes]
     assert found["a"].video == predicted / "a/rendering.mp4"
 
 
-def test_true_and_predicted_objects_may_share_a_folder():
+def test_true_and_predicted_objects_may_share_a_folder_and_meshes_lie_elsewhere(tmp_path: Path):
     dataset = BenchmarkDataset(EXAMPLES, EXAMPLES, None)
     assert dataset.names() == ["locomotive"]
     files = dataset.find("locomotive")
-    assert (files.true, files.predicted) == (
-        EXAMPLES / "locomotive-gt", EXAMPLES / "locomotive-pr",
-    )  # fmt: skip
-
-
-def test_meshes_may_lie_elsewhere(tmp_path: Path):
+    assert files.true == EXAMPLES / "locomotive-gt"
+    assert files.predicted == EXAMPLES / "locomotive-pr"
     (tmp_path / "locomotive").mkdir()
     (tmp_path / "locomotive" / "mesh.ply").touch()
     files = BenchmarkDataset(EXAMPLES, EXAMPLES, tmp_path).find("locomotive")

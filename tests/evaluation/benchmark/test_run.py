@@ -18,20 +18,17 @@ from common.files import file_lock
 from evaluation.benchmark import run as benchmark
 from evaluation.benchmark.dataset import ObjectFiles
 from evaluation.benchmark.evaluate import ObjectRecord, Settings
-from evaluation.benchmark.html_report import ReportRow
-from evaluation.benchmark.report import write_report
+from evaluation.benchmark.report import ReportRow, write_report
 from evaluation.results import Result
-from tests.evaluation.benchmark.conftest import EXAMPLES, rows, run
-from tests.evaluation.conftest import ring_of_views, save_views
+from tests.evaluation.benchmark.conftest import rows, run
+from tests.evaluation.conftest import EXAMPLES, ring_of_views, save_views
 
 SETTINGS = Settings("cropped", None, None, "pycolmap", "sparse", "cpu")
 
 
 def test_good_objects_are_scored_and_broken_ones_reported(report: Path):
     found = rows(report)
-    assert list(found) == [
-        "broken", "equal & <same>", "locomotive", "noisy", "unpredicted", "mean"
-    ]  # fmt: skip
+    assert " ".join(found) == "broken equal & <same> locomotive noisy unpredicted mean"
     assert found["equal & <same>"]["psnr"] == "inf"
     assert float(found["equal & <same>"]["ssim"]) == pytest.approx(1)
     assert 20 < float(found["noisy"]["psnr"]) < 30
@@ -95,43 +92,23 @@ def test_a_second_run_evaluates_only_what_changed(
 
 
 @pytest.mark.integration
-def test_a_process_that_dies_is_reported_and_the_others_go_on(tmp_path: Path):
-    objects = [ObjectFiles(name, *[None] * 5) for name in ("dies", "lives")]
+def test_a_process_that_dies_or_cannot_start_is_reported_and_the_others_go_on(tmp_path: Path):
+    (tmp_path / "blocked").write_text("a file where its folder should be")
+    names = ("dies", "lives", "is killed", "blocked")
+    objects = [ObjectFiles(name, *[None] * 5) for name in names]
     records = benchmark.evaluate_all(objects, SETTINGS, tmp_path, workers=2, evaluate=die_or_save)
-    assert records[0].errors == {
-        "crash": "the process that evaluated the object ended by exit status 3"
-    }
+    ended = "the process that evaluated the object ended by"
+    assert records[0].errors == {"crash": f"{ended} exit status 3"}
     assert records[1].errors == {}
-    report_rows = [
-        ReportRow(files, record, tmp_path / files.name)
-        for files, record in zip(objects, records, strict=True)
-    ]
-    write_report(tmp_path, "x", report_rows, [])
+    assert records[2].errors == {"crash": f"{ended} signal 9"}
+    assert "blocked" in records[3].errors["start"]
+    write_report(tmp_path, "x", [ReportRow(objects[0], records[0], tmp_path)], [])
     assert "ended by exit status 3" in (tmp_path / "index.html").read_text()
     assert "ended by exit status 3" in rows(tmp_path)["dies"]["errors"]
 
 
-@pytest.mark.integration
-def test_an_object_that_cannot_be_started_does_not_stop_the_others(tmp_path: Path):
-    (tmp_path / "blocked").write_text("a file where its folder should be")
-    objects = [ObjectFiles(name, *[None] * 5) for name in ("blocked", "lives")]
-    blocked, lives = benchmark.evaluate_all(
-        objects, SETTINGS, tmp_path, workers=1, evaluate=die_or_save
-    )
-    assert "blocked" in blocked.errors["start"]
-    assert lives.errors == {}
-
-
-@pytest.mark.integration
-def test_a_process_killed_by_a_signal_is_named_by_it(tmp_path: Path):
-    (record,) = benchmark.evaluate_all(
-        [ObjectFiles("dies", *[None] * 5)], SETTINGS, tmp_path, workers=1, evaluate=kill_itself
-    )
-    assert record.errors["crash"].endswith("ended by signal 9")
-
-
 def test_interrupting_ends_the_processes_and_leaves_no_record(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(benchmark, "wait", interrupt)
+    monkeypatch.setattr(benchmark, "as_completed", interrupt)
     objects = [ObjectFiles(name, *[None] * 5) for name in ("a", "b")]
     with pytest.raises(KeyboardInterrupt):
         benchmark.evaluate_all(objects, SETTINGS, tmp_path, workers=2, evaluate=sleep_long)
@@ -166,11 +143,11 @@ def test_without_lpips_and_colmap_the_rest_is_scored_and_the_tables_say_so(
     def missing(*_: object) -> tuple[None, str]:
         return None, "no weights"
 
-    def no_engine(_: object) -> None:
+    def no_engine(*_: object) -> None:
         raise ModuleNotFoundError("no COLMAP")
 
     monkeypatch.setattr(benchmark, "load_lpips", missing)
-    monkeypatch.setattr(benchmark, "open_engine", no_engine)
+    monkeypatch.setattr(benchmark, "open_colmap", no_engine)
     assert run(tmp_path, objects, "--objects", "noisy") == 0
     row = rows(tmp_path)["noisy"]
     assert float(row["psnr"]) > 20
@@ -193,11 +170,9 @@ def test_the_truth_compared_with_itself_is_warned_about(tmp_path: Path):
 def die_or_save(files: ObjectFiles, _: Settings, folder: Path, key: str, threads: int) -> None:
     if files.name == "dies":
         os._exit(3)
+    if files.name == "is killed":
+        os.kill(os.getpid(), signal.SIGKILL)
     ObjectRecord(key, Result(files.name)).save(folder)
-
-
-def kill_itself(*_: object) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def sleep_long(*_: object) -> None:
@@ -205,6 +180,8 @@ def sleep_long(*_: object) -> None:
 
 
 def interrupt(*_: object) -> None:
+    while len(multiprocessing.active_children()) < 2:
+        time.sleep(0.05)
     raise KeyboardInterrupt
 
 
@@ -213,13 +190,8 @@ def test_records_survive_their_file_and_damaged_ones_are_not_used(tmp_path: Path
     record = ObjectRecord("k", Result("x", psnr=float("inf"), points=3, per_view=views))
     record.save(tmp_path)
     assert ObjectRecord.load(tmp_path) == record
-    for text in (
-        "",
-        "[]",
-        "{}",
-        '{"key": "k", "result": {"name": "x", "psnr": "abc"}}',
-        '{"key": 1, "result": {"nme": 2}}',
-    ):
+    wrong = '{"key": "k", "result": {"name": "x", "psnr": "abc"}}'
+    for text in ("", "[]", "{}", wrong, '{"key": 1, "result": {"nme": 2}}'):
         (tmp_path / "record.json").write_text(text)
         assert ObjectRecord.load(tmp_path) is None
     assert ObjectRecord.load(tmp_path / "nowhere") is None

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -59,14 +58,10 @@ def test_nothing_behind_a_link_is_removed(tmp_path):
 
 
 def test_a_failed_run_can_be_repeated_in_its_folder(tmp_path):
-    def run() -> Iterator[None]:
-        with project_folder(tmp_path) as folder:
-            fill(folder)
-            raise RuntimeError("COLMAP failed")
-
     for _ in range(2):
-        with pytest.raises(RuntimeError, match="COLMAP failed"):
-            run()
+        project, error = project_folder(tmp_path), RuntimeError("COLMAP failed")
+        fill(project.__enter__())
+        assert not project.__exit__(RuntimeError, error, None)
 
 
 def test_a_run_that_was_killed_can_be_repeated_in_its_folder(tmp_path):
@@ -80,16 +75,12 @@ def test_a_run_that_was_killed_can_be_repeated_in_its_folder(tmp_path):
     assert "images/000.png" in (tmp_path / MANIFEST).read_text()
 
 
-def test_two_runs_in_one_folder_do_not_mix(tmp_path):
+def test_two_runs_in_one_folder_do_not_mix_and_a_file_is_no_folder(tmp_path):
     with project_folder(tmp_path / "p"), pytest.raises(OSError, match="another process"):
         project_folder(tmp_path / "p").__enter__()
-
-
-def test_a_file_in_place_of_the_project_folder_is_refused(tmp_path):
-    path = tmp_path / "project"
-    path.write_text("mine")
-    with pytest.raises(FileExistsError, match="project: expected a folder"):
-        project_folder(path).__enter__()
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(FileExistsError, match="file: expected a folder"):
+        project_folder(tmp_path / "file").__enter__()
 
 
 def test_without_a_project_nothing_stays(tmp_path, monkeypatch):
