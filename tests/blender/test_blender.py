@@ -49,10 +49,8 @@ Y_UP = trimesh.transformations.rotation_matrix(-np.pi / 2, [1, 0, 0])
 
 def render(model: Path, out: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     arguments = [f"--object_path={model}", f"--output_dir={out}", "--device=CPU", "--threads=1"]
-    quick = ["--resolution=64", "--samples=4"]
-    return subprocess.run(
-        blender_command(BLENDER, [*arguments, *quick, *flags]), capture_output=True, text=True
-    )
+    command = blender_command(BLENDER, [*arguments, "--resolution=64", "--samples=4", *flags])
+    return subprocess.run(command, capture_output=True, text=True)
 
 
 def rendered(model: Path, out: Path, *flags: str) -> Path:
@@ -161,23 +159,19 @@ def test_every_format_with_colours_is_read_upright_and_in_its_colours(
     check_balls(rendered(models / name, tmp_path, "--num_images=4", "--elevation=10"))
 
 
-def test_a_file_without_colours_has_the_same_outline(models: Path, tmp_path: Path):
-    flags = ["--num_images=4", "--samples=1"]
-    with_colours = rendered(models / "balls.ply", tmp_path / "ply", *flags)
+def test_a_file_without_colours_has_the_same_outline_and_up_turns_one(models: Path, tmp_path: Path):
+    flags = ["--num_images=2", "--samples=1"]
+    with_colours = rendered(models / "balls.ply", tmp_path / "ply", *flags, "--up=z")
+    check_balls(with_colours)
     without = rendered(models / "balls.stl", tmp_path / "stl", *flags)
-    for k in range(4):
+    for k in range(2):
         a, b = (pixels(path / f"{k:03d}.png")[..., 3] for path in (with_colours, without))
         assert np.abs(a - b).mean() < 1
+    lying = rendered(models / "balls.ply", tmp_path / "lying", *flags, "--up=y")
+    assert (pixels(with_colours / "000.png") != pixels(lying / "000.png")).any()
 
 
-def test_up_turns_a_file_that_does_not_say(models: Path, tmp_path: Path):
-    ply = rendered(models / "balls.ply", tmp_path / "a", "--num_images=2", "--up=z")
-    check_balls(ply)
-    lying = rendered(models / "balls.ply", tmp_path / "b", "--num_images=2", "--up=y")
-    assert (pixels(ply / "000.png") != pixels(lying / "000.png")).any()
-
-
-def test_depth_of_a_sphere_is_that_of_the_formula(tmp_path: Path):
+def test_depth_of_a_sphere_and_of_a_plane_are_those_of_the_formulas(tmp_path: Path):
     trimesh.creation.icosphere(6, 3.0).export(tmp_path / "sphere.ply")
     flags = ["--num_images=2", "--camera_type=random"]
     folder = rendered(tmp_path / "sphere.ply", tmp_path, "--save_depth", *flags)
@@ -195,9 +189,6 @@ def test_depth_of_a_sphere_is_that_of_the_formula(tmp_path: Path):
         assert NEAR < depth[inside].min() < FAR
     plain = rendered(tmp_path / "sphere.ply", tmp_path / "b", *flags)
     np.testing.assert_array_equal(pixels(plain / "001.png"), pixels(folder / "001.png"))
-
-
-def test_depth_of_a_plane_is_that_of_the_formula(tmp_path: Path):
     trimesh.creation.box((2.0, 2.0, 1.0)).export(tmp_path / "box.stl")
     flags = ["--save_depth", "--num_images=1", "--elevation=90"]
     folder = rendered(tmp_path / "box.stl", tmp_path, *flags)
@@ -228,15 +219,12 @@ def bad_models(folder: Path) -> dict[str, str]:
     (folder / "corrupt.glb").write_bytes(b"glTF" + bytes(100))
     (folder / "text.fbx").write_text("hello")
     (folder / "empty.obj").write_text("# nothing\n")
-    (folder / "points.ply").write_text(
-        "ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\n"
-        "property float z\nend_header\n0 0 0\n"
-    )
+    axes = "".join(f"property float {axis}\n" for axis in "xyz")
+    header = f"ply\nformat ascii 1.0\nelement vertex 1\n{axes}end_header\n"
+    (folder / "points.ply").write_text(f"{header}0 0 0\n")
     # not in the corners: importers set those that are not finite to 0
-    for name, change in (
-        ("infinite", {"translation": [1e39, 0, 0]}),
-        ("far", {"scale": [1e25] * 3}),
-    ):
+    changes = {"infinite": {"translation": [1e39, 0, 0]}, "far": {"scale": [1e25] * 3}}
+    for name, change in changes.items():
         (folder / name).mkdir()
         parts = trimesh.exchange.gltf.export_gltf(trimesh.Scene([trimesh.creation.box()]))
         content = json.loads(parts.pop("model.gltf"))
@@ -270,13 +258,12 @@ def test_models_that_cannot_be_rendered_get_one_clear_line_and_no_folder(tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-def test_wrong_usage_exits_2_in_blender_too(models: Path, tmp_path: Path):
+def test_wrong_usage_exits_2_and_a_device_that_is_not_there_is_warned_about(
+    models: Path, tmp_path: Path
+):
     done = render(models / "balls.glb", tmp_path, "--num_images=0")
     assert done.returncode == 2
     assert "num_images must be from 1 to 1000" in done.stderr
-
-
-def test_a_device_that_is_not_there_is_warned_about(models: Path, tmp_path: Path):
     done = render(models / "balls.stl", tmp_path, "--device=METAL", "--num_images=1")
     assert done.returncode == 0
     assert "the device METAL is not available" in done.stderr
@@ -293,9 +280,8 @@ def six(tmp_path: Path, models: Path) -> tuple[Path, Path]:
     (folder / "corrupt.glb").write_bytes((models / "balls.glb").read_bytes()[:5000])
     trimesh.creation.icosphere(7, 1e6).export(folder / "huge.ply")  # 327,680 faces
     program = tmp_path / Path(BLENDER).name  # which tells a Blender from a Python that has bpy
-    program.write_text(
-        f'#!/bin/sh\ncase "$*" in *uid=hangs*) sleep 600;; esac\nexec {BLENDER} "$@"\n'
-    )
+    case = 'case "$*" in *uid=hangs*) sleep 600;; esac'
+    program.write_text(f'#!/bin/sh\n{case}\nexec {BLENDER} "$@"\n')
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     return folder, program
 

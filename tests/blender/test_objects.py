@@ -17,17 +17,14 @@ def touch(*paths: Path) -> None:
 def test_a_folder_is_searched_at_all_depths_for_models_only(tmp_path: Path):
     touch(tmp_path / "b.glb", tmp_path / "x/y/a.OBJ", tmp_path / "x/y/a.mtl")
     touch(tmp_path / ".trash/c.glb", tmp_path / "notes.txt", tmp_path / "d.e.ply")
-    assert [(m.uid, m.path.name) for m in find_objects(tmp_path)] == [
-        ("a", "a.OBJ"), ("b", "b.glb"), ("d.e", "d.e.ply"),
-    ]  # fmt: skip
+    found = {m.uid: m.path.name for m in find_objects(tmp_path)}
+    assert found == {"a": "a.OBJ", "b": "b.glb", "d.e": "d.e.ply"}
 
 
 def test_lists_name_paths_beside_them(tmp_path: Path):
     (tmp_path / "list.txt").write_text("# models\nmeshes/b.glb\n\n/far/a.stl\n")
-    models = find_objects(tmp_path / "list.txt")
-    assert [(m.uid, m.path) for m in models] == [
-        ("a", Path("/far/a.stl")), ("b", tmp_path / "meshes/b.glb"),
-    ]  # fmt: skip
+    found = {m.uid: m.path for m in find_objects(tmp_path / "list.txt")}
+    assert found == {"a": Path("/far/a.stl"), "b": tmp_path / "meshes/b.glb"}
     (tmp_path / "list.json").write_text(json.dumps(["b.glb"]))
     assert find_objects(tmp_path / "list.json")[0].path == tmp_path / "b.glb"
     (tmp_path / "map.json").write_text(json.dumps({"lion": "l/model.obj", "shoe": "s/model.obj"}))
@@ -58,20 +55,12 @@ def test_names_that_leave_the_folder_or_cannot_be_one_are_refused(tmp_path: Path
         find_objects(tmp_path / "map.json")
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("a.json", b"{"), ("a.json", b"3"), ("a.json", b"[1]"), ("a.json", b'{"a": 1}'),
-        ("a.txt", b"\xff\xfe\x00"),
-    ],
-)  # fmt: skip
-def test_what_is_no_list_is_refused(tmp_path: Path, name: str, content: bytes):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=name):
-        find_objects(tmp_path / name)
-
-
-def test_nothing_to_render_is_an_error(tmp_path: Path):
+def test_what_is_no_list_is_refused_and_nothing_to_render_is_an_error(tmp_path: Path):
+    wrong = [("a.json", content) for content in (b"{", b"3", b"[1]", b'{"a": 1}')]
+    for name, content in (*wrong, ("a.txt", b"\xff\xfe\x00")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=name):
+            find_objects(tmp_path / name)
     with pytest.raises(FileNotFoundError, match="no models found"):
         find_objects(tmp_path)
     with pytest.raises(FileNotFoundError):

@@ -32,7 +32,7 @@ def corners(scene: trimesh.Scene) -> np.ndarray:
     ])  # fmt: skip
 
 
-def test_colours_shift_as_pythons_own_conversion_does():
+def test_colours_shift_as_pythons_own_conversion_does_and_alpha_is_kept():
     colours = np.random.default_rng(0).integers(0, 256, (50, 3), dtype=np.uint8)
     colours[:3] = [[0, 0, 0], [255, 255, 255], [7, 7, 7]]
     shifted = shift_colours(colours, 0.3, 0.5, 0.8)
@@ -40,9 +40,6 @@ def test_colours_shift_as_pythons_own_conversion_does():
         hue, saturation, value = colorsys.rgb_to_hsv(*(before / 255))
         expected = colorsys.hsv_to_rgb((hue + 0.3) % 1, saturation * 0.5, value * 0.8)
         np.testing.assert_allclose(after, np.array(expected) * 255, atol=1)
-
-
-def test_alpha_is_kept_and_no_shift_is_no_change():
     colours = np.random.default_rng(1).integers(0, 256, (5, 5, 4), dtype=np.uint8)
     np.testing.assert_array_equal(shift_colours(colours, 0, 1, 1), colours)
     np.testing.assert_array_equal(shift_colours(colours, 0.4, 2, 2)[..., 3], colours[..., 3])
@@ -60,9 +57,8 @@ def test_a_variant_is_within_its_limits_and_upright(monkeypatch):
         turned = augment(scene(), "x")
     original = scene()
     np.testing.assert_allclose(corners(turned)[:, 2], corners(original)[:, 2], atol=1e-9)
-    np.testing.assert_allclose(
-        np.linalg.norm(corners(turned), axis=1), np.linalg.norm(corners(original), axis=1)
-    )
+    distances = [np.linalg.norm(corners(each), axis=1) for each in (turned, original)]
+    np.testing.assert_allclose(*distances)
     heights = [augment(original, str(k)).extents[2] / original.extents[2] for k in range(20)]
     assert 1 / 1.3 - 1e-9 <= min(heights) < 0.95
     assert 1.05 < max(heights) <= 1.3 + 1e-9

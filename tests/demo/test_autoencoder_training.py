@@ -47,9 +47,8 @@ def test_the_configurations_of_the_small_model_agree():
 def test_the_divergence_is_that_of_two_normal_distributions():
     """KL(N(m, s^2) | N(0, 1)) = (m^2 + s^2 - 1 - log s^2) / 2."""
     posterior = DiagonalGaussian(torch.full((1, 4, 2, 2), 2.0), torch.full((1, 4, 2, 2), 0.5))
-    error, divergence = reconstruction_and_kl(
-        posterior, torch.zeros(1, 3, 4, 4), torch.full((1, 3, 4, 4), -0.25)
-    )
+    images, decoded = torch.zeros(1, 3, 4, 4), torch.full((1, 3, 4, 4), -0.25)
+    error, divergence = reconstruction_and_kl(posterior, images, decoded)
     assert error == 0.5 * 0.25 + 2 * 0.25**2
     assert divergence.item() == pytest.approx((4 + 0.25 - 1 - math.log(0.25)) / 2)
 
@@ -138,11 +137,9 @@ def test_a_training_ends_with_an_autoencoder_that_the_model_starts_from(tmp_path
     train_autoencoder.main(flags(tmp_path, data, "step.max_steps=60"))
     found = errors(tmp_path)
     assert sum(found[-5:]) < 0.8 * sum(found[:5])
-    config = load_config(
-        GenerateConfig, ROOT / "configs" / "demo.yaml",
-        ["model.autoencoder.channel_mult=[1,2]", "model.autoencoder.shortcut=false",
-         "model.cameras.image_size=16"],
-    ).model  # fmt: skip
+    small = ["model.autoencoder.channel_mult=[1,2]", "model.autoencoder.shortcut=false"]
+    small += ["model.cameras.image_size=16"]
+    config = load_config(GenerateConfig, ROOT / "configs" / "demo.yaml", small).model
     model = init_model(config, 0, choose_model_class(config))
     report = load_pretrained(model, tmp_path / "autoencoder.ckpt", "auto")
     own = {name for name in model.state_dict() if name.startswith("first_stage_model.")}
@@ -172,12 +169,9 @@ def test_a_resumed_training_has_the_same_numbers(tmp_path, data, stopped_by, sav
     assert torch.load(parts / "last.ckpt", weights_only=True)["step"] == saved
     train_autoencoder.main([*flags(parts, data), "--resume"])
     assert errors(parts) == errors(tmp_path / "whole")
-    first, second = (
-        torch.load(folder / "autoencoder.ckpt", weights_only=True)["state_dict"]
-        for folder in (tmp_path / "whole", parts)
-    )
-    for name, tensor in first.items():
-        torch.testing.assert_close(second[name], tensor)
+    whole = torch.load(tmp_path / "whole" / "autoencoder.ckpt", weights_only=True)
+    resumed = torch.load(parts / "autoencoder.ckpt", weights_only=True)
+    torch.testing.assert_close(resumed, whole)
 
 
 def test_what_is_there_is_not_overwritten_and_other_sizes_not_resumed(tmp_path, data):
@@ -188,9 +182,6 @@ def test_what_is_there_is_not_overwritten_and_other_sizes_not_resumed(tmp_path, 
         train_autoencoder.main([*flags(tmp_path, data, "model.res_blocks=2"), "--resume"])
     state = torch.load(tmp_path / "last.ckpt", weights_only=True)
     torch.save({"seed": state["seed"], "model": state["model"]}, tmp_path / "last.ckpt")
-    with pytest.raises(ValueError, match=r"last\.ckpt: .*damaged"):
-        train_autoencoder.main([*flags(tmp_path, data), "--resume"])
-    (tmp_path / "last.ckpt").write_bytes(b"damaged")
     with pytest.raises(ValueError, match=r"last\.ckpt: .*damaged"):
         train_autoencoder.main([*flags(tmp_path, data), "--resume"])
 

@@ -98,16 +98,18 @@ def test_the_temperature_is_that_of_all_noise_but_the_encoders(model, monkeypatc
     assert whole[0].std().item() == pytest.approx(1.0, abs=0.05)
 
 
-@pytest.mark.parametrize("temperature", [-0.1, 1.1, math.nan])
-def test_impossible_temperatures_are_refused(temperature: float):
-    with pytest.raises(ValueError, match="temperature must be from 0 to 1"):
-        SamplerConfig(temperature=temperature)
+def test_impossible_temperatures_and_pure_noise_without_velocities_are_refused():
+    for temperature in (-0.1, 1.1, math.nan):
+        with pytest.raises(ValueError, match="temperature must be from 0 to 1"):
+            SamplerConfig(temperature=temperature)
+    with pytest.raises(ValueError, match=r"pure_noise is 0\.5"):
+        TrainConfig(step=StepConfig(pure_noise=0.5))
 
 
 def test_the_loss_compares_velocities(model, config):
     """The losses are those of the noise, a network's answer understood as either, over a."""
-    encoded = EncodedBatch(DiagonalGaussian(torch.randn(2, 16, 4, 16, 16), torch.zeros(1)),
-                      features(model, 2))  # fmt: skip
+    targets = DiagonalGaussian(torch.randn(2, 16, 4, 16, 16), torch.zeros(1))
+    encoded = EncodedBatch(targets, features(model, 2))
     draws = sample_training_noise(0, range(2), config.latent_shape, 1000, StepConfig(2))
     arguments = encoded, torch.tensor([0.1, 0.5]), draws, model.view_geometry()
     with torch.no_grad():
@@ -121,17 +123,15 @@ def test_the_loss_compares_velocities(model, config):
     noisy = q_sample(model, latents, draws.epsilon, draws.timesteps)
     chosen = torch.arange(2)[:, None], draws.target_views
     a = model.alphas_cumprod[draws.timesteps][:, None]
-    noise = v_to_noise(
-        answers[0].reshape(2, 2, 4, 16, 16), noisy[chosen], a[:, :, None, None, None]
-    )
+    answer = answers[0].reshape(2, 2, 4, 16, 16)
+    noise = v_to_noise(answer, noisy[chosen], a[:, :, None, None, None])
     expected = (noise - draws.epsilon[chosen]).square().mean(dim=(2, 3, 4)) / a
     torch.testing.assert_close(losses, expected, atol=1e-4, rtol=1e-3)
 
 
 def test_pure_noise_has_no_trace_of_the_object(model, config, monkeypatch):
-    draws = sample_training_noise(
-        0, range(3), config.latent_shape, 1000, StepConfig(2, pure_noise=1.0)
-    )
+    step = StepConfig(2, pure_noise=1.0)
+    draws = sample_training_noise(0, range(3), config.latent_shape, 1000, step)
     seen = []
 
     def watch(model, noisy, draws, *_: object) -> torch.Tensor:
@@ -148,11 +148,6 @@ def test_pure_noise_has_no_trace_of_the_object(model, config, monkeypatch):
     torch.testing.assert_close(losses, expected, rtol=0.05, atol=0)
 
 
-def test_only_a_model_of_velocities_learns_from_pure_noise():
-    with pytest.raises(ValueError, match=r"pure_noise is 0\.5"):
-        TrainConfig(step=StepConfig(pure_noise=0.5))
-
-
 def test_the_input_view_is_read_from_its_own_camera(model, config):
     latents = torch.randn(2, 4, 16, 16)
     seen = model.input_view(latents, torch.tensor([math.radians(30), 0.0]))
@@ -162,9 +157,8 @@ def test_the_input_view_is_read_from_its_own_camera(model, config):
     # From the side the middle of the cube is in the middle, and what is above it is above.
     top, bottom = seen.vertices[1, -1, 3, 3], seen.vertices[1, 0, 3, 3]
     assert top[1] < -0.5 < 0.5 < bottom[1]
-    torch.testing.assert_close(
-        seen.viewpoint, torch.tensor([[0, 0, 1, 0], [-math.radians(30), 0, 1, 0]])
-    )
+    expected = torch.tensor([[0, 0, 1, 0], [-math.radians(30), 0, 1, 0]])
+    torch.testing.assert_close(seen.viewpoint, expected)
 
 
 def test_the_volume_knows_the_input(model, config):
@@ -180,16 +174,16 @@ def test_the_volume_knows_the_input(model, config):
     torch.testing.assert_close(volume(latents, 10), first)
     assert (volume(latents, 35) - first).abs().max() > 1e-3
     assert (volume(torch.randn(1, 4, 16, 16), 10) - first).abs().max() > 1e-3
-    without = seeded_model(dataclasses.replace(
-        config, volume=dataclasses.replace(config.volume, input_view=False)))  # fmt: skip
+    plain = dataclasses.replace(config.volume, input_view=False)
+    without = seeded_model(dataclasses.replace(config, volume=plain))
     assert not any("input_encoder" in name for name in without.state_dict())
 
 
 def test_a_fresh_unet_begins_by_predicting_nothing(config):
     """Its residual branches end in zeros, so that it learns from a plain start."""
     model = init_model(config, 0, SmallSyncDreamer)
-    token, frustums = torch.randn(2, 1, 64), [torch.randn(2, f, 8 >> i, 16 >> i, 16 >> i)
-                                              for i, f in enumerate((16, 32, 64, 64))]  # fmt: skip
+    sizes = [(f, 8 >> i, 16 >> i, 16 >> i) for i, f in enumerate((16, 32, 64, 64))]
+    token, frustums = torch.randn(2, 1, 64), [torch.randn(2, *size) for size in sizes]
     with torch.no_grad():
         predicted = model.unet(torch.randn(2, 8, 16, 16), torch.tensor([3, 700]), token, frustums)
     assert predicted.abs().max() == 0

@@ -28,28 +28,21 @@ from multiview.cameras import Cameras, orbit_cameras
 
 BLENDER = os.environ.get("BLENDER") or shutil.which("blender")
 SIZE = 64
+DULL = {"metallicFactor": 0.0, "roughnessFactor": 1.0}
 Y_UP = trimesh.transformations.rotation_matrix(-np.pi / 2, [1, 0, 0])
 
 
 def coloured(mesh: trimesh.Trimesh, *colour: float, mode: str = "OPAQUE") -> trimesh.Trimesh:
     rgba = np.array([*colour, 1.0][:4])
-    look = PBRMaterial(
-        baseColorFactor=rgba, metallicFactor=0.0, roughnessFactor=1.0, alphaMode=mode
-    )
-    mesh.visual = TextureVisuals(material=look)
+    mesh.visual = TextureVisuals(material=PBRMaterial(baseColorFactor=rgba, alphaMode=mode, **DULL))
     return mesh
 
 
-def board(image: np.ndarray, mode: str = "OPAQUE") -> trimesh.Trimesh:
+def board(image: np.ndarray) -> trimesh.Trimesh:
     """A square in the plane of y and z that faces the camera at azimuth 0, image upright."""
     corners = [[0, -0.5, -0.5], [0, 0.5, -0.5], [0, 0.5, 0.5], [0, -0.5, 0.5]]
     mesh = trimesh.Trimesh(corners, [[0, 1, 2], [0, 2, 3]], process=False)
-    look = PBRMaterial(
-        baseColorTexture=Image.fromarray(image),
-        metallicFactor=0.0,
-        roughnessFactor=1.0,
-        alphaMode=mode,
-    )
+    look = PBRMaterial(baseColorTexture=Image.fromarray(image), alphaMode="OPAQUE", **DULL)
     mesh.visual = TextureVisuals(uv=[[0, 0], [1, 0], [1, 1], [0, 1]], material=look)
     return mesh
 
@@ -60,8 +53,12 @@ def ball(subdivisions: int = 4) -> trimesh.Trimesh:
     return mesh
 
 
-def ahead(size: int = SIZE) -> Cameras:
-    return orbit_cameras(1, 0.0, 1.5, size)
+def ahead() -> Cameras:
+    return orbit_cameras(1, 0.0, 1.5, SIZE)
+
+
+def light(mesh: trimesh.Trimesh | list[trimesh.Trimesh]) -> np.ndarray:
+    return render_light(RayScene(flatten_scene(mesh)), ahead(), SIZE, 1)[0]
 
 
 def test_the_silhouette_of_a_ball_is_a_disc_of_the_right_size():
@@ -72,11 +69,8 @@ def test_the_silhouette_of_a_ball_is_a_disc_of_the_right_size():
     rows, columns = np.nonzero(view[..., 3])
     assert columns.min() + columns.max() == rows.min() + rows.max() == SIZE - 1
     assert len(np.unique(view[..., 3])) > 3  # soft edges
-
-
-def test_without_supersampling_edges_are_hard():
     (view,) = render_views(ball(), ahead(), SIZE, supersampling=1)
-    assert set(np.unique(view[..., 3])) == {0, 255}
+    assert set(np.unique(view[..., 3])) == {0, 255}  # hard ones
 
 
 def test_colours_at_the_edge_are_not_darkened_by_the_background():
@@ -93,31 +87,28 @@ def test_the_lamp_lights_by_the_cosine_and_the_square_of_the_distance():
     scene = RayScene(flatten_scene(ball()))
     normals = np.array([[0, 0, 1], [0, 0, -1], [1, 0, 0]], np.float32)
     places = normals * np.float32(0.51)
-    light, towards = lamp_light(scene, places, normals, normals)
+    found, towards = lamp_light(scene, places, normals, normals)
     way = LIGHT_POSITION - places
     distance = np.linalg.norm(way, axis=1)
     expected = LIGHT * np.clip((way * normals).sum(1) / distance, 0, None) / distance**2
-    np.testing.assert_allclose(light, expected, rtol=1e-5)
-    assert light[1] == 0
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert found[1] == 0
     np.testing.assert_allclose(towards, way / distance[:, None], rtol=1e-5)
 
 
 def test_a_ball_is_lit_smoothly_and_a_ball_of_facets_is_not():
-    smooth = render_light(RayScene(flatten_scene(ball(2))), ahead(), SIZE, 1)[0, ..., 0]
     facets = coloured(trimesh.creation.icosphere(2, 0.5), 0.5, 0.5, 0.5)
-    flat = render_light(RayScene(flatten_scene(facets)), ahead(), SIZE, 1)[0, ..., 0]
-    row = slice(16, 48)
-    assert len(np.unique(flat[32, row].round(4))) < len(np.unique(smooth[32, row].round(4)))
+    flat, smooth = (
+        len(np.unique(light(mesh)[32, 16:48, 0].round(4))) for mesh in (facets, ball(2))
+    )
+    assert flat < smooth
 
 
 def test_in_a_closed_room_there_is_less_light_than_outside():
     room = trimesh.creation.box((1, 1, 1))
     room.update_faces(np.abs(room.face_normals[:, 0] - 1) > 0.1)  # open towards the camera
-    inside = render_light(RayScene(flatten_scene(coloured(room, 0.3, 0.3, 0.3))), ahead(), SIZE, 1)
-    back = render_light(
-        RayScene(flatten_scene(board(np.full((4, 4, 3), 149, np.uint8)))), ahead(), SIZE, 1
-    )
-    assert inside[0, 32, 32, 0] < 0.6 * back[0, 32, 32, 0]
+    inside, back = coloured(room, 0.3, 0.3, 0.3), board(np.full((4, 4, 3), 149, np.uint8))
+    assert light(inside)[32, 32, 0] < 0.6 * light(back)[32, 32, 0]
 
 
 def test_a_texture_is_upright_and_not_mirrored():
@@ -159,9 +150,11 @@ def test_what_is_behind_glass_shows_through():
     glass.update_faces(glass.face_normals[:, 0] > 0.5)
     wall = coloured(trimesh.creation.box((0.01, 1, 1)), 1.0, 0.0, 0.0)
     wall.apply_translation([-0.5, 0, 0])
-    through = render_light(RayScene(flatten_scene([glass, wall])), ahead(), SIZE, 1)[0, 32, 32]
+    through = light([glass, wall])[32, 32]
     assert through[3] == pytest.approx(1)
     assert through[0] > 4 * through[1]
+    (view,) = render_views(glass, ahead(), SIZE)  # glass only casts no shadows
+    assert 0 < view[32, 32, 3] < 128
 
 
 def test_colours_of_vertices_faces_and_simple_materials_are_shown():
@@ -188,19 +181,13 @@ def test_an_object_is_scaled_and_centred_with_its_transforms():
     np.testing.assert_allclose(corners.max(0) + corners.min(0), 0, atol=1e-6)
 
 
-@pytest.mark.parametrize("corner", [np.nan, np.inf])
-def test_what_cannot_be_seen_is_refused(corner: float):
+def test_what_cannot_be_seen_is_refused():
     with pytest.raises(ValueError, match="no mesh with faces"):
         flatten_scene(trimesh.Scene())
-    mesh = trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [corner, 1, 0]], [[0, 1, 2]], process=False)
-    with pytest.raises(ValueError, match="longest side"):
-        flatten_scene(mesh)
-
-
-def test_a_scene_of_glass_only_casts_no_shadows():
-    glass = coloured(trimesh.creation.box(), 0.5, 0.5, 0.5, 0.1, mode="BLEND")
-    (view,) = render_views(glass, ahead(), SIZE)
-    assert 0 < view[32, 32, 3] < 128
+    for corner in (np.nan, np.inf):
+        mesh = trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [corner, 1, 0]], [[0, 1, 2]], process=False)
+        with pytest.raises(ValueError, match="longest side"):
+            flatten_scene(mesh)
 
 
 def test_rays_that_do_not_fit_together_are_refused_before_embree_reads_beyond_them():
@@ -230,9 +217,8 @@ def test_a_folder_of_views_is_written_as_blenders_job_does_and_kept(tmp_path: Pa
     folders = [(tmp_path / "target" / "ball", fixed), (tmp_path / "input" / "ball", random)]
     assert render_view_folders(ball(), folders, "ball", "a ball") == 6
     for path, settings in folders:
-        assert sorted(file.name for file in path.iterdir()) == [
-            "000.png", "001.png", "002.png", META,
-        ]  # fmt: skip
+        names = sorted(file.name for file in path.iterdir())
+        assert names == ["000.png", "001.png", "002.png", META]
         with Image.open(path / "000.png") as file:
             assert (file.mode, file.size) == ("RGBA", (32, 32))
         record = {"model": "a ball", "engine": "RAYS 1", "supersampling": 2}
@@ -276,9 +262,8 @@ def test_views_are_near_blenders(still_life: Path, tmp_path: Path, camera_type: 
     command = blender_command(BLENDER, [*flags, f"--camera_type={camera_type}", "--threads=2"])
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    real = np.stack(
-        [np.asarray(Image.open(tmp_path / "still-life" / f"{i:03d}.png")) for i in range(4)]
-    ).astype(np.float64)
+    files = [tmp_path / "still-life" / f"{i:03d}.png" for i in range(4)]
+    real = np.stack([np.asarray(Image.open(file), np.float64) for file in files])
     # an average of 4 x 4 hard pixels has soft edges
     blocks = real.reshape(4, SIZE, 4, SIZE, 4, 4)
     alpha = blocks[..., 3:].mean(axis=(2, 4))

@@ -61,21 +61,23 @@ def test_a_seed_gives_the_same_toy_in_every_process_and_another_one_another_toy(
         "from tests.demo.toys.test_toys import digest\n"
         f"print('\\n'.join(digest(seed) for seed in reversed({seeds!r})))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONHASHSEED": "7"},
-    )  # fmt: skip
+    command, other = [sys.executable, "-c", program], {**os.environ, "PYTHONHASHSEED": "7"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=other)
     assert done.stdout.split()[::-1] == here, done.stderr
 
 
-def test_the_seed_determines_the_family():
+def test_the_seed_determines_the_family_and_unknown_ones_are_refused():
     families = {make_toy(seed).metadata["family"] for seed in range(60)}
     assert len(families) > 0.4 * len(FAMILIES)
     assert families <= set(FAMILIES)
+    with pytest.raises(ValueError, match="-1"):
+        make_toy(-1)
+    with pytest.raises(ValueError, match=r"'dragon'.* assembly"):
+        make_toy(0, "dragon")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_parts_are_closed_textured_and_in_their_place(family: str):
+def test_parts_are_closed_textured_and_in_their_place_and_their_union_is_closed(family: str):
     for seed in range(3):
         scene = make_toy(seed, family)
         parts = list(scene.geometry.values())
@@ -95,25 +97,17 @@ def test_parts_are_closed_textured_and_in_their_place(family: str):
             np.testing.assert_allclose(np.linalg.norm(part.vertex_normals, axis=1), 1, atol=1e-6)
             agree = part.vertex_normals[part.faces] * part.face_normals[:, None]
             assert np.median(agree.sum(axis=-1)) > 0.8
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_ground_truth_mesh_is_one_closed_surface_with_the_toys_box(family: str):
-    scene = make_toy(3, family)
-    shape = ground_truth_mesh(scene)
+    shape = ground_truth_mesh(scene)  # one closed surface
     assert count_open_edges(shape) == 0
     np.testing.assert_allclose(shape.bounds, scene.bounds, atol=1e-6)
-    volumes = [part.volume for part in scene.geometry.values()]
+    volumes = [part.volume for part in parts]
     assert 0.999 * max(volumes) < shape.volume < 1.001 * sum(volumes)
 
 
-def test_the_ground_truth_mesh_counts_the_overlap_of_boxes_once():
+def test_the_ground_truth_mesh_counts_overlaps_once_and_refuses_a_part_with_a_hole():
     toy = ToyBuilder(np.random.default_rng(0))
     toy.add(box(1, 1, 1, 0), (1.0, 0.0, 0.0), (0, 0, 0), (0.5, 0, 0))
     assert ground_truth_mesh(toy.scene()).volume == pytest.approx(1.5, abs=5e-3)
-
-
-def test_a_part_with_a_hole_is_refused():
     scene = make_toy(0, "snowman")
     part = next(iter(scene.geometry.values()))
     part.update_faces(np.arange(len(part.faces)) > 0)
@@ -239,18 +233,15 @@ def test_a_glb_holds_the_toy_with_its_colours(tmp_path: Path, family: str):
     assert set(again.geometry) == set(scene.geometry)
     for name, part in scene.geometry.items():
         other = again.geometry[name]
-        frame = again.graph[
-            next(n for n in again.graph.nodes_geometry if again.graph[n][1] == name)
-        ]
-        places = trimesh.transform_points(other.vertices, frame[0])
+        nodes = (again.graph[node] for node in again.graph.nodes_geometry)
+        frame = next(matrix for matrix, geometry in nodes if geometry == name)
+        places = trimesh.transform_points(other.vertices, frame)
         np.testing.assert_allclose(places, part.vertices, atol=1e-6)
         np.testing.assert_array_equal(other.faces, part.faces)
         np.testing.assert_allclose(other.visual.uv, part.visual.uv, atol=1e-6)
-        np.testing.assert_array_equal(
-            np.asarray(other.visual.material.baseColorTexture.convert("RGB")),
-            np.asarray(part.visual.material.baseColorTexture),
-        )
-        normals = other.vertex_normals @ frame[0][:3, :3].T
+        images = (each.visual.material.baseColorTexture.convert("RGB") for each in (other, part))
+        np.testing.assert_array_equal(*map(np.asarray, images))
+        normals = other.vertex_normals @ frame[:3, :3].T
         np.testing.assert_allclose(normals, part.vertex_normals, atol=1e-5)
 
 
@@ -267,10 +258,3 @@ def test_without_manifold3d_the_command_says_what_to_install(monkeypatch, tmp_pa
     with pytest.raises(ModuleNotFoundError, match=r"pip install -r requirements/demo\.txt"):
         main(["--count", "1", "--output", str(tmp_path / "toys")])
     assert not (tmp_path / "toys").exists()
-
-
-def test_unknown_seeds_and_families_are_refused():
-    with pytest.raises(ValueError, match="-1"):
-        make_toy(-1)
-    with pytest.raises(ValueError, match=r"'dragon'.* assembly"):
-        make_toy(0, "dragon")
