@@ -11,18 +11,18 @@ from multiview.views import read_views, read_views_and_alpha
 from tests.evaluation.conftest import ring_of_views, save_views
 
 
-def test_views_come_in_the_order_of_their_names_and_in_0_to_1(tmp_path: Path):
+def test_views_of_a_folder_and_a_strip_come_in_their_order_and_in_0_to_1(tmp_path: Path):
     views = read_views(save_views(tmp_path / "a", ring_of_views()))
     assert views.shape == (16, 64, 64, 3)
     assert views.dtype == np.float32
     np.testing.assert_allclose(views, ring_of_views(), atol=0.5 / 255 + 1e-6)
+    strip = save_strip(tmp_path / "0.png", ring_of_views())
+    np.testing.assert_array_equal(read_views(strip), views)
 
 
-def test_a_strip_holds_the_same_views_as_a_folder(tmp_path: Path):
-    folder = save_views(tmp_path / "a", ring_of_views())
-    strip = (views_to_strip(ring_of_views()) * 255).round().astype(np.uint8)
-    Image.fromarray(strip).save(tmp_path / "0.png")
-    np.testing.assert_array_equal(read_views(tmp_path / "0.png"), read_views(folder))
+def save_strip(path: Path, views: np.ndarray) -> Path:
+    Image.fromarray((views_to_strip(views) * 255).round().astype(np.uint8)).save(path)
+    return path
 
 
 def test_rgba_views_are_composited_on_white(tmp_path: Path):
@@ -60,18 +60,17 @@ def test_views_beyond_the_sixteen_are_ignored_with_a_warning(tmp_path: Path, cap
     assert "a: 16 views are read; ignored: 016.png, 100.png" in caplog.text
 
 
-def test_views_of_another_size_are_named(tmp_path: Path):
+def test_views_of_another_size_or_that_are_not_square_are_named(tmp_path: Path):
     folder = save_views(tmp_path / "a", ring_of_views(32))
     Image.new("RGB", (48, 40)).save(folder / "005.png")
     with pytest.raises(ValueError, match=r"most have 32 x 32 pixels, but not 005\.png \(48 x 40\)"):
         read_views(folder)
-
-
-def test_views_must_be_square(tmp_path: Path):
-    folder = tmp_path / "a"
-    save_views(folder, np.zeros((16, 20, 30, 3)))
     with pytest.raises(ValueError, match=r"30 x 20 pixels .*expected square"):
-        read_views(folder)
+        read_views(save_views(tmp_path / "b", np.zeros((16, 20, 30, 3))))
+    for path in (tmp_path / "0.png", tmp_path / "c"):
+        (save_views if path.suffix == "" else save_strip)(path, np.ones((16, 15, 15, 3)))
+        with pytest.raises(ValueError, match="15 x 15 pixels, expected at least 16 x 16"):
+            read_views(path)
 
 
 @pytest.mark.parametrize(
@@ -93,14 +92,6 @@ def test_an_image_that_is_no_strip_of_sixteen_is_refused_and_named(tmp_path: Pat
         read_views(tmp_path / "0.png")
 
 
-def test_views_of_fifteen_pixels_are_too_small(tmp_path: Path):
-    Image.new("RGB", (16 * 15, 15)).save(tmp_path / "0.png")
-    with pytest.raises(ValueError, match="15 x 15 pixels, expected at least 16 x 16"):
-        read_views(tmp_path / "0.png")
-    with pytest.raises(ValueError, match="15 x 15 pixels, expected at least 16 x 16"):
-        read_views(save_views(tmp_path / "a", np.ones((16, 15, 15, 3))))
-
-
 def rgba_views() -> np.ndarray:
     """Views whose alpha is their number, in 16ths."""
     views = np.ones((16, 16, 16, 4))
@@ -110,22 +101,17 @@ def rgba_views() -> np.ndarray:
 
 def test_the_alpha_of_a_strip_and_of_a_folder_is_that_of_each_view(tmp_path: Path):
     folder = save_views(tmp_path / "a", rgba_views())
-    strip = (views_to_strip(rgba_views()) * 255).round().astype(np.uint8)
-    Image.fromarray(strip).save(tmp_path / "0.png")
-    for path in (folder, tmp_path / "0.png"):
+    for path in (folder, save_strip(tmp_path / "0.png", rgba_views())):
         _, alpha = read_views_and_alpha(path)
         np.testing.assert_allclose(alpha, rgba_views()[..., 3], atol=1e-6)
 
 
-def test_alpha_that_says_nothing_is_none(tmp_path: Path):
-    opaque, some_without = np.ones((16, 16, 16, 4)), save_views(tmp_path / "a", rgba_views())
-    Image.new("RGB", (16, 16)).save(some_without / "004.png")
-    for folder in (save_views(tmp_path / "b", opaque), some_without):
-        assert read_views_and_alpha(folder)[1] is None
-    assert read_views_and_alpha(save_views(tmp_path / "c", opaque[..., :3]))[1] is None
-
-
-def test_views_without_alpha_among_others_with_it_are_named(tmp_path: Path, caplog):
+def test_alpha_that_is_full_or_of_some_views_only_is_none_and_the_others_are_named(
+    tmp_path, caplog
+):
+    opaque = np.ones((16, 16, 16, 4))
+    for name, views in (("b", opaque), ("c", opaque[..., :3])):
+        assert read_views_and_alpha(save_views(tmp_path / name, views))[1] is None
     folder = save_views(tmp_path / "a", rgba_views())
     for name in ("004.png", "011.png"):
         Image.new("RGB", (16, 16)).save(folder / name)

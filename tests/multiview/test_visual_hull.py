@@ -17,19 +17,18 @@ from multiview.visual_hull import (
 from tests.renderer.traced import ball_masks, overlap
 
 SIZE, RESOLUTION = 128, 48
+CAMERAS = orbit_cameras(16, image_size=SIZE)
 CELL = (1.2 / RESOLUTION) ** 3
 
 
 def solid_masks(inside) -> np.ndarray:
     """Masks of the points for which `inside(x, y, z)` holds."""
     axis = np.linspace(-0.5, 0.5, 161)
-    x, y, z = np.meshgrid(axis, axis, axis, indexing="ij")
-    points = np.stack([x, y, z], axis=-1)[inside(x, y, z)]
-    cameras = orbit_cameras(16, image_size=SIZE)
+    grid = np.meshgrid(axis, axis, axis, indexing="ij")
+    points = np.stack(grid, axis=-1)[inside(*grid)]
     masks = np.zeros((16, SIZE, SIZE), dtype=bool)
-    for mask, intrinsics, pose in zip(
-        masks, cameras.intrinsics, cameras.world_to_camera, strict=True
-    ):
+    for k, mask in enumerate(masks):
+        intrinsics, pose = CAMERAS.intrinsics[k], CAMERAS.world_to_camera[k]
         pixels = (points @ pose[:, :3].T + pose[:, 3]) @ intrinsics.T
         column, row = (pixels[:, :2] / pixels[:, 2:]).astype(int).T
         mask[row, column] = True
@@ -50,9 +49,8 @@ def test_the_distance_to_a_silhouette_is_that_of_pixel_middles_to_pixel_edges():
 
 def test_the_hull_of_a_ball_encloses_it_closely():
     centre, radius = (0.05, -0.1, 0.1), 0.3
-    cameras = orbit_cameras(16, image_size=SIZE)
-    masks = ball_masks([(*centre, radius)], cameras, SIZE) > 0
-    hull = visual_hull(masks, cameras, RESOLUTION)
+    masks = ball_masks([(*centre, radius)], CAMERAS, SIZE) > 0
+    hull = visual_hull(masks, CAMERAS, RESOLUTION)
     x, y, z = grid()
     ball = np.sqrt((x - 0.05) ** 2 + (y + 0.1) ** 2 + (z - 0.1) ** 2)
     assert (hull[ball < radius - 0.02] < 0).all()
@@ -65,9 +63,8 @@ def test_the_closure_of_a_cylinder_removes_the_cone_below_it():
     def cylinder(x, y, z):
         return (np.hypot(x, y) < 0.35) & (np.abs(z) < 0.3)
 
-    cameras = orbit_cameras(16, image_size=SIZE)
-    hull = visual_hull(solid_masks(cylinder), cameras, RESOLUTION)
-    closed = close_underside(hull, cameras)
+    hull = visual_hull(solid_masks(cylinder), CAMERAS, RESOLUTION)
+    closed = close_underside(hull, CAMERAS)
     solid = cylinder(*grid())
     volume = solid.sum() * CELL
     excess, left = ((grid < 0).sum() * CELL - volume for grid in (hull, closed))
@@ -88,9 +85,8 @@ def test_what_the_cameras_see_from_the_side_is_not_cut():
         top = (np.abs(x) < 0.4) & (np.abs(y) < 0.4) & (z > 0.2)
         return (top | legs) & (np.abs(z) < 0.3)
 
-    cameras = orbit_cameras(16, image_size=SIZE)
-    hull = visual_hull(solid_masks(table), cameras, RESOLUTION)
-    closed = close_underside(hull, cameras)
+    hull = visual_hull(solid_masks(table), CAMERAS, RESOLUTION)
+    closed = close_underside(hull, CAMERAS)
     solid = table(*grid())
     lost = solid & (hull < 0) & (closed >= 0)
     assert lost.sum() < 0.02 * solid.sum()
@@ -100,6 +96,6 @@ def test_empty_masks_are_named_and_an_empty_hull_stays_empty():
     masks = np.ones((16, SIZE, SIZE), dtype=bool)
     masks[[3, 5]] = False
     with pytest.raises(ValueError, match="views 3, 5 are empty"):
-        visual_hull(masks, orbit_cameras(16, image_size=SIZE), 16)
+        visual_hull(masks, CAMERAS, 16)
     nothing = np.ones((8, 8, 8), dtype=np.float32)
     assert (close_underside(nothing, orbit_cameras(16)) == 1).all()

@@ -29,12 +29,8 @@ def test_overrides_go_before_presets_and_those_before_the_file(tmp_path: Path):
     assert load_renderer_config(path).mlp == MLPNeuSConfig(steps=7, rays=8, anneal_steps=9)
     fast = load_renderer_config(path, "fast", ["mlp.rays=5"]).mlp
     assert (fast.steps, fast.rays, fast.anneal_steps) == (1000, 5, 9)
-
-
-def test_the_preset_is_that_of_the_kind_that_an_override_chooses(tmp_path: Path):
-    (tmp_path / "a.yaml").write_text("kind: nerf\n")
-    config = load_renderer_config(tmp_path / "a.yaml", "fast", ["kind=mlp"])
-    assert (config.kind, config.mlp.steps) == ("mlp", 1000)
+    chosen = load_renderer_config(path, "fast", ["kind=nerf"])
+    assert (chosen.kind, chosen.nerf.steps, chosen.mlp.steps) == ("nerf", 800, 7)
 
 
 def test_half_precision_is_turned_on_for_the_kind(tmp_path: Path):

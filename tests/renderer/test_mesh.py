@@ -8,14 +8,8 @@ import torch
 
 from multiview.cameras import orbit_cameras
 from multiview.rasterise import rasterise, rasterise_mesh
-from renderer.mesh import (
-    extract,
-    remove_floaters,
-    sample_bilinear,
-    simplify,
-    with_vertex_colors,
-    write_ply,
-)
+from renderer import mesh as meshes
+from renderer.mesh import extract, remove_floaters, simplify, with_vertex_colors
 
 trimesh = pytest.importorskip("trimesh")
 pytest.importorskip("skimage")
@@ -24,11 +18,13 @@ VOXELS = 48
 FIRST, SPACING = -0.6 + 0.6 / VOXELS, 1.2 / VOXELS
 
 
+AXIS = FIRST + SPACING * np.arange(VOXELS)
+GRID = np.stack(np.meshgrid(AXIS, AXIS, AXIS, indexing="ij"), axis=-1)
+
+
 def ball(radius: float, centre: tuple[float, float, float] = (0, 0, 0)) -> np.ndarray:
     """Signed distances to a ball in the middle of the cells of the cube, (V, V, V)."""
-    axis = FIRST + SPACING * np.arange(VOXELS)
-    grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1)
-    return np.linalg.norm(grid - centre, axis=-1) - radius
+    return np.linalg.norm(GRID - centre, axis=-1) - radius
 
 
 def test_a_ball_becomes_a_closed_mesh_of_its_volume_area_and_place():
@@ -40,20 +36,13 @@ def test_a_ball_becomes_a_closed_mesh_of_its_volume_area_and_place():
     np.testing.assert_allclose(mesh.center_mass, [0.1, 0.0, -0.2], atol=1e-3)
 
 
-def test_a_surface_that_leaves_the_grid_is_closed_at_the_border():
-    mesh = extract(ball(0.7), FIRST, SPACING)
-    assert mesh.is_watertight
-    assert mesh.volume > 0
-    assert np.abs(mesh.bounds).max() <= 0.6 + SPACING
-
-
-def test_samples_exactly_on_the_surface_leave_no_holes_and_no_doubled_points():
-    axis = FIRST + SPACING * np.arange(VOXELS)
-    side = axis[-10]
-    grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1)
-    mesh = extract(np.abs(grid).max(axis=-1) - side, FIRST, SPACING)
+def test_a_surface_on_samples_or_out_of_the_grid_has_no_holes_and_no_doubled_points():
+    mesh = extract(np.abs(GRID).max(axis=-1) - AXIS[-10], FIRST, SPACING)
     assert trimesh.Trimesh(mesh.vertices, mesh.faces).is_watertight  # merges equal vertices
-    np.testing.assert_allclose(mesh.volume, (2 * side) ** 3, rtol=0.01)
+    np.testing.assert_allclose(mesh.volume, (2 * AXIS[-10]) ** 3, rtol=0.01)
+    cut_off = extract(ball(0.7), FIRST, SPACING)
+    assert cut_off.is_watertight
+    assert np.abs(cut_off.bounds).max() <= 0.6 + SPACING
 
 
 def test_distances_without_a_surface_are_refused():
@@ -64,18 +53,12 @@ def test_distances_without_a_surface_are_refused():
 
 
 def test_floating_pieces_and_cavities_go_and_large_pieces_stay():
-    large, second, floater = (
-        ball(0.3, (-0.2, 0, 0)),
-        ball(0.1, (0.4, 0, 0)),
-        ball(0.05, (0.4, 0.4, 0)),
-    )
-    cavity, inside_it = ball(0.2, (-0.2, 0, 0)), ball(0.1, (-0.2, 0, 0))
-    hollow = np.minimum(np.maximum(large, -cavity), inside_it)
-    mesh = remove_floaters(extract(np.minimum.reduce([hollow, second, floater]), FIRST, SPACING))
-    expected = 4 / 3 * np.pi * (0.3**3 + 0.1**3)
+    solids = [ball(0.1, (0.4, 0, 0)), ball(0.05, (0.4, 0.4, 0)), ball(0.1, (-0.2, 0, 0))]
+    shell = np.maximum(ball(0.3, (-0.2, 0, 0)), -ball(0.2, (-0.2, 0, 0)))
+    mesh = remove_floaters(extract(np.minimum.reduce([shell, *solids]), FIRST, SPACING))
     assert mesh.is_watertight
     assert mesh.body_count == 2
-    np.testing.assert_allclose(mesh.volume, expected, rtol=0.02)
+    np.testing.assert_allclose(mesh.volume, 4 / 3 * np.pi * (0.3**3 + 0.1**3), rtol=0.02)
 
 
 def test_a_mesh_that_is_inside_out_has_no_pieces_to_keep():
@@ -88,15 +71,14 @@ def test_a_mesh_that_is_inside_out_has_no_pieces_to_keep():
 @pytest.mark.parametrize("faces", [500, 2000, 8000])
 def test_a_simplified_mesh_has_few_faces_and_stays_closed(faces: int):
     pytest.importorskip("fast_simplification")
-    rough = ball(0.4) + 0.15 * np.sin(25 * ball(0.0, (0.3, 0.1, 0))) * np.cos(
-        30 * ball(0.0, (0, 1, 0))
-    )
-    mesh = remove_floaters(extract(rough, FIRST, SPACING))
+    waves = np.sin(25 * ball(0.0, (0.3, 0.1, 0))) * np.cos(30 * ball(0.0, (0, 1, 0)))
+    mesh = remove_floaters(extract(ball(0.4) + 0.15 * waves, FIRST, SPACING))
     simpler = simplify(mesh, faces)
     assert len(mesh.faces) > 8000
     assert len(simpler.faces) <= faces * 1.5
     assert simpler.is_watertight
     np.testing.assert_allclose(simpler.volume, mesh.volume, rtol=0.05 if faces < 1000 else 0.01)
+    assert simplify(mesh, len(mesh.faces)) is mesh
 
 
 def test_a_mesh_that_breaks_when_simplified_is_simplified_all_the_same(monkeypatch, caplog):
@@ -116,15 +98,10 @@ def test_a_mesh_that_breaks_when_simplified_is_simplified_all_the_same(monkeypat
     assert "cracks" in caplog.text
 
 
-def test_a_small_mesh_is_not_simplified():
-    mesh = extract(ball(0.3), FIRST, SPACING)
-    assert simplify(mesh, len(mesh.faces)) is mesh
-
-
 def test_a_ply_is_binary_and_keeps_the_colours_of_the_vertices(tmp_path):
     mesh = extract(ball(0.3), FIRST, SPACING)
     colors = np.random.default_rng(0).uniform(-0.1, 1.1, (len(mesh.vertices), 3))
-    write_ply(tmp_path / "mesh.ply", with_vertex_colors(mesh, colors))
+    meshes.write_ply(tmp_path / "mesh.ply", with_vertex_colors(mesh, colors))
     assert [path.name for path in tmp_path.iterdir()] == ["mesh.ply"]
     header = (tmp_path / "mesh.ply").read_bytes().split(b"end_header")[0].decode()
     assert "format binary_little_endian" in header
@@ -148,46 +125,34 @@ def test_triangles_cover_exactly_the_pixel_centres_inside_them():
     np.testing.assert_allclose(centres[:, 1], y[fragments.pixels], atol=1e-9)
 
 
-def test_triangles_without_area_or_outside_the_image_cover_nothing():
-    flat = [[1, 1], [3, 3], [5, 5]]
-    outside = [[-9, 2], [-2, 2], [-5, 6]]
-    assert len(rasterise(np.array([flat, outside], dtype=float), 8).pixels) == 0
-
-
 def test_a_camera_sees_the_near_side_of_a_ball_at_the_depth_of_its_rays():
     ball_mesh = trimesh.creation.icosphere(5, radius=0.5)
     cameras = orbit_cameras(4, image_size=64)
-    seen = rasterise_mesh(ball_mesh, cameras.intrinsics[1], cameras.world_to_camera[1], 64)
-    pixels = np.stack(
-        [seen.pixels % 64 + 0.5, seen.pixels // 64 + 0.5, np.ones(len(seen.pixels))], 1
-    )
-    rays = pixels @ np.linalg.inv(cameras.intrinsics[1]).T
+    intrinsics, pose = cameras.intrinsics[1], cameras.world_to_camera[1]
+    seen = rasterise_mesh(ball_mesh, intrinsics, pose, 64)
+    rows, columns = np.divmod(seen.pixels, 64)
+    pixels = np.stack([columns + 0.5, rows + 0.5, np.ones(len(rows))], axis=1)
+    rays = pixels @ np.linalg.inv(intrinsics).T
     a, b = (rays**2).sum(axis=1), rays[:, 2] * 1.5
     expected = (b - np.sqrt(np.maximum(b**2 - a * (1.5**2 - 0.5**2), 0))) / a
     inner = b**2 - a * 2 > 0.05
     np.testing.assert_allclose(seen.depth[inner], expected[inner], atol=2e-3)
     assert len(np.unique(seen.pixels)) == len(seen.pixels)
     points = seen.interpolate(np.asarray(ball_mesh.vertices), ball_mesh.faces)
-    pose = cameras.world_to_camera[1]
     np.testing.assert_allclose((points @ pose[:, :3].T + pose[:, 3])[:, 2], seen.depth, atol=1e-9)
-
-
-def test_faces_behind_the_camera_are_not_seen():
-    ball_mesh = trimesh.creation.icosphere(3, radius=0.5)
-    cameras = orbit_cameras(1, image_size=32)
-    intrinsics, pose = cameras.intrinsics[0], cameras.world_to_camera[0]
+    # Faces behind the camera, and those without area or outside of the image, are not seen
     behind = ball_mesh.copy().apply_translation(-2 * pose[:, :3].T @ pose[:, 3])
     both = trimesh.util.concatenate([ball_mesh, behind])
-    alone, seen = (rasterise_mesh(mesh, intrinsics, pose, 32) for mesh in (ball_mesh, both))
-    assert len(alone.pixels) > 0
-    assert np.array_equal(alone.faces, seen.faces)
+    assert np.array_equal(rasterise_mesh(both, intrinsics, pose, 64).faces, seen.faces)
+    unseen = np.array([[[1, 1], [3, 3], [5, 5]], [[-9, 2], [-2, 2], [-5, 6]]], dtype=float)
+    assert len(rasterise(unseen, 8).pixels) == 0
 
 
 def test_an_image_sampled_in_the_middle_of_its_pixels_gives_the_pixels():
     image = torch.rand(3, 5, 5, generator=torch.Generator().manual_seed(0))
     rows, columns = torch.meshgrid(torch.arange(5), torch.arange(5), indexing="ij")
     places = torch.stack([columns, rows], dim=-1).reshape(-1, 2)
-    sampled = sample_bilinear(image, (places + 0.5) / 5 * 2 - 1)
+    sampled = meshes.sample_bilinear(image, (places + 0.5) / 5 * 2 - 1)
     torch.testing.assert_close(sampled.T.reshape(3, 5, 5), image)
 
 

@@ -16,6 +16,8 @@ trimesh = pytest.importorskip("trimesh")
 pytest.importorskip("xatlas")
 
 SIZE = 128
+RING = orbit_cameras(16, image_size=SIZE)
+X = (0.25, -0.25)
 SIDES = np.array(
     [[0.8, 0.2, 0.2], [0.2, 0.7, 0.3], [0.2, 0.3, 0.8], [0.7, 0.7, 0.2], [0.3, 0.7, 0.7]]
 )
@@ -43,9 +45,7 @@ def cube():
 @cache
 def baked_cube():
     box, colorful, _ = cube()
-    cameras = orbit_cameras(16, image_size=SIZE)
-    views, masks = photos(colorful, cameras)
-    return bake(box, views, masks, cameras, size=256)
+    return bake(box, *photos(colorful, RING), RING, size=256)
 
 
 def test_a_cube_gets_the_colours_of_its_sides_back():
@@ -80,8 +80,7 @@ def test_no_texel_is_black_or_white_not_even_between_the_charts():
 
 def test_vertices_get_the_colours_of_their_sides():
     box, colorful, side = cube()
-    cameras = orbit_cameras(16, image_size=SIZE)
-    colors = sample_vertex_colors(box, *photos(colorful, cameras), cameras)
+    colors = sample_vertex_colors(box, *photos(colorful, RING), RING)
     on_edges = (np.abs(box.vertices) > 0.349).sum(axis=1) > 1
     corners, sides = box.faces.reshape(-1), np.repeat(side, 3)
     chosen = ~on_edges[corners] & (sides < 5)
@@ -89,59 +88,46 @@ def test_vertices_get_the_colours_of_their_sides():
 
 
 def test_the_white_background_leaves_no_halo_where_masks_are_a_pixel_too_large():
-    dark = np.array([0.2, 0.15, 0.1])
     ball = trimesh.creation.icosphere(4, radius=0.4)
-    cameras = orbit_cameras(16, image_size=SIZE)
-    views, masks = photos(with_vertex_colors(ball, np.tile(dark, (len(ball.vertices), 1))), cameras)
+    dark = np.tile([0.2, 0.15, 0.1], (len(ball.vertices), 1))
+    views, masks = photos(with_vertex_colors(ball, dark), RING)
     masks = np.stack([ndimage.binary_dilation(mask) for mask in masks])
-    np.testing.assert_allclose(
-        sample_vertex_colors(ball, views, masks, cameras),
-        np.tile(dark, (len(ball.vertices), 1)),
-        atol=0.02,
-    )
+    np.testing.assert_allclose(sample_vertex_colors(ball, views, masks, RING), dark, atol=0.02)
 
 
+@cache
 def two_balls():
-    parts = [trimesh.creation.icosphere(4, radius=0.2) for _ in range(2)]
-    parts[0].apply_translation([0.25, 0, 0])
-    parts[1].apply_translation([-0.25, 0, 0])
+    """A red and a blue ball, the colours of their vertices, and views of them with masks."""
+    parts = [trimesh.creation.icosphere(4, radius=0.2).apply_translation([x, 0, 0]) for x in X]
     colors = np.repeat([[0.8, 0.2, 0.2], [0.2, 0.2, 0.8]], len(parts[0].vertices), axis=0)
-    return trimesh.util.concatenate(parts), colors
+    balls = trimesh.util.concatenate(parts)
+    return balls, colors, *photos(with_vertex_colors(balls, colors), RING)
 
 
 def test_what_hides_another_part_does_not_colour_it():
-    balls, colors = two_balls()
+    balls, colors, *_ = two_balls()
     cameras = orbit_cameras(16, elevation_deg=0, image_size=SIZE)
     views, _ = photos(with_vertex_colors(balls, colors), cameras)
     np.testing.assert_allclose(sample_vertex_colors(balls, views, None, cameras), colors, atol=0.05)
 
 
 def test_one_view_of_sixteen_that_shows_something_else_is_outvoted():
-    balls, colors = two_balls()
-    cameras = orbit_cameras(16, image_size=SIZE)
-    views, masks = photos(with_vertex_colors(balls, colors), cameras)
+    balls, colors, views, masks = two_balls()
+    views = views.copy()
     views[5][masks[5]] = [0.1, 0.9, 0.1]
-    off = np.abs(sample_vertex_colors(balls, views, masks, cameras) - colors).max(axis=1)
+    off = np.abs(sample_vertex_colors(balls, views, masks, RING) - colors).max(axis=1)
     assert (off > 0.1).mean() < 0.02  # 1 in 16 without the vote
 
 
 def test_a_part_that_no_view_shows_takes_the_mean_colour_and_empty_masks_do_no_harm():
-    balls, colors = two_balls()
-    cameras = orbit_cameras(16, image_size=SIZE)
-    views, masks = photos(with_vertex_colors(balls, colors), cameras)
-    red_only = masks & (views[..., 0] > 0.5)
+    balls, colors, views, masks = two_balls()
     half = len(colors) // 2
-    blue_is_unseen = sample_vertex_colors(balls, views, red_only, cameras)
+    blue_is_unseen = sample_vertex_colors(balls, views, masks & (views[..., 0] > 0.5), RING)
     np.testing.assert_allclose(blue_is_unseen[half:], colors[:half], atol=0.05)
-    nothing = sample_vertex_colors(balls, views, np.zeros_like(masks), cameras)
+    nothing = sample_vertex_colors(balls, views, np.zeros_like(masks), RING)
     np.testing.assert_allclose(nothing, 0.5, atol=1e-6)
-
-
-def test_views_that_do_not_fit_the_cameras_are_refused():
-    balls, _ = two_balls()
-    cameras = orbit_cameras(16, image_size=SIZE)
     with pytest.raises(ValueError, match="16 cameras, got views"):
-        sample_vertex_colors(balls, np.ones((4, SIZE, SIZE, 3)), None, cameras)
+        sample_vertex_colors(balls, np.ones((4, SIZE, SIZE, 3)), None, RING)
 
 
 def test_a_glb_holds_the_mesh_with_y_up_and_its_texture(tmp_path):
@@ -153,8 +139,8 @@ def test_a_glb_holds_the_mesh_with_y_up_and_its_texture(tmp_path):
     gltf = json.loads(content[20 : 20 + length])
     assert all("uri" not in item for item in gltf["buffers"] + gltf["images"])
     (material,) = gltf["materials"]
-    assert material["pbrMetallicRoughness"]["metallicFactor"] == 0
-    assert material["pbrMetallicRoughness"]["roughnessFactor"] == 0.9
+    matte = {"metallicFactor": 0, "roughnessFactor": 0.9}
+    assert material["pbrMetallicRoughness"].items() >= matte.items()
     assert not material.get("doubleSided", False)
     assert "NORMAL" in gltf["meshes"][0]["primitives"][0]["attributes"]
 

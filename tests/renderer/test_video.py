@@ -10,6 +10,8 @@ from renderer.mesh import with_vertex_colors
 from renderer.video import orbit_frames, render, write_video
 
 trimesh = pytest.importorskip("trimesh")
+imageio = pytest.importorskip("imageio.v3")
+pytest.importorskip("imageio_ffmpeg")
 
 COLOUR = np.array([0.8, 0.4, 0.2])
 
@@ -32,8 +34,6 @@ def test_a_ball_is_rendered_in_its_colour_on_white_and_as_large_as_it_is():
 
 
 def test_a_full_turn_makes_a_video_of_180_frames(tmp_path):
-    imageio = pytest.importorskip("imageio.v3")
-    pytest.importorskip("imageio_ffmpeg")
     box = trimesh.creation.box((0.2, 0.8, 0.5))
     colors = np.where(np.asarray(box.vertices)[:, :1] > 0, [0.9, 0.1, 0.1], [0.1, 0.1, 0.9])
     mesh = with_vertex_colors(box, colors)
@@ -48,23 +48,17 @@ def test_a_full_turn_makes_a_video_of_180_frames(tmp_path):
 
 
 def test_frames_with_odd_sides_get_one_more_line(tmp_path):
-    imageio = pytest.importorskip("imageio.v3")
-    pytest.importorskip("imageio_ffmpeg")
     write_video(tmp_path / "odd.mp4", [np.full((33, 47, 3), 128, dtype=np.uint8)] * 4)
     assert imageio.imread(tmp_path / "odd.mp4", plugin="FFMPEG").shape == (4, 34, 48, 3)
 
 
-def test_a_video_of_no_frames_or_of_frames_that_differ_is_refused_and_leaves_nothing(tmp_path):
-    pytest.importorskip("imageio_ffmpeg")
+def test_bad_frames_and_a_missing_encoder_are_refused_and_leave_nothing(tmp_path, monkeypatch):
+    frames = [np.zeros((32, 32, 3), dtype=np.uint8), np.zeros((16, 16, 3), dtype=np.uint8)]
     with pytest.raises(ValueError, match="at least one frame"):
         write_video(tmp_path / "a.mp4", [])
-    frames = [np.zeros((32, 32, 3), dtype=np.uint8), np.zeros((16, 16, 3), dtype=np.uint8)]
     with pytest.raises(ValueError, match="expected uint8 frames of shape"):
         write_video(tmp_path / "a.mp4", frames)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_missing_encoder_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     with pytest.raises(ImportError, match=r"imageio_ffmpeg.*requirements\.txt"):
-        write_video(tmp_path / "a.mp4", [np.zeros((32, 32, 3), dtype=np.uint8)])
+        write_video(tmp_path / "a.mp4", frames[:1])
+    assert not list(tmp_path.iterdir())

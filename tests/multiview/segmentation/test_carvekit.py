@@ -36,14 +36,10 @@ def fake_carvekit(bare_machine: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     download.sha512_checksum_calc = Path.read_text
     package = types.ModuleType("carvekit")
     package.__spec__ = types.SimpleNamespace()
-    for name, module in {
-        "carvekit": package,
-        "carvekit.api": types.ModuleType("carvekit.api"),
-        "carvekit.api.high": high,
-        "carvekit.utils": types.ModuleType("carvekit.utils"),
-        "carvekit.utils.download_models": download,
-    }.items():
-        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setitem(sys.modules, "carvekit", package)
+    others = [types.ModuleType(name) for name in ("carvekit.api", "carvekit.utils")]
+    for module in (high, download, *others):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
     folder = bare_machine / ".cache" / "carvekit" / "checkpoints"
     for name in CARVEKIT_WEIGHTS:
         (folder / name).parent.mkdir(parents=True)
@@ -53,18 +49,10 @@ def fake_carvekit(bare_machine: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_carvekit_is_asked_as_the_published_script_asks_it_and_auto_prefers_it(fake_carvekit):
     segmenter = open_segmenter("auto", "cpu")
-    assert segmenter.interface.settings == {
-        "object_type": "object",
-        "batch_size_seg": 5,
-        "batch_size_matting": 1,
-        "device": "cpu",
-        "seg_mask_size": 640,
-        "matting_mask_size": 2048,
-        "trimap_prob_threshold": 231,
-        "trimap_dilation": 30,
-        "trimap_erosion_iters": 5,
-        "fp16": False,
-    }
+    trimap = {"trimap_prob_threshold": 231, "trimap_dilation": 30, "trimap_erosion_iters": 5}
+    sizes = {"seg_mask_size": 640, "matting_mask_size": 2048, "fp16": False, "device": "cpu"}
+    batches = {"object_type": "object", "batch_size_seg": 5, "batch_size_matting": 1}
+    assert segmenter.interface.settings == {**trimap, **sizes, **batches}
     alpha = segmenter(np.zeros((4, 6, 3), np.float32))
     assert alpha.dtype == np.float32
     assert np.array_equal(alpha, np.tile(np.float32([1, 1, 1, 0, 0, 0]), (4, 1)))

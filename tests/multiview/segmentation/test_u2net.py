@@ -62,12 +62,8 @@ def test_u2net_lets_onnxruntime_report_nothing(network: U2Net, tmp_path: Path):
     environment = {key: value for key, value in os.environ.items() if key != "XDG_CACHE_HOME"}
     environment.pop("ORT_DISABLE_TELEMETRY", None)
     code = f"from multiview.segmentation.u2net import *; U2Net(Path({str(find_u2net())!r}))"
-    subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env={**environment, "HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
-        check=True,
-    )
+    environment |= {"HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
@@ -88,13 +84,9 @@ def test_u2net_is_looked_for_where_rembg_keeps_it_then_in_ckpt(bare_machine: Pat
         path.touch()
         return path
 
-    for place in (
-        "ckpt/u2netp.onnx",
-        ".u2net/u2netp.onnx",
-        ".rembg/models/u2netp/u2netp.onnx",
-        "ckpt/u2net.onnx",
-        ".rembg/models/u2net/u2net.onnx",
-    ):  # from the last place to the first
+    small = ["ckpt/u2netp.onnx", ".u2net/u2netp.onnx", ".rembg/models/u2netp/u2netp.onnx"]
+    large = ["ckpt/u2net.onnx", ".rembg/models/u2net/u2net.onnx"]
+    for place in (*small, *large):  # from the last place to the first
         expected = put(place)
         assert find_u2net() == expected
     elsewhere = put("elsewhere/u2net.onnx")

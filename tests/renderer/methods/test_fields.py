@@ -60,11 +60,8 @@ def test_the_networks_compute_the_published_numbers(seeded_field, published):
     assert_close(colors, published["net_color"], atol=1e-5, rtol=0)
 
 
-def test_the_sharpness_starts_at_exp_3():
+def test_an_untrained_network_is_roughly_a_sphere_of_sharpness_exp_3():
     assert NeuSField(SMALL).inv_s().item() == pytest.approx(20.0855, abs=1e-3)
-
-
-def test_an_untrained_network_is_roughly_a_sphere():
     network = SDFNetwork(SDFNetworkConfig())
     radius = torch.linspace(0.1, 1.0, 200)
     points = F.normalize(torch.randn(200, 3), dim=-1) * radius[:, None]

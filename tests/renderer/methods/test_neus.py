@@ -129,12 +129,6 @@ def test_every_parameter_gets_a_gradient():
         assert parameter.grad.abs().sum() > 0, name
 
 
-def test_the_eikonal_term_counts_only_samples_inside():
-    errors = torch.tensor([[0.25, 9.0], [0.75, 1.0]])
-    inside = torch.tensor([[True, False], [True, False]])
-    assert eikonal_loss(errors, inside).item() == pytest.approx(1.0 / (2.0 + 4e-5), rel=1e-6)
-
-
 def test_without_masks_their_term_is_zero(rendering, published):
     total, terms = neus_losses(rendering, published["loss_rgb_gt"], None)
     assert terms["mask"] == 0.0

@@ -84,13 +84,15 @@ def test_without_candidates_all_of_the_cube_is_sampled():
     assert (samples.rays == 0).all()
 
 
-def test_an_empty_grid_gives_no_samples():
+def test_an_empty_grid_gives_no_samples_and_one_of_another_size_is_refused():
     grid = OccupancyGrid(SMALL, LENGTH, torch.zeros(12, 12, 12))
     samples = grid.march(*some_rays())
     assert (len(samples), samples.num_rays) == (0, 256)
     weights, transmittance = render_weights(samples, samples.depths)
     assert len(weights) == len(transmittance) == 0
     assert_close(accumulate_along_rays(samples, weights), torch.zeros(256))
+    with pytest.raises(ValueError, match="candidates of shape"):
+        OccupancyGrid(SMALL, LENGTH, torch.ones(3, 3, 3))
 
 
 def ball_density(points: Tensor) -> Tensor:
@@ -169,8 +171,3 @@ def test_a_budget_of_samples_keeps_whole_rays():
     for budget, rays, count in [(11, 3, 7), (7, 3, 7), (6, 1, 3), (1, 1, 3)]:
         kept = samples.within(budget)
         assert (kept.num_rays, len(kept)) == (rays, count)
-
-
-def test_candidates_of_another_size_are_refused():
-    with pytest.raises(ValueError, match="candidates of shape"):
-        OccupancyGrid(SMALL, LENGTH, torch.ones(3, 3, 3))
