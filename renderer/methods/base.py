@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Protocol
 
 import numpy as np
@@ -90,14 +90,10 @@ def near_masks(masks: np.ndarray, pixels: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class StepResult:
-    """Scalars of a training step: the loss with its graph; the rest is detached.
-
-    `squared_error` is that of the colours, for the PSNR; `terms` are those of the loss.
-    """
+    """Loss of a training step with its graph; detached squared error of the colours, for PSNR."""
 
     loss: Tensor
     squared_error: Tensor
-    terms: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -154,8 +154,7 @@ class NeRF(nn.Module):
         terms["solid"] = self._interior_density_loss(hidden_points)
         weighted = (_LOSS_WEIGHTS[name] * term for name, term in terms.items())
         loss = sum(weighted, color.new_zeros(()))
-        detached = {name: term.detach() for name, term in terms.items()}
-        return StepResult(loss, F.mse_loss(color.detach(), batch.colors), detached)
+        return StepResult(loss, F.mse_loss(color.detach(), batch.colors))
 
     def _interior_density_loss(self, hidden: Tensor) -> Tensor:
         """Mean lack of density, a share, at points (P, 3) that no light reaches; makes them solid.

@@ -33,7 +33,6 @@ from renderer.methods.base import (
 from renderer.methods.initial_shape import initial_colors, initial_distances
 from renderer.methods.neus import soft_l1
 from renderer.methods.occupancy import OccupancyConfig, OccupancyGrid
-from renderer.methods.voxel_grid import grid_normals, regularization_losses, sample_trilinear
 from renderer.rays import points_on_rays
 from renderer.volume_rendering import (
     accumulate,
@@ -190,13 +189,13 @@ class GridNeuS(nn.Module):
         terms = {
             "color": soft_l1(rendered.color, rays.colors),
             "mask": self._mask_loss(distances, rays, interval, inv_s),
-            **regularization_losses(distances),
+            **_regularization_losses(distances),
         }
         weights = {**_LOSS_WEIGHTS, "smoothness": config.smoothness}
         first, *others = (weights[name] * term for name, term in terms.items())
         loss = sum(others, first)
         error = (rendered.color.detach() - rays.colors).square().mean()
-        return StepResult(loss, error, {name: term.detach() for name, term in terms.items()})
+        return StepResult(loss, error)
 
     def after_step(self, step: int) -> None:
         """Update the occupancy grid."""
@@ -224,7 +223,7 @@ class GridNeuS(nn.Module):
         interval. `shifts` of the samples are random, in [0, 1), (R,), or None.
         """
         samples = self.occupancy.march(origins, directions)
-        values = sample_trilinear(distances, samples.points(origins, directions))[0]
+        values = _sample_trilinear(distances, samples.points(origins, directions))[0]
         width = int(samples.ranks.max()) + 1 if len(samples) else 1
         found = origins.new_full((len(origins), width), _NO_SAMPLE)
         depths = origins.new_full((len(origins), width), _FAR_DEPTH)
@@ -254,16 +253,16 @@ class GridNeuS(nn.Module):
         """Render R rays (NeuS Eq. 11 and 13); the last sample of a ray that hits is opaque."""
         ends = points_on_rays(origins, directions, interval.depths)  # (R, S + 1, 3)
         shape = ends.shape[:2]
-        sdf = sample_trilinear(distances, ends.reshape(-1, 3))[0].reshape(shape)
+        sdf = _sample_trilinear(distances, ends.reshape(-1, 3))[0].reshape(shape)
         middle, change = 0.5 * (sdf[:, 1:] + sdf[:, :-1]), sdf.diff(dim=1).clamp_max(0.0)
         alpha = sdf_to_alpha(middle, change, torch.ones_like(change), inv_s)
         last = torch.where(interval.hit, torch.ones_like(alpha[:, -1]), alpha[:, -1])
         weights = weights_from_alpha(torch.cat([alpha[:, :-1], last[:, None]], dim=1))
         middles = (0.5 * (ends[:, 1:] + ends[:, :-1])).reshape(-1, 3)
-        colors = torch.sigmoid(sample_trilinear(self.colors, middles)).T.reshape(*weights.shape, 3)
+        colors = torch.sigmoid(_sample_trilinear(self.colors, middles)).T.reshape(*weights.shape, 3)
         normal = torch.zeros_like(origins)
         if normals:
-            normal = accumulate(weights, grid_normals(distances, middles).reshape(colors.shape))
+            normal = accumulate(weights, _normals(distances, middles).reshape(colors.shape))
         return RenderedRays(composite_on_white(weights, colors), weights.sum(dim=1), normal)
 
     def _mask_loss(
@@ -277,7 +276,7 @@ class GridNeuS(nn.Module):
         if rays.masks is None:
             return distances.new_zeros(())
         points = points_on_rays(rays.origins, rays.directions, interval.deepest[:, None])[:, 0]
-        opacity = torch.sigmoid(-sample_trilinear(distances, points)[0] * inv_s)
+        opacity = torch.sigmoid(-_sample_trilinear(distances, points)[0] * inv_s)
         return F.mse_loss(opacity, rays.masks)
 
     @torch.no_grad()
@@ -295,3 +294,46 @@ class GridNeuS(nn.Module):
         """Return the signed distances in world units."""
         sdf: np.ndarray = (self.distances()[0, 0] * self.cell).cpu().numpy()
         return SDFGrid(sdf, float(cell_centres(len(sdf))[0]), self.cell)
+
+
+def _sample_trilinear(grid: Tensor, points: Tensor) -> Tensor:
+    """Values (C, P) of a grid (1, C, V, V, V), indexed x, y, z, at points (P, 3), clamped."""
+    places = (points / OBJECT_HALF_SIDE).flip(-1)[None, :, None, None]
+    values = F.grid_sample(grid, places, padding_mode="border", align_corners=False)
+    return values.reshape(grid.shape[1], -1)
+
+
+def _normals(distances: Tensor, points: Tensor) -> Tensor:
+    """Unit normals by central differences over two cells, (P, 3)."""
+    step = 2 * OBJECT_HALF_SIDE / distances.shape[-1]
+    slopes = [
+        _sample_trilinear(distances, points + offset)[0]
+        - _sample_trilinear(distances, points - offset)[0]
+        for offset in torch.eye(3, device=points.device) * step
+    ]
+    return F.normalize(torch.stack(slopes, dim=-1), dim=-1)
+
+
+def _regularization_losses(distances: Tensor) -> dict[str, Tensor]:
+    """Mean losses over the cells near the surface of distances in cells, (1, 1, V, V, V).
+
+    "eikonal" is the squared deviation of the gradient's length from 1, "smoothness" the squared
+    Laplacian.
+    """
+    inner = distances[:, :, 1:-1, 1:-1, 1:-1]
+    near = (inner.detach().abs() < 3).float()
+    count = near.sum().clamp_min(1)
+    ahead: list[Tensor] = []
+    behind: list[Tensor] = []
+    for axis in (2, 3, 4):
+        other = [slice(None), slice(None), *[slice(1, -1)] * 3]
+        for side, out in ((slice(2, None), ahead), (slice(None, -2), behind)):
+            other[axis] = side
+            out.append(distances[tuple(other)])
+    slopes = [(a - b) / 2 for a, b in zip(ahead, behind, strict=True)]
+    length = torch.stack(slopes).square().sum(dim=0).add(1e-6).sqrt()
+    laplacian = sum(ahead) + sum(behind) - 6 * inner
+    return {
+        "eikonal": ((length - 1).square() * near).sum() / count,
+        "smoothness": (laplacian.square() * near).sum() / count,
+    }

@@ -87,7 +87,9 @@ class MLPNeuS(nn.Module):
         self.pixel_offset = PUBLISHED_PIXEL_OFFSET
         if device.type == "cpu" and config.networks.sdf.width >= SDFNetworkConfig.width:
             advice = "use a GPU, or the fast method (configs/neus.yaml)"
-            log.warning("%d published steps take hours on a CPU: %s", config.steps, advice)
+            log.warning(
+                "%d steps of published networks take hours on a CPU: %s", config.steps, advice
+            )
         half = config.half and device.type == "cuda"
         self.renderer = (AutocastField if half else NeuSField)(config.networks).to(device)
         self._rays = all_rays(views, self.pixel_offset, device)
@@ -111,10 +113,9 @@ class MLPNeuS(nn.Module):
         batch = self._rays.at(index)
         anneal = cos_anneal_ratio(step, self.config.anneal_steps)
         rendering = self._render(batch.origins, batch.directions, anneal, uniforms)
-        loss, terms = neus_losses(rendering, batch.colors, batch.masks)
-        terms["inv_s"] = self.renderer.inv_s()
+        loss, _ = neus_losses(rendering, batch.colors, batch.masks)
         error = (rendering.color.detach() - batch.colors).square().mean()
-        return StepResult(loss, error, {name: term.detach() for name, term in terms.items()})
+        return StepResult(loss, error)
 
     def _sample_ray_indices(self, generator: torch.Generator) -> Tensor:
         """Random numbers of the rays of a step, on the device."""
@@ -155,11 +156,8 @@ class MLPNeuS(nn.Module):
 
     def shape(self) -> SDFGrid:
         """Sample the signed distance, finely near the surface, in full precision."""
-        return sample_near_surface(
-            lambda points: self.renderer.sdf_network(points)[..., 0],
-            self.config.resolution,
-            self.device,
-        )
+        sdf = lambda points: self.renderer.sdf_network(points)[..., 0]  # noqa: E731
+        return sample_near_surface(sdf, self.config.resolution, self.device)
 
 
 @torch.no_grad()

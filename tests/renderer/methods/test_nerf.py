@@ -112,10 +112,9 @@ def test_a_run_that_was_stopped_goes_on_exactly_where_it_was():
 
 
 def test_without_masks_the_colours_alone_are_learned():
-    run = new_run(replace(SMALL, rays=192, steps=31), replace(ball_views(), masks=None))
+    run = new_run(replace(SMALL, rays=192, steps=30), replace(ball_views(), masks=None))
     losses = train(run, 30)
     assert np.mean(losses[-5:]) < 0.85 * np.mean(losses[:2])
-    assert "mask" not in run.train_step().terms
 
 
 def test_a_field_in_which_nothing_is_dense_has_no_shape():
