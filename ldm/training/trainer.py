@@ -172,7 +172,7 @@ def train(
                     f"{folder}: has checkpoints of an earlier training ({existing[-1].name})"
                 )
             folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(file_lock(folder / "training", False, LOCK_TIMEOUT))
+            stack.enter_context(file_lock(folder / "training", wait=False, patience=LOCK_TIMEOUT))
             for partial in folder.glob(".*.tmp.ckpt"):  # from a process killed while writing
                 partial.unlink()
         if options.resume:
