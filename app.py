@@ -14,15 +14,15 @@ import argparse
 import importlib.util
 from pathlib import Path
 
-from common.cli import add_common_flags, advise, run_script
-from pipeline.cli_args import SparseHelpFormatter, add_pipeline_flags, parse_flags
+from common.cli import HelpFormatter, add_common_flags, advise, run_script
+from pipeline.cli_args import add_pipeline_flags, parse_flags
 
 EXAMPLES = Path(__file__).parent / "testset"
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line's parser."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=SparseHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
     add("--host", default="127.0.0.1",
         help="address to listen at; 0.0.0.0 admits other machines: use a reverse proxy with "

@@ -16,7 +16,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from common.cli import add_common_flags, run_script
+from common.cli import HelpFormatter, add_common_flags, run_script
 from common.config import load_config
 from common.devices import pick_device
 from pipeline import cli_args
@@ -26,9 +26,7 @@ log = logging.getLogger(__name__)
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser without importing torch."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=cli_args.SparseHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
     cli_args.add_model_flags(parser)
     add("--input", type=Path, nargs="+", required=True,

@@ -16,19 +16,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from common.cli import add_common_flags, run_script
-from pipeline.cli_args import (
-    SparseHelpFormatter,
-    add_pipeline_flags,
-    flag_advice,
-    parse_flags,
-    with_advice,
-)
+from common.cli import HelpFormatter, add_common_flags, run_script
+from pipeline.cli_args import add_pipeline_flags, flag_advice, parse_flags, with_advice
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser without importing torch."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=SparseHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
     add("input", type=Path, nargs="+",
         help="image of an object, several, or a folder of them; alpha, if any, is the object's "

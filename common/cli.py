@@ -18,7 +18,10 @@ SEED = 6033
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Show defaults, and keep the line breaks of the description."""
+    """Show defaults other than None, and keep the line breaks of the description."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
 
 
 def add_common_flags(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from common.cli import SEED, HelpFormatter, project_file
+from common.cli import SEED, project_file
 from multiview.cameras import REFERENCE_IMAGE_SIZE
 from multiview.segmentation import BACKENDS
 
@@ -36,13 +36,6 @@ LIMITS: dict[str, tuple[float, float]] = {
     "max_upload_mb": (1, 1000),
 }
 """Lowest and highest values of flags."""
-
-
-class SparseHelpFormatter(HelpFormatter):
-    """Show the defaults of flags, except of those that default to the configuration."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default is None else super()._get_help_string(action)
 
 
 def _or_auto(number: Callable[[str], float], kind: str) -> Callable[[str], float | str]:

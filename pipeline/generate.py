@@ -90,25 +90,21 @@ def estimate_elevations(
         ValueError: naming the image.
         FileExistsError, OSError: drafts or samples cannot be written to their folders.
     """
-    sampler = draft_sampler(options.sampler)
+    shared = options.seed, draft_sampler(options.sampler), view_generator
     drafts = {
         source: {
-            at: Sample.plan(
-                source, draft_path(source.folder, at), at, options.seed, sampler, view_generator
-            )
+            at: Sample(draft_path(source.folder, at), source, at, *shared)
             for at in ElevationConfig().drafts_at
         }
         for source in inputs
         if source.elevation_deg is None
     }
-    done = {
+    todo = {
         source: _check_estimate_files(source, list(planned.values()), inputs, options)
         for source, planned in drafts.items()
     }
     return [
-        _estimate(source, drafts[source], done[source], options, view_generator)
-        if source in drafts
-        else source
+        _estimate(source, drafts[source], todo[source], options) if source in drafts else source
         for source in inputs
     ]
 
@@ -119,19 +115,19 @@ def _check_estimate_files(
     inputs: Sequence[PreparedInput],
     options: GenerateOptions,
 ) -> list[Sample]:
-    """The drafts that are up to date, after a check that nothing of others will be replaced."""
+    """The drafts that are to be made, after a check that nothing of others will be replaced."""
     strips = [StripFiles(path) for path in _sample_paths(source, options)]
     of_estimate = [source.folder / name for name in (ELEVATION, CURVE)]
     check_conflicts([*drafts, *strips], [each.path for each in inputs], of_estimate)
     if options.overwrite:
-        return []
-    done = [draft for draft in drafts if draft.check_replaceable()]
+        return list(drafts)
+    todo = [draft for draft in drafts if not draft.check_replaceable()]
     for strip in strips:
         strip.check_foreign()
     foreign = [path for path in of_estimate if path.exists()]
     if foreign and all(draft.record.read() is None for draft in drafts):
         raise ReplaceError(f"{foreign[0]}: exists and is not a result of this command")
-    return done
+    return todo
 
 
 def _sample_paths(source: PreparedInput, options: GenerateOptions) -> list[Path]:
@@ -141,17 +137,15 @@ def _sample_paths(source: PreparedInput, options: GenerateOptions) -> list[Path]
 def _estimate(
     source: PreparedInput,
     drafts: Mapping[float, Sample],
-    done: Sequence[Sample],
+    todo: Sequence[Sample],
     options: GenerateOptions,
-    view_generator: ViewGenerator,
 ) -> PreparedInput:
     """Estimate the elevation of one input; generate the missing drafts."""
-    todo = [draft for draft in drafts.values() if draft not in done]
-    prepare_output(todo, NUM_VIEWS * view_generator.size**2 * 3, save_views=False)
+    prepare_output(todo)
 
     def draft(assumed: float) -> np.ndarray:
-        if drafts[assumed] not in done:
-            drafts[assumed].generate(view_generator, options.overwrite)
+        if drafts[assumed] in todo:
+            drafts[assumed].generate(options.overwrite)
         return read_views(drafts[assumed].path, NUM_VIEWS)
 
     assert source.crop is not None
@@ -171,10 +165,9 @@ def generate_samples(
 
     Returns the existing samples, in order, and the scores of the removed ones by their paths.
     """
+    shared = options.sampler, view_generator
     samples = [
-        Sample.plan(
-            source, path, source.elevation_deg, options.seed + k, options.sampler, view_generator
-        )
+        Sample(path, source, source.elevation_deg, options.seed + k, *shared)
         for source in inputs
         if source.elevation_deg is not None
         for k, path in enumerate(_sample_paths(source, options))
@@ -188,16 +181,14 @@ def generate_samples(
     samples = [sample for sample in samples if sample.path not in removed]
     kept = [] if options.overwrite else [each for each in samples if each.check_replaceable()]
     todo = [sample for sample in samples if sample not in kept]
-    copies = 1 + options.save_views + options.preview
-    strip_bytes = NUM_VIEWS * view_generator.size**2 * 3
-    prepare_output(todo, strip_bytes * copies, options.save_views)
+    prepare_output(todo, options.save_views, options.preview)
 
     for sample in kept:
         log.info("kept %s: made from the same input with the same settings", sample.path)
         sample.write_extras(options.save_views, options.preview)
     start = time.perf_counter()
     for sample in tqdm(todo, "samples", disable=None if len(todo) > 1 else True):
-        sample.generate(view_generator, options.overwrite)
+        sample.generate(options.overwrite)
         sample.write_extras(options.save_views, options.preview)
         log.info("wrote %s", sample.path)
     if todo:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from PIL import Image
 from common.files import atomic_write, check_free_space, sha256
 from common.records import Record, ReplaceError, make_writable, write_json
 from ldm.config import SamplerConfig
+from multiview.cameras import NUM_VIEWS
 from multiview.images import save_animation, strip_to_views, view_names
 from pipeline.inputs import PreparedInput
 from pipeline.view_generator import ViewGenerator
@@ -62,37 +64,28 @@ class StripFiles:
 
 @dataclass(frozen=True, eq=False)
 class Sample(StripFiles):
-    """One strip of views to be generated or kept; `settings` are all that its pixels depend on."""
+    """One strip of views to be generated or kept."""
 
     source: PreparedInput
     elevation_deg: float
     seed: int
     sampler: SamplerConfig
-    settings: dict[str, Any]
+    view_generator: ViewGenerator
 
-    @classmethod
-    def plan(
-        cls,
-        source: PreparedInput,
-        path: Path,
-        elevation_deg: float,
-        seed: int,
-        sampler: SamplerConfig,
-        view_generator: ViewGenerator,
-    ) -> Sample:
-        """Describe a sample that a view generator may generate."""
-        settings = {
-            "input": source.sha256,
-            "elevation_deg": elevation_deg,
-            "crop_size": source.crop_size,
-            **view_generator.settings(sampler),
-            "seed": seed,
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Everything that its pixels depend on."""
+        return {
+            "input": self.source.sha256,
+            "elevation_deg": self.elevation_deg,
+            "crop_size": self.source.crop_size,
+            **self.view_generator.settings(self.sampler),
+            "seed": self.seed,
         }
-        return cls(path, source, elevation_deg, seed, sampler, settings)
 
-    def generate(self, view_generator: ViewGenerator, overwrite: bool) -> None:
+    def generate(self, overwrite: bool) -> None:
         """Generate and write the sample; an existing one is replaced only if `overwrite`."""
-        strip = view_generator.generate(
+        strip = self.view_generator.generate(
             self.source.framed, self.elevation_deg, self.seed, self.sampler
         )
         if not overwrite:
@@ -166,11 +159,14 @@ def check_conflicts(
             raise FileExistsError(f"{strip.views}: is the folder of an input")
 
 
-def prepare_output(samples: Sequence[Sample], bytes_each: int, save_views: bool) -> None:
+def prepare_output(
+    samples: Sequence[Sample], save_views: bool = False, preview: bool = False
+) -> None:
     """Create the folders of results; raise OSError if they take no files or the disk is full."""
     folders = sorted({sample.path.parent for sample in samples})
     folders += [sample.views for sample in samples if save_views]
     for folder in folders:
         make_writable(folder, folder)
     if folders:
-        check_free_space(folders[0], len(samples) * bytes_each)
+        of_strip = NUM_VIEWS * samples[0].view_generator.size ** 2 * 3
+        check_free_space(folders[0], len(samples) * of_strip * (1 + save_views + preview))

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import trimesh
 
+from common.files import sha256
 from ldm.config import SamplerConfig
 from ldm.generate_views import StepCallback, StepInfo
 from multiview.images import views_to_strip
 from pipeline.config import PipelineConfig
+from pipeline.paths import EXPORTED
 from pipeline.selection.elevation import ElevationConfig
+from renderer.config import RendererConfig
+from renderer.output_dir import CHECKPOINT
+from renderer.reconstruction import ReconstructionOptions, ReconstructionResult
 from tests.renderer.small_runs import SIZE, TINY, ellipsoid
 
 
@@ -73,6 +81,28 @@ class FakeGenerator:
         finally:
             with self._lock:
                 self.running -= 1
+
+
+METRICS = {"psnr": 20.0, "field_psnr": 21.0, "mask_iou": None, "faces": 12, "watertight": True,
+           "steps": 6, "kind": "mlp", "preset": "fast", "seconds": 1.0}  # fmt: skip
+
+
+def fake_reconstruct(
+    image: Path, folder: Path, config: RendererConfig, options: ReconstructionOptions
+) -> ReconstructionResult:
+    """Write files that depend on the strip, the seed and the preset alone."""
+    (folder / CHECKPOINT).parent.mkdir(parents=True, exist_ok=True)
+    (folder / CHECKPOINT).touch()
+    for fraction in (0.0, 0.5, 1.0):
+        options.progress("training", fraction)
+    for name in EXPORTED:
+        of = f"{name} {sha256(image)} {options.seed} {options.preset}"
+        if name == "mesh.glb":  # the report shows it
+            trimesh.Scene(trimesh.creation.box(), metadata={"of": of}).export(folder / name)
+        else:
+            (folder / name).write_text(of)
+    (folder / "metrics.json").write_text(json.dumps(METRICS))
+    return ReconstructionResult(METRICS, None)
 
 
 def small_config(**changes: Any) -> PipelineConfig:

@@ -99,9 +99,7 @@ class SampleScore:
 
 
 def score_sample(
-    images: np.ndarray,
-    target: ObjectCrop | None = None,
-    elevation_deg: float | None = None,
+    images: np.ndarray, target: ObjectCrop | None = None, elevation_deg: float | None = None
 ) -> SampleScore:
     """Score one sample; 0 and the problem where a view shows no object.
 

@@ -1,32 +1,25 @@
 from __future__ import annotations
 
-import hashlib
-import json
 import sys
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from io import BytesIO
+from functools import cache
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
-import trimesh
 from PIL import Image
 
-from common.files import sha256
 from ldm.model import SyncDreamer
 from multiview.cameras import orbit_cameras
 from pipeline.api import MultiviewImages
 from pipeline.image_to_3d import Context, PipelineConfig
-from pipeline.paths import EXPORTED
 from pipeline.selection import ranking
 from pipeline.selection.elevation import ElevationConfig, ElevationEstimate
-from renderer.reconstruction import ReconstructionResult
 from tests.conftest import ROOT
-from tests.fakes import FakeGenerator, small_config
+from tests.fakes import FakeGenerator, fake_reconstruct, small_config
 from tests.renderer.small_runs import TINY, ellipsoid
 
 SMALL_CFG = ROOT / "configs" / "tiny.yaml"
@@ -40,6 +33,15 @@ def small_checkpoint(small_model: SyncDreamer, tmp_path_factory: pytest.TempPath
     path = tmp_path_factory.mktemp("ckpt") / "small.ckpt"
     torch.save({"state_dict": small_model.state_dict()}, path)
     return path
+
+
+ONE_STEP = ["sampler.steps=1", "sampler.guidance_scale=1", "sampler.eta=0"]
+
+
+def by_small_model(checkpoint: Path) -> list[str]:
+    """Flags of `generate.py` for the fixture `small_checkpoint`, with one step."""
+    overrides = [f"--set={text}" for text in (*SMALL, *ONE_STEP)]
+    return ["--cfg", str(SMALL_CFG), "--ckpt", str(checkpoint), "--device", "cpu", *overrides]
 
 
 @pytest.fixture
@@ -63,55 +65,27 @@ def single(config: PipelineConfig) -> PipelineConfig:
     return replace(config, elevation=20.0, num_samples=1)
 
 
-ONE_STEP = ["sampler.steps=1", "sampler.guidance_scale=1", "sampler.eta=0"]
+OPENED: list[dict[str, int]] = []
 
 
-class FileReads:
-    """Counts, within a `with`, how often files are opened, and their contents decoded and hashed.
+def _on_event(event: str, arguments: tuple[object, ...]) -> None:
+    for counts in OPENED if event == "open" else ():
+        if str(arguments[0]) in counts:
+            counts[str(arguments[0])] += 1
 
-    Opening is counted by an audit hook, and so is hashing or decoding by path, which opens a file.
-    """
 
-    _active: ClassVar[list[FileReads]] = []
+@cache
+def _add_hook() -> None:
+    sys.addaudithook(_on_event)  # cannot be removed
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = {str(path): path for path in paths}
-        self.opened: Counter[Path] = Counter()
-        self.decoded: Counter[Path] = Counter()
-        self.hashed: Counter[Path] = Counter()
 
-    def __enter__(self) -> FileReads:
-        if not hasattr(FileReads, "_hook"):  # audit hooks cannot be removed
-            FileReads._hook = FileReads._on_event
-            sys.addaudithook(FileReads._on_event)
-        self.contents = {path.read_bytes(): path for path in self.paths.values()}
-        self._active.append(self)
-        self._patch = pytest.MonkeyPatch()
-        open_image, hash_bytes = Image.open, hashlib.sha256
-
-        def counted_open(source, *args, **kwargs):
-            if isinstance(source, BytesIO) and source.getvalue() in self.contents:
-                self.decoded[self.contents[source.getvalue()]] += 1
-            return open_image(source, *args, **kwargs)
-
-        def counted_hash(data=b"", **kwargs):
-            if data in self.contents:
-                self.hashed[self.contents[data]] += 1
-            return hash_bytes(data, **kwargs)
-
-        self._patch.setattr(Image, "open", counted_open)
-        self._patch.setattr(hashlib, "sha256", counted_hash)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._active.remove(self)
-        self._patch.undo()
-
-    @staticmethod
-    def _on_event(event: str, arguments: tuple[object, ...]) -> None:
-        for reads in FileReads._active if event == "open" else ():
-            if path := reads.paths.get(str(arguments[0])):
-                reads.opened[path] += 1
+@contextmanager
+def file_reads(paths: Sequence[Path]) -> Iterator[dict[str, int]]:
+    """How often files are opened within a `with`, whoever opens them."""
+    _add_hook()
+    OPENED.append(dict.fromkeys(map(str, paths), 0))
+    yield OPENED[-1]
+    OPENED.pop()
 
 
 @pytest.fixture
@@ -158,29 +132,12 @@ def no_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.selection.elevation_drafts.estimate_elevation", fail)
 
 
-METRICS = {"psnr": 20.0, "field_psnr": 21.0, "mask_iou": None, "faces": 12, "watertight": True,
-           "steps": 6, "kind": "mlp", "preset": "fast", "seconds": 1.0}  # fmt: skip
-
-
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch, estimate: Callable[..., None]) -> None:
     """No estimate, equal scores, and a mesh that depends on the strip and the seed alone."""
     estimate(12.34)
     monkeypatch.setattr(ranking, "score_sample", lambda *_: ranking.SampleScore(score=0.5))
-
-    def reconstruct(image, folder, config, options):
-        folder.mkdir(exist_ok=True)
-        for name in EXPORTED:
-            of = f"{name} {sha256(image)} {options.seed} {options.preset}"
-            if name == "mesh.glb":  # the report shows it
-                box = trimesh.Scene(trimesh.creation.box(), metadata={"of": of})
-                box.export(folder / name)
-            else:
-                (folder / name).write_text(of)
-        (folder / "metrics.json").write_text(json.dumps(METRICS))
-        return ReconstructionResult(METRICS, None)
-
-    monkeypatch.setattr("pipeline.image_to_3d.reconstruct", reconstruct)
+    monkeypatch.setattr("pipeline.image_to_3d.reconstruct", fake_reconstruct)
 
 
 def toy_views() -> MultiviewImages:

@@ -18,11 +18,11 @@ import generate as script
 from ldm.generate_views import StepInfo
 from multiview.images import auto_crop_size, prepare_image, read_image, strip_to_views
 from multiview.segmentation import segment_white
-from pipeline.api import SyncDreamerPipeline, _check, reconstruct_mesh
+from pipeline.api import SyncDreamerPipeline, reconstruct_mesh
 from pipeline.inputs import as_image, with_mask
 from pipeline.selection.elevation import ElevationEstimate
 from renderer.trainer import Training
-from tests.pipeline.conftest import ONE_STEP, SMALL, SMALL_CFG, toy_views
+from tests.pipeline.conftest import ONE_STEP, SMALL, SMALL_CFG, by_small_model, toy_views
 
 
 @pytest.fixture(scope="module")
@@ -56,28 +56,17 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def by_the_command(toy: Path, small_checkpoint: Path, out: Path, *flags: str) -> np.ndarray:
-    script.main(
-        ["--input", str(toy), "--output", str(out), "--ckpt", str(small_checkpoint),
-         "--cfg", str(SMALL_CFG), "--device", "cpu", "--sample_num", "1",
-         "--sample_steps", "1", "--cfg_scale", "1",
-         "--eta", "0", *(part for text in SMALL for part in ("--set", text)), *flags]
-    )  # fmt: skip
+    files = ["--input", str(toy), "--output", str(out), "--sample_num", "1", "--seed", "7"]
+    script.main([*by_small_model(small_checkpoint), *files, *flags])
     with Image.open(out / "0.png") as strip:
         return strip_to_views(np.asarray(strip))
 
 
-@pytest.fixture(scope="module")
-def expected(toy: Path, small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory):
-    out = tmp_path_factory.mktemp("command")
-    return by_the_command(
-        toy, small_checkpoint, out, "--elevation", "20", "--crop_size", "auto", "--seed", "7"
-    )
-
-
-def test_the_pixels_are_those_of_the_command(pipeline, toy, expected, tmp_path):
+def test_the_pixels_are_those_of_the_command(pipeline, toy, small_checkpoint, tmp_path):
+    flags = ["--elevation", "20", "--crop_size", "auto"]
+    expected = by_the_command(toy, small_checkpoint, tmp_path / "command", *flags)
     views = pipeline.generate(toy, elevation=20, seed=7)
-    assert views.images.dtype == np.uint8
-    assert views.images.shape == (16, 64, 64, 3)
+    assert (views.images.shape, views.images.dtype) == ((16, 64, 64, 3), np.uint8)
     np.testing.assert_array_equal(views.images, expected)
     assert (views.elevation_deg, views.seed) == (20.0, 7)
     assert (pipeline.generate(toy, elevation=20, seed=8).images != expected).any()
@@ -114,22 +103,19 @@ def test_auto_is_what_the_command_estimates(
     caplog.set_level(logging.INFO)
 
     def estimate(target, draft, config):
-        drafts = draft(10.0)
-        assert drafts.shape == (16, 64, 64, 3)
-        assert target.alpha.shape == (64, 64)
+        drafts, none = draft(10.0), np.zeros(1)
+        assert (drafts.shape, target.alpha.shape) == ((16, 64, 64, 3), (64, 64))
         mean = drafts.mean() * (1 if drafts.dtype == np.uint8 else 255)
-        none = np.zeros(1)
         return ElevationEstimate(float(mean) / 10 + 0.04, 3.0, none, none, none, none)
 
     monkeypatch.setattr("pipeline.selection.elevation_drafts.estimate_elevation", estimate)
     monkeypatch.setattr("pipeline.selection.elevation_drafts.DRAFT_STEPS", 1)
     views = pipeline.generate(toy, seed=7, crop_size=200)
     out = tmp_path / "out"
-    strip = by_the_command(
-        toy, small_checkpoint, out, "--elevation", "auto", "--crop_size", "200", "--seed", "7"
-    )
-    settings = json.loads((out / "0.json").read_text())["settings"]
-    assert views.elevation_deg == settings["elevation_deg"]
+    flags = ["--elevation", "auto", "--crop_size", "200"]
+    strip = by_the_command(toy, small_checkpoint, out, *flags)
+    record = json.loads((out / "0.json").read_text())
+    assert views.elevation_deg == record["settings"]["elevation_deg"]
     np.testing.assert_array_equal(views.images, strip)
     assert "+- 3.0 degrees" in caplog.text
 
@@ -141,31 +127,22 @@ def test_a_failed_estimate_says_what_to_do_in_python(pipeline, toy, no_estimate)
 
 def test_the_cameras_look_at_the_object_from_the_ring(pipeline):
     cameras = pipeline.cameras()
-    assert cameras.intrinsics.shape == (16, 3, 3)
-    assert cameras.world_to_camera.shape == (16, 3, 4)
-    rotations, translations = cameras.world_to_camera[:, :, :3], cameras.world_to_camera[:, :, 3]
-    centres = -np.einsum("nji,nj->ni", rotations, translations)
+    rotations, translations = np.split(cameras.world_to_camera, [3], axis=-1)
+    centres = -np.einsum("nji,njk->ni", rotations, translations)
     angles = np.arange(16) * np.deg2rad(22.5)
-    across, high = 1.5 * np.cos(np.pi / 6), 1.5 * np.sin(np.pi / 6)
-    ring = np.stack([across * np.cos(angles), across * np.sin(angles), np.full(16, high)], axis=-1)
+    across, high = 1.5 * np.cos(np.pi / 6), np.full(16, 1.5 * np.sin(np.pi / 6))
+    ring = np.stack([across * np.cos(angles), across * np.sin(angles), high], axis=-1)
     np.testing.assert_allclose(centres, ring, atol=1e-12)
-    origin = np.einsum("nij,nj->ni", cameras.intrinsics, translations)
+    origin = (cameras.intrinsics @ translations)[..., 0]
     np.testing.assert_allclose(origin[:, :2] / origin[:, 2:], 32.0)  # the middle of 64 pixels
     assert cameras.intrinsics[0, 0, 0] == 70.0
 
 
 def test_every_step_is_told_and_can_be_looked_at(pipeline, toy):
-    numbers: list[tuple[int, int]] = []
-    previews: list[np.ndarray] = []
-
-    def on_step(step: StepInfo) -> None:
-        numbers.append((step.number, step.total))
-        previews.append(step.preview())
-
-    views = pipeline.generate(toy, elevation=20, steps=2, on_step=on_step)
-    assert numbers == [(1, 2), (2, 2)]
-    assert previews[1].shape == (64, 16 * 64, 3)
-    assert (previews[0] != previews[1]).any()
+    steps: list[StepInfo] = []
+    views = pipeline.generate(toy, elevation=20, steps=2, on_step=steps.append)
+    assert [(step.number, step.total) for step in steps] == [(1, 2), (2, 2)]
+    assert steps[1].preview().shape == (64, 16 * 64, 3)
     assert views.images.shape[0] == 16
 
 
@@ -192,10 +169,15 @@ def test_the_object_is_found_where_that_is_asked_for(pipeline, photo, toy, input
         ({"elevation": float("nan")}, "elevation must be from"),
         ({"crop_size": 300}, "crop_size must be from 1 to 256"),
         ({"seed": -1}, "seed must be from 0"),
+        ({"elevation": "20"}, "elevation must be a number, got '20'"),
+        ({"crop_size": "large"}, "crop_size must be a whole number"),
+        ({"steps": 2.5}, "steps must be a whole number"),
+        ({"seed": 1.5}, "seed must be a whole number"),
         ({"steps": 1001}, "steps must be from 1 to 1000"),
         ({"steps": 0}, "at least 1, got 0"),
         ({"guidance_scale": float("inf")}, "guidance_scale must be from"),
         ({"eta": 2.0}, "eta must be from 0 to 1"),
+        ({"mask": np.ones((90, 120), np.uint8)}, "levels 0 and 1"),
         ({"mask": np.zeros((9, 9), np.uint8)}, "mask has 9 x 9 pixels, the image 120 x 90"),
         ({"mask": np.zeros((90, 120), np.uint8)}, "fully transparent"),
         ({"image": np.zeros((4, 4, 2), np.uint8)}, r"got one of shape \(4, 4, 2\)"),
@@ -228,8 +210,7 @@ def test_pictures_of_all_modes_become_rgb_or_rgba():
     np.testing.assert_array_equal(np.asarray(as_image(grey))[..., 1], (grey * 255).round())
     sideways = Image.new("RGB", (4, 2))
     sideways.getexif()[0x0112] = 6  # a camera's note that it was held upright
-    assert as_image(sideways).size == (2, 4)
-    assert sideways.size == (4, 2)
+    assert (as_image(sideways).size, sideways.size) == ((2, 4), (4, 2))
 
 
 def test_a_mask_takes_nothing_back_that_alpha_hides():
@@ -251,24 +232,6 @@ def test_views_become_a_mesh(quick_renderer, tmp_path):
     mesh.write_bytes(b"old")
     reconstruct_mesh(toy_views(), tmp_path / "mesh", device="cpu", overwrite=True)
     assert mesh.read_bytes()[:4] == b"glTF"
-
-
-def test_a_mask_of_zeros_and_ones_is_not_taken_for_one_that_is_nearly_see_through():
-    ones = np.ones((8, 8), np.uint8)
-    with pytest.raises(ValueError, match="levels 0 and 1"):
-        with_mask(Image.new("RGB", (8, 8)), ones)
-    kept = with_mask(Image.new("RGB", (8, 8)), ones.astype(bool))
-    assert kept.getchannel("A").getextrema() == (255, 255)
-
-
-@pytest.mark.parametrize(
-    ("limit", "value"),
-    [("elevation", "20"), ("crop_size", "large"), ("sample_steps", 2.5), ("seed", 1.5)],
-)
-def test_a_setting_that_is_no_number_is_named(limit, value):
-    with pytest.raises(ValueError, match=f"{limit} must be a .*number, got"):
-        _check(limit, value)
-    _check(limit, np.int64(20))
 
 
 def test_an_interrupted_reconstruction_is_no_success(quick_renderer, tmp_path, monkeypatch):

@@ -1,9 +1,11 @@
-"""From an image to a mesh: steps, resuming, replacing, failures."""
+"""From an image, or several, to a mesh: steps, resuming, replacing, failures, flags."""
 
 from __future__ import annotations
 
+import csv
 import errno
 import importlib
+import logging
 import os
 import re
 import signal
@@ -27,8 +29,10 @@ from pipeline.config import Context, PipelineConfig
 from pipeline.image_to_3d import StepError, image_to_3d
 from pipeline.paths import EXPORTED
 from pipeline.selection import ranking
+from pipeline.view_generator import ModelError
 from renderer.trainer import Training
-from tests.pipeline.conftest import FileReads
+from tests.fakes import FakeGenerator
+from tests.pipeline.conftest import file_reads
 
 STEPS = [
     "segment", "frame", "draft-+0.0", "draft-+30.0", "elevation",
@@ -339,6 +343,109 @@ def test_the_models_own_drafts_and_samples_are_generated(tiny_checkpoint, photo,
 
 def test_the_input_image_is_read_once(photo, convert, single, stand_in):
     for _ in range(2):  # the second run finds all results
-        with FileReads([photo]) as reads:
+        with file_reads([photo]) as reads:
             convert(single)
-        assert (reads.opened[photo], reads.decoded[photo], reads.hashed[photo]) == (1, 1, 1)
+        assert reads == {str(photo): 1}
+
+
+def test_one_bad_picture_of_a_batch_is_reported_and_the_others_are_done(
+    photo, single, context, tmp_path, out, stand_in, caplog
+):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("a", "d"):
+        (folder / f"{name}.png").write_bytes(photo.read_bytes())
+    (folder / "b.png").write_bytes(photo.read_bytes()[:300])
+    Image.new("RGB", (64, 64), "white").save(folder / "c.png")
+    assert images_to_3d([folder], out, single, context) == [folder / "b.png", folder / "c.png"]
+    assert (out / "a" / "mesh.glb").exists()
+    assert (out / "d" / "report.html").exists()
+    with (out / "failures.csv").open(newline="") as file:
+        (first, second) = csv.DictReader(file)
+    assert first["input"] == str(folder / "b.png")
+    assert "damaged or cut off" in first["error"]
+    assert "c.png: segment: no object was found" in second["error"]
+    errors = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(errors) == 2
+    assert all("\n" not in record.getMessage() for record in errors)
+
+    for name in ("b", "c"):
+        (folder / f"{name}.png").unlink()
+    assert images_to_3d([folder], out, single, context) == []
+    assert not (out / "failures.csv").exists()
+
+
+def test_a_model_that_cannot_be_loaded_ends_a_batch(
+    photo, config, context, tmp_path, out, monkeypatch
+):
+    def draw(*_):
+        raise ModelError("no such weights")
+
+    monkeypatch.setattr(FakeGenerator, "generate", draw)
+    (tmp_path / "b.png").write_bytes(photo.read_bytes())
+    with pytest.raises(ModelError, match="no such weights"):
+        images_to_3d([tmp_path], out, config, context)
+
+
+def test_names_that_are_no_text_or_look_like_tags_do_no_harm(
+    photo, single, context, tmp_path, out, stand_in, caplog
+):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    tag = "<img src=x onerror=alert(1)>\n&quot;"
+    for name in (tag.encode(), b"\xff"):
+        (folder / os.fsdecode(name + b".png")).write_bytes(photo.read_bytes())
+    (folder / os.fsdecode(b"\xfe.png")).write_text("no picture")
+    assert len(images_to_3d([folder], out, single, context)) == 1
+    with (out / "failures.csv").open(newline="", encoding="utf-8") as file:
+        (failed,) = csv.DictReader(file)
+    assert failed["input"].endswith("\\udcfe.png")
+    assert (out / os.fsdecode(b"\xff") / "report.html").read_text(encoding="utf-8")
+    page = (out / tag / "report.html").read_text(encoding="utf-8")
+    assert "<img src=x" not in page
+    assert "&lt;img src=x" in page
+
+
+def test_a_batch_says_at_once_what_is_wrong_with_its_folder(photo, config, context, tmp_path, out):
+    other = tmp_path / "failures.csv.png"
+    for path in (other, tmp_path / "b.png"):
+        path.write_bytes(photo.read_bytes())
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(NotADirectoryError, match="is a file"):
+        images_to_3d([photo, tmp_path / "b.png"], file, config, context)
+    with pytest.raises(ValueError, match=r"cannot be called failures\.csv"):
+        images_to_3d([photo, other], out, config, context)
+    assert not out.exists()
+
+
+def test_the_flags_come_to_the_settings(monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr("pipeline.view_generator.sampling_settings", lambda *_: {})
+    monkeypatch.setattr("pipeline.batch.images_to_3d", lambda *given: calls.append(given))
+    base = ["a.png", "-o", "out", "--ckpt", "x.ckpt", "--device", "cpu"]
+    script.main(base)
+    script.main([*base, "--elevation", "-5", "--preset", "fast", "--set", "sampler.eta=0.5",
+                 "--set", "use_mask=false", "--sample_steps", "7"])  # fmt: skip
+    (_, _, default, *_), (_, _, asked, *_) = calls
+    assert (default.elevation, default.crop_size, default.num_samples) == ("auto", "auto", 4)
+    assert (default.preset, default.draft_steps, default.backend) == ("default", 8, "auto")
+    assert (asked.elevation, asked.sampler.steps, asked.sampler.eta) == (-5.0, 7, 0.5)
+    assert not asked.renderer.use_mask
+    assert asked.renderer.grid.steps != default.renderer.grid.steps
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("modle.unet.channels=3", "beginning with model, sampler (of --cfg), or kind, "),
+        ("use_mask", "--set use_mask: expected <key>=<value>"),
+        ("", "expected <key>=<value>"),
+        ("sampler.stepps=3", "demo.yaml with sampler.stepps=3"),
+        ("grid.stepps=3", "neus.yaml with "),
+    ],
+)
+def test_a_setting_that_no_file_has_is_an_error_of_the_file_it_is_for(wrong, message, tmp_path):
+    flags = ["--set", "use_mask=false", "--set", wrong, "--cfg", "configs/demo.yaml"]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        script.main(["a.png", "-o", str(tmp_path), "--ckpt", "x.ckpt", "--device", "cpu", *flags])

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import time
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +14,7 @@ from PIL import Image
 
 from pipeline import report
 from pipeline.report import mesh_viewer, quality_warnings
+from tests.chromium import DRIVER, open_chromium
 
 
 def found(covered: float = 0.3, uncertainty: float = 5.0) -> dict[str, dict[str, Any]]:
@@ -48,9 +48,6 @@ def test_what_may_be_wrong_is_said(records, row, metrics, said):
     assert re.search(said, doubt)
 
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-
-
 @pytest.fixture
 def textured(tmp_path: Path) -> Path:
     """A box, green on all sides by its texture."""
@@ -72,19 +69,11 @@ def test_a_mesh_that_is_too_large_has_no_viewer(textured: Path, monkeypatch):
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(not CHROMIUM or not DRIVER, reason="Chromium or its driver is missing")
+@pytest.mark.skipif(not DRIVER, reason="Chromium or its driver is missing")
 def test_the_viewer_draws_the_mesh_and_loads_nothing(textured: Path, tmp_path: Path):
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     page = tmp_path / "page.html"
     page.write_text(mesh_viewer(textured))
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in ("--headless", "--no-sandbox", "--disable-dev-shm-usage", "--use-gl=angle",
-                 "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
-                 "--disable-background-networking", f"--user-data-dir={tmp_path}"):  # fmt: skip
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    with webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER)) as browser:
+    with open_chromium(tmp_path) as browser:
         browser.get(page.as_uri())
         for _ in range(100):
             with Image.open(BytesIO(browser.get_screenshot_as_png())) as image:

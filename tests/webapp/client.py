@@ -39,28 +39,27 @@ class PageClient:
             self._heartbeat.close()
         self.http.close()
 
+    def send(self, path: Path, **headers: str) -> httpx.Response:
+        """Upload a file."""
+        with path.open("rb") as file:
+            files = {"files": (path.name, file)}
+            return self.http.post("/gradio_api/upload", files=files, headers=headers)
+
     def upload(self, path: Path) -> str:
         """Upload a file; returns its path on the server."""
-        with path.open("rb") as file:
-            answer = self.http.post("/gradio_api/upload", files={"files": (path.name, file)})
-        answer.raise_for_status()
-        return answer.json()[0]
+        return self.send(path).raise_for_status().json()[0]
 
-    def number(self, element: str, event: str) -> int:
-        """Gradio's id of the function of an event."""
-        return self._functions[element, event]
+    def call(
+        self, element: str, event: str, data: list[Any], route: str = "run/predict", **more: Any
+    ) -> httpx.Response:
+        """Call the function of an event."""
+        called = {"data": data, "fn_index": self._functions[element, event], **more}
+        called["session_hash"] = self.session
+        return self.http.post(f"/gradio_api/{route}", json=called)
 
     def join(self, element: str, event: str, data: list[Any], **more: Any) -> httpx.Response:
         """Queue an event."""
-        return self.http.post(
-            "/gradio_api/queue/join",
-            json={
-                "data": data,
-                "fn_index": self.number(element, event),
-                "session_hash": self.session,
-                **more,
-            },
-        )
+        return self.call(element, event, data, "queue/join", **more)
 
     def messages(self) -> Iterator[dict[str, Any]]:
         """The server's messages until all events have ended."""
@@ -85,9 +84,14 @@ class PageClient:
         file["orig_name"] = path.name
         return self.do("upload", "upload", [file])
 
-    def generate(self, samples: int = 1) -> list[dict[str, Any]]:
+    def start(self, samples: int = 1) -> httpx.Response:
         """Click the start button."""
-        return self.do("go", "click", [False, 20, samples, 1])
+        return self.join("go", "click", [False, 20, samples, 1])
+
+    def generate(self, samples: int = 1) -> list[dict[str, Any]]:
+        """Click the start button and wait for the end."""
+        self.start(samples).raise_for_status()
+        return list(self.messages())
 
 
 def as_text(messages: list[dict[str, Any]]) -> str:

@@ -13,6 +13,7 @@ from ldm.config import SamplerConfig
 from pipeline.config import PipelineConfig
 from tests.conftest import ROOT
 from tests.fakes import FakeGenerator, small_config
+from tests.webapp.client import PageClient
 
 EXAMPLES = [ROOT / "testset" / "car.png", ROOT / "testset" / "cup.png"]
 
@@ -33,6 +34,13 @@ class ServedPage:
 
 
 @contextmanager
+def visit(*args: Any, **options: Any) -> Iterator[tuple[ServedPage, PageClient]]:
+    """A served page, see `serve_page`, and one visitor."""
+    with serve_page(*args, **options) as page, PageClient(page.address) as visitor:
+        yield page, visitor
+
+
+@contextmanager
 def serve_page(
     seconds: float = 0.0, max_queue: int = 20, max_upload_mb: int = 20, **changes: Any
 ) -> Iterator[ServedPage]:
@@ -40,12 +48,8 @@ def serve_page(
     from webapp.server import Limits, listen, open_server
 
     view_generator = FakeGenerator(seconds)
-    config = page_config(**changes)
-    limits = Limits(max_queue, max_upload_mb)
-    with (
-        listen("127.0.0.1", 0) as bound,
-        open_server(view_generator, config, EXAMPLES, limits) as (server, sessions),
-    ):
+    given = view_generator, page_config(**changes), EXAMPLES, Limits(max_queue, max_upload_mb)
+    with listen("127.0.0.1", 0) as bound, open_server(*given) as (server, sessions):
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
         thread.start()
         deadline = time.monotonic() + 60

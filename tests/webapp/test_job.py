@@ -19,14 +19,18 @@ def counting(done: list[int], steps: int = 100, seconds: float = 0.02):
     return work
 
 
-def finished(job: Job, seconds: float = 5) -> None:
-    job.wait(seconds)
+def finished(job: Job) -> None:
+    job.wait(5)
     assert job.finished
+
+
+def start(work) -> Job:
+    return Job(work, threading.Lock()).start()
 
 
 def test_the_last_progress_is_always_seen_and_the_job_ends_with_its_work():
     done: list[int] = []
-    job = Job(counting(done, 5), threading.Lock()).start()
+    job = start(counting(done, 5))
     messages = [progress.message for progress in job.updates()]
     assert messages[-1] == "step 4"
     assert job.succeeded
@@ -35,7 +39,7 @@ def test_the_last_progress_is_always_seen_and_the_job_ends_with_its_work():
 
 def test_closing_the_updates_stops_the_work_at_its_next_step():
     done: list[int] = []
-    job = Job(counting(done), threading.Lock()).start()
+    job = start(counting(done))
     updates = job.updates()
     next(updates)
     updates.close()  # as garbage collection does
@@ -47,7 +51,7 @@ def test_closing_the_updates_stops_the_work_at_its_next_step():
 
 def test_a_stop_ends_the_updates_before_the_current_step_ends():
     step = threading.Event()
-    job = Job(lambda on_progress: step.wait(10), threading.Lock()).start()
+    job = start(lambda on_progress: step.wait(10))
     threading.Timer(0.1, job.stop).start()
     with pytest.raises(Stopped):
         list(job.updates())
@@ -62,7 +66,7 @@ def test_failures_are_raised_by_the_updates():
         raise ValueError("broken")
 
     with pytest.raises(ValueError, match="broken"):
-        list(Job(work, threading.Lock()).start().updates())
+        list(start(work).updates())
 
 
 def test_one_job_runs_at_a_time_and_a_stopped_one_does_not_wait_for_the_lock():
@@ -88,7 +92,7 @@ def test_one_job_runs_at_a_time_and_a_stopped_one_does_not_wait_for_the_lock():
 def test_the_callback_of_stop_is_called_once_when_the_work_has_ended():
     done: list[int] = []
     calls: list[int] = []
-    job = Job(counting(done), threading.Lock()).start()
+    job = start(counting(done))
     job.stop(on_finished=lambda: calls.append(len(done)))
     finished(job)
     assert calls == [len(done)]
@@ -97,7 +101,7 @@ def test_the_callback_of_stop_is_called_once_when_the_work_has_ended():
 
 
 def test_progress_is_repeated_while_nothing_changes():
-    job = Job(lambda on_progress: time.sleep(1.5), threading.Lock()).start()
+    job = start(lambda on_progress: time.sleep(1.5))
     assert len(list(job.updates())) >= 3
 
 
@@ -122,6 +126,6 @@ def test_views_stay_until_they_are_replaced():
         on_progress(Progress(0.1, "a", strip, "views"))
         on_progress(Progress(0.2, "b"))
 
-    last = list(Job(work, threading.Lock()).start().updates())[-1]
+    last = list(start(work).updates())[-1]
     assert (last.message, last.title) == ("b", "views")
     assert last.strip is strip

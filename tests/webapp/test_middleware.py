@@ -20,6 +20,11 @@ JOIN = "/gradio_api/queue/join"
 UPLOAD = "/gradio_api/upload"
 
 
+def request(method: str, path: str, **headers: str) -> dict[str, Any]:
+    encoded = [(k.replace("_", "-").encode(), v.encode()) for k, v in headers.items()]
+    return {"type": "http", "method": method, "path": path, "headers": encoded}
+
+
 def respond(
     method: str, path: str, body: bytes = b"", room: bool = True, **headers: str
 ) -> tuple[int, bytes, dict[str, str]]:
@@ -42,12 +47,7 @@ def respond(
         sent.append(message)
 
     named = {"content_length": str(len(body)), **headers} if method == "POST" else headers
-    scope = {
-        "type": "http",
-        "method": method,
-        "path": path,
-        "headers": [(k.replace("_", "-").encode(), v.encode()) for k, v in named.items()],
-    }
+    scope = request(method, path, **named)
     asyncio.run(SecurityMiddleware(app, 10**6, lambda: room)(scope, receive, send))
     response_headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
     return sent[0]["status"], sent[1]["body"], response_headers
@@ -93,12 +93,7 @@ def test_other_routes_are_refused(method, path):
      ({"origin": "https://page", "host": "127.0.0.1", "x-forwarded-host": "page"}, False)],
 )  # fmt: skip
 def test_cross_site_requests_are_refused(headers, cross_site):
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": UPLOAD,
-        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
-    }
+    scope = request("POST", UPLOAD, **headers)
     assert is_cross_site(scope) == cross_site
     if cross_site:
         with pytest.raises(HTTPError, match="cross-site"):

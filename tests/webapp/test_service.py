@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from webapp.mask_editor import UserError
 from webapp.progress import VIEWS_DONE
 from webapp.server import listen
 from webapp.service import NO_NETWORK, Service, open_segmenter
-from webapp.sessions import SessionStore
+from webapp.sessions import Session, SessionStore
 
 TOY = ROOT / "testset" / "locomotive.png"
 
@@ -29,8 +28,30 @@ def service() -> Service:
 
 
 @pytest.fixture
-def session(tmp_path: Path):
+def session(tmp_path: Path) -> Session:
     return SessionStore(tmp_path / "sessions", tmp_path / "cache").open("a")
+
+
+@pytest.fixture
+def image(service: Service, session: Session) -> Image.Image:
+    return service.open_image(session, TOY).result()
+
+
+@pytest.fixture
+def progresses() -> list[Progress]:
+    return []
+
+
+@pytest.fixture
+def generate(service: Service, session: Session, image: Image.Image, progresses: list[Progress]):
+    """Generate samples of the toy at 20 degrees, or an estimated elevation; returns them."""
+
+    def run(number: int, seed: int = 1, auto: bool = False, on_progress=progresses.append):
+        wanted = service.request(auto, 20, number, seed)
+        service.generate_views(session, image, wanted, on_progress)
+        return service.samples(session)
+
+    return run
 
 
 def test_settings_of_the_page_are_clipped_to_their_limits(service):
@@ -46,11 +67,8 @@ def test_settings_of_the_page_are_clipped_to_their_limits(service):
             service.request(False, *nonsense)
 
 
-def test_samples_are_ranked_and_unchanged_ones_are_reused(service, session):
-    image = service.open_image(session, TOY).result()
-    progresses: list[Progress] = []
-    service.generate_views(session, image, service.request(False, 20, 3, 1), progresses.append)
-    samples = service.samples(session)
+def test_samples_are_ranked_and_unchanged_ones_are_reused(service, generate, progresses):
+    samples = generate(3)
     assert [sample.rank for sample in samples] == [1, 2, 3]
     assert {sample.number for sample in samples} == {1, 2, 3}
     assert [sample.score for sample in samples] == sorted((s.score for s in samples), reverse=True)
@@ -60,19 +78,19 @@ def test_samples_are_ranked_and_unchanged_ones_are_reused(service, session):
     strips = [progress.strip for progress in progresses if progress.strip is not None]
     assert len(strips) >= 6
     assert all(strip.shape == (32, 512, 3) for strip in strips)
-    steps = len(service.view_generator.steps)
-    service.generate_views(session, image, service.request(False, 20, 2, 1), progresses.append)
-    assert len(service.view_generator.steps) == steps
-    service.generate_views(session, image, service.request(False, 20, 2, 9), progresses.append)
-    assert len(service.view_generator.steps) == steps + 8
+    steps = service.view_generator.steps
+    before = len(steps)
+    generate(2)
+    assert len(steps) == before
+    generate(2, seed=9)
+    assert len(steps) == before + 8
 
 
-def test_each_sample_keeps_its_mesh_when_others_are_built(service, session, quick_meshes):
-    image = service.open_image(session, TOY).result()
+def test_each_sample_keeps_its_mesh_when_others_are_built(
+    service, session, generate, progresses, quick_meshes
+):
     request = service.request(False, 20, 2, 1)
-    progresses: list[Progress] = []
-    service.generate_views(session, image, request, progresses.append)
-    first, second = service.samples(session)
+    first, second = generate(2)
     content = []
     for sample in (first, second, first):
         files = service.build_mesh(session, sample, request, progresses.append)
@@ -81,36 +99,29 @@ def test_each_sample_keeps_its_mesh_when_others_are_built(service, session, quic
     assert len(quick_meshes) == 2  # going back to the first sample reconstructs nothing
     assert content[0] == content[2] != content[1]
     assert not list(session.folder.rglob("*.ckpt"))
-    service.generate_views(session, image, request, progresses.append)
-    assert service.samples(session) == [first, second]
-    other = service.request(False, 20, 2, 5)  # other samples under the same numbers
-    service.generate_views(session, image, other, progresses.append)
-    service.build_mesh(session, service.samples(session)[0], other, progresses.append)
-    assert len(quick_meshes) == 3
-    assert len(set(quick_meshes)) == 3
+    assert generate(2) == [first, second]
+    other, _ = generate(2, seed=5)  # other samples under the same numbers
+    service.build_mesh(session, other, service.request(False, 20, 2, 5), progresses.append)
+    assert len(quick_meshes) == len(set(quick_meshes)) == 3
 
 
-def test_the_elevation_estimate_is_part_of_the_progress(service, session):
-    image = service.open_image(session, TOY).result()
-    progresses: list[Progress] = []
-    service.generate_views(session, image, service.request(True, 20, 1, 1), progresses.append)
+def test_the_elevation_estimate_is_part_of_the_progress(generate, progresses):
+    generate(1, auto=True)
     messages = [progress.message for progress in progresses]
     assert "Estimating the elevation: draft 2 of 2, step 2 of 2" in messages
     fractions = [progress.fraction for progress in progresses]
     assert fractions == sorted(fractions)
 
 
-def test_a_stop_ends_the_generation_within_a_step_and_complete_samples_are_kept(service, session):
-    image = service.open_image(session, TOY).result()
-
+def test_a_stop_ends_the_generation_within_a_step_and_complete_samples_are_kept(service, generate):
     def stop(progress: Progress) -> None:
         if "sample 2 of 3: step 2" in progress.message:
             raise Stopped
 
     with pytest.raises(Stopped):
-        service.generate_views(session, image, service.request(False, 20, 3, 1), stop)
+        generate(3, on_progress=stop)
     assert len(service.view_generator.steps) == 6
-    service.generate_views(session, image, service.request(False, 20, 3, 1), lambda progress: None)
+    generate(3)
     assert len(service.view_generator.steps) == 6 + 8
 
 
@@ -146,18 +157,9 @@ def test_an_elevation_outside_the_pages_range_is_refused():
         app.main(["--elevation", "60", "--device", "cpu"])
 
 
-def test_a_port_can_be_listened_at_once_only():
-    with listen("127.0.0.1", 0) as first:
-        port = first.getsockname()[1]
-        with pytest.raises(OSError, match=f"127.0.0.1:{port}"):
-            listen("127.0.0.1", port)
-
-
 def test_a_port_in_use_is_named_with_its_flag():
     pytest.importorskip("gradio", reason="the web page's packages are not installed")
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
+    with listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(OSError, match=f"127.0.0.1:{port} .*another --host or --port"):
             app.main(["--port", str(port), "--device", "cpu"])

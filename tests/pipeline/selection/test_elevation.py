@@ -5,12 +5,7 @@ import pytest
 from PIL import Image
 
 from pipeline.selection import elevation
-from pipeline.selection.elevation import (
-    ElevationConfig,
-    ElevationEstimate,
-    estimate_elevation,
-    plot_scores,
-)
+from pipeline.selection.elevation import ElevationConfig, ElevationEstimate, estimate_elevation
 from pipeline.selection.similarity import crop_object
 
 ONE_DRAFT = ElevationConfig(drafts_at=(15.0,))
@@ -67,18 +62,13 @@ def test_a_draft_is_made_for_each_elevation_and_equal_ones_give_what_one_gives(m
     assert estimate.uncertainty_deg == pytest.approx(within, rel=0.05)
 
 
-def test_two_peaks_that_are_as_high_make_the_estimate_uncertain():
+def test_two_peaks_that_are_as_high_make_the_estimate_uncertain_and_the_curve_is_drawn():
     places = np.arange(-10.0, 40.1, 2.5)
     one = np.exp(-(((places - 20) / 5) ** 2))
     two = one + np.exp(-(((places + 2.5) / 5) ** 2))
     assert elevation._peak_half_width(places, one) < 2
     assert elevation._peak_half_width(places, two) > 10
-
-
-def test_the_curve_is_drawn():
-    places = np.arange(-10.0, 40.1, 2.5)
-    scores = np.exp(-(((places - 20) / 5) ** 2))
-    picture = plot_scores(ElevationEstimate(20.0, 2.0, places, scores, scores, scores))
+    picture = elevation.plot_scores(ElevationEstimate(20.0, 2.0, places, one, one, one))
     assert picture.size == (480, 240)
     assert {(192, 48, 32), (31, 95, 168)} <= {c for _, c in picture.getcolors(10**6)}
 

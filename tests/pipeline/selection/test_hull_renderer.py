@@ -79,10 +79,3 @@ def test_large_views_are_made_small():
     assert views.size == SIZE
     np.testing.assert_allclose(views.cameras.intrinsics, CAMERAS.intrinsics)
     np.testing.assert_allclose(views.colours.movedim(1, -1).numpy(), VIEWS, atol=0.01)
-
-
-def test_views_without_an_object_are_named():
-    empty = VIEWS.copy()
-    empty[[2, 5]] = 1.0
-    with pytest.raises(ValueError, match="no object in the views 2, 5"):
-        downsample_views(empty, CAMERAS, SIZE)

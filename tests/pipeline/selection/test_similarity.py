@@ -5,13 +5,8 @@ import pytest
 import torch
 from scipy import ndimage
 
-from pipeline.selection.similarity import (
-    BEST_PSNR,
-    crop_object,
-    measure_similarity,
-    normalise_scale,
-    soft_iou,
-)
+from pipeline.selection import similarity
+from pipeline.selection.similarity import crop_object, measure_similarity, normalise_scale
 
 
 def picture(size: int = 64, centre=(30.0, 34.0), radius: float = 14.0, wave: float = 6.0):
@@ -27,7 +22,7 @@ def picture(size: int = 64, centre=(30.0, 34.0), radius: float = 14.0, wave: flo
 def test_a_picture_agrees_with_itself():
     alpha, colours = picture()
     same = measure_similarity(alpha, colours, alpha, colours)
-    assert (same.silhouette, same.psnr) == (1.0, BEST_PSNR)
+    assert (same.silhouette, same.psnr) == (1.0, similarity.BEST_PSNR)
     assert same.pattern == pytest.approx(1.0)
     empty = (torch.zeros(20, 20), torch.zeros(3, 20, 20))
     assert measure_similarity(*empty, *empty).silhouette == 1
@@ -37,7 +32,7 @@ def test_half_of_a_mask_has_an_overlap_of_a_half():
     whole = torch.ones(4, 4)
     half = whole.clone()
     half[2:] = 0
-    assert soft_iou(whole, half) == soft_iou(whole, whole / 2) == 0.5
+    assert similarity.soft_iou(whole, half) == similarity.soft_iou(whole, whole / 2) == 0.5
 
 
 def test_the_pattern_falls_where_views_are_blurred_noisy_or_displaced():
