@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import errno
 import importlib
 import logging
 import os
@@ -284,15 +283,6 @@ def test_a_report_never_tells_of_results_that_are_no_longer_there(
     with pytest.raises(StepError):
         convert(single, preset="best")
     assert not (out / "report.html").exists()
-
-
-def test_a_folder_that_takes_no_files_is_named(convert, config, monkeypatch):
-    def full(**_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("common.records.tempfile.TemporaryFile", full)
-    with pytest.raises(OSError, match=r"out: cannot be written to \(No space left on device\)"):
-        convert(config)
 
 
 def test_a_picture_that_is_all_transparent_is_said_to_be(photo, convert, config):

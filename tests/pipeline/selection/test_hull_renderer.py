@@ -70,12 +70,3 @@ def test_a_field_without_inside_and_one_beside_the_picture_show_nothing():
         alpha, depth = raycast_sdf(field, CAMERAS.intrinsics[0], pose, 32)
         assert not alpha.any()
         assert torch.isinf(depth).all()
-
-
-def test_large_views_are_made_small():
-    large = VIEWS.repeat(2, axis=1).repeat(2, axis=2)
-    cameras = orbit_cameras(16, image_size=2 * SIZE)
-    views = downsample_views((large * 255).round().astype(np.uint8), cameras, SIZE)
-    assert views.size == SIZE
-    np.testing.assert_allclose(views.cameras.intrinsics, CAMERAS.intrinsics)
-    np.testing.assert_allclose(views.colours.movedim(1, -1).numpy(), VIEWS, atol=0.01)

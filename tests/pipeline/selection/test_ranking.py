@@ -13,7 +13,7 @@ pytest.importorskip("manifold3d")
 from multiview.images import views_to_strip
 from multiview.views import read_views
 from pipeline.selection import ranking
-from pipeline.selection.ranking import SampleScore, order, score_sample, write_scores
+from pipeline.selection.ranking import SampleScore, score_sample
 from pipeline.selection.similarity import CROP_SIDE, crop_object
 from tests.conftest import SHARED
 from tests.toy_views import CORRUPTIONS, corrupt, toy_views
@@ -81,17 +81,6 @@ def test_a_view_without_an_object_is_a_problem_of_the_sample_and_no_error():
     assert "no object in the views 3" in score.problem
 
 
-def test_scores_are_written_best_first(tmp_path: Path):
-    scores = [SampleScore(score=0.5), SampleScore(score=0.7), SampleScore(score=0.5, problem="x")]
-    assert order(scores) == [1, 0, 2]
-    write_scores(tmp_path / "scores.json", ["a", "b", "c"], scores)
-    rows = json.loads((tmp_path / "scores.json").read_text())
-    assert [(row["rank"], row["name"], row["score"]) for row in rows] == [
-        (1, "b", 0.7), (2, "a", 0.5), (3, "c", 0.5),
-    ]  # fmt: skip
-    assert [path.name for path in tmp_path.iterdir()] == ["scores.json"]
-
-
 def test_the_command_orders_strips(tmp_path: Path, capsys):
     toy = toy_views(4)
     spoiled = corrupt(toy.views, "swapped", toy.views, 1)
@@ -104,7 +93,7 @@ def test_the_command_orders_strips(tmp_path: Path, capsys):
     assert first.startswith(strips[1])
     assert second.startswith(strips[0])
     rows = json.loads((tmp_path / "scores.json").read_text())
-    assert [row["name"] for row in rows] == strips[::-1]
+    assert [(row["name"], row["rank"]) for row in rows] == [(strips[1], 1), (strips[0], 2)]
     with pytest.raises(SystemExit):
         ranking.main([*strips, "--elevation", "10"])
 

@@ -70,8 +70,3 @@ def test_inputs_with_alpha_and_on_white_are_taken_alike():
         same = measure_similarity(crop.alpha, crop.colours, *expected)
         assert same.silhouette > 0.95
         assert same.psnr > 20
-
-
-def test_an_input_without_object_is_named():
-    with pytest.raises(ValueError, match="no object in the input"):
-        crop_object(np.zeros((9, 9, 4), np.uint8), 64)
