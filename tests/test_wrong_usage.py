@@ -18,6 +18,7 @@ BASE = {
     "render_batch": "--models x",
     "eval_nvs": "--gt a --pr b --name toy",
     "eval_mesh": "--pr_mesh a.ply --pr_name toy --gt_dir gt --gt_mesh b.obj --gt_name toy",
+    "evaluation.benchmark.run": "--pr a --gt b --out c",
     "ldm.shards": "pack tree out",
     "demo.make_dataset": "--output x",
     "demo.toys.make_toys": "--output x",
@@ -91,6 +92,11 @@ WRONG: dict[str, list[tuple[list[str], str]]] = {
     "eval_mesh": [
         (["--pr_name", "../toy", "--output"], "'../toy'"),
         *((["--gt_rotation", value], repr(value)) for value in ("nan", "inf", "x")),
+    ],
+    "evaluation.benchmark.run": [
+        (["--workers", "0"], "--workers must be at least 1"),
+        (["--name", "a\nb"], "not a name in one line"),
+        *((["--objects", name], "--objects must be folder names") for name in ("../x", "..", "")),
     ],
     "ldm.shards": [(["--shard_mb", "0"], "--shard_mb")],
     "demo.make_dataset": [

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,12 +71,10 @@ def test_meta_pkl_has_the_published_layout_and_matches_its_cameras_only(tmp_path
     np.testing.assert_allclose(meta[1], np.arange(16) * np.pi / 8, atol=1e-6)
     assert (meta[3] == 1.5).all()
     assert meta_matches(tmp_path / "meta.pkl", cameras)
-    small, eight = ViewSettings("random", resolution=64), ViewSettings("random", 8)
-    for settings, uid in (
-        (RANDOM, "table"),
-        *((s, "chair") for s in (ViewSettings(), eight, small)),
-    ):
-        assert not meta_matches(tmp_path / "meta.pkl", plan_cameras(settings, uid))
+    assert not meta_matches(tmp_path / "meta.pkl", plan_cameras(RANDOM, "table"))
+    for change in ({"camera_type": "fixed"}, {"num_images": 8}, {"resolution": 64}):
+        other = plan_cameras(replace(RANDOM, **change), "chair")
+        assert not meta_matches(tmp_path / "meta.pkl", other)
 
 
 @needs_shared

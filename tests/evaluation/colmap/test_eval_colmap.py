@@ -28,8 +28,8 @@ def test_the_command_prints_one_row_names_the_form_and_appends_to_the_log(box, t
     levels = np.round(box.views * 255).astype(np.uint8)
     Image.fromarray(np.concatenate(levels, axis=1)).save(strip)
     log, project = tmp_path / "results.csv", tmp_path / "project"
-    done = run("--dir", strip, "--name", "box", "--mode", "sparse", "--log", log,
-               "--project", project)  # fmt: skip
+    flags = ["--name", "box", "--mode", "sparse", "--log", log, "--project", project]
+    done = run("--dir", strip, *flags)
     assert done.returncode == 0, done.stderr
     name, count, form = done.stdout.rstrip("\n").split("\t")
     assert (name, form) == ("box", "sparse")
@@ -42,7 +42,7 @@ def test_the_command_prints_one_row_names_the_form_and_appends_to_the_log(box, t
     assert (project / "sparse" / "points3D.bin").is_file()
 
 
-def test_a_folder_of_views_is_read_too(tmp_path, monkeypatch, capsys):
+def test_a_folder_of_views_is_read_too(tmp_path, capsys):
     pytest.importorskip("pycolmap")
     for name in NAMES:
         Image.new("RGBA", (64, 64)).save(tmp_path / name)
@@ -55,9 +55,7 @@ def test_help_needs_no_heavy_import():
     assert done.returncode == 0
     assert "--project" in done.stdout
     code = "import sys, eval_colmap; eval_colmap.build_parser(); print(*sys.modules)"
-    modules = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.split()
+    modules = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).split()
     assert not {"torch", "numpy", "pycolmap", "PIL"} & set(modules)
 
 
