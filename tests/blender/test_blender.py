@@ -135,9 +135,8 @@ def test_poses_are_those_of_the_pixels_and_the_closed_form(
 ):
     flags = [f"--camera_type={camera_type}", "--resolution=128"]
     folder = rendered(models / "balls.glb", tmp_path, *flags)
-    assert sorted(path.name for path in folder.iterdir()) == [
-        *(f"{k:03d}.png" for k in range(16)), "meta.pkl",
-    ]  # fmt: skip
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == [*(f"{k:03d}.png" for k in range(16)), "meta.pkl"]
     _, azimuths, elevations, distances, poses = read_pickle(folder / "meta.pkl")
     for k in range(16):
         closed = orbit_pose(elevations[k], 2 * np.pi * k / 16, 1.5)
@@ -228,8 +227,7 @@ def bad_models(folder: Path) -> dict[str, str]:
         (folder / name).mkdir()
         parts = trimesh.exchange.gltf.export_gltf(trimesh.Scene([trimesh.creation.box()]))
         content = json.loads(parts.pop("model.gltf"))
-        content["nodes"] = [{"mesh": 0, **change}]
-        content["scenes"] = [{"nodes": [0]}]
+        content |= {"nodes": [{"mesh": 0, **change}], "scenes": [{"nodes": [0]}]}
         (folder / name / "box.gltf").write_text(json.dumps(content))
         for part, raw in parts.items():
             (folder / name / part).write_bytes(raw)

@@ -59,9 +59,7 @@ def test_a_mesh_of_other_views_is_not_reused(tmp_path: Path):
     assert np.asarray(Image.open(tmp_path / "strip.png")).max() == 1
 
 
-def test_an_interrupted_reconstruction_ends_the_evaluation_and_is_not_a_result(
-    tmp_path: Path, monkeypatch
-):
+def test_an_interrupted_reconstruction_ends_the_evaluation_and_is_no_result(tmp_path, monkeypatch):
     mesh = tmp_path / "meshes" / "toy-1" / "mesh.ply"
 
     def stopped(image: Path, folder: Path, *_: object) -> ReconstructionResult:

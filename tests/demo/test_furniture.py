@@ -25,48 +25,25 @@ from demo.furniture import (
 )
 from demo.raycast.textures import srgb_to_linear
 
-CATALOGUE_TEXT = """# of a test
-license=Some licence
-id#1=Test#lamp
-name#1=Lamp at 5\\u20ac \\ud83e\\ude91
-category#1=Lights
-model#1=/test/lamp/lamp.obj
-creator#1=Ren\xe9
-id#2=Test#thief
-name#2=Thief
-category#2=Miscellaneous
-model#2=../../thief/../thief.obj
-creator#2=
-name#3=Broken
-category#3=Miscellaneous
-model#3=/test/broken.obj
-name#4=Plate \\ud83e
-category#4=Kitchen
-model#4=/test/plate.obj
-modelRotation#4=1 0 0 0 0 -1 0 1 0
-"""
-MATERIALS = """newmtl wood
-Kd 0.5 0.25 0.1
-map_Kd Wood.PNG
-newmtl glass
-Kd 0.2 0.4 0.6
-d 0.5
-newmtl stolen
-Kd 1 0 0
-map_Kd ../../../../secret.png
-newmtl gone
-Kd 0 1 0
-map_Kd C:\\pictures\\gone.png
-newmtl torn
-Kd 0 0 1
-map_Kd torn.png
-newmtl cut
-Kd 0 0 1
-map_Kd cut.png
-"""
-
-
-LAMP = ["wood", "glass", "stolen", "gone", "torn", "cut"]
+CATALOGUE_TEXT = "\n".join([
+    "# of a test", "license=Some licence",
+    r"id#1=Test#lamp", r"name#1=Lamp at 5\u20ac \ud83e\ude91", "category#1=Lights",
+    "model#1=/test/lamp/lamp.obj", "creator#1=Ren\xe9",
+    "name#2=Thief", "category#2=Miscellaneous", "model#2=../../thief/../thief.obj", "creator#2=",
+    "name#3=Broken", "category#3=Miscellaneous", "model#3=/test/broken.obj",
+    r"name#4=Plate \ud83e", "category#4=Kitchen", "model#4=/test/plate.obj",
+    "modelRotation#4=1 0 0 0 0 -1 0 1 0",
+])  # fmt: skip
+LOOKS = {
+    "wood": ("0.5 0.25 0.1", "map_Kd Wood.PNG"),
+    "glass": ("0.2 0.4 0.6", "d 0.5"),
+    "stolen": ("1 0 0", "map_Kd ../../../../secret.png"),
+    "gone": ("0 1 0", "map_Kd C:\\pictures\\gone.png"),
+    "torn": ("0 0 1", "map_Kd torn.png"),
+    "cut": ("0 0 1", "map_Kd cut.png"),
+}
+MATERIALS = "".join(f"newmtl {name}\nKd {kd}\n{more}\n" for name, (kd, more) in LOOKS.items())
+LAMP = list(LOOKS)
 NAMES = ("Lamp at 5€ \U0001fa91", "Thief", "Broken", "Plate \ufffd")
 
 

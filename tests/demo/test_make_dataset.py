@@ -19,14 +19,7 @@ pytest.importorskip("manifold3d", reason="pip install -r requirements/demo.txt")
 from blender.dataset_index import read_uid_set
 from common.files import file_lock
 from demo import make_dataset
-from demo.make_dataset import (
-    HELD_OUT_SEED,
-    DatasetObject,
-    is_held_out,
-    list_real_objects,
-    list_toys,
-    main,
-)
+from demo.make_dataset import HELD_OUT_SEED, is_held_out, list_real_objects, list_toys, main
 from ldm.data.folder import FolderDataset, read_meta
 from ldm.data.loader import DataConfig, make_loader, open_dataset
 from tests.conftest import ROOT
@@ -50,9 +43,7 @@ def make_furniture(folder: Path, models: dict[str, str]) -> Path:
         for number, (name, content) in enumerate(models.items(), 1):
             archive.writestr(f"models/{name}/{name}.obj", content)
             archive.writestr(f"models/{name}/cube.mtl", COLOURS)
-            lines += [f"id#{number}={name}", f"name#{number}={name}",
-                      f"model#{number}=/models/{name}/{name}.obj",
-                      f"creator#{number}=somebody", f"category#{number}=boxes"]  # fmt: skip
+            lines.append(f"model#{number}=/models/{name}/{name}.obj")
         archive.writestr("PluginFurnitureCatalog.properties", "\n".join(lines))
     return folder
 
@@ -161,7 +152,7 @@ def test_a_lack_of_memory_while_furniture_is_read_is_not_the_models_fault(tmp_pa
         make_dataset.render_object(obj, tmp_path, 16, meshes=False)
 
 
-def furniture_objects(folder: Path, contents: list[str]) -> list[DatasetObject]:
+def furniture_objects(folder: Path, contents: list[str]) -> list[make_dataset.DatasetObject]:
     """Objects for training, one of each content."""
     make_furniture(folder, dict(zip(TRAINED, contents, strict=False)))
     return list_real_objects(folder, 1, held_out=False)

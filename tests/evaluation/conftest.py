@@ -1,15 +1,22 @@
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from multiview.images import view_names
 from tests.conftest import ROOT, SHARED
 
 EXAMPLES = ROOT / "eval_examples"
+NO_NVDIFFRAST = not (torch.cuda.is_available() and importlib.util.find_spec("nvdiffrast"))
+GPU = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(NO_NVDIFFRAST, reason="needs a CUDA device and nvdiffrast"),
+]
 
 
 def save_views(folder: Path, views: np.ndarray) -> Path:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from evaluation.depth import (
 )
 from evaluation.meshes import read_mesh
 from multiview.cameras import Cameras, orbit_cameras
+from tests.evaluation.conftest import GPU
 
 CPU = torch.device("cpu")
 
@@ -38,16 +38,11 @@ def sphere_depth(cameras: Cameras, size: int, centre: np.ndarray, radius: float)
     return np.stack(maps)
 
 
-NO_NVDIFFRAST = not (torch.cuda.is_available() and importlib.util.find_spec("nvdiffrast"))
-
-
 @pytest.mark.parametrize(
     ("device", "size"),
-    [("cpu", 128), *(pytest.param("cuda", size, marks=pytest.mark.gpu) for size in (128, 100))],
+    [("cpu", 128), *(pytest.param("cuda", size, marks=GPU) for size in (128, 100))],
 )  # fmt: skip
 def test_the_depth_of_an_analytic_sphere_is_found(device: str, size: int):
-    if device == "cuda" and NO_NVDIFFRAST:
-        pytest.skip("needs a CUDA device and nvdiffrast")
     centre, radius = np.array([0.1, -0.05, 0.2]), 0.3
     sphere = trimesh.creation.icosphere(subdivisions=6, radius=radius)
     sphere.apply_translation(centre)

@@ -62,10 +62,6 @@ def test_the_chickens_psnr_and_ssim_equal_the_published_evaluations(
     ):
         found = ssim(true, predicted, form)
         np.testing.assert_allclose(found, eval_goldens[golden], atol=tolerance)
-
-
-def test_views_in_mirrored_order_score_worse_and_are_noticed(chicken: Path):
-    true, predicted = read_views(chicken / "chicken-gt"), read_views(chicken / "chicken-pr")
     mirrored = predicted[::-1]
     assert psnr(true, mirrored).mean() < psnr(true, predicted).mean() - 1
     assert ssim(true, mirrored).mean() < ssim(true, predicted).mean() - 0.01

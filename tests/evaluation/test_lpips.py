@@ -99,9 +99,7 @@ def test_files_that_are_no_weights_are_refused_by_name(tmp_path: Path):
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
     torch.save([1], tmp_path / "list.pth")
     torch.save(trunk(0.01), tmp_path / "random.pth")
-    wrong = trunk()
-    wrong["features.0.weight"] = torch.zeros(1)
-    torch.save(wrong, tmp_path / "shapes.pth")
+    torch.save({**trunk(), "features.0.weight": torch.zeros(1)}, tmp_path / "shapes.pth")
     (tmp_path / "other.ckpt").write_bytes(pickle.dumps({"VGG16_0": {"Conv_0": 1}}))
     (tmp_path / "evil.ckpt").write_bytes(pickle.dumps(print))
     for name, message in {

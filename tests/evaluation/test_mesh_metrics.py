@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from evaluation.mesh_metrics import (
 from evaluation.meshes import GSO_ROTATIONS_DEG, gso_rotation, read_mesh, to_render_frame
 from multiview.cameras import orbit_cameras
 from tests.conftest import SHARED, needs_shared
-from tests.evaluation.conftest import EXAMPLES
+from tests.evaluation.conftest import EXAMPLES, GPU
 
 CPU = torch.device("cpu")
 LOCOMOTIVE = (
@@ -58,15 +57,12 @@ def test_chamfer_and_iou_of_two_spheres_equal_the_published_evaluations():
     assert (inside(a).sum(), inside(b).sum()) == (8733, 10153)
 
 
-def test_chamfer_is_the_mean_of_both_directions_and_not_squared():
+def test_chamfer_is_the_mean_of_both_directions_and_iou_the_ratio_of_volumes():
     a = np.array([[0.0, 0, 0], [1, 0, 0]])
     b = np.array([[0.0, 0, 0.3]])
     there = (0.3 + np.sqrt(1 + 0.09)) / 2
     assert chamfer(a, b) == pytest.approx((there + 0.3) / 2)
     assert chamfer(a, b) == pytest.approx(chamfer(b, a))
-
-
-def test_iou_of_nested_boxes_is_the_ratio_of_their_volumes():
     outer, inner = trimesh.creation.box((1.0, 1.0, 1.0)), trimesh.creation.box((0.5, 1.0, 1.0))
     assert volume_iou(outer, inner) == pytest.approx(0.5, abs=0.04)  # 1/32 wide samples
     assert volume_iou(outer, trimesh.creation.box((0.1,) * 3).apply_translation((3, 3, 3))) == 0
@@ -86,7 +82,7 @@ def test_visible_points_are_on_the_surface_and_a_mesh_compared_with_itself_is_pe
     assert (chamfer(points, points), volume_iou(mesh, mesh)) == (0, 1)
 
 
-def test_the_chickens_depth_points_are_the_published_ones(
+def test_the_chickens_depth_points_are_the_published_ones_and_on_its_mesh(
     chicken: Path, eval_goldens: dict[str, np.ndarray]
 ):
     depth, cameras = read_depth_maps(chicken / "chicken-gt", 16), orbit_cameras()
@@ -97,12 +93,7 @@ def test_the_chickens_depth_points_are_the_published_ones(
     assert len(points) == eval_goldens["chicken_down_point_count"]
     box = np.stack([points.min(axis=0), points.max(axis=0)])
     np.testing.assert_allclose(box, eval_goldens["chicken_down_bbox"], atol=1e-5)
-
-
-def test_the_chickens_mesh_agrees_with_its_depth_and_only_when_turned_right(chicken: Path):
     model = read_mesh(chicken / "chicken-mesh" / "meshes" / "model.obj")
-    depth = read_depth_maps(chicken / "chicken-gt", 16)
-    points = voxel_down_sample(depth_to_points(depth, np.isfinite(depth), orbit_cameras()), 0.01)
     right = nearest_on(to_render_frame(model, gso_rotation("chicken")), points).mean()
     assert right < 0.005
     for other in (0, 90, 180):
@@ -143,24 +134,17 @@ def test_without_depth_maps_they_are_made_from_the_true_mesh(tmp_path: Path, cap
 
 
 @pytest.mark.integration
-def test_the_bundled_example_is_scored_and_its_wrong_rotation_noticed(caplog):
-    scores = evaluate_mesh(*LOCOMOTIVE, 0.0, CPU)
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=GPU)])
+def test_the_bundled_example_is_scored_and_its_wrong_rotation_noticed(device: str, caplog):
+    scores = evaluate_mesh(*LOCOMOTIVE, 0.0, torch.device(device))
     assert 0.005 < scores.chamfer < 0.015
     assert 0.8 < scores.iou < 0.9
     assert "do not agree" not in caplog.text
+    if device == "cuda":
+        assert scores.chamfer == pytest.approx(evaluate_mesh(*LOCOMOTIVE, 0, CPU).chamfer, abs=1e-4)
     evaluate_mesh(*LOCOMOTIVE, 90.0, CPU)
     assert "do not agree: their silhouettes have an IoU of 0." in caplog.text
     assert 90.0 not in GSO_ROTATIONS_DEG.values()
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(
-    not (torch.cuda.is_available() and importlib.util.find_spec("nvdiffrast")),
-    reason="needs a CUDA device and nvdiffrast",
-)
-def test_rasterising_on_a_gpu_gives_the_chamfer_distance_of_casting_rays():
-    on_gpu = evaluate_mesh(*LOCOMOTIVE, 0.0, torch.device("cuda")).chamfer
-    assert on_gpu == pytest.approx(evaluate_mesh(*LOCOMOTIVE, 0.0, CPU).chamfer, abs=1e-4)
 
 
 def test_missing_packages_are_named_before_the_work(monkeypatch):

@@ -119,7 +119,7 @@ def test_a_texture_is_upright_and_not_mirrored():
     assert np.ptp(view[44, 44, :3].astype(int)) == 0
 
 
-def test_textures_are_sampled_between_the_middles_of_texels_and_repeat():
+def test_textures_are_sampled_between_texels_repeat_and_fine_ones_are_averaged():
     ramp = np.zeros((1, 4, 3), np.uint8)
     ramp[0, :, 0] = [0, 255, 0, 0]
     surfaces = flatten_scene(board(ramp))
@@ -127,9 +127,6 @@ def test_textures_are_sampled_between_the_middles_of_texels_and_repeat():
     uv = np.stack([u, np.full_like(u, 0.5)], axis=1)
     red = surfaces.textures.sample(np.zeros(len(u), np.int32), uv)[:, 0]
     np.testing.assert_allclose(red, [0, 0.5, 1, 1, 1, 0, 0], atol=1e-6)
-
-
-def test_a_fine_texture_is_averaged_instead_of_flickering():
     chequered = (np.indices((512, 512)).sum(0) % 2 * 255).astype(np.uint8)
     (view,) = render_views(board(np.dstack([chequered] * 3)), ahead(), SIZE)
     inside = view[24:40, 24:40, 0]
@@ -157,12 +154,9 @@ def test_what_is_behind_glass_shows_through():
 
 
 def test_colours_of_vertices_faces_and_simple_materials_are_shown():
-    vertices = trimesh.creation.box()
-    vertices.visual.vertex_colors = [0, 255, 0, 255]
-    faces = trimesh.creation.box()
-    faces.visual.face_colors = [0, 255, 0, 255]
-    simple = trimesh.creation.box()
-    material = trimesh.visual.material.SimpleMaterial(diffuse=[0, 255, 0, 255])
+    green, (vertices, faces, simple) = [0, 255, 0, 255], (trimesh.creation.box() for _ in range(3))
+    vertices.visual.vertex_colors = faces.visual.face_colors = green
+    material = trimesh.visual.material.SimpleMaterial(diffuse=green)
     simple.visual = TextureVisuals(material=material)
     for mesh in (vertices, faces, simple):
         (view,) = render_views(mesh, ahead(), SIZE)
@@ -180,18 +174,15 @@ def test_an_object_is_scaled_and_centred_with_its_transforms():
     np.testing.assert_allclose(corners.max(0) + corners.min(0), 0, atol=1e-6)
 
 
-def test_what_cannot_be_seen_is_refused():
+def test_what_cannot_be_seen_and_rays_that_do_not_fit_together_are_refused():
     with pytest.raises(ValueError, match="no mesh with faces"):
         flatten_scene(trimesh.Scene())
     for corner in (np.nan, np.inf):
         mesh = trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [corner, 1, 0]], [[0, 1, 2]], process=False)
         with pytest.raises(ValueError, match="longest side"):
             flatten_scene(mesh)
-
-
-def test_rays_that_do_not_fit_together_are_refused_before_embree_reads_beyond_them():
     scene = build_embree(np.zeros((1, 3, 3), np.float32))
-    with pytest.raises(ValueError, match="origins"):
+    with pytest.raises(ValueError, match="origins"):  # before Embree reads beyond them
         run_embree(scene, np.zeros((3, 3)), np.zeros((4, 3)))
 
 
@@ -237,11 +228,8 @@ def still_life(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Parts of several colours, one of them with a texture; a .glb has y up."""
     image = np.full((16, 16, 3), (60, 200, 90), np.uint8)
     image[:8, :8] = (220, 220, 40)
-    parts = [
-        board(image),
-        coloured(trimesh.creation.torus(0.4, 0.15), 0.8, 0.2, 0.1),
-        coloured(trimesh.creation.icosphere(4, 0.25), 0.1, 0.2, 0.8),
-    ]
+    parts = [board(image), coloured(trimesh.creation.torus(0.4, 0.15), 0.8, 0.2, 0.1)]
+    parts.append(coloured(trimesh.creation.icosphere(4, 0.25), 0.1, 0.2, 0.8))
     parts[1].apply_translation([0.0, 0.1, -0.5])
     parts[2].apply_translation([0.4, 0.2, 0.2])
     assert all(len(part.vertex_normals) for part in parts[1:])
@@ -278,7 +266,7 @@ def test_views_are_near_blenders(still_life: Path, tmp_path: Path, camera_type: 
     assert 10 * np.log10(255**2 / (difference**2).mean()) > 25
 
 
-def test_without_embreex_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+def test_without_embreex_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "embreex", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install -r requirements/demo\.txt"):
         RayScene(flatten_scene(ball(1)))

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +16,7 @@ from evaluation.colmap.project_folder import project_folder
 from multiview.cameras import orbit_cameras
 from multiview.views import read_views
 from tests.conftest import SHARED, needs_shared
-from tests.evaluation.colmap.conftest import NAMES, Box, FakeEngine, recorder, script
+from tests.evaluation.colmap.conftest import NAMES, Box, FakeEngine, recorder
 
 pytestmark = pytest.mark.integration
 
@@ -133,56 +132,17 @@ def write_maps(folder: Path, box: Box) -> None:
             write_map(folder / kind / f"{name}.geometric.bin", values)
 
 
-class PycolmapWithStereo:
-    """The package as if it were built with CUDA; its stereo writes the true maps."""
-
-    has_cuda = True
-
-    def __init__(self, box: Box) -> None:
-        self.real, self.box = pytest.importorskip("pycolmap"), box
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.real, name)
-
-    def patch_match_stereo(self, workspace_path: Path, options: Any) -> None:
-        assert options.geom_consistency
-        write_maps(workspace_path / "stereo", self.box)
-
-
-def engine_with_stereo(kind: str, box: Box, folder: Path, patch: pytest.MonkeyPatch) -> Engine:
-    if kind == "pycolmap":
-        patch.setitem(sys.modules, "pycolmap", PycolmapWithStereo(box))
-        return open_engine(None)
-    real = shutil.which("colmap")
-    if real is None:
-        pytest.skip("there is no colmap program on the PATH")
-    write_maps(folder / "maps", box)
-    return ColmapProgram(
-        script(
-            folder / "colmap-with-stereo",
-            "import shutil, subprocess, sys",
-            "if sys.argv[1] == 'help':",
-            "    print('COLMAP 3.8 (Commit Unknown on Unknown with CUDA)')",
-            "elif sys.argv[1:] == ['patch_match_stereo', '--help']:",
-            "    print('  --random_seed arg (=0)')",
-            "elif sys.argv[1] == 'patch_match_stereo':",
-            "    flags = dict(zip(sys.argv[2::2], sys.argv[3::2]))",
-            "    assert flags['--PatchMatchStereo.geom_consistency'] == '1', flags",
-            "    to = flags['--workspace_path'] + '/stereo'",
-            f"    shutil.copytree({str(folder / 'maps')!r}, to, dirs_exist_ok=True)",
-            "else:",
-            f"    sys.exit(subprocess.call([{real!r}, *sys.argv[1:]]))",
-        )
-    )
-
-
-@pytest.mark.parametrize("kind", ["pycolmap", "program"])
 def test_with_stereo_replaced_by_true_depth_maps_the_fused_points_lie_on_the_surface(
-    kind, box, tmp_path, monkeypatch
+    engine, box, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    engine = engine_with_stereo(kind, box, tmp_path, monkeypatch)
-    assert choose_points_form("auto", engine) == "dense"
+    def stereo(workspace_path: Path, options: Any) -> None:
+        assert options.geom_consistency
+        write_maps(workspace_path / "stereo", box)
+
+    if isinstance(engine, ColmapProgram):
+        monkeypatch.setattr(engine, "stereo", lambda w: write_maps(w.dense / "stereo", box))
+    else:
+        monkeypatch.setattr("pycolmap.patch_match_stereo", stereo)
     with project_folder(tmp_path / "project") as folder:
         points = count_points(box.views, folder, engine, "dense")
     fused = fused_points(Workspace(folder).fused)
