@@ -44,16 +44,13 @@ def test_the_configurations_of_the_small_model_agree():
     assert autoencoder.image_size == demo.model.cameras.image_size
 
 
-def test_the_divergence_is_that_of_two_normal_distributions():
+def test_the_divergence_is_of_two_normal_distributions_and_the_rate_falls_along_a_cosine():
     """KL(N(m, s^2) | N(0, 1)) = (m^2 + s^2 - 1 - log s^2) / 2."""
     posterior = DiagonalGaussian(torch.full((1, 4, 2, 2), 2.0), torch.full((1, 4, 2, 2), 0.5))
     images, decoded = torch.zeros(1, 3, 4, 4), torch.full((1, 3, 4, 4), -0.25)
     error, divergence = reconstruction_and_kl(posterior, images, decoded)
     assert error == 0.5 * 0.25 + 2 * 0.25**2
     assert divergence.item() == pytest.approx((4 + 0.25 - 1 - math.log(0.25)) / 2)
-
-
-def test_the_rate_rises_on_a_line_and_falls_along_a_cosine():
     config = AutoencoderStepConfig(max_steps=1000, warmup_steps=10, learning_rate=1.0)
     assert learning_rate(0, config) == pytest.approx(0.1)
     assert learning_rate(500, config) == pytest.approx(0.5)

@@ -93,7 +93,7 @@ def materials_of(lamp: trimesh.Scene) -> dict[str, Any]:
     return {name: mesh.visual.material for name, mesh in zip(LAMP, parts, strict=True)}
 
 
-def test_models_are_listed_with_their_authors(archive: Path):
+def test_models_are_listed_with_their_authors(archive: Path, tmp_path: Path):
     models = list_models(archive.parent.parent)
     lamp = models[0]
     assert [model.name for model in models] == [*NAMES]
@@ -102,6 +102,9 @@ def test_models_are_listed_with_their_authors(archive: Path):
     renamed = archive.with_name("BlendSwap-CC-0.sh3f")
     archive.rename(renamed)
     assert list_models(archive.parent)[0].licence == "CC0-1.0"
+    renamed.unlink()
+    with pytest.raises(FileNotFoundError, match=r"\.sh3f"):
+        list_models(tmp_path)
 
 
 def test_a_model_has_its_colours_and_stands_upright(archive: Path):
@@ -223,8 +226,3 @@ def test_an_unwritable_table_is_refused_before_models_are_read(
         main([f"--furniture={tmp_path}", f"--credits={tmp_path / credits}"])
     assert end.value.code == 2
     assert "--credits" in capsys.readouterr().err
-
-
-def test_a_folder_without_archives_is_refused(tmp_path: Path):
-    with pytest.raises(FileNotFoundError, match=r"\.sh3f"):
-        list_models(tmp_path)

@@ -71,14 +71,11 @@ def test_files_of_another_kind_are_refused_and_left_as_they_are(
     assert path.read_text() == content
 
 
-def test_a_link_to_a_log_stays_a_link(tmp_path: Path):
+def test_a_link_to_a_log_stays_one_and_folders_are_noticed_before_the_work(tmp_path: Path):
     (tmp_path / "link.csv").symlink_to("real.csv")
     append_result(tmp_path / "link.csv", ROW)
     assert (tmp_path / "link.csv").is_symlink()
     assert len(read_log(tmp_path / "real.csv")) == 1
-
-
-def test_a_log_that_is_or_needs_a_folder_is_noticed_before_the_work(tmp_path: Path):
     (tmp_path / "log.csv").mkdir()
     with pytest.raises(ValueError, match=r"log\.csv"):
         check_log(tmp_path / "log.csv")

@@ -115,17 +115,6 @@ def test_the_ground_truth_mesh_counts_overlaps_once_and_refuses_a_part_with_a_ho
         ground_truth_mesh(scene)
 
 
-def test_the_evaluation_finds_the_volume_of_a_ground_truth_mesh():
-    pytest.importorskip("mesh2sdf")
-    from evaluation.mesh_metrics import GRID_SIZE, inside
-    from evaluation.meshes import to_render_frame
-
-    for family in ("carved", "cup"):
-        shape = to_render_frame(ground_truth_mesh(make_toy(1, family)), 0.0)
-        found = inside(shape).sum() * (2 / GRID_SIZE) ** 3
-        assert found == pytest.approx(shape.volume, rel=0.12), family
-
-
 A, B = box(1, 1, 1, 0), translated(box(1, 1, 1, 0), (0.25, 0.25, 0.25))
 
 

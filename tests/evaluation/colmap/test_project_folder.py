@@ -57,14 +57,11 @@ def test_nothing_behind_a_link_is_removed(tmp_path):
     assert (album / "000.png").exists()
 
 
-def test_a_failed_run_can_be_repeated_in_its_folder(tmp_path):
+def test_a_run_that_failed_or_was_killed_can_be_repeated_in_its_folder(tmp_path):
     for _ in range(2):
         project, error = project_folder(tmp_path), RuntimeError("COLMAP failed")
         fill(project.__enter__())
         assert not project.__exit__(RuntimeError, error, None)
-
-
-def test_a_run_that_was_killed_can_be_repeated_in_its_folder(tmp_path):
     with project_folder(tmp_path) as folder:
         assert (folder / MANIFEST).read_text() == f"{UNFINISHED}\n"
         fill(folder)
