@@ -125,7 +125,6 @@ def test_there_must_be_something_to_resume_from(run: SmallRun):
     message = failure(run, "--resume")
     assert str(run.checkpoints / "last.ckpt") in message
     assert "without --resume" in message
-    run.checkpoints.mkdir(parents=True)
     (run.checkpoints / "last.ckpt").write_bytes(b"PK\x03\x04 cut off")
     assert "damaged" in failure(run, "--resume")
 
