@@ -39,7 +39,7 @@ TESTSET: dict[str, tuple[int | str, float, float]] = {
     "cupcake": (0, 20, 0),
     "goat": (10, 15, 50),
     "house": (13, 25, 35),
-    "locomotive": (2130, 20, -40),
+    "locomotive": (2587, 20, -40),
     "robot": (28, 0, 20),
     "pot": (30, -5, 10),
     "truck": (8, 20, 45),

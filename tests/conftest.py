@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import math
 import os
+import subprocess
+import sys
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +28,13 @@ COMPACT_VALUES = 2048
 needs_shared = pytest.mark.skipif(
     not (SHARED / "goldens").is_dir(), reason="the reference data are not beside the project"
 )
+
+
+def run(*arguments: object, cwd: Path = ROOT, **given: Any) -> subprocess.CompletedProcess[str]:
+    """Start Python; with `env`: these variables beside the environment's."""
+    command = [sys.executable, *map(str, arguments)]
+    given["env"] = os.environ | given.get("env", {})
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, **given)
 
 
 def thin_out(array: np.ndarray) -> np.ndarray:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +10,7 @@ from PIL import Image
 
 import foreground_segment
 from multiview import segmentation
-from tests.conftest import ROOT
-
-
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "foreground_segment.py", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+from tests.conftest import ROOT, run
 
 
 def call(*arguments: str | Path) -> None:
@@ -79,7 +72,9 @@ def test_the_default_finds_the_bundled_toy_on_a_photo_like_background(tmp_path: 
     ramp = np.linspace(60, 150, len(toy))[:, None, None] * np.array([0.8, 1.0, 0.7])
     photo = (toy[:, :, :3] * true + ramp * (1 - true)).astype(np.uint8)
     Image.fromarray(photo).save(tmp_path / "photo.png")
-    done = run("--input", tmp_path / "photo.png", "--output", tmp_path / "out.png")
+    done = run(
+        "foreground_segment.py", "--input", tmp_path / "photo.png", "--output", tmp_path / "out.png"
+    )
     assert done.returncode == 0, done.stderr
     out = np.asarray(Image.open(tmp_path / "out.png"))
     assert np.array_equal(out[:, :, :3], photo)
@@ -90,7 +85,7 @@ def test_the_default_finds_the_bundled_toy_on_a_photo_like_background(tmp_path: 
 def test_nothing_found_is_an_error_of_one_line_and_leaves_no_file(tmp_path: Path):
     Image.new("RGB", (50, 50), "white").save(tmp_path / "in.png")
     paths = ["--input", tmp_path / "in.png", "--output", tmp_path / "out.png"]
-    done = run(*paths, "--backend", "white")
+    done = run("foreground_segment.py", *paths, "--backend", "white")
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     for part in ("in.png: no object was found", "white", "try another --backend"):
@@ -118,7 +113,9 @@ def test_an_old_output_is_replaced_and_survives_a_failure(tmp_path: Path):
 
 
 def test_a_missing_input_is_named_and_exits_1(tmp_path: Path):
-    done = run("--input", tmp_path / "none.png", "--output", tmp_path / "out.png")
+    done = run(
+        "foreground_segment.py", "--input", tmp_path / "none.png", "--output", tmp_path / "out.png"
+    )
     assert done.returncode == 1
     assert done.stderr.splitlines() == [f"ERROR: {tmp_path / 'none.png'}: no such file"]
 

@@ -28,25 +28,28 @@ def chosen(*given: str) -> tuple[str, str]:
     return args.cfg.name, args.ckpt.name
 
 
-def test_without_weights_the_small_model_is_taken_and_said_so(project, caplog):
+DEMO = ("demo.yaml", "syncdreamer-demo.safetensors")
+PUBLISHED = ("syncdreamer.yaml", "syncdreamer-pretrain.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("there", "expected"),
+    [
+        ("syncdreamer-demo.safetensors", DEMO),
+        ("nothing", PUBLISHED),  # is missed, by name
+        ("syncdreamer-pretrain.ckpt", PUBLISHED),
+        ("syncdreamer-pretrain.safetensors", (PUBLISHED[0], "syncdreamer-pretrain.safetensors")),
+    ],
+)
+def test_published_weights_come_before_the_small_model_which_is_said(
+    project, caplog, there, expected
+):
     caplog.set_level(logging.INFO)
-    (project / "ckpt" / "syncdreamer-demo.safetensors").touch()
-    assert chosen() == ("demo.yaml", "syncdreamer-demo.safetensors")
-    assert [r for r in caplog.messages if "small model" in r and "\n" not in r]
-
-
-def test_without_any_weights_the_published_ones_are_missed(project, caplog):
-    caplog.set_level(logging.INFO)
-    assert chosen() == ("syncdreamer.yaml", "syncdreamer-pretrain.ckpt")
-    assert not caplog.messages
-
-
-@pytest.mark.parametrize("suffix", ["ckpt", "safetensors"])
-def test_published_weights_come_first(project, caplog, suffix):
-    caplog.set_level(logging.INFO)
-    (project / "ckpt" / f"syncdreamer-pretrain.{suffix}").touch()
-    assert chosen() == ("syncdreamer.yaml", f"syncdreamer-pretrain.{suffix}")
-    assert not caplog.messages
+    (project / "ckpt" / there).touch()
+    assert chosen() == expected
+    said = [message for message in caplog.messages if "small model" in message]
+    assert caplog.messages == said
+    assert len(said) == (expected == DEMO)
 
 
 def test_a_flag_for_one_of_the_two_decides_the_other(project, caplog):

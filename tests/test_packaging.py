@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
-import sys
 from email.parser import Parser
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run
 
 EXTRAS = ("app", "demo", "dev", "eval", "render", "train")
 
@@ -32,9 +30,7 @@ def test_pip_reads_the_requirements_and_the_extras_from_their_files(tmp_path):
     (tmp_path / "common").mkdir()
     (tmp_path / "common" / "__init__.py").touch()
     code = "import setuptools.build_meta as b; print(b.prepare_metadata_for_build_wheel('.'))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
+    done = run("-c", code, cwd=tmp_path, check=True)
     folder = tmp_path / done.stdout.splitlines()[-1]
     metadata = Parser().parsestr((folder / "METADATA").read_text())
     assert metadata["Name"] == "syncdreamer"
@@ -65,10 +61,7 @@ def test_the_api_is_imported_from_syncdreamer_without_what_needs_an_extra(tmp_pa
         "extra = {'lightning', 'gradio', 'pycolmap', 'lpips', 'ray', 'manifold3d', 'embreex'}\n"
         "assert not missing and not extra & set(sys.modules), (missing, extra & set(sys.modules))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True,
-    )  # fmt: skip
+    done = run("-c", code, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, done.stderr
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import re
 import runpy
@@ -20,7 +19,7 @@ from ldm.data.folder import FolderDataset
 from ldm.data.loader import DataConfig, make_loader
 from ldm.data.shard_dataset import ShardDataset
 from ldm.shards import pack
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run
 from tests.ldm.training.training_tree import make_tree
 
 
@@ -69,10 +68,7 @@ def test_files_are_utf_8_whatever_the_locale(tmp_path: Path):
         "write_failures(Path(sys.argv[1]), [RenderResult(item, '', 1, 1.0)])\n"
     )
     settings = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)],
-        cwd=ROOT, env={**os.environ, **settings}, capture_output=True, text=True,
-    )  # fmt: skip
+    done = run("-c", code, tmp_path, env=settings)
     assert done.returncode == 0, done.stderr
     assert "Stühle" in (tmp_path / "failures.csv").read_text(encoding="utf-8")
 
@@ -113,10 +109,7 @@ _ignore_group_signals(0)
 def test_all_modules_work_without_the_parts_of_python_that_windows_lacks():
     packages = [path.parent.name for path in ROOT.glob("*/__init__.py")]
     packages = [name for name in packages if name not in ("tests", "docs")]
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_UNIX, *packages],
-        cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
+    done = run("-c", WITHOUT_UNIX, *packages)
     assert done.returncode == 0, done.stderr
 
 

@@ -10,9 +10,7 @@ from scipy import ndimage
 
 from blender.plan import ViewSettings, plan_cameras
 from demo.make_dataset import HELD_OUT_SEED
-from demo.raycast.ray_caster import render_light, sample_distance, to_pixels
-from demo.raycast.ray_scene import RayScene
-from demo.raycast.scene_arrays import flatten_scene
+from demo.raycast.render_views import render_views
 from demo.toys.make_toys import make_toy
 
 
@@ -31,18 +29,12 @@ def toy_views(number: int, size: int = 64) -> ToyViews:
     scene = make_toy(HELD_OUT_SEED + number)
     fixed = plan_cameras(ViewSettings("fixed", resolution=size), "toy")
     random = plan_cameras(ViewSettings("random", resolution=size), f"toy-{number}")
-    scene_rays = RayScene(flatten_scene(scene, sample_distance(fixed, 2)))
     start = 5 * number % 16
-    views = np.roll(
-        to_pixels(render_light(scene_rays, fixed, size, 2)), -start, axis=0
-    ) / np.float32(255)
-    inputs = to_pixels(render_light(scene_rays, random, size, 2))
+    views = np.roll(render_views(scene, fixed, size), -start, axis=0) / np.float32(255)
+    image = render_views(scene, random, size)[start]
     alpha = views[..., 3:]
-    return ToyViews(
-        views[..., :3] * alpha + 1 - alpha,
-        inputs[start],
-        float(np.rad2deg(random.elevations[start])),
-    )
+    elevation = float(np.rad2deg(random.elevations[start]))
+    return ToyViews(views[..., :3] * alpha + 1 - alpha, image, elevation)
 
 
 CORRUPTIONS = (
