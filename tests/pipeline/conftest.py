@@ -45,6 +45,11 @@ def by_small_model(checkpoint: Path) -> list[str]:
 
 
 @pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+@pytest.fixture
 def view_generator() -> FakeGenerator:
     return FakeGenerator()
 

@@ -46,11 +46,6 @@ def image_path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def out(tmp_path: Path) -> Path:
-    return tmp_path / "out"
-
-
-@pytest.fixture
 def model(tiny_config, tiny_checkpoint: Path) -> SyncDreamerGenerator:
     return SyncDreamerGenerator(tiny_config, tiny_checkpoint, torch.device("cpu"), "fp32", 8)
 
@@ -115,16 +110,7 @@ def test_a_sample_is_the_same_whatever_is_made_with_it(run, model, tmp_path):
     assert (difference > 0).mean() < 1e-3
 
 
-def test_what_is_there_is_kept_and_an_interrupted_run_goes_on(run, out, seeds):
-    run(num_samples=2)
-    assert seeds() == [5, 6]
-    first = (out / "0.png").stat().st_mtime_ns
-    run(num_samples=3)
-    assert seeds() == [5, 6, 7]
-    assert (out / "0.png").stat().st_mtime_ns == first
-
-
-def test_a_run_killed_within_a_sample_leaves_no_half_of_it(run, out, seeds, tmp_path):
+def test_what_is_there_is_kept_and_a_run_that_was_killed_goes_on(run, out, seeds, tmp_path):
     class Killed(FakeGenerator):
         def generate(self, pixels, elevation_deg, seed, sampler, on_step=None):
             if seed == 6:
@@ -134,8 +120,10 @@ def test_a_run_killed_within_a_sample_leaves_no_half_of_it(run, out, seeds, tmp_
     with pytest.raises(KeyboardInterrupt):
         run(Killed(), num_samples=2)
     assert names(out) == ["0.json", "0.png"]
+    first = (out / "0.png").stat().st_mtime_ns
     resumed = run(num_samples=2)
     assert seeds() == [6]
+    assert (out / "0.png").stat().st_mtime_ns == first
     whole = run(num_samples=2, output=tmp_path / "whole")
     assert [p.read_bytes() for p in resumed] == [p.read_bytes() for p in whole]
 

@@ -47,11 +47,6 @@ Convert = Callable[..., RunDirectory]
 
 
 @pytest.fixture
-def out(tmp_path: Path) -> Path:
-    return tmp_path / "out"
-
-
-@pytest.fixture
 def convert(photo: Path, context: Context, out: Path) -> Convert:
     """Reconstruct the photo, or another image, in the folder `out`, or another one."""
 
