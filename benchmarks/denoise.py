@@ -19,9 +19,8 @@ from common.devices import peak_memory, pick_device
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--cfg", type=Path, default=Path("configs/syncdreamer.yaml"))
     parser.add_argument("--ckpt", type=Path, required=True)
     parser.add_argument("--batch_view_num", type=int, default=8)
@@ -48,13 +47,15 @@ def main(argv: list[str] | None = None) -> None:
     device = pick_device(args.device)
     config = load_config(GenerateConfig, args.cfg).model
 
-    def clock(work: Callable[[], object]) -> float:
+    def synchronize() -> None:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
+
+    def clock(work: Callable[[], object]) -> float:
+        synchronize()
         start = time.perf_counter()
         work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        synchronize()
         return time.perf_counter() - start
 
     def measure(name: str, work: Callable[[], object], share: float = 1.0) -> float:
@@ -83,20 +84,18 @@ def main(argv: list[str] | None = None) -> None:
     measure("encode the input (CLIP and autoencoder)", lambda: model.encode_image(image))
     measure("geometry and null residuals (once a sample)", model.sampling_cache)
     cache = model.sampling_cache()
-    geometry, null_residuals = cache.geometry, cache.null_residuals
     time_embedding = model.embed_time(timesteps)
     net, viewpoints = model.spatial_volume, conditioning.viewpoints
 
     def build() -> torch.Tensor:
-        return net.build_spatial_volume(low, time_embedding, viewpoints, geometry)
+        return net.build_spatial_volume(low, time_embedding, viewpoints, cache.geometry)
 
     parts = measure("step: spatial volume", build)
     volume = build()
 
     def resample() -> list[torch.Tensor]:
-        return net.view_frustums(
-            volume, time_embedding, viewpoints[:, :group], geometry.rays_in_volume[:group]
-        )
+        rays = cache.geometry.rays_in_volume[:group]
+        return net.view_frustums(volume, time_embedding, viewpoints[:, :group], rays)
 
     parts += measure(f"step: frustum volumes of {views} views", resample, share)
     frustums = resample()
@@ -105,7 +104,7 @@ def main(argv: list[str] | None = None) -> None:
     tokens = torch.cat([token, token * 0])
     parts += measure(
         f"step: UNet on {views} views, both branches",
-        lambda: model.unet(x, timesteps, tokens, frustums, null_residuals),
+        lambda: model.unet(x, timesteps, tokens, frustums, cache.null_residuals),
         share,
     )
     print(f"{'step: sum':42s} {parts:9.3f} s")
@@ -114,20 +113,16 @@ def main(argv: list[str] | None = None) -> None:
 
     if args.plain:
         ours, theirs = [], []
+        arguments = (model, latents, 501, conditioning, 2.0, group)
         predict_noise = noise_predictor(model, conditioning, 2.0, group)
         for _ in range(args.repeat):  # alternating, so that both run under the same load
             ours.append(clock(lambda: predict_noise(latents, 501)))
             with plain.plain_layers():
-                theirs.append(
-                    clock(
-                        lambda: plain.predict_noise(model, latents, 501, conditioning, 2.0, group)
-                    )
-                )
+                theirs.append(clock(lambda: plain.predict_noise(*arguments)))
         ratio = statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
         print(f"{'whole step':42s} {statistics.median(ours):9.3f} s")
-        print(
-            f"{'whole step, plain formulas':42s} {statistics.median(theirs):9.3f} s   {ratio:.2f} x"
-        )
+        slow = statistics.median(theirs)
+        print(f"{'whole step, plain formulas':42s} {slow:9.3f} s   {ratio:.2f} x")
 
 
 if __name__ == "__main__":

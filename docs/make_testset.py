@@ -100,9 +100,8 @@ def write_parameters(path: Path) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Render the images and write the script."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--furniture", type=Path, help="folder of archives, see demo.furniture")
     parser.add_argument("--debug", action="store_true", help="show a traceback on failure")
     args = parser.parse_args(argv)
