@@ -48,6 +48,19 @@ def test_the_callback_gets_every_prediction_and_changes_nothing():
         torch.testing.assert_close(found, x_0, rtol=1e-3, atol=1e-3)
 
 
+def test_an_exception_in_the_callback_ends_the_sampling():
+    asked = []
+
+    def on_step(number: int, found: torch.Tensor) -> None:
+        if number == 2:
+            raise InterruptedError
+
+    steps, zero = ddim_steps(ALPHAS_CUMPROD, 7, eta=1.0), torch.zeros(1)
+    with pytest.raises(InterruptedError):
+        sample_ddim(lambda x, t: asked.append(t) or x * 0, zero, steps, lambda: zero, on_step)
+    assert len(asked) == 2
+
+
 def test_the_direction_term_is_the_root_of_at_least_1e_minus_7():
     zero, one = torch.zeros(1), torch.ones(1)
     step = DDIMStep(9, 1.0, 1.0, sigma=0.0, add_noise=False)

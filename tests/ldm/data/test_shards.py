@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import webdataset
 
 from ldm.data.folder import FolderDataset
 from ldm.data.loader import DataConfig, make_loader, open_dataset
 from ldm.data.samples import decode_item
 from ldm.data.shard_dataset import FileReader, ShardDataset, member_names
 from ldm.shards import build_parser, check, main, pack
-from tests.ldm.training.training_tree import make_tree
+from tests.ldm.training.training_tree import elevations, make_tree
 
 UIDS = [f"u{n}" for n in range(7)]
 N = 3
@@ -77,6 +78,14 @@ def test_shards_keep_to_the_limit_and_equal_trees_give_equal_shards(tmp_path: Pa
 def test_an_object_larger_than_the_limit_has_a_shard_of_its_own(tree: Path, tmp_path: Path):
     index = pack(tree, tmp_path / "out", 1, N)
     assert [len(shard.objects) for shard in index.shards] == [1] * len(UIDS)
+
+
+def test_the_webdataset_package_reads_them(shards: Path):
+    urls = [str(path) for path in sorted(shards.glob("*.tar"))]
+    samples = list(webdataset.WebDataset(urls, shardshuffle=False))
+    assert [sample["__key__"] for sample in samples] == UIDS
+    assert samples[0]["target.000.png"][:4] == b"\x89PNG"
+    assert json.loads(samples[1]["meta.json"])["elevations"] == elevations(1, N).tolist()
 
 
 def test_fsspec_urls_are_read_like_folders(shards: Path):
