@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -29,12 +29,14 @@ from common.devices import pick_device
 from common.files import atomic_write
 from ldm.checkpoint.load import DTYPES
 from ldm.config import GenerateConfig, SamplerConfig
+from ldm.download.catalogue import SYNCDREAMER
+from ldm.download.fetch import fetch
 from ldm.generate_views import StepCallback
 from multiview.cameras import Cameras, orbit_cameras
 from multiview.images import CropSize, strip_to_views, views_to_strip
 from multiview.matting import has_mask, remove_background
 from multiview.segmentation import Backend, Segmenter, open_segmenter
-from pipeline.cli_args import LIMITS, choose_model
+from pipeline.cli_args import LIMITS, PUBLISHED_CKPTS, choose_model
 from pipeline.inputs import ImageLike, InputImage, as_image, prepare_input, with_mask
 from pipeline.selection.elevation_drafts import draft_sampler, find_elevation
 from pipeline.view_generator import SyncDreamerGenerator
@@ -121,6 +123,19 @@ class SyncDreamerPipeline:
         )
         view_generator.model()
         return cls(view_generator, sizes)
+
+    @classmethod
+    def from_pretrained(cls, **options: Any) -> SyncDreamerPipeline:
+        """Load the published weights; download them (5.57 GB) where they are not in ckpt/.
+
+        Args:
+            **options: of `load`, except `checkpoint`.
+
+        Raises:
+            OSError: the download failed, see `ldm.download.fetch`; and as `load` raises.
+        """
+        published = next((p for p in map(project_file, PUBLISHED_CKPTS) if p.exists()), None)
+        return cls.load(published or fetch(SYNCDREAMER, project_file("ckpt")), **options)
 
     def generate(
         self,

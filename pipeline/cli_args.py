@@ -16,7 +16,10 @@ from multiview.segmentation import BACKENDS
 log = logging.getLogger(__name__)
 
 PUBLISHED_CFG = "configs/syncdreamer.yaml"
-PUBLISHED_CKPTS = ("ckpt/syncdreamer-pretrain.ckpt", "ckpt/syncdreamer-pretrain.safetensors")
+PUBLISHED_CKPTS = tuple(
+    f"ckpt/syncdreamer-pretrain{end}"
+    for end in (".ckpt", ".safetensors", "-bf16.safetensors", "-fp16.safetensors")
+)
 DEMO_CFG = "configs/demo.yaml"
 DEMO_CKPT = "ckpt/syncdreamer-demo.safetensors"
 OF_MODEL = "(default: what the configuration says, {} for the published model)"
@@ -167,7 +170,7 @@ def choose_model(args: argparse.Namespace) -> None:
         if args.cfg is None and published is None and project_file(DEMO_CKPT).exists():
             log.info(
                 "no published weights in ckpt/: using the bundled small model, which knows simple "
-                "objects (ckpt/README.md)"
+                "objects; `python -m ldm.download` fetches the published ones (5.57 GB)"
             )
             small = True
         if small:

@@ -18,6 +18,7 @@ from torch import Tensor
 from common.files import atomic_write
 
 FileFormat = Literal["safetensors", "zip", "pickle"]
+AGAIN = "download it again (the published weights: remove it, python -m ldm.download)"
 MAX_STRUCTURE_BYTES = 100_000_000
 """Limit for the part of a torch file that lists its tensors; real ones are below 1 MB."""
 KINDS = (
@@ -50,7 +51,9 @@ def detect_format(path: Path) -> FileFormat:
     ValueError if it is not a checkpoint, or incomplete; it says what the file is instead.
     """
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such checkpoint; ckpt/README.md says where to get it")
+        raise FileNotFoundError(
+            f"{path}: no such checkpoint; `python -m ldm.download` fetches those in ckpt/README.md"
+        )
     if not path.is_file():
         kind = "a folder" if path.is_dir() else "no regular file"
         raise ValueError(f"{path}: is {kind}, expected a checkpoint file")
@@ -58,14 +61,14 @@ def detect_format(path: Path) -> FileFormat:
     with path.open("rb") as file:
         head = file.read(512)
     if not head:
-        raise ValueError(f"{path}: the file is empty; download it again")
+        raise ValueError(f"{path}: the file is empty; {AGAIN}")
     if head.startswith(b"version https://git-lfs"):
         raise ValueError(
             f"{path}: is a git-lfs pointer of {size} bytes, not the weights; "
             f"fetch them with 'git lfs pull'"
         )
     if head.lstrip()[:5].lower() in (b"<!doc", b"<html"):
-        raise ValueError(f"{path}: is a web page, not the weights; download the file itself")
+        raise ValueError(f"{path}: is a web page, not the weights; {AGAIN}")
     if head.startswith(b"PK"):
         _check_zip(path, size)
         return "zip"
@@ -84,7 +87,7 @@ def _check_zip(path: Path, size: int) -> None:
     except zipfile.BadZipFile as error:
         raise ValueError(
             f"{path}: looks like a half download: {size} bytes, and the end of the archive is "
-            f"missing or damaged; download it again"
+            f"missing or damaged; {AGAIN}"
         ) from error
     if "constants.pkl" in sizes:
         raise ValueError(
@@ -115,7 +118,7 @@ def read_state_dict(path: Path, placeholders: bool = False) -> dict[str, Tensor]
             return _checked(path, load_file(path))
         except (SafetensorError, OSError) as error:
             kind = f"damaged or half downloaded safetensors file ({_one_line(error)})"
-            raise ValueError(f"{path}: {kind}; download it again") from error
+            raise ValueError(f"{path}: {kind}; {AGAIN}") from error
     content = _load_pickled(path, file_format == "zip", placeholders)
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     return _checked(path, state if isinstance(state, Mapping) else {})
