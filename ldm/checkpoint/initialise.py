@@ -15,8 +15,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ldm.checkpoint.diffusers_folder import read_diffusers_folder
 from ldm.checkpoint.files import describe_state_dict, read_state_dict
 from ldm.config import SyncDreamerConfig
+from ldm.download.catalogue import OPENAI_SHA256
 from ldm.model import SyncDreamer
 from ldm.networks.clip import CLIPImageEncoder
 
@@ -28,8 +30,6 @@ AUTOENCODER_PREFIX = "first_stage_model."
 CLIP_IN_ZERO123 = "cond_stage_model.model."
 DEFAULT_CLIP_FILES = (Path("ckpt/ViT-L-14.pt"), Path("ckpt/ViT-L-14.ckpt"))
 """In the working directory, else in the project."""
-OPENAI_SHA256 = "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836"
-"""Of ViT-L-14.pt; the address that OpenAI publishes for the file contains it."""
 PROJECT = Path(__file__).parents[2]
 
 
@@ -73,11 +73,15 @@ def init_model(
 def load_pretrained(model: SyncDreamer, path: Path | None, clip_from: str) -> InitReport:
     """Load pretrained weights into a new model on the CPU, in place, by their exact names.
 
-    `path` is a checkpoint of Zero123 or of this project, or an autoencoder. `clip_from` is "auto"
-    (that checkpoint if it has CLIP, else OpenAI's file in ckpt/), a file (OpenAI's, or a checkpoint
-    of Zero123 or of this project), or "random". ValueError names a file that does not fit.
+    `path` is a checkpoint of Zero123 or of this project, Zero123's folder in diffusers' layout, or
+    an autoencoder. `clip_from` is "auto" (that checkpoint if it has CLIP, else OpenAI's file in
+    ckpt/), a file (OpenAI's, or a checkpoint of Zero123 or of this project), or "random".
+    ValueError names a file that does not fit.
     """
-    state = {} if path is None else read_state_dict(path, placeholders=True)
+    state: dict[str, Tensor] = {}
+    if path is not None:
+        folder = path.is_dir()
+        state = read_diffusers_folder(path) if folder else read_state_dict(path, placeholders=True)
     expected = model.state_dict()
     adapted = [] if path is None else _adapt(state, expected, path)
     loaded = [name for name in expected if name in state]
@@ -136,7 +140,7 @@ def _load_clip(
     if source is None:
         raise FileNotFoundError(
             f"CLIP's weights are missing: {f'{path} has none and ' if path else ''}"
-            f"{DEFAULT_CLIP_FILES[0]} does not exist; ckpt/README.md says where to get that "
+            f"{DEFAULT_CLIP_FILES[0]} does not exist; `python -m ldm.download clip` fetches that "
             f"file, the setting run.clip_from names another one"
         )
     found = state
@@ -146,7 +150,9 @@ def _load_clip(
         found = read_state_dict(source, placeholders=True)
     weights = _find_clip(found)
     assert isinstance(model.clip_image_encoder, CLIPImageEncoder)
-    expected = model.clip_image_encoder.model.state_dict()
+    # The text parameters, which nothing computes with, may be missing.
+    tower = model.clip_image_encoder.model.state_dict()
+    expected = {n: t for n, t in tower.items() if n in weights or n.startswith("visual.")}
     wrong = [n for n, t in expected.items() if n not in weights or weights[n].shape != t.shape]
     if wrong:
         raise ValueError(
