@@ -6,7 +6,8 @@
 writes output/locomotive/0.png .. 3.png, four samples of 16 views side by side: azimuth 0 (the
 input's) to 337.5 degrees in steps of 22.5, all at elevation 30.
 
-Without --ckpt the published checkpoint is used if it is in ckpt/, else the bundled small model.
+Without --ckpt the published checkpoint is used if it is in ckpt/ (python -m ldm.download fetches
+it), else the bundled small model.
 """
 
 from __future__ import annotations

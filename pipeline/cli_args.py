@@ -66,8 +66,8 @@ def add_model_flags(
     add("--cfg", type=Path, help=sizes)
     add("--set", action="append", default=[], metavar="KEY=VALUE", help=overrides)
     add("--ckpt", type=Path,
-        help="the weights, .ckpt or .safetensors (default: the published ones, else the small "
-        "model's)")  # fmt: skip
+        help="the weights, .ckpt or .safetensors (default: the published ones, which python -m "
+        "ldm.download fetches, else the small model's)")  # fmt: skip
     add("--sample_num", type=int, default=4, help="samples of each input")
     add("--cfg_scale", type=float, help=f"guidance scale; 1 is none {OF_MODEL.format(2.0)}")
     add("--batch_view_num", type=int, default=8, help="views denoised at once; bounds the memory")

@@ -15,6 +15,10 @@ MAX_VIEW_SIZE = 128
 """Largest side of a view on the page, pixels."""
 parts: Any = load_template(Path(__file__).parent / "parts.html.j2").make_module()
 HEADER, EMPTY = parts.header(), parts.empty()
+SMALL_MODEL = (
+    '<p class="sd-caption">This is the small model, for simple objects. For photos, run '
+    "<code>python -m ldm.download</code> (5.57 GB) and start this page again.</p>"
+)
 
 
 def progress_bar(fraction: float, message: str) -> str:

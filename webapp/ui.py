@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 
+from multiview.cameras import REFERENCE_IMAGE_SIZE
 from pipeline.config import PipelineConfig
 from renderer.output_dir import VIDEO_FILE
 from webapp import html
@@ -53,6 +54,8 @@ class UI:
         title = "One image to a 3D model"
         with gr.Blocks(title=title, analytics_enabled=False, delete_cache=ages) as self.blocks:
             self.layout = Layout(service.config, examples, placeholder)
+            if service.view_generator.size < REFERENCE_IMAGE_SIZE:
+                gr.HTML(html.SMALL_MODEL)
             self._connect_input()
             self._connect_generation()
             self.blocks.unload(self.on_unload)

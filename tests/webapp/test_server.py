@@ -260,6 +260,11 @@ def test_nothing_is_loaded_from_other_servers():
         assert not re.search(r"url\(['\"]?https?:|@import", theme)
 
 
+def test_the_page_of_a_small_model_says_how_to_get_the_published_one():
+    with serve_page() as page, PageClient(page.address) as visitor:
+        assert "python -m ldm.download" in visitor.http.get("/").text
+
+
 def test_idle_sessions_are_closed():
     with serve_page() as page:
         visitor = PageClient(page.address)  # no heartbeat: the server does not notice its end
