@@ -35,6 +35,7 @@ class Repo:
         size: that it states; by default the content's.
         status: an error's, in place of the file.
         lacks_headers: those of the Hub are missing, as with a proxy's page.
+        ignores_range: the whole file is sent whatever range is asked for.
         cuts: connections are cut after so many bytes of a body, one for each answer, then none.
         holds: wait after so many bytes of a body until `hub.released` is set.
     """
@@ -44,6 +45,7 @@ class Repo:
     size: int | None = None
     status: int = 200
     lacks_headers: bool = False
+    ignores_range: bool = False
     cuts: list[int] = field(default_factory=list)
     holds: int | None = None
 
@@ -116,14 +118,15 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def send_content(self, repo: Repo) -> None:
-        start = int((self.headers["Range"] or "bytes=0-").removeprefix("bytes=").split("-")[0])
+        asked = None if repo.ignores_range else self.headers["Range"]
+        start = int((asked or "bytes=0-").removeprefix("bytes=").split("-")[0])
         if start >= len(repo.content):
             self.send_response(416)
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
-        self.send_response(206 if self.headers["Range"] else 200)
-        if self.headers["Range"]:
+        self.send_response(206 if asked else 200)
+        if asked:
             end = len(repo.content)
             self.send_header("Content-Range", f"bytes {start}-{end - 1}/{end}")
         body = repo.content[start:]

@@ -81,6 +81,13 @@ def test_a_cut_connection_goes_on_where_it_ended(hub: Hub, folder: Path):
     assert hub.ranges() == [None, f"bytes={CHUNK}-"]
 
 
+def test_a_source_that_cannot_continue_sends_the_whole_file(hub: Hub, folder: Path):
+    hub.repos["one/weights"].ignores_range = True
+    hub.repos["one/weights"].cuts = [CHUNK + 1000]
+    fetch(WEIGHTS, folder)
+    assert is_whole(folder)
+
+
 def test_an_interrupted_download_goes_on_in_the_next_run(hub: Hub, folder: Path):
     hub.repos["one/weights"].holds = CHUNK + 1000
     process = started(folder)
@@ -172,8 +179,18 @@ def test_without_a_connection_the_error_names_every_source(
     assert not (folder / "w.ckpt").exists()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
 def test_a_full_disk_is_not_the_source_s_fault(hub: Hub, folder: Path):
-    """The limit of the file's size is met as a full disk is, when writing."""
+    folder.mkdir()
+    (folder / ".w.ckpt.part").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"w\.ckpt\.part: cannot be written \(No space left"):
+        fetch(WEIGHTS, folder)
+    assert not (folder / "w.ckpt").exists()
+    assert hub.ranges() == [None]
+
+
+def test_what_was_written_before_the_disk_was_full_is_kept(hub: Hub, folder: Path):
+    """The limit of a file's size is met when writing, as a full disk is."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (CHUNK - 1, CHUNK - 1))
