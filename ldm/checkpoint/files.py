@@ -52,7 +52,7 @@ def detect_format(path: Path) -> FileFormat:
     """
     if not path.exists():
         raise FileNotFoundError(
-            f"{path}: no such checkpoint; `python -m ldm.download` fetches those in ckpt/README.md"
+            f"{path}: no such checkpoint; `python -m ldm.download` fetches weights (ckpt/README.md)"
         )
     if not path.is_file():
         kind = "a folder" if path.is_dir() else "no regular file"

@@ -117,7 +117,10 @@ def _download(remote: RemoteFile, part: Path, spare: int) -> None:
             failures.append(f"{source}: {error}")
     so_far = part.stat().st_size if part.exists() else 0
     kept = f"; the {so_far} bytes that came are kept, try again to continue" if so_far else ""
-    raise OSError(f"{remote.name}: no source gives it: {'; '.join(failures)}{kept}")
+    raise OSError(
+        f"{remote.name}: no source gives it: {'; '.join(failures)}{kept}; HF_ENDPOINT names a "
+        f"mirror of the Hub, HTTPS_PROXY a proxy"
+    )
 
 
 def _fetch_from(source: Source, remote: RemoteFile, part: Path, spare: int) -> None:
