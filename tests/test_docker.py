@@ -102,7 +102,8 @@ def test_the_documented_commands_build_and_run_this():
     assert any("--gpus" in run for run in runs)
     assert any("--gpus" not in run for run in runs)
     for run in runs:
-        script = run[run.index("syncdreamer") + 1]
-        assert (ROOT / script).is_file(), script
+        first, second = run[run.index("syncdreamer") + 1 :][:2]
+        path = f"{second.replace('.', '/')}/__main__.py" if first == "-m" else first
+        assert (ROOT / path).is_file(), path
     for name in re.findall(r"--build-arg (\w+)=", joined):
         assert name in defaults(), name
