@@ -12,14 +12,22 @@ from __future__ import annotations
 import argparse
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common.cli import add_common_flags, run_script
 from common.devices import pick_device
 from common.files import atomic_write
 from evaluation.cli_args import angle
-from multiview.cameras import NUM_VIEWS
+from multiview.cameras import NUM_VIEWS, REFERENCE_IMAGE_SIZE, orbit_cameras
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from trimesh import Trimesh
 
 log = logging.getLogger(__name__)
+
+TRUE_MESH = "true_mesh.ply"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -38,21 +46,29 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     args = build_parser().parse_args(argv)
-    from evaluation.depth import depth_maps, depth_names, write_depth_map
+    from evaluation.depth import depth_names
     from evaluation.meshes import gso_rotation, read_mesh, to_render_frame
-    from multiview.cameras import REFERENCE_IMAGE_SIZE, orbit_cameras
 
     if args.out.exists() and not args.out.is_dir():
         raise NotADirectoryError(f"{args.out}: --out must be a folder, this is a file")
-    files = [args.out / name for name in ("true_mesh.ply", *depth_names(NUM_VIEWS))]
+    files = [args.out / name for name in (TRUE_MESH, *depth_names(NUM_VIEWS))]
     existing = [path for path in files if path.exists()]
     if existing:
         raise FileExistsError(f"{existing[0]} exists already; choose another folder for --out")
     rotation = gso_rotation(args.name) if args.rotation is None else args.rotation
     mesh = to_render_frame(read_mesh(args.mesh), rotation)
-    device = pick_device(args.device)
-    depth = depth_maps(mesh, orbit_cameras(NUM_VIEWS), REFERENCE_IMAGE_SIZE, device)
-    args.out.mkdir(parents=True, exist_ok=True)
+    write_ground_truth(mesh, args.out, REFERENCE_IMAGE_SIZE, pick_device(args.device))
+    text = "wrote true_mesh.ply and %d depth maps to %s (rotated back by %g degrees)"
+    log.info(text, NUM_VIEWS, args.out, rotation)
+
+
+def write_ground_truth(mesh: Trimesh, folder: Path, size: int, device: torch.device) -> np.ndarray:
+    """Write a mesh in the frame of the views, and its depth maps, see `depth_maps`; return them."""
+    from evaluation.depth import depth_maps, depth_names, write_depth_map
+
+    depth = depth_maps(mesh, orbit_cameras(NUM_VIEWS, image_size=size), size, device)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / name for name in (TRUE_MESH, *depth_names(NUM_VIEWS))]
     try:
         with atomic_write(files[0]) as temporary:
             mesh.export(temporary, file_type="ply")
@@ -62,8 +78,7 @@ def main(argv: list[str] | None = None) -> None:
         for path in files:
             path.unlink(missing_ok=True)
         raise
-    text = "wrote true_mesh.ply and %d depth maps to %s (rotated back by %g degrees)"
-    log.info(text, NUM_VIEWS, args.out, rotation)
+    return depth
 
 
 if __name__ == "__main__":
