@@ -137,13 +137,17 @@ def warn_if_not_watertight(path: Path, mesh: Trimesh) -> None:
 
 
 def count_open_edges(mesh: Trimesh) -> int:
-    """Count the edges that do not belong to exactly two faces, after merging equal vertices."""
+    """Count the edges that do not belong to exactly two faces, see `edge_uses`."""
+    return int((edge_uses(mesh) != 2).sum())
+
+
+def edge_uses(mesh: Trimesh) -> np.ndarray:
+    """Number of faces at each edge, after merging equal vertices, (E,)."""
     _, same = np.unique(mesh.vertices, axis=0, return_inverse=True)
     corners = same.reshape(-1)[mesh.faces]  # (F, 3)
     edges = np.sort(corners[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
     edges = edges[edges[:, 0] != edges[:, 1]]
-    _, uses = np.unique(edges, axis=0, return_counts=True)
-    return int((uses != 2).sum())
+    return np.unique(edges, axis=0, return_counts=True)[1]
 
 
 def gso_rotation(name: str) -> float:

@@ -29,10 +29,18 @@ class Result:
     iou: float | None = None  # of the volumes
     points: float | None = None  # that COLMAP reconstructs; may be fractional in a mean
     points_form: str | None = None  # "dense" (the paper's) or "sparse"
+    self_chamfer: float | None = None  # of the views, see `benchmark.self_consistency`
+    self_psnr: float | None = None  # dB
+    hygiene: dict[str, int | bool] = field(default_factory=dict)  # of the mesh, see `mesh_hygiene`
     per_view: dict[str, list[float]] = field(default_factory=dict)  # by metric; in JSON logs only
 
 
-COLUMNS = tuple(entry.name for entry in fields(Result) if entry.name != "per_view")
+BENCHMARK_ONLY = ("self_chamfer", "self_psnr")
+COLUMNS = tuple(
+    entry.name
+    for entry in fields(Result)
+    if entry.name not in (*BENCHMARK_ONLY, "hygiene", "per_view")
+)
 """Columns of CSV logs, equal for all commands, so that they can share a file."""
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from common.cli import project_file
 from common.files import atomic_write, sha256
 from evaluation.benchmark.dataset import ObjectFiles
 from evaluation.colmap.engine import open_engine
@@ -24,9 +25,10 @@ from evaluation.colmap.project_folder import MANIFEST, PROJECT_FILES, project_fo
 from evaluation.depth import depth_names
 from evaluation.image_metrics import SsimForm
 from evaluation.lpips import Lpips
+from evaluation.mesh_hygiene import measure_hygiene
 from evaluation.mesh_metrics import evaluate_mesh
 from evaluation.meshes import gso_rotation
-from evaluation.results import Result, escape_unprintable, from_json, to_json
+from evaluation.results import BENCHMARK_ONLY, Result, escape_unprintable, from_json, to_json
 from evaluation.view_metrics import read_pair, score_views
 from multiview.cameras import NUM_VIEWS
 from multiview.images import view_names, views_to_strip
@@ -58,7 +60,8 @@ class Settings:
     colmap: str | None  # program; None is pycolmap
     engine: str  # name and version of COLMAP
     points: PointsForm | None  # None skips COLMAP
-    device: str  # for LPIPS and depth maps
+    device: str  # for LPIPS, depth maps and the self-consistency
+    self_consistency: bool = False
 
 
 @dataclass
@@ -66,7 +69,7 @@ class ObjectRecord:
     """Scores and warnings of an object, saved as `RECORD` in its folder.
 
     `key` is its `record_key`; the dicts hold the reason of the failure, the duration and the
-    traceback of each part: "views", "mesh" and "colmap".
+    traceback of each part, see `PARTS`.
     """
 
     key: str
@@ -149,7 +152,7 @@ def evaluate_object(files: ObjectFiles, settings: Settings, folder: Path, key: s
     collector = WarningCollector(record.warnings)
     logging.getLogger().addHandler(collector)
     try:
-        for part, evaluate in (("views", _views), ("mesh", _mesh), ("colmap", _colmap)):
+        for part, evaluate in PARTS.items():
             start = time.perf_counter()
             try:
                 record.result = replace(record.result, **evaluate(files, settings, folder))
@@ -212,10 +215,35 @@ def _colmap(files: ObjectFiles, settings: Settings, folder: Path) -> dict[str, A
     return {"points": points.count, "points_form": points.form}
 
 
+def _hygiene(files: ObjectFiles, *_: Any) -> dict[str, Any]:
+    return {} if files.mesh is None else {"hygiene": measure_hygiene(files.mesh)}
+
+
+def _self_consistency(files: ObjectFiles, settings: Settings, _: Path) -> dict[str, Any]:
+    if files.predicted is None or not settings.self_consistency:
+        return {}
+    from evaluation.benchmark.self_consistency import self_consistency
+    from renderer.config import load_renderer_config
+
+    config = load_renderer_config(project_file("configs/neus.yaml"), "fast")
+    distance, ratio = self_consistency(files.predicted, config, torch.device(settings.device))
+    return {"self_chamfer": distance, "self_psnr": ratio}
+
+
+PARTS = {
+    "views": _views,
+    "mesh": _mesh,
+    "colmap": _colmap,
+    "hygiene": _hygiene,
+    "self-consistency": _self_consistency,
+}
+"""What is measured of an object, by the name of the part in its record."""
+
+
 def mean_result(results: list[Result]) -> Result:
     """Average each metric over the objects that have it; all have the same forms of metrics."""
     means: dict[str, Any] = {}
-    for metric in ("psnr", "ssim", "lpips", "chamfer", "iou", "points"):
+    for metric in ("psnr", "ssim", "lpips", "chamfer", "iou", "points", *BENCHMARK_ONLY):
         values = [v for result in results if (v := getattr(result, metric)) is not None]
         means[metric] = float(np.mean(values)) if values else None
     for form in ("ssim_form", "points_form"):

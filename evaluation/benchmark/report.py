@@ -29,7 +29,8 @@ from evaluation.benchmark.tables import (
     to_latex,
     to_markdown,
 )
-from evaluation.results import COLUMNS, Result
+from evaluation.mesh_hygiene import PROPERTIES
+from evaluation.results import BENCHMARK_ONLY, COLUMNS, Result
 
 TEMPLATE = Path(__file__).parent / "report.html.j2"
 
@@ -66,12 +67,14 @@ def write_report(out: Path, name: str, rows: list[ReportRow], missing: list[str]
 def _csv(rows: list[ReportRow], mean: Result) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*COLUMNS, "errors", "warnings"])
+    columns, hygiene = [*COLUMNS, *BENCHMARK_ONLY], [*PROPERTIES, "faces", "parts", "debris"]
+    writer.writerow([*columns, *hygiene, "errors", "warnings"])
     for row in rows:
         errors = "; ".join(f"{part}: {message}" for part, message in row.record.errors.items())
-        scores = [getattr(row.record.result, column) for column in COLUMNS]
+        scores = [getattr(row.record.result, column) for column in columns]
+        scores += [row.record.result.hygiene.get(key) for key in hygiene]
         writer.writerow([*scores, errors, "; ".join(row.record.warnings)])
-    writer.writerow([*(getattr(mean, c) for c in COLUMNS), "", ""])
+    writer.writerow([*(getattr(mean, c) for c in columns), *[""] * len(hygiene), "", ""])
     return text.getvalue()
 
 

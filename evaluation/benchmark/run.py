@@ -14,18 +14,17 @@ import argparse
 import logging
 import multiprocessing
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.cli import add_common_flags, advise
 from common.devices import pick_device
 from common.files import file_lock
+from common.processes import how_it_ended, prepare_worker, terminate
 from evaluation.cli_args import (
     add_colmap_flags,
     add_view_flags,
@@ -46,8 +45,6 @@ log = logging.getLogger(__name__)
 MAX_DEFAULT_WORKERS = 8
 """Limits the memory on machines with many cores."""
 POLL_SECONDS = 0.1
-GRACE_SECONDS = 15
-"""Between SIGTERM and SIGKILL; compiled code handles signals late."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -66,13 +63,22 @@ def build_parser() -> argparse.ArgumentParser:
     add("--objects", nargs="+", metavar="NAME", help="only these objects (default: all)")
     add("--out", type=Path, required=True, help="folder of the report")
     add("--name", type=row_name, default="this run", help="name of the row in the tables")
+    add_metric_flags(parser)
+    parser.set_defaults(points=True)
+    add_common_flags(parser)
+    return parser
+
+
+def add_metric_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say what is measured, and in how many processes."""
+    add = parser.add_argument
     workers = f"parallel processes, about 1 GB each (default: cores, at most {MAX_DEFAULT_WORKERS})"
     cores = min(os.cpu_count() or 1, MAX_DEFAULT_WORKERS)
     add("--workers", type=int, default=cores, help=workers)
     add_view_flags(parser)
     add_colmap_flags(parser)
-    add_common_flags(parser)
-    return parser
+    halves = "also reconstruct the even and the odd views of each object and compare the two"
+    add("--self_consistency", action="store_true", help=halves)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -85,7 +91,6 @@ def main(argv: list[str] | None = None) -> None:
         if Path(name).name != name or name in ("", ".", ".."):
             parser.error(f"--objects must be folder names, got {name!r}")
     from evaluation.benchmark.dataset import BenchmarkDataset
-    from evaluation.benchmark.report import ReportRow, write_report
 
     dataset = BenchmarkDataset(args.gt, args.pr, args.pr_mesh)
     names = args.objects or dataset.names()
@@ -94,19 +99,34 @@ def main(argv: list[str] | None = None) -> None:
     objects = [dataset.find(name) for name in dict.fromkeys(names)]
     if args.out.exists() and not args.out.is_dir():
         raise NotADirectoryError(f"{args.out}: --out must be a folder, this is a file")
-    folder = args.out / "objects"
-    folder.mkdir(parents=True, exist_ok=True)
-    with file_lock(folder, wait=False):
-        settings, missing = choose_settings(args)
-        records = evaluate_all(objects, settings, folder, args.workers)
-        folders = [folder / files.name for files in objects]
-        rows = [ReportRow(*row) for row in zip(objects, records, folders, strict=True)]
-        write_report(args.out, args.name, rows, missing)
+    settings, missing = choose_settings(args)
+    records = evaluate_and_report(objects, settings, missing, args.out, args.name, args.workers)
     failed = _print_results(records, args.debug)
     log.info("wrote results.csv, table.md, table.tex and index.html to %s", args.out)
     if failed:
         log.error("%d of %d objects failed, in whole or in part", failed, len(records))
         sys.exit(1)
+
+
+def evaluate_and_report(
+    objects: list[ObjectFiles],
+    settings: Settings,
+    missing: list[str],
+    out: Path,
+    name: str,
+    workers: int,
+) -> list[ObjectRecord]:
+    """Evaluate objects, see `evaluate_all`, and write the report, see `write_report`."""
+    from evaluation.benchmark.report import ReportRow, write_report
+
+    folder = out / "objects"
+    folder.mkdir(parents=True, exist_ok=True)
+    with file_lock(folder, wait=False):
+        records = evaluate_all(objects, settings, folder, workers)
+        folders = [folder / files.name for files in objects]
+        rows = [ReportRow(*row) for row in zip(objects, records, folders, strict=True)]
+        write_report(out, name, rows, missing)
+    return records
 
 
 def _print_results(records: list[ObjectRecord], debug: bool) -> int:
@@ -142,24 +162,25 @@ def choose_settings(args: argparse.Namespace) -> tuple[Settings, list[str]]:
         missing.append(f"LPIPS is missing: {reason}")
     engine, points = "", None
     try:
-        opened, points = open_colmap(args.colmap, args.mode)
-        engine = opened.name
+        if args.points:
+            opened, points = open_colmap(args.colmap, args.mode)
+            engine = opened.name
     except ModuleNotFoundError as error:
         missing.append(f"COLMAP points are missing: {error}")
     for sentence in missing:
         log.warning("%s", sentence)
     weights = lpips.weights if lpips else None
-    return Settings(args.ssim, weights, args.colmap, engine, points, str(device)), missing
+    chosen = Settings(
+        args.ssim, weights, args.colmap, engine, points, str(device), args.self_consistency
+    )
+    return chosen, missing
 
 
 def evaluate_in_worker(
     files: ObjectFiles, settings: Settings, folder: Path, key: str, threads: int
 ) -> None:
     """Evaluate an object in a worker process; warnings go to the record, not to the console."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent process
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-    os.environ["TQDM_DISABLE"] = "1"  # read by tqdm when it is imported
+    prepare_worker()
     import torch
 
     from evaluation.benchmark.evaluate import evaluate_object
@@ -167,14 +188,6 @@ def evaluate_in_worker(
     torch.set_num_threads(threads)
     logging.getLogger().addHandler(logging.NullHandler())
     evaluate_object(files, settings, folder, key)
-
-
-def _exit_with_parent() -> None:
-    """Exit when the parent process was killed."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
 
 
 def evaluate_all(
@@ -237,13 +250,9 @@ def _evaluate(
     while process.exitcode is None:
         process.join(POLL_SECONDS)
         if stop.is_set():
-            process.terminate()
-            process.join(GRACE_SECONDS)
-            process.kill()  # no effect if it has ended
+            terminate([process])
     record = ObjectRecord.load(folder)
     if record is not None and record.key == key:
         return record
-    code = process.exitcode
-    reason = f"signal {-code}" if code < 0 else f"exit status {code}"
-    message = f"the process that evaluated the object ended by {reason}"
+    message = f"the process that evaluated the object ended by {how_it_ended(process)}"
     return ObjectRecord(key, Result(files.name), {"crash": message})

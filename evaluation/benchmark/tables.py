@@ -5,24 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from evaluation.image_metrics import SSIM_FORMS
+from evaluation.mesh_hygiene import PROPERTIES
+from evaluation.published_results import PAPER, PUBLISHED_RESULTS
 from evaluation.results import Result, format_value
 
-PAPER_VIEWS = (
-    ("RealFusion", "15.26", "0.722", "0.283", "4010"),
-    ("Zero123", "18.93", "0.779", "0.166", "95"),
-    ("SyncDreamer", "20.05", "0.798", "0.146", "1123"),
-)
-"""Paper, Table 1: method, PSNR, SSIM, LPIPS, points of COLMAP (dense)."""
-PAPER_MESHES = (
-    ("RealFusion", "0.0819", "0.2741"),
-    ("Magic123", "0.0516", "0.4528"),
-    ("One-2-3-45", "0.0629", "0.4086"),
-    ("Point-E", "0.0426", "0.2875"),
-    ("Shap-E", "0.0436", "0.3584"),
-    ("Zero123", "0.0339", "0.5035"),
-    ("SyncDreamer", "0.0261", "0.5421"),
-)
-"""Paper, Table 2: method, Chamfer distance, volume IoU."""
 METRICS: tuple[tuple[str, str, bool, int], ...] = (
     ("psnr", "PSNR", True, 2),
     ("ssim", "SSIM", True, 3),
@@ -30,8 +16,12 @@ METRICS: tuple[tuple[str, str, bool, int], ...] = (
     ("points", "COLMAP points", True, 0),
     ("chamfer", "Chamfer dist.", False, 4),
     ("iou", "Volume IoU", True, 4),
+    ("self_psnr", "Self-consistency PSNR", True, 2),
+    ("self_chamfer", "Self-consistency Chamfer dist.", False, 4),
 )
 """Field of `Result`, title, whether higher is better, decimals in the tables."""
+VIEW_METRICS, MESH_METRICS = ("psnr", "ssim", "lpips", "points"), ("chamfer", "iou")
+"""Columns of the paper's Tables 1 and 2."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +34,10 @@ class Table:
 
 
 def make_tables(name: str, mean: Result, results: list[Result]) -> list[Table]:
-    """Make the tables of views and meshes: the paper's rows and the mean of this run."""
+    """Make the tables of views and meshes: the paper's rows and the mean of this run.
+
+    Self-consistency and hygiene of meshes, where they were measured, have a table each.
+    """
     caption = "Mean over {}; the other rows are the paper's, over 30 objects"
     ours = {metric: format_score(getattr(mean, metric), digits) for metric, _, _, digits in METRICS}
     if mean.points_form:
@@ -52,14 +45,36 @@ def make_tables(name: str, mean: Result, results: list[Result]) -> list[Table]:
     views = Table(
         "Novel views. " + caption.format(format_count(num_measured(results, "psnr"))),
         ("Method", "PSNR ↑", "SSIM ↑", "LPIPS ↓", "COLMAP points ↑"),
-        (*PAPER_VIEWS, (name, *(ours[key] for key in ("psnr", "ssim", "lpips", "points")))),
+        (*paper_rows(*VIEW_METRICS), (name, *(ours[key] for key in VIEW_METRICS))),
     )
     meshes = Table(
         "Surfaces. " + caption.format(format_count(num_measured(results, "chamfer"))),
         ("Method", "Chamfer dist. ↓", "Volume IoU ↑"),
-        (*PAPER_MESHES, (name, ours["chamfer"], ours["iou"])),
+        (*paper_rows(*MESH_METRICS), (name, *(ours[key] for key in MESH_METRICS))),
     )
-    return [views, meshes] if mean.chamfer is not None else [views]
+    tables = [views, meshes] if mean.chamfer is not None else [views]
+    if mean.self_psnr is not None:
+        caption = "Self-consistency: the reconstruction of the even views against that of the odd"
+        scores = (name, ours["self_psnr"], ours["self_chamfer"])
+        tables.append(Table(caption, ("Method", "PSNR ↑", "Chamfer dist. ↓"), (scores,)))
+    found = [result.hygiene for result in results if result.hygiene]
+    if found:
+        shares = [f"{sum(each[key] for each in found)} of {len(found)}" for key in PROPERTIES]
+        faces = f"{sum(each['faces'] for each in found) / len(found):.0f}"
+        header = ("Method", *map(str.capitalize, PROPERTIES.values()), "Faces, mean")
+        tables.append(Table("Hygiene of the meshes", header, ((name, *shares, faces),)))
+    return tables
+
+
+def paper_rows(*metrics: str) -> list[tuple[str, ...]]:
+    """The paper's methods for which it has these metrics, with the formatted numbers."""
+    decimals = {metric: digits for metric, _, _, digits in METRICS}
+    return [
+        (row.method, *(f"{value:.{decimals[key]}f}" for key, value in values.items()))
+        for row in PUBLISHED_RESULTS
+        if row.source == PAPER
+        and None not in (values := {key: getattr(row, key) for key in metrics}).values()
+    ]
 
 
 def format_count(number: int) -> str:
@@ -131,7 +146,8 @@ def to_latex(tables: list[Table], notes: list[str]) -> str:
                 r"\begin{table}", r"  \centering", f"  \\caption{{{_tex(table.caption)}.}}",
                 f"  \\begin{{tabular}}{{l{'c' * (len(table.header) - 1)}}}", r"    \toprule",
                 f"    {lines[0]}", r"    \midrule", *(f"    {line}" for line in lines[1:-1]),
-                r"    \midrule", f"    {lines[-1]}", r"    \bottomrule", r"  \end{tabular}",
+                *([r"    \midrule"] if lines[2:] else []),
+                f"    {lines[-1]}", r"    \bottomrule", r"  \end{tabular}",
                 r"\end{table}",
             ])
         )  # fmt: skip

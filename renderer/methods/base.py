@@ -40,11 +40,14 @@ class Views:
     def trusted(self) -> Views:
         """Return the views whose masks were not replaced; only these are used for colour."""
         kept = np.setdiff1d(np.arange(len(self.images)), self.replaced)
-        if len(kept) == len(self.images):
-            return self
-        cameras = Cameras(*(getattr(self.cameras, item.name)[kept] for item in fields(Cameras)))
-        masks = None if self.masks is None else self.masks[kept]
-        return Views(self.images[kept], masks, cameras)
+        return self if len(kept) == len(self.images) else self.subset(kept)
+
+    def subset(self, numbers: np.ndarray) -> Views:
+        """Return the views with the given numbers, (K,) int64."""
+        cameras = Cameras(*(getattr(self.cameras, item.name)[numbers] for item in fields(Cameras)))
+        masks = None if self.masks is None else self.masks[numbers]
+        replaced = tuple(map(int, np.flatnonzero(np.isin(numbers, self.replaced))))
+        return Views(self.images[numbers], masks, cameras, replaced)
 
 
 @dataclass(frozen=True)

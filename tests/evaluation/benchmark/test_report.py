@@ -34,12 +34,13 @@ def test_tables_hold_the_papers_rows_and_ours(report: Path):
     assert ours in markdown
     assert "| SyncDreamer | 20.05 | 0.798 | 0.146 | 1123 |" in markdown
     assert "| SyncDreamer | 0.0261 | 0.5421 |" in markdown
+    assert "| Method | Watertight | Manifold |" in markdown
     assert "border-cropped" in markdown
     assert "sparse (triangulated features): not comparable" in markdown
     assert "Failed, in whole or in part: broken, unpredicted." in markdown
     assert r"SyncDreamer & 20.05 & 0.798 & 0.146 & 1123 \\" in latex
     assert r"a\_run & inf &" in latex
-    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 2
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 3
 
 
 def test_the_page_is_self_contained_and_every_image_in_it_is_whole(report: Path):
@@ -168,3 +169,27 @@ def test_error_maps_are_white_where_views_are_equal_and_dark_where_not():
     np.testing.assert_allclose(error_map(white, white), 1.0)
     assert error_map(white, black).max() < 0.3
     assert 0.4 < error_map(white, white - 0.25).mean() < 0.9
+
+
+def test_self_consistency_and_hygiene_have_tables_of_their_own(tmp_path: Path):
+    properties = ("watertight", "manifold", "consistent_normals", "uvs", "clean")
+    hygiene = {**dict.fromkeys(properties, True), "faces": 100, "parts": 1, "debris": 0}
+    results = [
+        Result("a", self_psnr=30.0, self_chamfer=0.01, hygiene=hygiene),
+        Result("b", self_psnr=20.0, hygiene={**hygiene, "clean": False, "faces": 300}),
+        Result("c"),
+    ]
+    consistency, meshes = make_tables("x", mean_result(results), results)[1:]
+    assert consistency.rows == (("x", "25.00", "0.0100"),)
+    assert meshes.header[-2:] == ("No floating debris", "Faces, mean")
+    assert meshes.rows == (("x", "2 of 2", "2 of 2", "2 of 2", "2 of 2", "1 of 2", "200"),)
+    records = [ObjectRecord("", result) for result in results]
+    report_rows = [
+        ReportRow(ObjectFiles(record.result.name, *[None] * 5), record, tmp_path)
+        for record in records
+    ]
+    write_report(tmp_path, "x", report_rows, [])
+    found = rows(tmp_path)
+    assert (found["b"]["clean"], found["b"]["faces"], found["c"]["clean"]) == ("False", "300", "")
+    assert found["mean"]["self_psnr"] == "25.0"
+    assert "Self-consistency PSNR 30.00" in (tmp_path / "index.html").read_text()

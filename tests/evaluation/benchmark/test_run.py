@@ -35,6 +35,9 @@ def test_good_objects_are_scored_and_broken_ones_reported(report: Path):
     assert 0.8 < float(found["locomotive"]["iou"]) < 0.9
     assert int(found["locomotive"]["points"]) > 50
     assert found["locomotive"]["points_form"] == "sparse"
+    assert found["locomotive"]["consistent_normals"] == "True"
+    assert int(found["locomotive"]["faces"]) > 1000
+    assert not found["noisy"]["faces"]
     assert "004.png: not an image" in found["broken"]["errors"]
     assert "no predicted views" in found["unpredicted"]["errors"]
     without = {name for name in found if not found[name]["psnr"]}
