@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ from pipeline.report import write_page
 from pipeline.selection.elevation_drafts import draft_path, draft_sampler, find_elevation
 from pipeline.selection.ranking import SCORES, Weights, rank_samples
 from pipeline.view_generator import ModelError
+from renderer.config import RendererConfig
 from renderer.output_dir import CHECKPOINT
 from renderer.reconstruction import ReconstructionOptions, reconstruct
 
@@ -235,29 +236,14 @@ class Run:
 
     def reconstruct(self) -> None:
         """Write reconstruction/, as train_renderer.py does."""
-        strip, folder = self.folder / BEST, self.folder / RECONSTRUCTION
-        config = self.config
-        settings = {"preset": config.preset, "seed": config.seed, **config.renderer.settings()}
-        results = [*(folder / name for name in EXPORTED), self.folder / METRICS]
-        step = Step("reconstruct", settings, [strip], results)
-
-        def work() -> Facts:
-            checkpoint = folder / CHECKPOINT
-            if not self.directory.has_marker(step):
-                checkpoint.unlink(missing_ok=True)
-                self.directory.mark_started(step)
-            resume = checkpoint.is_file()
-            options = ReconstructionOptions(
-                config.seed, config.device, config.preset, resume=resume, overwrite=not resume,
-                export_when_stopped=False, on_progress=self.context.on_progress,
-            )  # fmt: skip
-            outcome = reconstruct(strip, folder, config.renderer, options)
-            if outcome.stopped_by is not None:
-                log.warning("run the same command again to resume")
-                sys.exit(128 + outcome.stopped_by)
-            return outcome.metrics
-
-        self.directory.do(step, work)
+        options = ReconstructionOptions(
+            self.config.seed,
+            self.config.device,
+            self.config.preset,
+            on_progress=self.context.on_progress,
+        )
+        folder = self.folder / RECONSTRUCTION
+        reconstruct_step(self.directory, self.folder / BEST, folder, self.config.renderer, options)
 
     def export(self) -> None:
         """Copy mesh.glb, mesh.ply and rendering.mp4 into the folder of all results."""
@@ -283,3 +269,31 @@ class Run:
             write_page(result, self.image.name, small, self.folder, records, samples)
 
         self.directory.do(Step("report", {"samples": len(samples)}, inputs, [result]), work)
+
+
+def reconstruct_step(
+    directory: RunDirectory,
+    strip: Path,
+    folder: Path,
+    config: RendererConfig,
+    options: ReconstructionOptions,
+) -> None:
+    """Reconstruct a strip in a folder inside a run's; a killed one continues at its checkpoint."""
+    settings = {"preset": options.preset, "seed": options.seed, **config.settings()}
+    results = [folder / name for name in (*EXPORTED, METRICS.name)]
+    step = Step("reconstruct", settings, [strip], results)
+
+    def work() -> Facts:
+        checkpoint = folder / CHECKPOINT
+        if not directory.has_marker(step):
+            checkpoint.unlink(missing_ok=True)
+            directory.mark_started(step)
+        resume = checkpoint.is_file()
+        now = replace(options, resume=resume, overwrite=not resume, export_when_stopped=False)
+        outcome = reconstruct(strip, folder, config, now)
+        if outcome.stopped_by is not None:
+            log.warning("run the same command again to resume")
+            sys.exit(128 + outcome.stopped_by)
+        return outcome.metrics
+
+    directory.do(step, work)
