@@ -37,6 +37,8 @@ LIMITS: dict[str, tuple[float, float]] = {
     "port": (0, 65535),
     "max_queue": (1, 10_000),
     "max_upload_mb": (1, 1000),
+    "limit": (1, 100_000),
+    "workers": (1, 1000),
 }
 """Lowest and highest values of flags."""
 
