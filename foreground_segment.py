@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     args = parse(argv)
     from multiview import matting
-    from multiview.images import read_image
+    from multiview.image_file import read_image
     from multiview.segmentation import open_segmenter
 
     image = read_image(args.input)

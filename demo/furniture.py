@@ -31,7 +31,7 @@ from common.cli import run_script
 from common.files import atomic_write
 from common.optional import import_optional
 from demo.raycast.textures import srgb_to_linear
-from multiview.images import FORMATS, MAX_INPUT_PIXELS
+from multiview.image_file import FORMATS, MAX_INPUT_PIXELS
 
 if TYPE_CHECKING:
     from trimesh import Scene

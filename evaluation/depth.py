@@ -19,7 +19,7 @@ from torch import Tensor
 from common.files import atomic_write
 from multiview.cameras import Cameras
 from multiview.depth_png import depth_name, depth_to_levels, levels_to_depth
-from multiview.images import MAX_INPUT_PIXELS
+from multiview.image_file import MAX_INPUT_PIXELS
 from multiview.projection import unproject
 from multiview.rasterise import rasterise_depths
 

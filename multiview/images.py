@@ -1,69 +1,21 @@
-"""Image files to the model's input and back: reading, framing on white, uint8, strips of views."""
+"""Images to the model's input and back: framing on white, uint8, strips of views."""
 
 from __future__ import annotations
 
 import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from io import BytesIO
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from multiview.cameras import NUM_VIEWS, REFERENCE_IMAGE_SIZE
+from multiview.image_file import MAX_INPUT_PIXELS, read_image
 
 log = logging.getLogger(__name__)
 
-MAX_INPUT_PIXELS = 178_000_000
-"""Larger images are refused before they are decoded: at 4 bytes a pixel they would take 0.7 GB."""
 _TRANSPARENT = "the image is fully transparent: there is no object in it"
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
-"""Pixel formats only: for some others Pillow starts external programs."""
-
-
-def read_image(path: Path, content: bytes | None = None) -> Image.Image:
-    """Read an image file of any common kind, or its bytes, as 8-bit RGB, or RGBA if transparent.
-
-    16-bit grey is scaled to 8 bits; palette, grey, CMYK and other modes are converted; a camera's
-    orientation tag is applied. Transparency of any kind becomes an alpha channel.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is not an image, is cut off, or is larger than `MAX_INPUT_PIXELS`.
-    """
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file")
-    if not path.is_file():
-        kind = "a folder" if path.is_dir() else "not a regular file"
-        raise ValueError(f"{path}: is {kind}, expected an image file")
-    try:
-        source = path if content is None else BytesIO(content)
-        with _no_size_warning(), Image.open(source, formats=FORMATS) as image:
-            _check_size(image.size)
-            image.load()
-            ImageOps.exif_transpose(image, in_place=True)
-            return _to_rgb_or_rgba(image)
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{path}: not an image that can be read (PNG, JPEG, WebP, ...)") from error
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"{path}: {error}; make the image smaller first") from error
-    except _TooLargeError as error:
-        raise ValueError(f"{path}: {error}") from error
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for broken files
-        raise ValueError(f"{path}: the image is damaged or cut off ({error})") from error
-
-
-def normalise_image(image: Image.Image) -> Image.Image:
-    """Convert an image in memory to 8-bit RGB or RGBA, as `read_image` does for a file.
-
-    Raises:
-        ValueError: the image is larger than `MAX_INPUT_PIXELS`.
-    """
-    _check_size(image.size)
-    return _to_rgb_or_rgba(ImageOps.exif_transpose(image))
 
 
 class NoAlphaError(ValueError):
@@ -79,44 +31,6 @@ AUTO_CROP_SIZE = (208.0, -16.0)
 """Longer side of a training render's box in 256ths: the first plus the second times the aspect.
 
 Half of 3840 renders of toys are within 7.1 % of it, 90 % within 24 %: see docs/results.md."""
-
-
-@contextmanager
-def _no_size_warning() -> Iterator[None]:
-    """Silence Pillow's warning, whose limit is half of ours; `_check_size` has ours."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        yield
-
-
-class _TooLargeError(ValueError):
-    """An image has more than `MAX_INPUT_PIXELS`."""
-
-
-def _check_size(size: tuple[int, int]) -> None:
-    width, height = size
-    if width * height > MAX_INPUT_PIXELS:
-        raise _TooLargeError(
-            f"the image has {width} x {height} pixels, the limit is "
-            f"{MAX_INPUT_PIXELS // 10**6} million; make it smaller first"
-        )
-
-
-def _to_rgb_or_rgba(image: Image.Image) -> Image.Image:
-    """Convert any mode to 8-bit RGB, or RGBA if the image has transparency."""
-    if image.mode.startswith("I") or image.mode == "F":
-        levels = np.asarray(image).astype(np.float32)
-        transparent = image.info.get("transparency")
-        alpha = np.where(levels == transparent, 0, 255).astype(np.uint8)
-        if image.mode == "F":  # floating-point grey: [0, 1] by convention
-            levels = np.nan_to_num(levels) * 65535.0
-        grey = (np.clip(levels, 0, 65535) / 257.0).round().astype(np.uint8)
-        if transparent is None:
-            return Image.fromarray(np.stack([grey] * 3, axis=-1))
-        return Image.fromarray(np.stack([grey, grey, grey, alpha], axis=-1))
-    has_alpha = "A" in image.getbands() or "transparency" in image.info
-    mode = "RGBA" if has_alpha or image.mode == "RGBa" else "RGB"
-    return image if image.mode == mode else image.convert(mode)
 
 
 def crop_and_pad(image: Image.Image, crop_size: int, size: int) -> Image.Image:
@@ -163,8 +77,7 @@ def crop_and_pad(image: Image.Image, crop_size: int, size: int) -> Image.Image:
             f"the visible object is only {right - left} x {bottom - top} pixels (width x height): "
             f"too small or too thin to be scaled to {pixels} pixels"
         )
-    with _no_size_warning():
-        box = image.crop((left, top, right - 1, bottom - 1))
+    box = image.crop((left, top, right - 1, bottom - 1))
     resized = box.resize(scaled, Image.Resampling.BICUBIC)
     framed = Image.new("RGBA", (size, size))
     framed.paste(resized, ((size - scaled[0]) // 2, (size - scaled[1]) // 2))

@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from multiview.cameras import NUM_VIEWS
-from multiview.images import FORMATS, composite_white_01, read_image, strip_to_views, view_names
+from multiview.image_file import FORMATS, read_image
+from multiview.images import composite_white_01, strip_to_views, view_names
 
 log = logging.getLogger(__name__)
 

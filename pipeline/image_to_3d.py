@@ -17,13 +17,8 @@ from common.html import thumbnail
 from common.records import Facts, RunDirectory, Step
 from ldm.config import SamplerConfig
 from multiview.cameras import NUM_VIEWS
-from multiview.images import (
-    auto_crop_size,
-    crop_and_pad,
-    read_image,
-    save_animation,
-    strip_to_views,
-)
+from multiview.image_file import read_image
+from multiview.images import auto_crop_size, crop_and_pad, save_animation, strip_to_views
 from multiview.matting import WHOLE_IMAGE, has_mask, mask_area, remove_background, save_rgba
 from multiview.segmentation import open_segmenter
 from multiview.views import read_views

@@ -14,7 +14,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from multiview.images import CropSize, auto_crop_size, frame_image, normalise_image, read_image
+from multiview.image_file import normalise_image, read_image
+from multiview.images import CropSize, auto_crop_size, frame_image
 from pipeline.selection.similarity import CROP_SIDE, ObjectCrop, crop_object
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from PIL import Image
 from common.files import atomic_write
 from common.html import data_url, image_url, load_template, printable, video_url
 from common.optional import import_optional
-from multiview.images import read_image
+from multiview.image_file import read_image
 from multiview.matting import WHOLE_IMAGE
 from pipeline.paths import CURVE, ELEVATION, EXPORTED, FRAMED, METRICS, OBJECT, RECONSTRUCTION
 from pipeline.selection.elevation_drafts import UNCERTAIN

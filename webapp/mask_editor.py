@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from multiview.images import FORMATS, read_image
+from multiview.image_file import UnfitImageError, read_image
 from multiview.matting import has_mask, remove_background
 from multiview.segmentation import Segmenter
 
@@ -34,27 +34,17 @@ def read_upload(path: Path) -> Image.Image:
         UserError: not an image, damaged, too large, too small or too narrow.
     """
     try:
-        with Image.open(path, formats=FORMATS) as header:
-            width, height = header.size
-    except Image.DecompressionBombError:
-        width = height = MAX_PIXELS
-    except (OSError, SyntaxError, ValueError) as error:
-        advice = "This file is not a readable image. Upload a PNG, JPEG or WebP file."
-        raise UserError(advice) from error
-    if width * height > MAX_PIXELS:
-        raise UserError(
-            f"This image has more than {MAX_PIXELS // 10**6} million pixels. Reduce its size and "
-            f"upload it again."
-        )
+        image = read_image(path, max_pixels=MAX_PIXELS)
+    except UnfitImageError as error:  # without the path, which is the server's own
+        raise UserError(f"This file cannot be used: {error.reason}.") from error
+    except (ValueError, FileNotFoundError) as error:
+        raise UserError("This image file is damaged or incomplete.") from error
+    width, height = image.size
     if min(width, height) < MIN_SIDE:
         raise UserError(
             f"This image has only {width} x {height} pixels; at least {MIN_SIDE} x {MIN_SIDE} are "
             f"needed."
         )
-    try:
-        image = read_image(path)
-    except (ValueError, FileNotFoundError) as error:
-        raise UserError("This image file is damaged or incomplete.") from error
     image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
     if min(image.size) < MIN_SIDE:
         size = f"{width} x {height} pixels"

@@ -14,7 +14,7 @@ from PIL import Image
 
 from common.files import copy_file
 from common.records import RunDirectory
-from multiview.images import read_image
+from multiview.image_file import read_image
 from multiview.matting import save_rgba
 from multiview.segmentation import SegmentationUnavailableError, open_segmenter
 from pipeline.config import Context, PipelineConfig

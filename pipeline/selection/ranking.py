@@ -24,7 +24,7 @@ from common.records import read_json, write_json
 from evaluation.cli_args import angle
 from evaluation.results import table_row, to_json
 from multiview.cameras import CAMERA_DISTANCE, NUM_VIEWS, VIEWS_ELEVATION_DEG, orbit_cameras
-from multiview.images import read_image
+from multiview.image_file import read_image
 from multiview.views import read_views
 from multiview.visual_hull import close_underside
 from pipeline.selection.elevation import render_hull

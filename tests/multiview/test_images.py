@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from multiview.image_file import read_image
 from multiview.images import (
     NoAlphaError,
     auto_crop_size,
     crop_and_pad,
     prepare_image,
-    read_image,
     save_animation,
     strip_to_views,
     to_uint8,

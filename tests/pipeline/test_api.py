@@ -16,7 +16,8 @@ from PIL import Image
 
 import generate as script
 from ldm.generate_views import StepInfo
-from multiview.images import auto_crop_size, prepare_image, read_image, strip_to_views
+from multiview.image_file import read_image
+from multiview.images import auto_crop_size, prepare_image, strip_to_views
 from multiview.segmentation import segment_white
 from pipeline.api import SyncDreamerPipeline, reconstruct_mesh
 from pipeline.inputs import as_image, with_mask

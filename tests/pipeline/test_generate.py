@@ -17,7 +17,8 @@ import generate as script
 from common.records import ReplaceError
 from ldm.config import SamplerConfig
 from ldm.generate_views import StepInfo, generate_strip
-from multiview.images import auto_crop_size, read_image, views_to_strip
+from multiview.image_file import read_image
+from multiview.images import auto_crop_size, views_to_strip
 from pipeline.generate import GenerateOptions, estimate_elevations, generate
 from pipeline.inputs import collect_images, prepare_inputs
 from pipeline.selection.elevation_drafts import ElevationError, draft_sampler

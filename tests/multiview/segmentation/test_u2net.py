@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from multiview.images import read_image
+from multiview.image_file import read_image
 from multiview.segmentation import SegmentationUnavailableError, u2net
 from multiview.segmentation.__main__ import main
 from multiview.segmentation.u2net import U2Net, fetch_u2netp, find_u2net

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from multiview.images import composite_white_01, read_image
+from multiview.image_file import read_image
+from multiview.images import composite_white_01
 from multiview.segmentation.white import segment_white
 from tests.conftest import SHARED, needs_shared
 from tests.multiview.segmentation.conftest import iou
