@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import fields
+from io import StringIO
 from pathlib import Path
 from typing import TypeVar
+
+from common.files import read_text
 
 Schema = TypeVar("Schema")
 
@@ -17,7 +20,7 @@ def load_config(schema: type[Schema], path: Path, overrides: Sequence[str] = ())
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: a folder, not YAML, an unknown key, or a value of the wrong type; names it.
+        ValueError: a folder, not YAML in UTF-8, an unknown key, or a value of the wrong type.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -27,9 +30,10 @@ def load_config(schema: type[Schema], path: Path, overrides: Sequence[str] = ())
         raise ValueError(f"{path}: is a folder, expected a configuration file (YAML)")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such configuration file")
+    text = read_text(path)
     where = f"{path} with {' '.join(overrides)}" if overrides else str(path)
     try:
-        read = OmegaConf.load(path)
+        read = OmegaConf.load(StringIO(text))
         if OmegaConf.is_dict(read) and "target" in (OmegaConf.select(read, "model") or {}):
             raise ValueError(
                 "is a configuration of the published code, which names classes; this project's "

@@ -78,6 +78,18 @@ def file_lock(path: Path, wait: bool = True, patience: float = 0.0) -> Iterator[
         lock.release()
 
 
+def read_text(path: Path) -> str:
+    """Read a text file of UTF-8, with or without a byte order mark; ValueError for others."""
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        utf16 = content[:2] in (b"\xff\xfe", b"\xfe\xff")
+        line = content[: error.start].count(b"\n") + 1
+        found = "is UTF-16" if utf16 else f"line {line} is not UTF-8"
+        raise ValueError(f"{path}: {found}; save the file as UTF-8") from error
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     digest = hashlib.sha256()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from common.files import atomic_write, file_lock
+from common.files import atomic_write, file_lock, read_text
 
 NOT_MEASURED = "n/a"
 
@@ -100,7 +100,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     if not path.exists() or not path.stat().st_size:
         return []
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         return _read_csv(text) if path.suffix == ".csv" else _read_json(text)
     except (ValueError, RecursionError, csv.Error) as error:
         raise ValueError(f"{path}: is not a log of this project ({error})") from error

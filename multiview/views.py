@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from multiview.cameras import NUM_VIEWS
-from multiview.image_file import FORMATS, read_image
+from multiview.image_file import SUFFIXES, read_image
 from multiview.images import composite_white_01, strip_to_views, view_names
 
 log = logging.getLogger(__name__)
@@ -23,8 +23,8 @@ MIN_SIZE = 16
 def read_views(path: Path, num_views: int = NUM_VIEWS) -> np.ndarray:
     """Read the N views of one object, composited on white, float32 RGB in [0, 1], (N, S, S, 3).
 
-    The path is a folder with 000.png, 001.png, ... (RGB or RGBA; further views are ignored with a
-    warning), or a strip, as `generate.py` writes it.
+    The path is a folder with 000.png, 001.png, ... (RGB or RGBA; see `view_files` for other names;
+    further views are ignored with a warning), or a strip, as `generate.py` writes it.
 
     Raises:
         FileNotFoundError: there is no such folder or file, or views are missing; names them.
@@ -52,21 +52,47 @@ def _read_images(path: Path, num_views: int) -> dict[str, Image.Image]:
         _check_strip(path, strip.size, num_views)
         return {path.name: strip}
     if not path.is_dir():
-        if Image.registered_extensions().get(path.suffix.lower()) in FORMATS:
+        if path.suffix.lower() in SUFFIXES:
             raise FileNotFoundError(f"{path}: no such file")
         raise FileNotFoundError(f"{path}: no such folder of views (000.png, 001.png, ...)")
-    names = view_names(num_views)
-    missing = [name for name in names if not (path / name).is_file()]
+    files = view_files(path)
+    missing = [name for index, name in enumerate(view_names(num_views)) if index not in files]
     if missing:
         found = f"{num_views - len(missing)} of {num_views} views are there"
-        raise FileNotFoundError(f"{path}: {found}, missing: {', '.join(missing)}")
-    further = {item.name for item in path.iterdir() if re.fullmatch(r"\d{3}\.png", item.name)}
-    further -= set(names)
+        advice = _naming_advice(path, files, num_views)
+        raise FileNotFoundError(f"{path}: {found}, missing: {', '.join(missing)}{advice}")
+    further = {of[0].name for index, of in files.items() if index >= num_views}
     if further:
         log.warning("%s: %d views are read; ignored: %s", path, num_views, _enumerate(further))
-    images = {name: read_image(path / name) for name in names}
-    _check_sizes(path, names, [image.size for image in images.values()])
+    for index in range(num_views):
+        if len(files[index]) > 1:
+            names = " and ".join(file.name for file in files[index])
+            raise ValueError(f"{path}: {names} are all view {index}; remove all but one")
+    images = {file.name: read_image(file) for index in range(num_views) for file in files[index]}
+    _check_sizes(path, list(images), [image.size for image in images.values()])
     return images
+
+
+def view_files(folder: Path) -> dict[int, list[Path]]:
+    """Find the files of single views by their numbers: 000.png, else 000.jpg, 0.png, 00.PNG, ..."""
+    files: dict[int, list[Path]] = {}
+    for file in sorted(folder.glob("*")):
+        if re.fullmatch("[0-9]{1,4}", file.stem) and file.suffix.lower() in SUFFIXES:
+            files.setdefault(int(file.stem), []).append(file)
+    usual = {index: folder / f"{index:03d}.png" for index in files}
+    return {index: [usual[index]] if usual[index] in of else of for index, of in files.items()}
+
+
+def _naming_advice(folder: Path, files: dict[int, list[Path]], num_views: int) -> str:
+    """Say how to name the images of a folder that are no views by their names."""
+    if 0 not in files and num_views in files:
+        return f"; the first is 000.png, not {files[min(files)][0].name}"
+    images = {file.name for file in folder.iterdir() if file.suffix.lower() in SUFFIXES}
+    others = images - {file.name for of in files.values() for file in of}
+    if not others:
+        return ""
+    how = "name the views 000.png, 001.png, ... in the order of their azimuths"
+    return f"; other images are there ({_enumerate(others, 3)}): {how}"
 
 
 def _on_white(images: dict[str, Image.Image]) -> np.ndarray:
@@ -92,9 +118,9 @@ def _alpha(path: Path, images: dict[str, Image.Image], num_views: int) -> np.nda
     return np.stack(np.split(rows.astype(np.float32) / 255.0, num_views, axis=1))
 
 
-def _enumerate(names: set[str]) -> str:
+def _enumerate(names: set[str], most: int = NUM_VIEWS) -> str:
     """List the first of the names, and the number of the others."""
-    first, more = sorted(names)[:NUM_VIEWS], len(names) - NUM_VIEWS
+    first, more = sorted(names)[:most], len(names) - most
     return ", ".join(first) + (f" and {more} more" if more > 0 else "")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from multiview.images import view_names
+from multiview.views import view_files
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def _first(paths: list[Path], fits: Callable[[Path], bool]) -> Path | None:
 
 def _has_views(folder: Path) -> bool:
     """Whether a folder has any view; incomplete sets are reported when they are read."""
-    return any((folder / name).is_file() for name in view_names())
+    return bool(view_files(folder))
 
 
 def _names_in(root: Path, suffix: str, other: str) -> Iterator[str]:

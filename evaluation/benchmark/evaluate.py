@@ -9,6 +9,7 @@ import shutil
 import time
 import traceback
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,8 @@ from evaluation.meshes import gso_rotation
 from evaluation.results import BENCHMARK_ONLY, Result, escape_unprintable, from_json, to_json
 from evaluation.view_metrics import read_pair, score_views
 from multiview.cameras import NUM_VIEWS
-from multiview.images import view_names, views_to_strip
-from multiview.views import read_views
+from multiview.images import views_to_strip
+from multiview.views import read_views, view_files
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +138,8 @@ def _inputs(files: ObjectFiles) -> dict[str, list[Path | None]]:
     inputs: dict[str, list[Path | None]] = {"mesh": [files.mesh], "true mesh": [files.true_mesh]}
     for role, views in (("true", files.true), ("predicted", files.predicted)):
         if views is not None and views.is_dir():
-            inputs[role] = [views / name for name in [*view_names(), *depth_names(NUM_VIEWS)]]
+            depths = [views / name for name in depth_names(NUM_VIEWS)]
+            inputs[role] = [*chain(*view_files(views).values()), *depths]
         else:
             inputs[role] = [views]
     return inputs

@@ -35,6 +35,18 @@ def test_a_file_and_overrides_become_a_frozen_dataclass(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
+    ("encoding", "message"), [("utf-16", "is UTF-16"), ("latin-1", "line 2 is not UTF-8")]
+)
+def test_a_file_of_another_encoding_is_refused_with_advice(tmp_path: Path, encoding, message):
+    path, text = tmp_path / "c.yaml", "inner:\n  steps: 7 # été\n"
+    path.write_bytes(text.encode(encoding))
+    with pytest.raises(ValueError, match=rf"c\.yaml: {message}; save the file as UTF-8$"):
+        load_config(Outer, path)
+    path.write_bytes(text.encode("utf-8-sig"))
+    assert load_config(Outer, path) == Outer(Inner(7))
+
+
+@pytest.mark.parametrize(
     ("text", "overrides", "message"),
     [
         ("inner:\n  stepps: 7\n", [], "stepps"),

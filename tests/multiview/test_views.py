@@ -41,6 +41,38 @@ def test_missing_views_are_named(tmp_path: Path):
         read_views(folder)
 
 
+@pytest.mark.parametrize("name", ["{:03d}.jpg", "{:03d}.PNG", "{}.png", "{:02d}.JPEG", "{}.webp"])
+def test_views_of_other_formats_and_unpadded_numbers_are_read(tmp_path: Path, name: str):
+    expected = read_views(save_views(tmp_path / "a", ring_of_views()))
+    folder = tmp_path / "b"
+    folder.mkdir()
+    for index in range(16):
+        with Image.open(tmp_path / "a" / f"{index:03d}.png") as view:
+            view.convert("RGB").save(folder / name.format(index), quality=95)
+    found = read_views(folder)
+    assert np.abs(found - expected).mean() < 0.01
+    Image.new("RGB", (64, 64)).save(folder / "3.bmp")
+    with pytest.raises(ValueError, match=r"b: .* are all view 3; remove all but one"):
+        read_views(folder)
+    for index in range(16):
+        (tmp_path / "a" / f"{index:03d}.png").rename(folder / f"{index:03d}.png")
+    np.testing.assert_array_equal(read_views(folder), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("view_{:02d}.png", r"other images are there \(view_01\.png, .* and 13 more\): name the "),
+        ("{:03d}.png", r"missing: 000\.png; the first is 000\.png, not 001\.png"),
+    ],
+)
+def test_how_to_name_the_views_is_said(tmp_path: Path, name: str, advice: str):
+    for index in range(1, 17):
+        Image.new("RGB", (64, 64)).save(tmp_path / name.format(index))
+    with pytest.raises(FileNotFoundError, match=advice):
+        read_views(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "what"), [("0.JPG", "file"), ("0.webp", "file"), ("a", "folder of views")]
 )
