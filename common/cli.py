@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -45,6 +46,11 @@ def advise(advice: str, *errors: type[Exception]) -> Iterator[None]:
         raise type(error)(f"{error}{advice}") from error
 
 
+def one_line(error: BaseException) -> str:
+    """An error's message on one line, without the escape codes that some libraries colour it by."""
+    return " ".join(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", str(error)).split())
+
+
 def run_script(main: Callable[[list[str] | None], None]) -> None:
     """Run a command's `main`: exit 1 with one line when it fails, with a traceback if --debug."""
     if sys.stderr is None:  # closed by the parent process
@@ -63,6 +69,5 @@ def run_script(main: Callable[[list[str] | None], None]) -> None:
     except Exception as error:
         if "--debug" in sys.argv:
             raise
-        message = " ".join(str(error).split()) or type(error).__name__
-        log.error("%s", message)
+        log.error("%s", one_line(error) or type(error).__name__)
         sys.exit(1)

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import pickle
 import shlex
 import shutil
 import warnings
 import zipfile
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from common.cli import one_line
 from common.files import atomic_write
+from ldm.checkpoint.foreign import BlockedError, read_foreign
+
+log = logging.getLogger(__name__)
 
 FileFormat = Literal["safetensors", "zip", "pickle"]
-AGAIN = "download it again (the published weights: remove it, python -m ldm.download)"
+AGAIN = "; download it again (the published weights: remove it, python -m ldm.download)"
 MAX_STRUCTURE_BYTES = 100_000_000
 """Limit for the part of a torch file that lists its tensors; real ones are below 1 MB."""
+EMA_KEYS = ("state_dict_ema", "ema_state_dict", "model_ema", "ema_model", "params_ema", "ema")
+STATE_KEYS = ("state_dict", "model_state_dict", "model", "module", "params", "net")
+"""Entries of checkpoints that hold tensors by name: the moving average of the weights, or these."""
+LDM_EMA = "model_ema."
+"""Prefix of the moving average of `model.` in files of latent diffusion; its names lack dots."""
 KINDS = (
     (("spatial_volume.", "model.diffusion_model."), "a SyncDreamer checkpoint"),
     (("module.",), "a checkpoint of a model wrapped for several GPUs (all names begin 'module.')"),
@@ -34,6 +44,7 @@ KINDS = (
     (("renderer.",), "a checkpoint of a renderer (NeuS or NeRF)"),
 )
 """Prefixes of tensor names that a kind of checkpoint has; the first that fits counts."""
+UNKNOWN = "no kind of checkpoint known here"
 
 
 def describe_state_dict(names: Iterable[str]) -> str:
@@ -42,7 +53,7 @@ def describe_state_dict(names: Iterable[str]) -> str:
     for prefixes, kind in KINDS:
         if all(any(name.startswith(prefix) for name in names) for prefix in prefixes):
             return kind
-    return "no kind of checkpoint known here"
+    return UNKNOWN
 
 
 def detect_format(path: Path) -> FileFormat:
@@ -61,21 +72,23 @@ def detect_format(path: Path) -> FileFormat:
     with path.open("rb") as file:
         head = file.read(512)
     if not head:
-        raise ValueError(f"{path}: the file is empty; {AGAIN}")
+        raise ValueError(f"{path}: the file is empty{AGAIN}")
     if head.startswith(b"version https://git-lfs"):
         raise ValueError(
             f"{path}: is a git-lfs pointer of {size} bytes, not the weights; "
             f"fetch them with 'git lfs pull'"
         )
-    if head.lstrip()[:5].lower() in (b"<!doc", b"<html"):
-        raise ValueError(f"{path}: is a web page, not the weights; {AGAIN}")
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:5].lower() in (b"<!doc", b"<html", b"<?xml"):
+        raise ValueError(f"{path}: is a web page, not the weights{AGAIN}")
     if head.startswith(b"PK"):
         _check_zip(path, size)
         return "zip"
-    if path.suffix == ".safetensors" or head[8:9] == b"{":
+    if head[8:9] == b"{":
         return "safetensors"
     if head.startswith(b"\x80"):
         return "pickle"
+    if path.suffix == ".safetensors":
+        return "safetensors"
     kinds = ".ckpt or .safetensors"
     raise ValueError(f"{path}: is no checkpoint ({kinds}); it starts with {head[:8]!r}")
 
@@ -87,7 +100,7 @@ def _check_zip(path: Path, size: int) -> None:
     except zipfile.BadZipFile as error:
         raise ValueError(
             f"{path}: looks like a half download: {size} bytes, and the end of the archive is "
-            f"missing or damaged; {AGAIN}"
+            f"missing or damaged{AGAIN}"
         ) from error
     if "constants.pkl" in sizes:
         raise ValueError(
@@ -115,13 +128,82 @@ def read_state_dict(path: Path, placeholders: bool = False) -> dict[str, Tensor]
         from safetensors.torch import load_file
 
         try:
-            return _checked(path, load_file(path))
+            content: Any = load_file(path)
         except (SafetensorError, OSError) as error:
-            kind = f"damaged or half downloaded safetensors file ({_one_line(error)})"
-            raise ValueError(f"{path}: {kind}; {AGAIN}") from error
-    content = _load_pickled(path, file_format == "zip", placeholders)
-    state = content.get("state_dict", content) if isinstance(content, dict) else None
-    return _checked(path, state if isinstance(state, Mapping) else {})
+            kind = f"damaged or half downloaded safetensors file ({one_line(error)[:200]})"
+            raise ValueError(f"{path}: {kind}{AGAIN}") from error
+    else:
+        content = load_torch_file(path, file_format == "zip", placeholders)
+    state, taken = choose_weights(content)
+    if taken:
+        _say_once(f"{path}: {'; '.join(taken)}")
+    return _checked(path, state)
+
+
+def choose_weights(content: Any) -> tuple[dict[str, Tensor], list[str]]:
+    """Find the named tensors in a checkpoint's content: those of a moving average (EMA), if any.
+
+    Prefixes of wrappers are removed where the names then are those of a known kind of checkpoint.
+    Returns the tensors and what was done besides taking `state_dict`.
+    """
+    if not isinstance(content, Mapping):
+        return {}, []
+    entries = [(key, _named_tensors(content.get(key))) for key in (*STATE_KEYS, *EMA_KEYS)]
+    found = [(key, tensors) for key, tensors in entries if tensors]
+    states = [(key, tensors) for key, tensors in found if key in STATE_KEYS][:1]
+    averages = [(key, tensors) for key, tensors in found if key in EMA_KEYS][:1]
+    state: dict[str, Tensor] = {}
+    taken = []
+    for key, tensors in states + averages:
+        names, note = _without_wrappers(tensors)
+        state.update(zip(names, tensors.values(), strict=True))
+        taken += [f"took '{key}'"] * (key != "state_dict") + note
+    if not state:
+        tensors = _named_tensors(content)
+        names, taken = _without_wrappers(tensors)
+        state = dict(zip(names, tensors.values(), strict=True))
+    return _with_ldm_ema(state, taken)
+
+
+def _named_tensors(entry: Any) -> dict[str, Tensor]:
+    items = entry.items() if isinstance(entry, Mapping) else ()
+    return {n: t.detach() for n, t in items if isinstance(n, str) and isinstance(t, Tensor)}
+
+
+def _without_wrappers(tensors: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
+    """Names without prefixes of wrappers; `torch.compile` also puts its own in their middle."""
+    names = [name.replace("_orig_mod.", "") for name in tensors]
+    if names and all(name.startswith("module.") for name in names):
+        shorter = [name.removeprefix("module.") for name in names]
+        names = shorter if describe_state_dict(shorter) != UNKNOWN else names
+    if names == list(tensors) or len(set(names)) < len(names):
+        return list(tensors), []
+    return names, ["removed the prefixes 'module.' and '_orig_mod.' of wrapped models"]
+
+
+def _with_ldm_ema(
+    state: dict[str, Tensor], taken: list[str]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Take the moving average that a SyncDreamer checkpoint may have beside the weights.
+
+    Those of Zero123 and Stable Diffusion, which training starts from, are left where they are.
+    """
+    if not any(name.startswith("spatial_volume.") for name in state):
+        return state, taken
+    kept = {name: tensor for name, tensor in state.items() if not name.startswith(LDM_EMA)}
+    names = [name for name in kept if _average_name(name) in state]
+    kept.update({name: state[_average_name(name)] for name in names})
+    return kept, taken + [f"took the moving average (EMA) of {len(names)} tensors"] * bool(names)
+
+
+def _average_name(name: str) -> str:
+    return LDM_EMA + name.removeprefix("model.").replace(".", "")
+
+
+@functools.cache
+def _say_once(message: str) -> None:
+    """Log what was taken from a file, which is read several times, once."""
+    log.info("%s", message)
 
 
 def save_atomically(content: Mapping[str, Any], path: Path) -> None:
@@ -131,17 +213,14 @@ def save_atomically(content: Mapping[str, Any], path: Path) -> None:
             torch.save(content, temporary)
         except RuntimeError as error:  # torch reports a full disk like this
             free = shutil.disk_usage(path.parent).free / 2**20
-            message = f"is the disk full? {free:.0f} MiB are left; torch says: {_one_line(error)}"
+            message = (
+                f"is the disk full? {free:.0f} MiB are left; torch says: {one_line(error)[:200]}"
+            )
             raise OSError(message) from error
 
 
-def _checked(path: Path, state: Mapping[Any, Any]) -> dict[str, Tensor]:
+def _checked(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the named tensors; refuse sparse, quantized and meta tensors."""
-    tensors = {
-        name: value.detach()
-        for name, value in state.items()
-        if isinstance(name, str) and isinstance(value, Tensor)
-    }
     if not tensors:
         raise ValueError(f"{path}: holds no tensors by name, expected a 'state_dict'")
     for name, tensor in tensors.items():
@@ -150,71 +229,49 @@ def _checked(path: Path, state: Mapping[Any, Any]) -> dict[str, Tensor]:
     return tensors
 
 
-def _load_pickled(path: Path, mapped: bool, placeholders: bool) -> Any:
-    def load() -> Any:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-
+def load_torch_file(path: Path, mapped: bool, placeholders: bool) -> Any:
+    """Read the content of a torch file, see `read_state_dict`; `mapped` is for the zip format."""
     try:
+        if path.suffix == ".safetensors":  # torch goes by the name
+            raise pickle.UnpicklingError
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about old formats; errors are raised below
-            return _load_with_placeholders(path, load) if placeholders and mapped else load()
-    except pickle.UnpicklingError as error:
-        if placeholders or not mapped:
-            raise ValueError(
-                f"{path}: refused, it holds more than tensors and plain values, and these cannot "
-                f"be read without running code that the file names"
-            ) from error
-        raise ValueError(_refusal(path)) from error
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except pickle.UnpicklingError:
+        content, foreign = _load_foreign(path, mapped)
     except Exception as error:  # damaged pickles raise all kinds of errors
-        if "Cannot allocate memory" in str(error):
-            raise MemoryError(f"{path}: not enough memory to map the file") from error
-        reason = _one_line(error) or type(error).__name__
-        raise ValueError(f"{path}: damaged or half downloaded ({reason})") from error
+        raise _damaged(path, error) from error
+    if foreign and not placeholders:
+        raise ValueError(_refusal(path, content, foreign))
+    return content
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
+def _load_foreign(path: Path, mapped: bool) -> tuple[Any, list[str]]:
+    try:
+        return read_foreign(path, mapped)
+    except BlockedError as error:
+        raise ValueError(
+            f"{path}: refused, it holds more than tensors and plain values, and these cannot "
+            f"be read without running code that the file names ({error})"
+        ) from error
+    except Exception as error:
+        raise _damaged(path, error) from error
 
 
-def _refusal(path: Path) -> str:
+def _damaged(path: Path, error: Exception) -> Exception:
+    if "Cannot allocate memory" in str(error):
+        return MemoryError(f"{path}: not enough memory to map the file")
+    reason = one_line(error)[:200] or type(error).__name__
+    return ValueError(f"{path}: damaged or half downloaded ({reason}){AGAIN}")
+
+
+def _refusal(path: Path, content: Any, foreign: list[str]) -> str:
     """Explain why a file with foreign classes is refused, what it seems to be and what to do."""
-    looks_like = describe_state_dict(read_state_dict(path, placeholders=True))
+    looks_like = describe_state_dict(_checked(path, choose_weights(content)[0]))
     command = ["python", "-m", "ldm.checkpoint", "convert"]
     command += [str(path), str(path.with_suffix(".safetensors"))]
     return (
         f"{path}: refused, because loading it in full would run code that the file names "
-        f"({', '.join(_foreign_globals(path))}). It looks like {looks_like}; to take its tensors "
+        f"({', '.join(foreign)}). It looks like {looks_like}; to take its tensors "
         f"out without running anything: {shlex.join(command)}"
     )
-
-
-def _foreign_globals(path: Path) -> list[str]:
-    try:
-        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
-    except pickle.UnpicklingError:  # too damaged to list; loading it fails with a clear error
-        return []
-
-
-def _load_with_placeholders(path: Path, load: Callable[[], Any]) -> Any:
-    """Load a file with an empty class in place of every class that torch does not know.
-
-    The weights-only unpickler calls these instead of the classes that the file names. It only fills
-    real dictionaries, so a foreign dictionary class needs a placeholder that is a dictionary.
-    """
-
-    def ignore(self: object, *args: object, **kwargs: object) -> None:
-        """Ignore the object's content."""
-
-    def dictionary(cls: type, *args: object, **kwargs: object) -> OrderedDict[Any, Any]:  # noqa: ARG001
-        return OrderedDict()
-
-    def load_with(attributes: dict[str, Any]) -> Any:
-        stand_ins = [(type("Placeholder", (), attributes), name) for name in names]
-        with torch.serialization.safe_globals(stand_ins):  # type: ignore[arg-type]
-            return load()
-
-    names = _foreign_globals(path)
-    try:
-        return load_with({"__init__": ignore, "__setstate__": ignore})
-    except (pickle.UnpicklingError, TypeError):  # the latter from older torch
-        return load_with({"__new__": dictionary})

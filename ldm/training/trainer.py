@@ -26,7 +26,15 @@ from omegaconf import OmegaConf
 
 from common.files import atomic_write, file_lock
 from common.optional import import_optional
-from ldm.checkpoint.files import save_atomically
+from ldm.checkpoint.files import (
+    AGAIN,
+    choose_weights,
+    describe_state_dict,
+    detect_format,
+    load_torch_file,
+    read_state_dict,
+    save_atomically,
+)
 from ldm.checkpoint.initialise import FIRST_LAYER, init_model, load_pretrained
 from ldm.data.folder import read_validation_set
 from ldm.data.loader import open_dataset
@@ -42,6 +50,8 @@ PROCESS_TIMEOUT = timedelta(hours=2)
 """Processes wait so long for each other, for example while checkpoints are written."""
 FIXED_SETTINGS = ("optimizer.finetune_unet", "optimizer.finetune_projection", "run.strategy")
 """Settings that determine for which tensors, and by which names, the optimizer has a state."""
+ENTRIES = {"seed", "config", "samples_seen", "data", "trained", "optimizer_states", "loops"}
+"""Of a checkpoint and its part `EXTRA`, which resuming needs."""
 LOCK_TIMEOUT = 15.0
 """Seconds to wait for the lock: workers of a killed training hold it for about five."""
 
@@ -67,13 +77,22 @@ def check_resumable(path: Path, config: TrainConfig, seed: int) -> None:
     if not path.is_file():
         raise ResumeError(f"{path}: no checkpoint to resume from")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # damaged files raise all kinds of errors
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ResumeError(f"{path}: the checkpoint is damaged ({reason})") from error
+        file_format = detect_format(path)
+        if file_format == "safetensors":
+            content: Any = read_state_dict(path)
+        else:
+            content = load_torch_file(path, mapped=file_format == "zip", placeholders=True)
+    except (ValueError, OSError) as error:
+        kept = sorted(path.parent.glob("step=*.ckpt"))
+        advice = f"; to go on from {kept[-1].name}, copy it to {path.name}" if kept else ""
+        raise ResumeError(f"{str(error).removesuffix(AGAIN)}{advice}") from error
     extra = content.get(EXTRA) if isinstance(content, Mapping) else None
-    if extra is None:
-        raise ResumeError(f"{path}: not a training checkpoint")
+    if not isinstance(extra, Mapping) or not {*content, *extra} >= ENTRIES:
+        kind = describe_state_dict(choose_weights(content)[0])
+        raise ResumeError(
+            f"{path}: holds no state of a training of this project to go on from; it looks like "
+            f"{kind}, which --finetune_from can start a new training from"
+        )
     if extra["seed"] != seed:
         raise ResumeError(f"{path}: was trained with seed {extra['seed']}, not {seed}")
     check_same_training(path, extra["config"], asdict(config))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -62,3 +64,32 @@ def test_losses_that_are_not_numbers_end_the_training(run: SmallRun, small_model
     with pytest.raises(FloatingPointError, match="by step 1"):
         train_syncdreamer.main([*run.flags(), "--finetune_from", str(path)])
     assert not (run.checkpoints / "last.ckpt").exists()
+
+
+def cut(run: SmallRun, last: Path) -> None:
+    last.write_bytes((run.checkpoints / "last.ckpt").read_bytes()[:-1000])
+    (last.parent / "step=00000004.ckpt").touch()
+
+
+LAST = {
+    "cut": (cut, r"half download.*; to go on from step=00000004\.ckpt, copy it to last\.ckpt;"),
+    "weights": (lambda run, last: last.write_bytes(run.start.read_bytes()), "--finetune_from"),
+    "page": (lambda _, last: last.write_text("<!DOCTYPE html><html>"), "is a web page"),
+    "pickle": (lambda _, last: last.write_bytes(pickle.dumps({1: Path()}, 2)), "torch did not"),
+    "old": (
+        lambda _, last: torch.save({"state_dict": {}, "callbacks": {SmallRun: 1}}, last),
+        "holds no state of a training of this project",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LAST)
+def test_what_cannot_be_resumed_is_said_with_a_way_out(finished, tmp_path: Path, name: str):
+    run = SmallRun(tmp_path, finished.start, finished.data)
+    run.checkpoints.mkdir(parents=True)
+    make, expected = LAST[name]
+    make(finished, run.checkpoints / "last.ckpt")
+    message = failure(run, "--resume")
+    assert re.search(rf"last\.ckpt: .*{expected}", message)
+    assert "start without --resume" in message
+    assert message.isprintable()
