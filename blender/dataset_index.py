@@ -13,7 +13,7 @@ from typing import Any
 
 from blender.job import LOGS, RenderResult, RenderSetup
 from common.files import atomic_write
-from common.safe_pickle import read_pickle
+from common.uid_set import read_uid_set
 
 log = logging.getLogger(__name__)
 
@@ -38,14 +38,6 @@ def check_settings(out: Path, settings: dict[str, object]) -> None:
     if changed:
         changes = ", ".join(f"{n} {recorded.get(n)}, not {settings.get(n)}" for n in changed)
         raise ValueError(f"{out} was rendered with {changes}; use the same or another folder")
-
-
-def read_uid_set(path: Path) -> list[str]:
-    """Read a data set's list of objects, maybe an untrusted pickle; ValueError if it is none."""
-    uids = read_pickle(path)
-    if not isinstance(uids, list | tuple) or not all(isinstance(uid, str) for uid in uids):
-        raise ValueError(f"{path}: expected a pickled list of object names")
-    return list(uids)
 
 
 def add_to_uid_set(out: Path, sets: Iterable[str], done: Iterable[str]) -> int:
@@ -85,6 +77,8 @@ def render_dataset(
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
+    if (setup.out / UID_SET).exists():
+        read_uid_set(setup.out / UID_SET)  # before the work: it cannot be extended if it is none
     views = {name: asdict(settings) for name, settings in setup.sets.items()}
     check_settings(setup.out, {**image_settings, **views})
     collected: list[RenderResult] = []

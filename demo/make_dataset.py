@@ -33,11 +33,12 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from tqdm import tqdm
 
-from blender.dataset_index import FAILURES, UID_SET, add_to_uid_set, check_settings, read_uid_set
+from blender.dataset_index import FAILURES, UID_SET, add_to_uid_set, check_settings
 from blender.plan import ViewSettings
 from common.cli import run_script
 from common.files import atomic_write, file_lock
 from common.optional import import_optional
+from common.uid_set import read_uid_set
 from demo import REQUIREMENTS
 from demo.augmentation import augment
 from demo.furniture import FurnitureModel, list_models, load_furniture, rejection_reason

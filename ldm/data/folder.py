@@ -17,8 +17,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from common.files import check_file_name
 from common.safe_pickle import read_pickle
+from common.uid_set import read_uid_set
 from ldm.data.samples import MAX_FILE_BYTES, EncodedFile, ObjectFiles, check_elevations, located
 from multiview.images import prepare_image, view_names
 
@@ -41,25 +41,6 @@ def read_meta(path: Path, num_views: int) -> dict[str, Any]:
     return meta
 
 
-def read_uids(path: Path) -> list[str]:
-    """Read `uid_set.pkl`, the list of object names, which are unique and file names."""
-    uids = read_pickle(path)
-    if isinstance(uids, set | frozenset):
-        uids = sorted(uids, key=str)
-    if not isinstance(uids, list | tuple) or not all(isinstance(uid, str) for uid in uids):
-        raise ValueError(f"{path}: expected a list of names of objects")
-    if not uids:
-        raise ValueError(f"{path}: the training set is empty")
-    seen: set[str] = set()
-    for uid in uids:
-        with located(f"{path}: object {uid!r}"):
-            check_file_name(uid)
-        if uid in seen:
-            raise ValueError(f"{path}: object {uid} is listed twice")
-        seen.add(uid)
-    return list(uids)
-
-
 class FolderDataset:
     """Objects in the published layout, see `samples.ObjectDataset`.
 
@@ -69,7 +50,9 @@ class FolderDataset:
     def __init__(self, root: Path) -> None:
         """List the objects and check their folders; files are checked when they are first read."""
         self.root = root
-        uids = read_uids(root / "uid_set.pkl")
+        uids = read_uid_set(root / "uid_set.pkl")
+        if not uids:
+            raise ValueError(f"{root / 'uid_set.pkl'}: the training set is empty")
         for kind in ("target", "input"):
             if not (root / kind).is_dir():
                 raise FileNotFoundError(f"{root / kind}: no such folder")

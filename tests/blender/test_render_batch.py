@@ -103,6 +103,16 @@ def engine(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+def test_a_list_of_objects_that_cannot_be_extended_is_refused_before_the_work(batch):
+    batch.add("a")
+    batch.out.mkdir(exist_ok=True)
+    (batch.out / "uid_set.pkl").write_bytes(b"not a pickle")
+    code, output = batch.run()
+    assert code == 1
+    assert "uid_set.pkl: not a pickle that can be read safely" in output
+    assert not batch.runs()
+
+
 @pytest.mark.integration
 def test_four_of_six_are_done_two_reported_and_a_second_run_does_what_is_missing(batch, engine):
     batch.add("a", "b", "huge", "c", "corrupt", "hangs")

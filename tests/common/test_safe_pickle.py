@@ -16,6 +16,7 @@ def test_containers_numbers_text_and_arrays_are_read(tmp_path: Path, protocol: i
         np.eye(3), {"a": (1, 2.5, "b", None, True)}, np.float32(0.5), [np.arange(3)],
         np.asfortranarray(np.arange(6.0).reshape(2, 3)), np.array(["ab", "c"]),
         np.arange(3, dtype=">i2"), np.array(True), np.zeros((0, 3)),
+        np.array(["a", [1], np.float64(2)], dtype=object), {"a"}, frozenset([1]), b"\xff",
     ]  # fmt: skip
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(content, protocol))
     read = read_pickle(tmp_path / "a.pkl")
@@ -26,6 +27,8 @@ def test_containers_numbers_text_and_arrays_are_read(tmp_path: Path, protocol: i
     for made, expected in zip(read[3] + read[4:9], content[3] + content[4:9], strict=True):
         np.testing.assert_array_equal(made, expected)
         assert made.dtype == expected.dtype
+    assert read[9].tolist() == content[9].tolist()
+    assert read[10:] == content[10:]
 
 
 class Evil:
@@ -91,6 +94,26 @@ def test_arrays_of_pointers_and_other_crafted_arrays_are_refused(tmp_path: Path,
         ValueError, match=r"a\.pkl: not a pickle that can be read safely|a\.pkl: .*recursion"
     ):
         read_pickle(tmp_path / "a.pkl")
+
+
+def byte_string(content: bytes) -> Raw:
+    """A `str` of Python 2."""
+    return Raw(b"T" + len(content).to_bytes(4, "little") + content)
+
+
+def test_texts_and_arrays_of_python_2_are_read(tmp_path: Path):
+    values = np.linspace(-1, 1, 16)
+    kind = call("numpy dtype", byte_string(b"f8"), 0, 1)
+    kind += b"(K\x03" + byte_string(b"<").code + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+    state = b"(K\x01K\x10\x85" + kind + b"\x89" + byte_string(values.tobytes()).code + b"t"
+    array = call("numpy.core.multiarray _reconstruct", Raw(b"cnumpy\nndarray\n"), (0,),
+                 byte_string(b"b"), state=Raw(state))  # fmt: skip
+    texts = [byte_string(name).code for name in ("äb".encode(), b"caf\xe9", b"plain")]
+    parts = [array, *texts, pickle.dumps("ünicode", 2)[2:-1]]
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x02(" + b"".join(parts) + b"l.")
+    made, *names = read_pickle(tmp_path / "a.pkl")
+    np.testing.assert_array_equal(made, values)
+    assert names == ["äb", "café", "plain", "ünicode"]
 
 
 def test_damaged_and_missing_files_are_named(tmp_path: Path):
