@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
 
     from ldm.checkpoint.load import DTYPES, load_model
     from ldm.config import GenerateConfig
-    from ldm.sampler import noise_predictor
+    from ldm.sampling.sampler import noise_predictor
     from tests.reference import plain
 
     torch.set_grad_enabled(False)

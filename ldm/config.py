@@ -1,4 +1,4 @@
-"""Configuration of the model and of the sampler, and the tensors that follow from it."""
+"""Configuration of the model, and the tensors that follow from it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from common.config import check_positive
 from ldm.networks.autoencoder import AutoencoderConfig
 from ldm.networks.clip import CLIPConfig
 from ldm.networks.unet import UNetConfig
-from ldm.schedule import ScheduleConfig, Spacing, schedule_buffers
+from ldm.sampler_config import SamplerConfig, SamplerPresets
+from ldm.schedule import ScheduleConfig, schedule_buffers
 from multiview.cameras import CAMERA_DISTANCE, NUM_VIEWS, VIEWS_ELEVATION_DEG, orbit_cameras
 
 VIEW_DIM = 4
@@ -151,27 +152,9 @@ def viewpoint_embedding(elevation: Tensor, target_elevation: float, azimuths: Te
 
 
 @dataclass(frozen=True)
-class SamplerConfig:
-    """Settings of the reverse process."""
-
-    steps: int = 50  # number of denoising steps, 1 .. 1000
-    guidance_scale: float = 2.0  # s in e = e_uncond + s (e_cond - e_uncond); 1 runs one branch only
-    eta: float = 1.0  # 0 is deterministic DDIM, 1 the published setting
-    temperature: float = 1.0  # standard deviation of all noise, 0 .. 1 (published)
-    spacing: Spacing = "leading"  # as published; see `ldm.schedule.ddim_timesteps`
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"the number of sampling steps must be at least 1, got {self.steps}")
-        if not 0 <= self.eta <= 1:
-            raise ValueError(f"eta must be from 0 to 1, got {self.eta}")
-        if not 0 <= self.temperature <= 1:
-            raise ValueError(f"the temperature must be from 0 to 1, got {self.temperature}")
-
-
-@dataclass(frozen=True)
 class GenerateConfig:
-    """Content of a configuration file of `generate.py`: sizes, and the sampler for them."""
+    """Content of a configuration file of `generate.py`: sizes, and the samplers for them."""
 
     model: SyncDreamerConfig = field(default_factory=SyncDreamerConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    presets: SamplerPresets = field(default_factory=SamplerPresets)

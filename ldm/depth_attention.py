@@ -91,10 +91,14 @@ class Branch:
 
     image: bool  # the image token and the input view's latents
     volume: bool  # the frustum volumes
+    latents_scale: float = 1.0  # factor of the input view's latents
 
 
 CONDITIONAL = Branch(image=True, volume=True)
 UNCONDITIONAL = Branch(image=False, volume=False)
+NO_INPUT = Branch(image=False, volume=True)
+NO_VOLUME = Branch(image=True, volume=False, latents_scale=4.0)
+"""Without the volumes, as HarmonyView's published code evaluates it; its paper has no factor."""
 
 
 def pack_branches(
@@ -117,8 +121,9 @@ def pack_branches(
     image = repeat(input_latents, "b c h w -> (b t) c h w", t=noisy.shape[1])
     token = rearrange(context, "b t c -> (b t) 1 c")
     none, no_token = torch.zeros_like(image), torch.zeros_like(token)
+    of_input = [b.latents_scale * image if b.image else none for b in branches]
     return (
-        torch.cat([torch.cat([x, image if b.image else none], dim=1) for b in branches]),
+        torch.cat([torch.cat([x, latents], dim=1) for latents in of_input]),
         torch.cat([token if b.image else no_token for b in branches]),
         [f.expand(num_with_volume, *f.shape).flatten(0, 1) for f in frustums],
     )

@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from ldm.checkpoint.files import read_state_dict
 from ldm.checkpoint.load import DTYPES, fingerprint, load_model
 from ldm.config import SamplerConfig, SyncDreamerConfig
 from ldm.model import ImageFeatures, SyncDreamer
-from ldm.sampler import sample
+from ldm.sampling.sampler import sample
 from multiview.images import to_uint8, views_to_strip
 
 log = logging.getLogger(__name__)
@@ -45,12 +45,9 @@ def check_dtype(dtype: str, device: torch.device) -> None:
         raise ValueError(f"tf32 is for CUDA devices, this is {device}")
 
 
-def sampling_settings(
-    config: SyncDreamerConfig, checkpoint: Path, sampler: SamplerConfig, dtype: str
-) -> dict[str, Any]:
-    """Settings that the pixels depend on, besides the input, its elevation and the seed."""
+def sampling_settings(config: SyncDreamerConfig, checkpoint: Path, dtype: str) -> dict[str, Any]:
+    """Settings that the pixels depend on, besides the sampler, the input and the seed."""
     return {
-        **asdict(sampler),
         "dtype": dtype,
         "weights": fingerprint(read_state_dict(checkpoint)),
         "config": hashlib.sha256(repr(config).encode()).hexdigest()[:16],

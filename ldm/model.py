@@ -6,7 +6,7 @@ One reverse process runs over the latents of all N target views. At each step
     2. each view gets the volume resampled along its own rays       (ldm.spatial_volume)
     3. one UNet, conditioned on the input view, the viewpoint and those samples, predicts the
        noise of each view                                           (ldm.depth_attention)
-    4. guidance combines the predictions, DDIM takes the step       (ldm.sampler)
+    4. guidance combines the predictions, a solver takes the step   (ldm.sampling)
 
 `SyncDreamer.forward` is 1 to 3; training runs the same parts on a few views (ldm.training.loss).
 """

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from common.config import check_positive
 
-Spacing = Literal["leading", "trailing"]
+Spacing = Literal["leading", "trailing", "quadratic"]
 
 
 @dataclass(frozen=True)
@@ -60,17 +60,21 @@ def schedule_buffers(config: ScheduleConfig) -> dict[str, Tensor]:
 
 
 def ddim_timesteps(steps: int, timesteps: int = 1000, spacing: Spacing = "leading") -> list[int]:
-    """Spread exactly `steps` timesteps evenly over the schedule, in increasing order.
+    """Spread exactly `steps` timesteps over the schedule, in increasing order.
 
-    "leading" ones begin at the clean end. Compat: the first is 1, not 0, and for every divisor of
-    `timesteps` but itself these are the published `range(0, T, T // S) + 1`. With all T steps
-    they are 0 .. T-1. "trailing" ones end at T - 1, at almost pure noise, so that the process
-    starts from the noise level of its first timestep (Lin et al. 2024, Sec. 3.3).
+    "leading" ones are even and begin at the clean end. Compat: the first is 1, not 0, and for
+    every divisor of `timesteps` but itself these are the published `range(0, T, T // S) + 1`. With
+    all T steps they are 0 .. T-1. "trailing" ones are even and end at T - 1, at almost pure noise,
+    so that the process starts from the noise level of its first timestep (Lin et al. 2024,
+    Sec. 3.3). "quadratic" ones end there too and are denser at the clean end (DDIM, appendix D.2):
+    solvers of order 2 need steps that differ less in log-SNR.
     """
     if not 1 <= steps <= timesteps:
         raise ValueError(f"the number of sampling steps must be 1 .. {timesteps}, got {steps}")
     if spacing == "trailing":
         return [(i + 1) * timesteps // steps - 1 for i in range(steps)]
+    if spacing == "quadratic":
+        return [max(i, round((timesteps - 1) * ((i + 1) / steps) ** 2)) for i in range(steps)]
     offset = 1 if steps < timesteps else 0
     return [i * timesteps // steps + offset for i in range(steps)]
 

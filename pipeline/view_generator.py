@@ -65,9 +65,7 @@ class SyncDreamerGenerator:
 
     def __post_init__(self) -> None:
         check_dtype(self.dtype, self.device)
-        self._base_settings = sampling_settings(
-            self.config, self.checkpoint, SamplerConfig(), self.dtype
-        )
+        self._model_settings = sampling_settings(self.config, self.checkpoint, self.dtype)
 
     @property
     def size(self) -> int:
@@ -76,7 +74,7 @@ class SyncDreamerGenerator:
 
     def settings(self, sampler: SamplerConfig) -> dict[str, Any]:
         """See `ViewGenerator`."""
-        return {**self._base_settings, **vars(sampler)}
+        return {**sampler.settings(), **self._model_settings}
 
     def generate(
         self,

@@ -47,7 +47,7 @@ class FakeGenerator:
         self._lock = threading.Lock()
 
     def settings(self, sampler: SamplerConfig) -> dict[str, Any]:
-        return {"weights": "toy", **vars(sampler)}
+        return {"weights": "toy", **sampler.settings()}
 
     def generate(
         self,

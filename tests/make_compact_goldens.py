@@ -19,6 +19,17 @@ FILES = {
     "clip": ("stats",),
     "denoise_step_unet64": ("without_noise",),
     "trajectory_unet64": ("stats", "noise_index", "init_noise", "uint8"),
+    "harmony_unet64": (
+        "stats",
+        "stride4",
+        "s1",
+        "clip",
+        "x_input",
+        "elevation",
+        "time",
+        "index",
+        "coef",
+    ),
 }
 """Files of goldens, and parts of names that are left out."""
 

@@ -22,7 +22,7 @@ from common.files import atomic_write
 from common.signals import StopFlag, stop_on_signals
 from ldm.data.folder import ValidationImage
 from ldm.model import SyncDreamer
-from ldm.sampler import sample
+from ldm.sampling.sampler import sample
 from ldm.training.config import TrainConfig, TrainOptions, ValidationConfig
 from ldm.training.lightning_module import SyncDreamerTraining
 from ldm.training.metrics import MetricLogger, mean_losses, memory_gib

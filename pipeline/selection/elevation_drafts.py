@@ -9,7 +9,7 @@ from typing import Any
 
 from common.files import atomic_write
 from common.records import write_json
-from ldm.config import SamplerConfig
+from ldm.sampler_config import SamplerConfig, Solver
 from pipeline.paths import CURVE, DRAFTS, ELEVATION
 from pipeline.selection.elevation import Draft, ElevationConfig, estimate_elevation, plot_scores
 from pipeline.selection.similarity import ObjectCrop
@@ -28,8 +28,9 @@ UNCERTAIN = 10.0
 
 
 def draft_sampler(sampler: SamplerConfig, steps: int = DRAFT_STEPS) -> SamplerConfig:
-    """Sampler settings of drafts: at most `steps` steps, and eta 0."""
-    return replace(sampler, steps=min(steps, sampler.steps), eta=0.0)
+    """Sampler settings of drafts: at most `steps` steps, and nothing random in them."""
+    solver: Solver = "dpm++" if sampler.solver == "dpm++sde" else sampler.solver
+    return replace(sampler, steps=min(steps, sampler.steps), eta=0.0, solver=solver)
 
 
 def draft_path(folder: Path, assumed_deg: float) -> Path:

@@ -15,7 +15,7 @@ from ldm.checkpoint.initialise import init_model
 from ldm.config import GenerateConfig, SamplerConfig, SyncDreamerConfig
 from ldm.model import ImageFeatures, SyncDreamer
 from ldm.networks.autoencoder import DiagonalGaussian
-from ldm.sampler import sample
+from ldm.sampling.sampler import sample
 from ldm.training.config import StepConfig, TrainConfig
 from ldm.training.loss import EncodedBatch, q_sample, select_views
 from ldm.training.random_draws import sample_training_noise

@@ -12,7 +12,8 @@ import torch
 
 from ldm.config import SamplerConfig, SyncDreamerConfig, model_buffers, viewpoint_embedding
 from ldm.model import Conditioning, SyncDreamer
-from ldm.sampler import ddim_update, noise_predictor, sample
+from ldm.sampling.sampler import noise_predictor, sample
+from ldm.sampling.solvers import ddim_update
 from ldm.schedule import ddim_steps, timestep_embedding
 from multiview.cameras import orbit_cameras
 from multiview.images import prepare_image, to_uint8
@@ -223,7 +224,7 @@ def test_one_denoising_step(goldens: Goldens, model64: SyncDreamer):
 
 
 def run_trajectory(model: SyncDreamer) -> torch.Tensor:
-    """The goldens' four steps through `ldm.sampler.sample`, (1, 16, 4, 32, 32)."""
+    """The goldens' four steps through `ldm.sampling.sampler.sample`, (1, 16, 4, 32, 32)."""
     labels = iter(["sample-posterior", "traj-init", *(f"traj-noise-{n}" for n in (3, 2, 1))])
     features = model.encode_image(torch.from_numpy(seeded_image("sample-input", 256))[None])
     elevation, sampler = math.radians(30.0), SamplerConfig(steps=4)

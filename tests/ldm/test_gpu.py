@@ -10,7 +10,7 @@ import torch
 from ldm.checkpoint.load import load_model
 from ldm.config import SamplerConfig, SyncDreamerConfig
 from ldm.model import SyncDreamer
-from ldm.sampler import sample
+from ldm.sampling.sampler import sample
 from tests.conftest import cast, relative_error, seeded_model
 from tests.reference.seeded_weights import seeded_image, seeded_noise
 

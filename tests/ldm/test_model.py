@@ -13,7 +13,7 @@ from ldm.config import CameraConfig, SamplerConfig, SyncDreamerConfig, VolumeCon
 from ldm.depth_attention import Branch
 from ldm.model import Conditioning, SyncDreamer
 from ldm.networks.unet import UNetConfig
-from ldm.sampler import noise_predictor, sample
+from ldm.sampling.sampler import noise_predictor, sample
 from ldm.spatial_volume import view_geometry
 from multiview.cameras import orbit_cameras
 from tests.conftest import cast, relative_error

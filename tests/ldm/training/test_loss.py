@@ -12,7 +12,7 @@ from ldm.checkpoint.load import empty_model
 from ldm.config import SyncDreamerConfig
 from ldm.model import ImageFeatures, SyncDreamer
 from ldm.networks.autoencoder import DiagonalGaussian
-from ldm.sampler import noise_predictor
+from ldm.sampling.sampler import noise_predictor
 from ldm.training.config import StepConfig
 from ldm.training.loss import EncodedBatch, diffusion_loss, encode_batch, q_sample, select_views
 from ldm.training.optimizer import (

@@ -21,7 +21,7 @@ from ldm.checkpoint.load import load_model
 from ldm.config import SamplerConfig
 from ldm.data.samples import to_model_range
 from ldm.networks.autoencoder import Autoencoder
-from ldm.sampler import sample
+from ldm.sampling.sampler import sample
 from ldm.training.config import TrainConfig
 from tests.ldm.training.training_tree import encode_png, make_tree
 
