@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 from common.cli import HelpFormatter, add_common_flags, run_script
@@ -45,7 +44,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--crop_size", type=cli_args.crop_size, default=-1,
         help="scale the object's longer side to this many of 256 pixels (try 200, else 180 or "
         "150); auto chooses, as in renders to train on; -1 keeps the whole image")  # fmt: skip
-    add("--sampler", choices=["ddim"], default="ddim")
+    add("--preset", choices=["fast", "default", "published"], default="published",
+        help="sampler that the configuration has for fewer steps, or the published one; flags of "
+        "the sampler go before it")  # fmt: skip
     add("--save_views", action="store_true", help="write <k>/000.png .. 015.png too")
     add("--preview", action="store_true", help="write the animation <k>.gif too")
     add("--overwrite", action="store_true",
@@ -70,12 +71,14 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     args = parse(argv)
     from ldm.config import GenerateConfig
+    from ldm.sampling.config import change_sampler
     from pipeline.generate import GenerateOptions, generate
     from pipeline.view_generator import SyncDreamerGenerator
 
     config = load_config(GenerateConfig, args.cfg, args.set)
     device = pick_device(args.device)
-    sampler = replace(config.sampler, **cli_args.given_sampler(args))
+    of_preset = {"published": config.sampler, **vars(config.presets)}[args.preset]
+    sampler = change_sampler(of_preset, cli_args.given_sampler(args))
     options = GenerateOptions(
         args.output, args.crop_size, args.sample_num, args.seed, sampler, device,
         args.keep, args.overwrite, args.save_views, args.preview,

@@ -13,7 +13,7 @@ from common.config import check_positive
 from ldm.networks.autoencoder import AutoencoderConfig
 from ldm.networks.clip import CLIPConfig
 from ldm.networks.unet import UNetConfig
-from ldm.sampler_config import SamplerConfig, SamplerPresets
+from ldm.sampling.config import SamplerConfig, SamplerPresets
 from ldm.schedule import ScheduleConfig, schedule_buffers
 from multiview.cameras import CAMERA_DISTANCE, NUM_VIEWS, VIEWS_ELEVATION_DEG, orbit_cameras
 

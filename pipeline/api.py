@@ -14,7 +14,7 @@ import argparse
 import logging
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
@@ -32,6 +32,7 @@ from ldm.config import GenerateConfig, SamplerConfig
 from ldm.download.catalogue import SYNCDREAMER
 from ldm.download.fetch import fetch
 from ldm.generate_views import StepCallback
+from ldm.sampling.config import GuidanceKind, Solver, change_sampler
 from multiview.cameras import Cameras, orbit_cameras
 from multiview.images import CropSize, strip_to_views, views_to_strip
 from multiview.matting import has_mask, remove_background
@@ -149,6 +150,11 @@ class SyncDreamerPipeline:
         steps: int | None = None,
         guidance_scale: float | None = None,
         eta: float | None = None,
+        solver: Solver | None = None,
+        guidance: GuidanceKind | None = None,
+        input_scale: float | None = None,
+        volume_scale: float | None = None,
+        guidance_interval: tuple[float, float] | None = None,
         on_step: StepCallback | None = None,
     ) -> MultiviewImages:
         """Generate the views of the object in an image.
@@ -160,9 +166,14 @@ class SyncDreamerPipeline:
             backend: segments an image without alpha, see `multiview.segmentation.open_segmenter`.
             crop_size: see `multiview.images.crop_and_pad`; -1 keeps the whole image.
             seed: of the noise; another seed gives another sample.
-            steps: denoising steps; this and the next two default to the configuration.
-            guidance_scale: 1 is none.
-            eta: randomness of the sampler, 0 to 1.
+            steps: denoising steps; this and the others of the sampler default to the configuration.
+            guidance_scale: of "classifier_free"; 1 is none.
+            eta: randomness of "ddim", 0 to 1.
+            solver: "ddim", "dpm++", "dpm++sde" or "unipc".
+            guidance: "classifier_free", "harmony" or "none".
+            input_scale: of "harmony", for likeness to the image.
+            volume_scale: of "harmony", for agreement of the views.
+            guidance_interval: noise levels, low and high, see `ldm.sampling.config.GuidanceConfig`.
             on_step: called with a `ldm.generate_views.StepInfo` after every denoising step, drafts'
                 too; its exceptions end the sampling.
 
@@ -171,11 +182,16 @@ class SyncDreamerPipeline:
             multiview.segmentation.SegmentationUnavailableError: the backend is not on this machine.
             MemoryError: not enough GPU memory.
         """
-        given = {"steps": steps, "guidance_scale": guidance_scale, "eta": eta}
-        given = {name: value for name, value in given.items() if value is not None}
-        sampler = replace(self.config.sampler, **given)  # type: ignore[arg-type]
-        for name, flag in (("steps", "sample_steps"), ("guidance_scale", "cfg_scale")):
-            _check(flag, getattr(sampler, name), name)
+        given = {
+            "steps": steps, "guidance_scale": guidance_scale, "eta": eta, "solver": solver,
+            "guidance": guidance, "input_scale": input_scale, "volume_scale": volume_scale,
+            "guidance_interval": guidance_interval,
+        }  # fmt: skip
+        sampler = change_sampler(self.config.sampler, given)
+        _check("sample_steps", sampler.steps, "steps")
+        _check("cfg_scale", sampler.guidance_scale, "guidance_scale")
+        _check("input_scale", sampler.guidance.input_scale)
+        _check("volume_scale", sampler.guidance.volume_scale)
         _check("seed", seed)
         if crop_size not in ("auto", -1):
             _check("crop_size", crop_size)  # type: ignore[arg-type]

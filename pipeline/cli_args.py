@@ -22,6 +22,8 @@ PUBLISHED_CKPTS = tuple(
 )
 DEMO_CFG = "configs/demo.yaml"
 DEMO_CKPT = "ckpt/syncdreamer-demo.safetensors"
+SAMPLERS = ("ddim", "dpm++", "dpm++sde", "unipc")
+GUIDANCE = ("classifier_free", "harmony", "none")
 OF_MODEL = "(default: what the configuration says, {} for the published model)"
 
 LIMITS: dict[str, tuple[float, float]] = {
@@ -29,6 +31,9 @@ LIMITS: dict[str, tuple[float, float]] = {
     "sample_num": (1, 100_000),
     "crop_size": (1, REFERENCE_IMAGE_SIZE),
     "cfg_scale": (-1000, 1000),
+    "input_scale": (-1000, 1000),
+    "volume_scale": (-1000, 1000),
+    "guidance_interval": (0, 1000),
     "batch_view_num": (1, 1000),
     "seed": (0, 2**62),
     "sample_steps": (1, 1000),
@@ -71,7 +76,19 @@ def add_model_flags(
         help="the weights, .ckpt or .safetensors (default: the published ones, which python -m "
         "ldm.download fetches, else the small model's)")  # fmt: skip
     add("--sample_num", type=int, default=4, help="samples of each input")
-    add("--cfg_scale", type=float, help=f"guidance scale; 1 is none {OF_MODEL.format(2.0)}")
+    add("--guidance", choices=GUIDANCE,
+        help="by the input as a whole (classifier_free), or by its image and by the agreement of "
+        f"the views apart (harmony) {OF_MODEL.format('classifier_free')}")  # fmt: skip
+    add("--cfg_scale", type=float,
+        help=f"scale of guidance classifier_free; 1 is none {OF_MODEL.format(2.0)}")  # fmt: skip
+    add("--input_scale", type=float, help="of harmony, for likeness to the input (default: 2)")
+    add("--volume_scale", type=float, help="of harmony, for agreement of views (default: 1)")
+    add("--guidance_interval", type=float, nargs=2, metavar=("LOW", "HIGH"),
+        help="noise levels sigma (0.03 to 14.6) outside of which there is no guidance, which saves "
+        "its time (default: all)")  # fmt: skip
+    add("--sampler", choices=SAMPLERS,
+        help="solver; all but ddim are of order 2, for fewer steps, and have no --eta, dpm++sde is "
+        f"random {OF_MODEL.format('ddim')}")  # fmt: skip
     add("--batch_view_num", type=int, default=8, help="views denoised at once; bounds the memory")
     add("--seed", type=int, default=SEED, help="of sample 0; sample k has seed + k")
     add("--sample_steps", type=int, help=f"denoising steps, 1 to 1000 {OF_MODEL.format(50)}")
@@ -119,9 +136,14 @@ def parse_flags(parser: argparse.ArgumentParser, argv: list[str] | None) -> argp
 
 
 def given_sampler(args: argparse.Namespace) -> dict[str, Any]:
-    """Settings of the sampler that the flags name, under their names in `SamplerConfig`."""
-    flags = {"steps": args.sample_steps, "guidance_scale": args.cfg_scale, "eta": args.eta}
-    return {name: value for name, value in flags.items() if value is not None}
+    """Settings of the sampler by the flags, None if not given, for `change_sampler`."""
+    same = ("eta", "guidance", "input_scale", "volume_scale", "guidance_interval")
+    return {
+        "steps": args.sample_steps,
+        "guidance_scale": args.cfg_scale,
+        "solver": args.sampler,
+        **{name: getattr(args, name) for name in same},
+    }
 
 
 def with_advice(error: BaseException) -> str:

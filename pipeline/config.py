@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 import torch
@@ -12,10 +12,12 @@ import torch
 from common.config import load_config
 from common.devices import pick_device
 from ldm.config import GenerateConfig, SamplerConfig
+from ldm.sampling.config import change_sampler
 from multiview.images import CropSize
 from multiview.segmentation import Backend, Segmenter
 from pipeline.cli_args import given_sampler
 from pipeline.selection.elevation import ElevationConfig
+from pipeline.selection.elevation_drafts import draft_sampler
 from pipeline.view_generator import SyncDreamerGenerator, ViewGenerator
 from renderer.config import Preset, RendererConfig, load_renderer_config
 
@@ -86,6 +88,8 @@ def read_config(args: argparse.Namespace) -> tuple[PipelineConfig, SyncDreamerGe
     of_model, of_base = split_overrides(args.set, *keys)
     device = pick_device(args.device)
     config = load_config(GenerateConfig, args.cfg, of_model)
+    sampler = change_sampler(config.sampler, given_sampler(args))
+    draft_sampler(sampler, args.draft_steps)  # raises what is wrong with it
     pipeline = PipelineConfig(
         backend=args.backend,
         crop_size=args.crop_size,
@@ -93,7 +97,7 @@ def read_config(args: argparse.Namespace) -> tuple[PipelineConfig, SyncDreamerGe
         draft_steps=args.draft_steps,
         num_samples=args.sample_num,
         seed=args.seed,
-        sampler=replace(config.sampler, **given_sampler(args)),
+        sampler=sampler,
         renderer=load_renderer_config(args.base, args.preset, of_base),
         preset=args.preset,
         device=device,

@@ -43,6 +43,11 @@ WRONG: dict[str, list[tuple[list[str], str]]] = {
         (["--eta", "-1"], "--eta"),
         (["--dtype", "int8"], "invalid choice"),
         (["--sampler", "plms"], "invalid choice"),
+        (["--guidance", "strong"], "invalid choice"),
+        (["--input_scale", "nan"], "--input_scale must be from"),
+        (["--guidance_interval", "3"], "expected 2 arguments"),
+        (["--guidance_interval", "-1", "3"], "--guidance_interval must be from 0"),
+        (["--preset", "best"], "invalid choice"),
     ],
     "image_to_3d": [
         (["--elevation=up"], "no number and not auto"),

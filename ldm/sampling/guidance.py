@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from ldm.depth_attention import CONDITIONAL, NO_INPUT, NO_VOLUME, UNCONDITIONAL, Branch
-from ldm.sampler_config import GuidanceConfig
+from ldm.sampling.config import GuidanceConfig
 
 Denoiser = Callable[[Tensor, int, Sequence[Branch]], Tensor]
 """(noisy latents x_t, timestep t, K branches) -> the prediction of each branch, (K, *x_t.shape)."""

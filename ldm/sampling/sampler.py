@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ldm.depth_attention import Branch
 from ldm.model import Conditioning, ImageFeatures, SyncDreamer
-from ldm.sampler_config import GuidanceConfig, SamplerConfig, Solver
+from ldm.sampling.config import GuidanceConfig, SamplerConfig, Solver
 from ldm.sampling.guidance import NoisePredictor, guidance
 from ldm.sampling.solvers import SOLVERS, History, predicted_x_0
 from ldm.schedule import DDIMStep, ddim_steps

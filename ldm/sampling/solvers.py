@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ldm.sampler_config import Solver
+from ldm.sampling.config import Solver
 from ldm.schedule import DDIMStep
 
 FEW_STEPS = 15

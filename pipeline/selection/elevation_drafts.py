@@ -9,7 +9,7 @@ from typing import Any
 
 from common.files import atomic_write
 from common.records import write_json
-from ldm.sampler_config import SamplerConfig, Solver
+from ldm.sampling.config import SamplerConfig, Solver
 from pipeline.paths import CURVE, DRAFTS, ELEVATION
 from pipeline.selection.elevation import Draft, ElevationConfig, estimate_elevation, plot_scores
 from pipeline.selection.similarity import ObjectCrop

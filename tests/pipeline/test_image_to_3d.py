@@ -423,7 +423,7 @@ def test_the_flags_come_to_the_settings(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ("modle.unet.channels=3", "beginning with model, sampler (of --cfg), or kind, "),
+        ("modle.unet.channels=3", "beginning with model, sampler, presets (of --cfg), or kind, "),
         ("use_mask", "--set use_mask: expected <key>=<value>"),
         ("", "expected <key>=<value>"),
         ("sampler.stepps=3", "demo.yaml with sampler.stepps=3"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ldm.model import Conditioning, SyncDreamer
-from ldm.sampler_config import GuidanceConfig, SamplerConfig
+from ldm.sampling.config import GuidanceConfig, SamplerConfig
 from ldm.sampling.sampler import noise_predictor, sample
 from ldm.sampling.solvers import ddim_update
 from ldm.schedule import ddim_steps
@@ -143,8 +143,9 @@ def test_the_upper_end_belongs_to_the_interval_and_the_lower_does_not(small_mode
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"interval": (3.0, 0.3)}, "0 <= low < high, got 3.0 0.3"),
+        ({"interval": (3.0, 0.3)}, "0 <= low < high, got 3 0.3"),
         ({"interval": (-1.0, 0.3)}, "0 <= low < high"),
+        ({"interval": (0.1, 0.2, 0.3)}, "two noise levels"),
         ({"interval": (0.3, math.nan)}, "0 <= low < high"),
         ({"kind": "none", "interval": (0.3, 3.0)}, "no effect with guidance none"),
     ],

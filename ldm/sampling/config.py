@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
 
 from ldm.schedule import Spacing
 
 Solver = Literal["ddim", "dpm++", "dpm++sde", "unipc"]
+GuidanceKind = Literal["classifier_free", "harmony", "none"]
 SECOND_ORDER: tuple[Solver, ...] = ("dpm++", "dpm++sde", "unipc")
 """Solvers of order 2; they have no `eta`."""
 
@@ -27,7 +29,7 @@ class GuidanceConfig:
             other steps evaluate the conditional branch only (arXiv 2404.07724).
     """
 
-    kind: Literal["classifier_free", "harmony", "none"] = "classifier_free"
+    kind: GuidanceKind = "classifier_free"
     input_scale: float = 2.0
     volume_scale: float = 1.0
     interval: tuple[float, float] | None = None
@@ -35,10 +37,11 @@ class GuidanceConfig:
     def __post_init__(self) -> None:
         if self.interval is None:
             return
-        low, high = self.interval
-        if not 0 <= low < high < math.inf:
+        ordered = [0, *self.interval, math.inf]
+        if len(ordered) != 4 or not ordered[0] <= ordered[1] < ordered[2] < ordered[3]:
+            levels = " ".join(f"{level:g}" for level in self.interval)
             raise ValueError(
-                f"the guidance interval must be two noise levels, 0 <= low < high, got {low} {high}"
+                f"the guidance interval must be two noise levels, 0 <= low < high, got {levels}"
             )
         if self.kind == "none":
             raise ValueError(
@@ -114,6 +117,40 @@ class SamplerConfig:
             "temperature": self.temperature,
             "spacing": self.spacing,
         }
+
+
+def change_sampler(sampler: SamplerConfig, asked: Mapping[str, Any]) -> SamplerConfig:
+    """A sampler with some settings changed; those that are None stay.
+
+    Names are those of `SamplerConfig`, but "guidance" for its kind, and "input_scale",
+    "volume_scale" and "guidance_interval".
+
+    Raises:
+        ValueError: settings that do not go together.
+    """
+    given = {name: value for name, value in asked.items() if value is not None}
+    for name, kinds in (("solver", get_args(Solver)), ("guidance", get_args(GuidanceKind))):
+        if given.get(name, kinds[0]) not in kinds:
+            raise ValueError(f"{name} must be one of {', '.join(kinds)}, got {given[name]!r}")
+    solver = given.get("solver", sampler.solver)
+    if "eta" in given and solver != "ddim":
+        raise ValueError(f"eta is a setting of the solver ddim, {solver} has none: leave one out")
+    kind = given.pop("guidance", sampler.guidance.kind)
+    scales = {name: given.pop(name) for name in ("input_scale", "volume_scale") if name in given}
+    if scales and kind != "harmony":
+        raise ValueError(
+            f"{' and '.join(scales)}: of guidance harmony, but the guidance is {kind}; choose "
+            f"harmony, or leave the scale out"
+        )
+    if "guidance_scale" in given and kind != "classifier_free":
+        raise ValueError(
+            f"the guidance scale is of guidance classifier_free, but the guidance is {kind}: leave "
+            f"it out{', or give input_scale and volume_scale' if kind == 'harmony' else ''}"
+        )
+    interval = given.pop("guidance_interval", sampler.guidance.interval if kind != "none" else None)
+    interval = interval and tuple(interval)
+    guidance = replace(sampler.guidance, kind=kind, interval=interval, **scales)
+    return replace(sampler, guidance=guidance, **given)
 
 
 @dataclass(frozen=True)
