@@ -6,7 +6,7 @@ import hashlib
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from ldm.checkpoint.files import read_state_dict
 from ldm.checkpoint.load import DTYPES, fingerprint, load_model
 from ldm.config import SamplerConfig, SyncDreamerConfig
 from ldm.model import ImageFeatures, SyncDreamer
-from ldm.sampling.sampler import sample
+from ldm.sampling.sampler import sample_batch
 from multiview.images import to_uint8, views_to_strip
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,6 @@ def open_model(
     return model
 
 
-@torch.inference_mode()
 def generate_strip(
     model: SyncDreamer,
     features: ImageFeatures,
@@ -84,42 +83,64 @@ def generate_strip(
     views_at_once: int,
     on_step: StepCallback | None = None,
 ) -> np.ndarray:
-    """Generate one sample: a strip of the views of an object, uint8, (H, N H, 3).
+    """Generate one sample, see `generate_strips`; `on_step` does not change the result."""
+    (strip,) = generate_strips(
+        model, features, elevation_deg, [seed], sampler, views_at_once, on_step
+    )
+    return strip
 
-    The noise is sampled on the CPU, from a generator of this sample only: a sample does not depend
-    on the others of a run, and devices differ by rounding only. The features are of one image.
-    `on_step` does not change the result. ValueError if the images are not finite.
+
+@torch.inference_mode()
+def generate_strips(
+    model: SyncDreamer,
+    features: ImageFeatures,
+    elevation_deg: float,
+    seeds: Sequence[int],
+    sampler: SamplerConfig,
+    views_at_once: int,
+    on_step: StepCallback | None = None,
+) -> list[np.ndarray]:
+    """Generate a sample for each seed together: strips of the views, uint8, (H, N H, 3).
+
+    The noise is sampled on the CPU, from a generator of each sample: it does not depend on the
+    others, and devices and batches differ by rounding only. The features are of one image.
+    Previews for `on_step` show the first sample. ValueError if the images are not finite.
     """
     device = model.azimuth.device
-    generator = torch.Generator().manual_seed(seed)
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def sample_noise(shape: tuple[int, ...]) -> torch.Tensor:
-        return torch.randn(shape, generator=generator).to(device)
+        own = (1, *shape[1:])
+        return torch.cat([torch.randn(own, generator=each) for each in generators]).to(device)
 
     def after_step(number: int, predicted: torch.Tensor) -> None:
         assert on_step is not None
 
         def preview() -> np.ndarray:
-            return _strip(model.decode(predicted, views_at_once))
+            return _strip(model.decode(predicted[0], views_at_once))
 
         on_step(StepInfo(number, sampler.steps, preview))
 
-    latents = sample(
+    latents = sample_batch(
         model,
         features,
         math.radians(elevation_deg),
         sampler,
+        len(seeds),
         sample_noise,
         views_at_once,
         progress_bar=lambda steps: tqdm(steps, "denoising", disable=None, leave=False),
         on_step=None if on_step is None else after_step,
     )
-    images = model.decode(latents, views_at_once)
-    if not images.isfinite().all():
-        half = model.unet.dtype == torch.float16
-        cause = "fp16 overflowed, unlike bf16 and fp32" if half else "the weights are damaged"
-        raise ValueError(f"the generated images are not finite: {cause}")
-    return _strip(images)
+    strips = []
+    for each in latents:
+        images = model.decode(each, views_at_once)
+        if not images.isfinite().all():
+            half = model.unet.dtype == torch.float16
+            cause = "fp16 overflowed, unlike bf16 and fp32" if half else "the weights are damaged"
+            raise ValueError(f"the generated images are not finite: {cause}")
+        strips.append(_strip(images))
+    return strips
 
 
 def _strip(images: torch.Tensor) -> np.ndarray:

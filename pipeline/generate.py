@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
@@ -145,7 +146,8 @@ def _estimate(
 
     def draft(assumed: float) -> np.ndarray:
         if drafts[assumed] in todo:
-            drafts[assumed].generate(options.overwrite)
+            (strip,) = generate_strips([drafts[assumed]])
+            drafts[assumed].write(strip, options.overwrite)
         return read_views(drafts[assumed].path, NUM_VIEWS)
 
     assert source.crop is not None
@@ -187,14 +189,25 @@ def generate_samples(
         log.info("kept %s: made from the same input with the same settings", sample.path)
         sample.write_extras(options.save_views, options.preview)
     start = time.perf_counter()
-    for sample in tqdm(todo, "samples", disable=None if len(todo) > 1 else True):
-        sample.generate(options.overwrite)
+    bar = tqdm(todo, "samples", disable=None if len(todo) > 1 else True)
+    for sample, strip in zip(bar, generate_strips(todo), strict=True):
+        sample.write(strip, options.overwrite)
         sample.write_extras(options.save_views, options.preview)
         log.info("wrote %s", sample.path)
     if todo:
         seconds = time.perf_counter() - start
         log.info("%d samples in %.1f s, %s", len(todo), seconds, peak_memory(options.device))
     return samples, removed
+
+
+def generate_strips(samples: Sequence[Sample]) -> Iterator[np.ndarray]:
+    """Generate samples in order, those of an input as a batch."""
+    for source, group in groupby(samples, key=lambda sample: sample.source):
+        first, *others = group
+        seeds = [first.seed, *(sample.seed for sample in others)]
+        yield from first.view_generator.generate_batch(
+            source.framed, first.elevation_deg, seeds, first.sampler
+        )
 
 
 def removed_score(sample: Sample, num_samples: int) -> SampleScore | None:

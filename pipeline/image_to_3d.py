@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +167,8 @@ class Run:
         sampler = draft_sampler(self.config.sampler, self.config.draft_steps)
         drafts = {degrees: draft_path(self.folder, degrees) for degrees in sought.drafts_at}
         for degrees, path in drafts.items():
-            self._generate(f"draft-{path.stem}", path, degrees, self.config.seed, sampler)
+            make = partial(next, self._strips(degrees, [self.config.seed], sampler))
+            self._write(f"draft-{path.stem}", path, degrees, self.config.seed, sampler, make)
 
         def work() -> Facts:
             target = self.prepared.crop
@@ -181,6 +183,9 @@ class Run:
         log.info("elevation: %(elevation_deg)s +- %(uncertainty_deg)s degrees", facts)
         return float(facts["elevation_deg"])
 
+    def _strips(self, *given: Any) -> Iterator[np.ndarray]:  # at which elevation, seeds, sampler
+        yield from self.context.view_generator.generate_batch(self.prepared.framed, *given)
+
     def generate(self, elevation_deg: float) -> list[Path]:
         """Write samples/<k>.png, strips of 16 views; return their paths."""
         folder = self.folder / SAMPLES
@@ -190,25 +195,34 @@ class Run:
             if path not in samples:  # of a run with more samples
                 path.unlink(missing_ok=True)
                 record.unlink()
+        batch: tuple[int, Iterator[np.ndarray]] = -1, iter(())  # its next sample, and the strips
+
+        def strip_of(k: int) -> np.ndarray:
+            nonlocal batch
+            if batch[0] != k:
+                seeds = range(self.config.seed + k, self.config.seed + len(samples))
+                batch = k, self._strips(elevation_deg, seeds, self.config.sampler)
+            batch = k + 1, batch[1]
+            return next(batch[1])
+
         for k, path in enumerate(samples):
-            given = elevation_deg, self.config.seed + k, self.config.sampler
-            self._generate(f"sample-{k}", path, *given)
+            given = elevation_deg, self.config.seed + k, self.config.sampler, partial(strip_of, k)
+            self._write(f"sample-{k}", path, *given)
         return samples
 
-    def _generate(
-        self, name: str, path: Path, elevation_deg: float, seed: int, sampler: SamplerConfig
-    ) -> None:
-        framed, view_generator = self.folder / FRAMED, self.context.view_generator
-
+    def _write(
+        self, name: str, path: Path, elevation_deg: float, seed: int, sampler: SamplerConfig,
+        make: Callable[[], np.ndarray],
+    ) -> None:  # fmt: skip
         def work() -> None:
             path.parent.mkdir(exist_ok=True)
-            strip = view_generator.generate(self.prepared.framed, elevation_deg, seed, sampler)
+            strip = Image.fromarray(make())
             with atomic_write(path) as temporary:
-                Image.fromarray(strip).save(temporary)
+                strip.save(temporary)
 
-        of_model = view_generator.settings(sampler)
+        of_model = self.context.view_generator.settings(sampler)
         settings = {"elevation_deg": elevation_deg, "seed": seed, **of_model}
-        self.directory.do(Step(name, settings, [framed], [path]), work)
+        self.directory.do(Step(name, settings, [self.folder / FRAMED], [path]), work)
 
     def rank(self, samples: list[Path], elevation_deg: float) -> None:
         """Write scores.json, best.png and best.gif: the ranking, the best sample, its animation."""

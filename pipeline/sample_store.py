@@ -83,11 +83,8 @@ class Sample(StripFiles):
             "seed": self.seed,
         }
 
-    def generate(self, overwrite: bool) -> None:
-        """Generate and write the sample; an existing one is replaced only if `overwrite`."""
-        strip = self.view_generator.generate(
-            self.source.framed, self.elevation_deg, self.seed, self.sampler
-        )
+    def write(self, strip: np.ndarray, overwrite: bool) -> None:
+        """Write the generated strip; an existing one is replaced only if `overwrite`."""
         if not overwrite:
             self.check_replaceable()  # another process may have written it in the meantime
         replaces_ours = self.record.read() is not None

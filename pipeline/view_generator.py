@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,11 +17,16 @@ from ldm.config import SamplerConfig, SyncDreamerConfig
 from ldm.generate_views import (
     StepCallback,
     check_dtype,
-    generate_strip,
+    generate_strips,
     open_model,
     sampling_settings,
 )
 from ldm.model import ImageFeatures, SyncDreamer
+
+log = logging.getLogger(__name__)
+
+MAX_SAMPLES_AT_ONCE = 4
+"""Of one input, that a GPU generates together; the default of --sample_num."""
 
 
 class ModelError(Exception):
@@ -49,9 +56,16 @@ class ViewGenerator(Protocol):
         Exceptions of `on_step` end it.
         """
 
+    def generate_batch(
+        self, pixels: np.ndarray, elevation_deg: float, seeds: Sequence[int], sampler: SamplerConfig
+    ) -> Iterator[np.ndarray]:
+        """Generate samples of an input, in the order of their seeds; one by one, if not said."""
+        for seed in seeds:
+            yield self.generate(pixels, elevation_deg, seed, sampler)
+
 
 @dataclass
-class SyncDreamerGenerator:
+class SyncDreamerGenerator(ViewGenerator):
     """Generates views with SyncDreamer; dtype is "fp32", "tf32" (CUDA only), "bf16" or "fp16"."""
 
     config: SyncDreamerConfig
@@ -85,11 +99,41 @@ class SyncDreamerGenerator:
         on_step: StepCallback | None = None,
     ) -> np.ndarray:
         """See `ViewGenerator`; raises ModelError, or MemoryError if the GPU's is not enough."""
+        (strip,) = self._together(pixels, elevation_deg, [seed], sampler, on_step)
+        return strip
+
+    def generate_batch(
+        self, pixels: np.ndarray, elevation_deg: float, seeds: Sequence[int], sampler: SamplerConfig
+    ) -> Iterator[np.ndarray]:
+        """See `ViewGenerator`; as many together as the memory of a GPU allows, on a CPU one."""
+        at_once = MAX_SAMPLES_AT_ONCE if self.device.type == "cuda" else 1
+        remaining = list(seeds)
+        while remaining:
+            now = remaining[:at_once]
+            try:
+                strips = self._together(pixels, elevation_deg, now, sampler)
+            except MemoryError:
+                if len(now) == 1:
+                    raise
+                at_once = len(now) // 2
+                log.info("not enough GPU memory for %d samples at once: %d", len(now), at_once)
+                continue
+            yield from strips
+            del remaining[: len(now)]
+
+    def _together(
+        self,
+        pixels: np.ndarray,
+        elevation_deg: float,
+        seeds: Sequence[int],
+        sampler: SamplerConfig,
+        on_step: StepCallback | None = None,
+    ) -> list[np.ndarray]:
         model = self.model()
         try:
             features = self._encoded(model, pixels)
-            return generate_strip(
-                model, features, elevation_deg, seed, sampler, self.views_at_once, on_step
+            return generate_strips(
+                model, features, elevation_deg, seeds, sampler, self.views_at_once, on_step
             )
         except torch.OutOfMemoryError as error:
             raise MemoryError(

@@ -21,13 +21,14 @@ from multiview.images import views_to_strip
 from pipeline.config import PipelineConfig
 from pipeline.paths import EXPORTED
 from pipeline.selection.elevation import ElevationConfig
+from pipeline.view_generator import ViewGenerator
 from renderer.config import RendererConfig
 from renderer.output_dir import CHECKPOINT
 from renderer.reconstruction import ReconstructionOptions, ReconstructionResult
 from tests.renderer.small_runs import SIZE, TINY, ellipsoid
 
 
-class FakeGenerator:
+class FakeGenerator(ViewGenerator):
     """Generates an ellipsoid with noise that depends on all inputs and grows with the seed.
 
     Args:

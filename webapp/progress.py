@@ -22,7 +22,7 @@ VIEWS_DONE, TRAINING_DONE, TEXTURE_DONE = 0.55, 0.85, 0.92
 """Positions of the progress bar after the generation, the training and the texturing."""
 
 
-class ProgressGenerator:
+class ProgressGenerator(ViewGenerator):
     """View generator that publishes the progress of every denoising step, with previews.
 
     `directory` names the current step of the pipeline, `config` has the numbers of steps.

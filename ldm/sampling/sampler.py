@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -77,14 +78,38 @@ def sample(
 ) -> Tensor:
     """Generate one sample of the N views of an object: latents, float32, (N, C, H, W).
 
+    See `sample_batch`; `on_step` gets latents (N, C, H, W).
+    """
+    callback = None if on_step is None else lambda number, x_0: on_step(number, x_0[0])
+    batch = sample_batch(
+        model, features, elevation, config, 1, sample_noise, views_at_once, progress_bar, callback
+    )
+    return batch[0]
+
+
+def sample_batch(
+    model: SyncDreamer,
+    features: ImageFeatures,
+    elevation: float,
+    config: SamplerConfig,
+    num_samples: int,
+    sample_noise: Callable[[tuple[int, ...]], Tensor],
+    views_at_once: int = 8,
+    progress_bar: Callable[[list[DDIMStep]], Iterable[DDIMStep]] = iter,
+    on_step: LatentsCallback | None = None,
+) -> Tensor:
+    """Generate B samples of the N views of an object together: latents, (B, N, C, H, W).
+
     The model is in evaluation mode, the features are of one input image, its elevation is in
     radians. `sample_noise`, shape -> standard normal on the model's device, is called for the
-    posterior (1, C, H, W), then for the initial latents and each step (1, N, C, H, W).
-    `progress_bar` wraps the steps; `on_step` is called after each with latents (N, C, H, W).
+    posterior (B, C, H, W), then for the initial latents and each step (B, N, C, H, W).
+    `progress_bar` wraps the steps; `on_step` is called after each. `views_at_once` is of a sample.
     """
-    shape = (1, *model.config.latent_shape)
-    elevations = torch.tensor([elevation], dtype=torch.float32, device=model.azimuth.device)
-    conditioning = model.make_conditioning(features, elevations, sample_noise((1, *shape[2:])))
+    shape = (num_samples, *model.config.latent_shape)
+    features = replace(features, embedding=features.embedding.expand(num_samples, -1, -1))
+    elevations = torch.full((num_samples,), elevation, device=model.azimuth.device)
+    posterior_noise = sample_noise((num_samples, *shape[2:]))
+    conditioning = model.make_conditioning(features, elevations, posterior_noise)
     predict_noise = noise_predictor(
         model, conditioning, config.guidance_scale, views_at_once, config.guidance
     )
@@ -93,7 +118,6 @@ def sample(
     def scaled_noise() -> Tensor:
         return config.temperature * sample_noise(shape)
 
-    callback = None if on_step is None else lambda number, x_0: on_step(number, x_0[0])
     noisy = scaled_noise()
     bar = progress_bar(steps)
-    return solve(predict_noise, noisy, bar, scaled_noise, callback, config.solver)[0]
+    return solve(predict_noise, noisy, bar, scaled_noise, on_step, config.solver)

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 
-from ldm.model import Conditioning, SyncDreamer
+from ldm.model import Conditioning, ImageFeatures, SyncDreamer
 from ldm.sampling.config import GuidanceConfig, SamplerConfig
 from ldm.sampling.sampler import noise_predictor, sample
 from ldm.sampling.solvers import ddim_update
@@ -81,27 +81,30 @@ def noise(label: str, shape: tuple[int, ...] = LATENTS) -> torch.Tensor:
     return torch.from_numpy(seeded_noise(label, shape))
 
 
-@pytest.mark.integration
-def test_a_step_and_a_trajectory_are_those_of_harmonyviews_code(
-    goldens: Goldens, model64: SyncDreamer
-):
-    check = partial(goldens.check, "harmony_unet64")
+def given_image(model: SyncDreamer) -> tuple[ImageFeatures, float, torch.Tensor]:
     image = torch.from_numpy(seeded_image("sample-input", 256))[None]
-    features = model64.encode_image(image)
-    elevation, posterior = math.radians(30.0), noise("sample-posterior", (1, 4, 32, 32))
+    return model.encode_image(image), math.radians(30.0), noise("sample-posterior", (1, 4, 32, 32))
+
+
+@pytest.mark.integration
+def test_a_step_is_that_of_harmonyviews_code(goldens: Goldens, model64: SyncDreamer):
+    features, elevation, posterior = given_image(model64)
     conditioning = model64.make_conditioning(features, torch.tensor([elevation]), posterior)
     step = ddim_steps(model64.alphas_cumprod, 50, eta=1.0)[24]
     x_t, z = noise("step-x"), noise("step-noise")
     e_t = noise_predictor(model64, conditioning, 2.0, 8, HARMONY)(x_t, step.timestep)
-    check("e_t_s2_1", e_t)
-    check("x_prev_s2_1", ddim_update(x_t, e_t, step, z))
+    goldens.check("harmony_unet64", "e_t_s2_1", e_t)
+    goldens.check("harmony_unet64", "x_prev_s2_1", ddim_update(x_t, e_t, step, z))
 
-    draws = iter(
-        [posterior, noise("traj-init"), *(noise(f"traj-noise-{index}") for index in (3, 2, 1))]
-    )
+
+@pytest.mark.slow
+def test_a_trajectory_is_that_of_harmonyviews_code(goldens: Goldens, model64: SyncDreamer):
+    features, elevation, posterior = given_image(model64)
+    labels = ("traj-init", "traj-noise-3", "traj-noise-2", "traj-noise-1")
+    draws = iter([posterior, *map(noise, labels)])
     sampler = SamplerConfig(steps=4, guidance=HARMONY)
     latents = sample(model64, features, elevation, sampler, lambda shape: next(draws))
-    check("final_latents", latents[None], 1e-3)
+    goldens.check("harmony_unet64", "final_latents", latents[None], 1e-3)
 
 
 def test_outside_the_interval_one_branch_is_evaluated(small_model: SyncDreamer):
