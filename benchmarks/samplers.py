@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ldm.data.samples import TrainingItem
     from ldm.model import SyncDreamer
 
-ODE = SamplerConfig(guidance_scale=1.0, eta=0.0, spacing="quadratic")
+ODE = SamplerConfig(guidance_scale=1.0, eta=0.0, spacing="log_snr")
 SAMPLERS: list[SamplerConfig] = [
     *(replace(ODE, steps=steps, spacing="trailing") for steps in (10, 20, 50)),
     replace(ODE, steps=50),

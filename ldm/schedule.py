@@ -11,7 +11,7 @@ from torch import Tensor
 
 from common.config import check_positive
 
-Spacing = Literal["leading", "trailing", "quadratic"]
+Spacing = Literal["leading", "trailing", "log_snr"]
 
 
 @dataclass(frozen=True)
@@ -60,23 +60,36 @@ def schedule_buffers(config: ScheduleConfig) -> dict[str, Tensor]:
 
 
 def ddim_timesteps(steps: int, timesteps: int = 1000, spacing: Spacing = "leading") -> list[int]:
-    """Spread exactly `steps` timesteps over the schedule, in increasing order.
+    """Spread exactly `steps` timesteps evenly over the schedule, in increasing order.
 
-    "leading" ones are even and begin at the clean end. Compat: the first is 1, not 0, and for
-    every divisor of `timesteps` but itself these are the published `range(0, T, T // S) + 1`. With
-    all T steps they are 0 .. T-1. "trailing" ones are even and end at T - 1, at almost pure noise,
-    so that the process starts from the noise level of its first timestep (Lin et al. 2024,
-    Sec. 3.3). "quadratic" ones end there too and are denser at the clean end (DDIM, appendix D.2):
-    solvers of order 2 need steps that differ less in log-SNR.
+    "leading" ones begin at the clean end. Compat: the first is 1, not 0, and for every divisor of
+    `timesteps` but itself these are the published `range(0, T, T // S) + 1`. With all T steps
+    they are 0 .. T-1. "trailing" ones end at T - 1, at almost pure noise, so that the process
+    starts from the noise level of its first timestep (Lin et al. 2024, Sec. 3.3).
     """
     if not 1 <= steps <= timesteps:
         raise ValueError(f"the number of sampling steps must be 1 .. {timesteps}, got {steps}")
     if spacing == "trailing":
         return [(i + 1) * timesteps // steps - 1 for i in range(steps)]
-    if spacing == "quadratic":
-        return [max(i, round((timesteps - 1) * ((i + 1) / steps) ** 2)) for i in range(steps)]
     offset = 1 if steps < timesteps else 0
     return [i * timesteps // steps + offset for i in range(steps)]
+
+
+def log_snr_timesteps(steps: int, alphas_cumprod: Tensor) -> list[int]:
+    """Spread exactly `steps` timesteps evenly in log-SNR, in increasing order, the last is T - 1.
+
+    The solvers of order 2 are made for such steps (DPM-Solver, 2206.00927, Sec. 3.4). Where the
+    schedule has too few timesteps, at the clean end, all are taken.
+    """
+    ddim_timesteps(steps, len(alphas_cumprod))  # checks the number
+    log_snr = torch.logit(alphas_cumprod.double())
+    wanted = torch.linspace(float(log_snr[0]), float(log_snr[-1]), steps + 1)[1:]
+    nearest = (log_snr[:, None] - wanted).abs().argmin(dim=0).tolist()
+    timesteps: list[int] = []
+    for i, timestep in enumerate(nearest):
+        following = timesteps[-1] + 1 if timesteps else 0
+        timesteps.append(min(max(timestep, following), len(alphas_cumprod) - steps + i))
+    return timesteps
 
 
 def ddim_steps(
@@ -90,7 +103,10 @@ def ddim_steps(
     and still subtracts sigma^2 in its direction term. `1 - alpha_bar_prev` is rounded to float32.
     """
     schedule = alphas_cumprod.detach().cpu()
-    timesteps = ddim_timesteps(steps, len(schedule), spacing)
+    if spacing == "log_snr":
+        timesteps = log_snr_timesteps(steps, schedule)
+    else:
+        timesteps = ddim_timesteps(steps, len(schedule), spacing)
     alpha_bar = schedule[timesteps]
     alpha_bar_prev = torch.cat([schedule[:1], alpha_bar[:-1]])
     wide = alpha_bar.double()

@@ -162,8 +162,8 @@ class SamplerPresets:
     """
 
     fast: SamplerConfig = field(
-        default_factory=lambda: SamplerConfig(steps=10, solver="unipc", spacing="quadratic")
+        default_factory=lambda: SamplerConfig(steps=10, solver="unipc", spacing="log_snr")
     )
     default: SamplerConfig = field(
-        default_factory=lambda: SamplerConfig(steps=20, solver="unipc", spacing="quadratic")
+        default_factory=lambda: SamplerConfig(steps=20, solver="unipc", spacing="log_snr")
     )

@@ -9,7 +9,14 @@ from ldm.config import SamplerConfig
 from ldm.sampling.guidance import NoisePredictor
 from ldm.sampling.sampler import solve
 from ldm.sampling.solvers import ddim_update
-from ldm.schedule import DDIMStep, ScheduleConfig, ddim_steps, ddim_timesteps, schedule_buffers
+from ldm.schedule import (
+    DDIMStep,
+    ScheduleConfig,
+    ddim_steps,
+    ddim_timesteps,
+    log_snr_timesteps,
+    schedule_buffers,
+)
 
 ALPHAS_CUMPROD = schedule_buffers(ScheduleConfig())["alphas_cumprod"]
 
@@ -75,10 +82,13 @@ def test_settings_out_of_range_are_refused(setting: dict):
         SamplerConfig(**setting)
 
 
-@pytest.mark.parametrize("spacing", ["leading", "trailing", "quadratic"])
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "log_snr"])
 def test_any_number_of_steps_gives_exactly_that_many_distinct_ones_in_the_schedule(spacing):
     for steps in range(1, 1001):
-        timesteps = ddim_timesteps(steps, spacing=spacing)
+        if spacing == "log_snr":
+            timesteps = log_snr_timesteps(steps, ALPHAS_CUMPROD)
+        else:
+            timesteps = ddim_timesteps(steps, spacing=spacing)
         assert len(set(timesteps)) == steps
         assert timesteps == sorted(timesteps)
         assert timesteps[0] >= 0

@@ -27,7 +27,7 @@ def test_the_comparison_prints_a_table_and_resumes(tmp_path: Path, monkeypatch, 
     first = capsys.readouterr().out
     rows = [line for line in first.splitlines() if line.startswith("| ")]
     assert [row.split(" | ")[:2] for row in rows[1:]] == [
-        ["| ddim quadratic", "2"], ["| dpm++sde quadratic", "3"]
+        ["| ddim log_snr", "2"], ["| dpm++sde log_snr", "3"]
     ]  # fmt: skip
     assert " | random | " in rows[2]
     monkeypatch.setattr("ldm.sampling.sampler.sample", None)  # what is finished is kept
