@@ -106,7 +106,10 @@ class SyncDreamerGenerator(ViewGenerator):
         self, pixels: np.ndarray, elevation_deg: float, seeds: Sequence[int], sampler: SamplerConfig
     ) -> Iterator[np.ndarray]:
         """See `ViewGenerator`; as many together as the memory of a GPU allows, on a CPU one."""
-        at_once = MAX_SAMPLES_AT_ONCE if self.device.type == "cuda" else 1
+        if self.device.type != "cuda":
+            yield from super().generate_batch(pixels, elevation_deg, seeds, sampler)
+            return
+        at_once = MAX_SAMPLES_AT_ONCE
         remaining = list(seeds)
         while remaining:
             now = remaining[:at_once]

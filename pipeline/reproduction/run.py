@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -131,6 +130,7 @@ def find_objects(args: argparse.Namespace) -> list[ObjectFiles]:
 def read_plan(args: argparse.Namespace) -> Plan:
     """The settings of the run that the flags name."""
     from ldm.config import GenerateConfig
+    from ldm.sampling.config import change_sampler
     from pipeline.reproduction.steps import Plan
     from renderer.config import load_renderer_config
 
@@ -142,7 +142,7 @@ def read_plan(args: argparse.Namespace) -> Plan:
         checkpoint=args.ckpt,
         dtype=args.dtype,
         views_at_once=args.batch_view_num,
-        sampler=replace(config.sampler, **given_sampler(args)),
+        sampler=change_sampler(config.sampler, given_sampler(args)),
         num_samples=args.sample_num,
         seed=args.seed,
         ranking=args.ranking,

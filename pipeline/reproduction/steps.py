@@ -21,7 +21,7 @@ from pipeline.generate import GenerateOptions, generate
 from pipeline.image_to_3d import reconstruct_step
 from pipeline.reproduction.devices import Tick, Work
 from pipeline.selection.ranking import SCORES, read_scores
-from pipeline.view_generator import SyncDreamerGenerator
+from pipeline.view_generator import SyncDreamerGenerator, ViewGenerator
 from renderer.config import Preset, RendererConfig
 from renderer.reconstruction import ReconstructionOptions
 
@@ -77,6 +77,7 @@ class _CountingGenerator(SyncDreamerGenerator):
     """Calls `tick` after every denoising step."""
 
     tick: Tick
+    generate_batch = ViewGenerator.generate_batch  # one by one, so that the steps are counted
 
     def generate(
         self,

@@ -20,6 +20,7 @@ from evaluation.published_results import (
 )
 from evaluation.results import Result
 from ldm.config import SamplerConfig
+from ldm.sampling.config import GuidanceConfig
 from multiview.cameras import REFERENCE_IMAGE_SIZE
 
 COLUMNS = ("psnr", "ssim", "lpips", "points", "chamfer", "iou")
@@ -78,7 +79,10 @@ class Run:
             f"views of {self.size} pixels, not {REFERENCE_IMAGE_SIZE}": self.size
             != REFERENCE_IMAGE_SIZE,
             f"{sampler.steps} denoising steps, not 50 or 200": sampler.steps not in STEPS,
-            f"eta {sampler.eta:g}, not 1": sampler.eta != 1,
+            f"solver {sampler.solver}, not ddim": sampler.solver != "ddim",
+            f"eta {sampler.eta:g}, not 1": sampler.solver == "ddim" and sampler.eta != 1,
+            f"guidance {sampler.guidance.kind}, not classifier_free": sampler.guidance
+            != GuidanceConfig(),
             f"guidance {sampler.guidance_scale:g}, not 2, 1.5 or 1": not self.targets(),
         }
         return [words for words, true in differs.items() if true]
