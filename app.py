@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
             f"--elevation must be auto or from {lowest:g} to {highest:g}, got {args.elevation:g}"
         )
     config, view_generator = read_config(args)
-    examples = [path for path, _ in collect_images([args.examples], Path())]
+    examples = [path for path, _ in collect_images([args.examples], Path()) if path.exists()]
     with advise("; choose another --host or --port", OSError):
         bound = listen(args.host, args.port)  # before loading the weights, which is slow
     with bound:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from common.files import atomic_write
 from pipeline.config import Context, PipelineConfig
 from pipeline.image_to_3d import image_to_3d
-from pipeline.inputs import collect_images
-from pipeline.paths import FAILURES
+from pipeline.inputs import collect_images, list_left_out, write_failures
 from pipeline.view_generator import ModelError
 
 log = logging.getLogger(__name__)
@@ -27,7 +24,8 @@ def images_to_3d(
 ) -> list[Path]:
     """Reconstruct the object in each image; failures of several are listed in failures.csv.
 
-    Several images get a folder each inside `output`. `debug` logs tracebacks of failures, and
+    That lists the files of folders that are no images, too. Several images get a folder each inside
+    `output`. `debug` logs tracebacks of failures, and
     `describe` makes the message of a failure.
 
     Returns:
@@ -44,10 +42,8 @@ def images_to_3d(
         return []
     if output.exists() and not output.is_dir():
         raise NotADirectoryError(f"{output}: is a file, expected a folder for the results")
-    if any(folder.name == FAILURES for _, folder in images):
-        raise ValueError(f"the results of an image cannot be called {FAILURES}; rename it")
     failures: dict[Path, str] = {}
-    _write_failures(output, failures)  # remove those of an earlier run
+    write_failures(output, failures)  # remove those of an earlier run
     for number, (path, folder) in enumerate(images, start=1):
         log.info("image %d of %d: %s", number, len(images), path)
         try:
@@ -58,19 +54,6 @@ def images_to_3d(
             message = " ".join(describe(error).split()) or type(error).__name__
             log.error("%s", message, exc_info=debug)
             failures[path] = message
-            _write_failures(output, failures)
+            write_failures(output, failures)
+    write_failures(output, {**failures, **list_left_out(paths)})
     return list(failures)
-
-
-def _write_failures(output: Path, failures: dict[Path, str]) -> None:
-    """Write failures.csv, or remove it if nothing failed."""
-    path = output / FAILURES
-    if not failures:
-        path.unlink(missing_ok=True)
-        return
-    output.mkdir(parents=True, exist_ok=True)
-    with (
-        atomic_write(path) as temporary,
-        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
-    ):  # names may be undecodable
-        csv.writer(file).writerows([("input", "error"), *failures.items()])

@@ -20,8 +20,14 @@ from ldm.config import SamplerConfig
 from multiview.cameras import NUM_VIEWS
 from multiview.images import CropSize
 from multiview.views import read_views
-from pipeline.inputs import Elevation, PreparedInput, prepare_inputs
-from pipeline.paths import CURVE, ELEVATION
+from pipeline.inputs import (
+    Elevation,
+    PreparedInput,
+    list_left_out,
+    prepare_inputs,
+    write_failures,
+)
+from pipeline.paths import CURVE, ELEVATION, FAILURES
 from pipeline.sample_store import Sample, StripFiles, check_conflicts, prepare_output
 from pipeline.selection.elevation import ElevationConfig
 from pipeline.selection.elevation_drafts import draft_path, draft_sampler, find_elevation
@@ -62,21 +68,30 @@ def generate(
     """Generate the samples of all inputs; existing ones with the same settings are kept.
 
     Errors of the inputs, the settings and the output are found before the weights are loaded and
-    before any file is written. `elevations` are degrees or "auto", one for all images or one for
-    each. The kept strips are returned in order.
+    before any file is written. Images of a folder that cannot be used do not stop the others: they
+    are listed in failures.csv, and the first one's error is raised at the end. `elevations` are
+    degrees or "auto", one for all images or one for each. The kept strips are returned in order.
 
     Raises:
         FileNotFoundError, FileExistsError, ValueError, OSError, MemoryError: naming the file.
         pipeline.view_generator.ModelError: the model cannot be loaded.
     """
-    compare = options.keep is not None
+    compare, failures = options.keep is not None, dict[Path, Exception]()
     inputs = prepare_inputs(
-        paths, elevations, options.output, options.crop_size, view_generator.size, compare
+        paths, elevations, options.output, options.crop_size, view_generator.size, compare, failures
     )
+    if failures and not inputs:
+        raise next(iter(failures.values()))
     inputs = estimate_elevations(inputs, options, view_generator)
     samples, removed = generate_samples(inputs, options, view_generator)
     if options.keep is not None:
         samples = rank_and_prune(inputs, samples, options.keep, removed)
+    if any(path.is_dir() for path in paths):
+        listed = {path: str(error) for path, error in failures.items()}
+        write_failures(options.output, {**listed, **list_left_out(paths)})
+    for error in failures.values():
+        total = len(inputs) + len(failures)
+        raise type(error)(f"{error}; {len(failures)} of {total} images failed, see {FAILURES}")
     return [sample.path for sample in samples]
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from os import PathLike
@@ -14,8 +15,10 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from multiview.image_file import normalise_image, read_image
+from common.files import atomic_write
+from multiview.image_file import SUFFIXES, normalise_image, read_image
 from multiview.images import CropSize, auto_crop_size, frame_image
+from pipeline.paths import FAILURES
 from pipeline.selection.similarity import CROP_SIDE, ObjectCrop, crop_object
 
 log = logging.getLogger(__name__)
@@ -24,7 +27,6 @@ Elevation = float | Literal["auto"]
 """Of an input's camera in degrees, or "auto" to estimate it."""
 ImageLike = str | PathLike[str] | Image.Image | np.ndarray
 """A file, an image, or an array (H, W), (H, W, 3) or (H, W, 4), uint8 or float in [0, 1]."""
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +73,7 @@ def prepare_inputs(
     crop_size: CropSize,
     size: int,
     compare: bool,
+    failures: dict[Path, Exception] | None = None,
 ) -> list[PreparedInput]:
     """Read all inputs, one at a time, and frame them for the model.
 
@@ -81,9 +84,11 @@ def prepare_inputs(
         crop_size: "auto" chooses it for each image.
         size: pixels a side of the model's input.
         compare: whether inputs with a known elevation are compared with views, too.
+        failures: gets the errors of images of folders, which are logged and left out.
 
     Raises:
-        FileNotFoundError, ValueError: naming the image, or elevations that do not match.
+        FileNotFoundError, ValueError: naming the image, or elevations that do not match; of an
+            image of a folder only if there are no `failures` to add it to.
     """
     images = collect_images(paths, output)
     if len(elevations) not in (1, len(images)):
@@ -91,10 +96,17 @@ def prepare_inputs(
             f"expected one elevation for all images or one for each, got {len(elevations)} values "
             f"for {len(images)} images"
         )
-    return [
-        prepare_input(InputImage.read(path), folder, given, crop_size, size, compare)
-        for (path, folder), given in zip(images, cycle(elevations), strict=False)
-    ]
+    inputs = []
+    for (path, folder), given in zip(images, cycle(elevations), strict=False):
+        try:
+            image = InputImage.read(path)
+            inputs.append(prepare_input(image, folder, given, crop_size, size, compare))
+        except (OSError, ValueError) as error:
+            if failures is None or path in paths:
+                raise
+            log.error("%s", error)
+            failures[path] = error
+    return inputs
 
 
 def prepare_input(
@@ -132,7 +144,7 @@ def collect_images(paths: Sequence[Path], output: Path) -> list[tuple[Path, Path
     if len(images) == 1 and not paths[0].is_dir():
         return [(images[0], output)]
     for path in images:
-        if path.stem in (".", ".."):
+        if path.stem in (".", "..", FAILURES):
             raise ValueError(f"{path}: cannot name a folder of results after this file; rename it")
     folders = [output / path.stem for path in images]
     if len(set(folders)) < len(folders):
@@ -150,14 +162,41 @@ def _images_in(path: Path) -> list[Path]:
         raise FileNotFoundError(f"{path}: no such file or folder")
     if not path.is_dir():
         return [path]
-    found = sorted(
-        file
-        for file in path.glob("[!.]*")
-        if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
-    )
+    found = [file for file in _files_in(path) if file.suffix.lower() in SUFFIXES]
     if not found:
         raise ValueError(f"{path}: there are no images in this folder")
     return found
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """The files of a folder by name, without hidden ones; links that lead nowhere, too."""
+    return sorted(file for file in folder.glob("[!.]*") if not file.is_dir())
+
+
+def list_left_out(paths: Sequence[Path]) -> dict[Path, str]:
+    """Files of the folders among `paths` that are no images by their names, and why; logs them."""
+    folders = [path for path in paths if path.is_dir()]
+    files = [file for folder in folders for file in _files_in(folder)]
+    others = [file for file in files if file.suffix.lower() not in SUFFIXES]
+    if others:
+        names = ", ".join(file.name for file in others[:10])
+        more = f" and {len(others) - 10} more" if len(others) > 10 else ""
+        log.warning("left out %d files, no images by their names: %s%s", len(others), names, more)
+    return dict.fromkeys(others, "left out: no image by its name")
+
+
+def write_failures(output: Path, failures: Mapping[Path, str]) -> None:
+    """Write failures.csv, or remove it if nothing failed."""
+    path = output / FAILURES
+    if not failures:
+        path.unlink(missing_ok=True)
+        return
+    output.mkdir(parents=True, exist_ok=True)
+    with (
+        atomic_write(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):  # names may be undecodable
+        csv.writer(file).writerows([("input", "error"), *failures.items()])
 
 
 def as_image(image: ImageLike) -> Image.Image:

@@ -75,8 +75,11 @@ def _first(paths: list[Path], fits: Callable[[Path], bool]) -> Path | None:
 
 
 def _has_views(folder: Path) -> bool:
-    """Whether a folder has any view; incomplete sets are reported when they are read."""
-    return bool(view_files(folder))
+    """Whether a folder has any view; incomplete sets are reported when they are read.
+
+    0.png may be a strip.
+    """
+    return any(len(file.stem) == 3 for of in view_files(folder).values() for file in of)
 
 
 def _names_in(root: Path, suffix: str, other: str) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections.abc import Callable
@@ -267,8 +268,33 @@ def test_a_bad_input_stops_a_batch_before_anything_is_written(run, image_path, o
     assert len(run(paths=[image_path, faint], output=out.parent / "faint")) == 2
     (image_path.parent / "bad.png").write_text("not an image")
     with pytest.raises(ValueError, match=r"bad\.png: not an image"):
-        run(paths=[image_path.parent])
+        run(paths=[image_path, image_path.parent / "bad.png"])
     assert not out.exists()
+
+
+def test_a_bad_image_of_a_folder_and_what_is_no_image_are_listed(run, image_path, out, caplog):
+    folder = image_path.parent
+    (folder / "bad.png").write_text("not an image")
+    (folder / "gone.jpg").symlink_to("nowhere.jpg")
+    (folder / "photo.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    (folder / "notes.txt").touch()
+    (folder / "more.png").mkdir()
+    for suffix in ("avif", "jfif", "jpe", "ppm", "WEBP"):
+        known = {"jfif": "JPEG", "jpe": "JPEG"}.get(suffix, suffix)
+        Image.new("RGB", (40, 40), "red").save(folder / f"{suffix}.{suffix}", known)
+    with pytest.raises(ValueError, match=r"bad\.png: not an image.*; 3 of 9 images failed, see"):
+        run(paths=[folder], crop_size=-1)
+    assert names(out) == ["WEBP", "avif", "failures.csv", "jfif", "jpe", "ppm", "toy"]
+    with (out / "failures.csv").open(newline="") as file:
+        errors = {Path(row["input"]).name: row["error"] for row in csv.DictReader(file)}
+    assert list(errors) == ["bad.png", "gone.jpg", "photo.HEIC", "notes.txt"]
+    assert "a link to a file that is gone" in errors["gone.jpg"]
+    assert "HEIC" in errors["photo.HEIC"]
+    assert "left out 1 files, no images by their names: notes.txt" in caplog.text
+    for name in ("bad.png", "gone.jpg", "photo.HEIC", "notes.txt"):
+        (folder / name).unlink()
+    assert len(run(paths=[folder], crop_size=-1)) == 6
+    assert not (out / "failures.csv").exists()
 
 
 def test_an_output_that_takes_no_files_is_found_before_the_weights_are_loaded(
