@@ -22,9 +22,26 @@ def check_file_name(name: str) -> None:
         raise ValueError("must not be empty")
     found = re.search(r'[/\\<>:"|?*\x00-\x1f]', name)
     if found:
-        raise ValueError(f"is the name of a folder, not a path: {name!r} contains {found[0]!r}")
+        what = "must be the name of a folder, not a path"
+        raise ValueError(f"{what}: {name!r} contains {found[0]!r}")
+    if not name.isascii() and any("\ud800" <= letter <= "\udfff" for letter in name):
+        raise ValueError(f"{name!a} is not UTF-8; rename it")
     if name.strip(".") == "" or name[-1] in ". " or _DEVICES.fullmatch(name):
         raise ValueError(f"{name!r} cannot be the name of a folder on every system")
+
+
+def check_content(path: Path, what: str, advice: str = "; download it again") -> None:
+    """Raise ValueError if a file is empty or a stand-in for the file: `what` it should be."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    if not head:
+        raise ValueError(f"{path}: the file is empty{advice}")
+    if head.startswith(b"version https://git-lfs"):
+        pointer = f"is a git-lfs pointer of {path.stat().st_size} bytes, not {what}"
+        raise ValueError(f"{path}: {pointer}; fetch it with 'git lfs pull'")
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:5].lower()
+    if start in (b"<!doc", b"<html", b"<?xml"):
+        raise ValueError(f"{path}: is a web page, not {what}{advice}")
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from common.cli import one_line
-from common.files import atomic_write
+from common.files import atomic_write, check_content
 from ldm.checkpoint.foreign import BlockedError, read_foreign
 
 log = logging.getLogger(__name__)
@@ -71,15 +71,7 @@ def detect_format(path: Path) -> FileFormat:
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(512)
-    if not head:
-        raise ValueError(f"{path}: the file is empty{AGAIN}")
-    if head.startswith(b"version https://git-lfs"):
-        raise ValueError(
-            f"{path}: is a git-lfs pointer of {size} bytes, not the weights; "
-            f"fetch them with 'git lfs pull'"
-        )
-    if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:5].lower() in (b"<!doc", b"<html", b"<?xml"):
-        raise ValueError(f"{path}: is a web page, not the weights{AGAIN}")
+    check_content(path, "the weights", AGAIN)
     if head.startswith(b"PK"):
         _check_zip(path, size)
         return "zip"
