@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,7 +52,12 @@ def test_two_models_of_one_name_are_refused(tmp_path: Path, names: tuple[str, st
 
 @pytest.mark.parametrize("uid", ["../a", "a/b", "..", "", ".hidden", "/etc/a", "a\\b", "con", "a."])
 def test_names_that_leave_the_folder_or_cannot_be_one_are_refused(tmp_path: Path, uid: str):
+    """The others are rendered."""
     (tmp_path / "map.json").write_text(json.dumps({uid: "a.glb", "b": "b.glb"}))
+    errors = {m.uid: m.error for m in find_objects(tmp_path / "map.json")}
+    assert errors.pop("b") is None
+    assert "folder" in errors[uid] or "empty" in errors[uid]
+    (tmp_path / "map.json").write_text(json.dumps({uid: "a.glb"}))
     with pytest.raises(ValueError, match=r"map\.json"):
         find_objects(tmp_path / "map.json")
 
@@ -68,3 +75,53 @@ def test_what_is_no_list_is_refused_and_nothing_to_render_is_an_error(tmp_path: 
     (tmp_path / "empty.json").write_text("[]")
     with pytest.raises(FileNotFoundError, match="no models found"):
         find_objects(tmp_path / "empty.json")
+
+
+def test_names_that_clash_are_errors_of_their_objects_and_a_file_listed_twice_is_one(
+    tmp_path: Path,
+):
+    touch(tmp_path / "a.glb", tmp_path / "A.obj", tmp_path / "b.glb")
+    (tmp_path / "list.txt").write_text("a.glb\nA.obj\nb.glb\n./b.glb\n")
+    found = find_objects(tmp_path / "list.txt")
+    assert [m.uid for m in found if m.error is None] == ["b"]
+    errors = [m.error for m in found if m.error is not None]
+    assert len(errors) == 2
+    assert all("a.glb" in error and "A.obj" in error for error in errors)
+
+
+@pytest.mark.parametrize("layout", ["{}/meshes/model.obj", "{}/models/model_normalized.obj"])
+def test_objects_of_a_layout_with_a_folder_each_have_its_name(tmp_path: Path, layout: str):
+    touch(*(tmp_path / layout.format(name) for name in ("lion", "shoe")))
+    assert [m.uid for m in find_objects(tmp_path)] == ["lion", "shoe"]
+    assert [m.uid for m in find_objects(tmp_path / layout.format("lion"))] == ["lion"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_lists_of_windows_are_read(tmp_path: Path, encoding: str):
+    (tmp_path / "list.txt").write_text("\"ä b.glb\"\r\n'c.glb'\r\n", encoding=encoding)
+    assert [m.uid for m in find_objects(tmp_path / "list.txt")] == ["c", "ä b"]
+    (tmp_path / "uids.json").write_text('["c"]', encoding=encoding)
+    assert [m.uid for m in find_objects(tmp_path / "list.txt", tmp_path / "uids.json")] == ["c"]
+
+
+def test_a_key_that_is_there_twice_is_named(tmp_path: Path):
+    (tmp_path / "map.json").write_text('{"a": "a.glb", "b": "b.glb", "a": "c.glb"}')
+    with pytest.raises(ValueError, match=r"map\.json.*'a'.* twice"):
+        find_objects(tmp_path / "map.json")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+def test_linked_folders_are_searched_once_and_loops_end(tmp_path: Path):
+    models = tmp_path / "models"
+    touch(models / "a.glb", tmp_path / "elsewhere/b.glb")
+    (models / "linked").symlink_to(tmp_path / "elsewhere")
+    (models / "again").symlink_to(tmp_path / "elsewhere")
+    (models / "loop").symlink_to(models)
+    assert [m.uid for m in find_objects(models)] == ["a", "b"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are text elsewhere")
+def test_a_name_that_is_not_utf8_is_an_error_of_its_object_only(tmp_path: Path):
+    touch(tmp_path / "a.glb", tmp_path / os.fsdecode(b"b\xe9.glb"))
+    wrong = {m.uid: m.error for m in find_objects(tmp_path) if m.error is not None}
+    assert "not UTF-8" in wrong[os.fsdecode(b"b\xe9")]
