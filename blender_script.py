@@ -67,6 +67,8 @@ def add_view_flags(parser: argparse.ArgumentParser) -> None:
     add("--device", choices=devices, default="CUDA", help=fallback)
     for name, default, text in VIEW_FLAGS:
         add(f"--{name}", type=type(default), default=default, help=text)
+    strict = "fail if textures are missing, or anything else is not rendered as it is meant"
+    add("--strict", action="store_true", help=strict)
     axis = "up axis of .obj, .ply and .stl files; auto is y for .obj, else z"
     add("--up", choices=["auto", "y", "z"], default="auto", help=axis)
 

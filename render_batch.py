@@ -5,7 +5,7 @@
 writes training_examples/target/<uid>/ (all views at elevation 30), training_examples/input/<uid>/
 (each at a random elevation) and training_examples/uid_set.pkl. A second run renders only what is
 missing. Objects that fail are listed in failures.csv and do not stop the others; the exit status is
-then 1.
+then 1. What is not rendered as it is meant, such as a missing texture, is listed in warnings.csv.
 """
 
 from __future__ import annotations
@@ -95,10 +95,11 @@ def make_setup(args: argparse.Namespace) -> RenderSetup:
     threads = max((os.cpu_count() or 1) // args.workers, 1) if args.engine == "local" else 1
     flags = {name: getattr(args, name) for name in ("device", "samples", "up")}
     flags |= {"engine": args.render_engine, "threads": args.threads or threads}
+    strict = ("--strict",) if args.strict else ()
     return RenderSetup(
         out=args.out.resolve(),
         sets={name: view_settings(args, kind) for name, kind in SETS.items()},
-        flags=tuple(f"--{name}={value}" for name, value in flags.items()),
+        flags=tuple(f"--{name}={value}" for name, value in flags.items()) + strict,
         blender=args.blender,
         timeout=args.timeout,
         retries=args.retries,

@@ -30,6 +30,8 @@ FILTER_WIDTH = 0.01
 BLENDER_AXES = np.diag([1.0, -1.0, -1.0, 1.0])
 """From this project's camera axes (y down, z forward) to Blender's (y up, z backward)."""
 POSE_TOLERANCE = 1e-4
+MIN_COVERAGE = 1e-3
+"""Least mean alpha of the best view; a needle of length 1 and thickness 0.001 has about this."""
 MIN_ALPHA = 0.5
 """Pixels with a lower alpha are background in depth maps."""
 
@@ -181,14 +183,20 @@ def read_depth(folder: Path) -> np.ndarray:
 
 def _read_exr(path: Path) -> np.ndarray:
     """Read the first channel of a floating-point image, top row first, and remove the file."""
+    values = _read_image(path)
+    path.unlink()
+    return values[::-1, :, 0]
+
+
+def _read_image(path: Path) -> np.ndarray:
+    """Read an image, bottom row first, (H, W, C) float32."""
     image = bpy.data.images.load(str(path))
     image.colorspace_settings.name = "Non-Color"
     width, height = image.size
     values = np.empty(width * height * image.channels, dtype=np.float32)
     image.pixels.foreach_get(values)
     bpy.data.images.remove(image)
-    path.unlink()
-    return values.reshape(height, width, -1)[::-1, :, 0]
+    return values.reshape(height, width, -1)
 
 
 class RenderOptions(Protocol):
@@ -200,6 +208,7 @@ class RenderOptions(Protocol):
     threads: int
     up: str
     save_depth: bool
+    strict: bool
 
 
 def render_object(
@@ -221,7 +230,8 @@ def render_object(
     if views.is_complete():
         log.info("%s: all %d views are complete", folder, settings.num_images)
         return
-    load_scene(model, options.up)  # before anything is written
+    problems = load_scene(model, options.up)  # before anything is written
+    _report(model, problems, options.strict)
     set_threads(options.threads)
     size = settings.resolution
     device = configure_renderer(options.engine, options.device, size, options.samples)
@@ -230,10 +240,35 @@ def render_object(
         enable_depth_output(folder)
     text = "%s: rendering %d of %d views on %s"
     log.info(text, folder, len(missing), settings.num_images, device)
+    coverage: list[float] = []
     for index in missing:
         place_camera(views.cameras.world_to_camera[index])
         image = folder / ".view.tmp.png"
         render_view(image)
+        coverage.append(float(_read_image(image)[..., 3].mean()))
         depth: np.ndarray | None = read_depth(folder) if options.save_depth else None
         views.add_view(index, image, depth)
+    try:
+        _report(model, _check_coverage(model, coverage), options.strict)
+    except ValueError:
+        views.remove(missing)
+        raise
     log.info("%s: done", folder)
+
+
+def _report(model: Path, problems: list[str], strict: bool) -> None:
+    """Log problems as warnings, a line each that begins with the model; ValueError if `strict`."""
+    if strict and problems:
+        raise ValueError(f"{model}: {'; '.join(problems)} (--strict)")
+    for problem in problems:
+        log.warning("%s: %s", model, problem)
+
+
+def _check_coverage(model: Path, coverage: list[float]) -> list[str]:
+    """Sentences on empty views, whose mean alpha is 0; ValueError if nothing is visible in all."""
+    empty = sum(share == 0 for share in coverage)
+    if coverage and max(coverage) < MIN_COVERAGE:
+        seen = f"at most {100 * max(coverage):.2g} % of a view, in {empty} of {len(coverage)} none"
+        causes = "is it transparent, or tiny beside its bounding box?"
+        raise ValueError(f"{model}: nothing of it is visible ({seen}): {causes}")
+    return [f"{empty} of {len(coverage)} views show nothing of it"] if empty else []

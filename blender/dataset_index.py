@@ -1,4 +1,4 @@
-"""Index files of a training set: uid_set.pkl, render_settings.json, failures.csv."""
+"""Index files of a training set: uid_set.pkl, render_settings.json, failures.csv, warnings.csv."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 UID_SET = "uid_set.pkl"
 SETTINGS = "render_settings.json"
 FAILURES = "failures.csv"
+WARNINGS = "warnings.csv"
 
 
 def check_settings(out: Path, settings: dict[str, object]) -> None:
@@ -53,17 +54,40 @@ def add_to_uid_set(out: Path, sets: Iterable[str], done: Iterable[str]) -> int:
 
 def write_failures(out: Path, failures: Iterable[RenderResult]) -> None:
     """Write the table of failed objects, sorted by uid."""
+    rows = []
+    for result in failures:
+        uid, path = result.dataset_object.uid, result.dataset_object.path
+        output = out / LOGS / f"{uid}.log"
+        written = output if result.attempts and output.is_file() else ""
+        rows.append([uid, path, result.error, result.attempts, f"{result.seconds:.1f}", written])
+    _write_table(out / FAILURES, ["uid", "model", "error", "attempts", "seconds", "log"], rows)
+
+
+def write_warnings(out: Path, results: Iterable[RenderResult]) -> None:
+    """Write the table of what was not rendered as it is meant, sorted by uid.
+
+    Rows of objects that were not rendered now are kept from the last run.
+    """
+    path, now = out / WARNINGS, [result for result in results if result.attempts]
+    rendered = {result.dataset_object.uid for result in now}
+    rows: list[list[Any]] = []
+    if path.is_file():
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [row for row in list(csv.reader(file))[1:] if row and row[0] not in rendered]
+    for result in now:
+        model = result.dataset_object
+        rows += [[model.uid, model.path, warning] for warning in result.warnings]
+    if rows or path.is_file():
+        _write_table(path, ["uid", "model", "warning"], rows)
+
+
+def _write_table(path: Path, header: list[str], rows: list[list[Any]]) -> None:
     with (
-        atomic_write(out / FAILURES) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
+        atomic_write(path) as temporary,
+        # names may be no valid text
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
     ):
-        table = csv.writer(file)
-        table.writerow(["uid", "model", "error", "attempts", "seconds", "log"])
-        for result in sorted(failures, key=lambda result: result.dataset_object.uid):
-            uid, path = result.dataset_object.uid, result.dataset_object.path
-            output, seconds = out / LOGS / f"{uid}.log", f"{result.seconds:.1f}"
-            written = output if output.is_file() else ""
-            table.writerow([uid, path, result.error, result.attempts, seconds, written])
+        csv.writer(file).writerows([header, *sorted(rows, key=lambda row: row[0])])
 
 
 def render_dataset(
@@ -88,15 +112,21 @@ def render_dataset(
                 collected.append(result)
                 if result.error is not None:
                     log.warning("%s: %s", result.dataset_object.uid, result.error)
+                for warning in result.warnings:
+                    log.warning("%s: %s", result.dataset_object.uid, warning)
     finally:
         results.close()  # type: ignore[attr-defined]
         failures = [result for result in collected if result.error is not None]
         done = [result.dataset_object.uid for result in collected if result.error is None]
         write_failures(setup.out, failures)
+        write_warnings(setup.out, collected)
         listed = add_to_uid_set(setup.out, setup.sets, done)
     skipped = sum(result.attempts == 0 for result in collected if result.error is None)
     text = "%d objects rendered, %d were complete; %s lists %d"
     log.info(text, len(done) - skipped, skipped, setup.out / UID_SET, listed)
+    if warned := sum(bool(result.warnings) for result in collected):
+        text = "%d objects are not rendered as they are meant, see %s; --strict makes them fail"
+        log.warning(text, warned, setup.out / WARNINGS)
     if failures:
         log.error("%d of %d objects failed, see %s", len(failures), total, setup.out / FAILURES)
     return len(failures)

@@ -40,6 +40,7 @@ class RenderResult:
     error: str | None = None  # None if all views are complete
     attempts: int = 0  # 0 if all views were complete before
     seconds: float = 0.0
+    warnings: tuple[str, ...] = ()  # what is not rendered as it is meant
 
 
 def render_missing_sets(
@@ -56,20 +57,21 @@ def render_missing_sets(
     missing = [
         name
         for name, settings in setup.sets.items()
-        if not _is_complete(setup.out / name / item.uid, item.uid, settings)
+        if item.error or not _is_complete(setup.out / name / item.uid, item.uid, settings)
     ]
-    error: str | None = None
+    error = item.error
     attempts = 0
-    while missing and attempts <= setup.retries and not is_stopped():
+    warnings: list[str] = []
+    while missing and item.error is None and attempts <= setup.retries and not is_stopped():
         attempts += 1
         try:
-            _attempt(item, missing, setup, index, is_stopped)
+            warnings = _attempt(item, missing, setup, index, is_stopped)
             missing, error = [], None
         except (RenderError, OSError, ValueError) as failure:
             error = " ".join(str(failure).split())
     if missing and error is None:
         error = "aborted, as the batch was stopped"
-    return RenderResult(item, error, attempts, time.monotonic() - begin)
+    return RenderResult(item, error, attempts, time.monotonic() - begin, tuple(warnings))
 
 
 def _is_complete(folder: Path, uid: str, settings: ViewSettings) -> bool:
@@ -85,8 +87,8 @@ def _attempt(
     setup: RenderSetup,
     index: int,
     is_stopped: Callable[[], bool],
-) -> None:
-    """Render the view sets named in `missing`; raises if one fails."""
+) -> list[str]:
+    """Render the view sets named in `missing`; return warnings on the model; raises on failure."""
     if not item.path.is_file():
         raise FileNotFoundError(f"{item.path}: no such model")
     deadline = time.monotonic() + setup.timeout
@@ -97,6 +99,7 @@ def _attempt(
         environment = {"CUDA_VISIBLE_DEVICES": gpu, "HIP_VISIBLE_DEVICES": gpu}
     logs = setup.out / LOGS
     logs.mkdir(parents=True, exist_ok=True)
+    warnings: list[str] = []
     for name in missing:
         settings = setup.sets[name]
         final, part = setup.out / name / item.uid, setup.out / UNFINISHED / name / item.uid
@@ -108,9 +111,12 @@ def _attempt(
         flags += [f"--{flag}={value}" for flag, value in vars(settings).items()]
         command = blender_command(program, [*flags, f"--uid={item.uid}", *setup.flags])
         with (logs / f"{item.uid}.log").open("ab") as log:
-            run_blender(command, log, deadline, is_stopped, environment)
+            warnings += run_blender(command, log, deadline, is_stopped, environment)
         if not _is_complete(part, item.uid, settings):
             raise RenderError("Blender ended without an error, but views are missing")
         if final.exists():
             shutil.rmtree(final)
         part.rename(final)
+    about = f"{item.path.resolve()}: "  # others are on the device
+    found = (text.removeprefix(about) for text in warnings if text.startswith(about))
+    return list(dict.fromkeys(found))

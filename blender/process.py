@@ -82,10 +82,12 @@ def run_blender(
     deadline: float,
     is_stopped: Callable[[], bool],
     environment: dict[str, str],
-) -> None:
+) -> list[str]:
     """Run Blender, and terminate it and its child processes if this function is left early.
 
-    `log` gets its output; the deadline is on the clock of `time.monotonic`; `is_stopped` returns
+    Returns the warnings of `blender_script.py`.
+
+    `log` gets the output; the deadline is on the clock of `time.monotonic`; `is_stopped` returns
     True to abort; `environment` has additional variables. RenderError: it failed, crashed, took too
     long, or was aborted.
     """
@@ -107,7 +109,9 @@ def run_blender(
         _terminate_group(process)
     if status != 0:
         reason = f"signal {-status}" if status < 0 else f"exit status {status}"
-        raise RenderError(_error_line(Path(log.name), begin) or f"Blender ended by {reason}")
+        errors = _marked_lines(Path(log.name), begin, "ERROR: ", "blender_script.py: error: ")
+        raise RenderError(errors[-1] if errors else f"Blender ended by {reason}")
+    return _marked_lines(Path(log.name), begin, "WARNING: ")
 
 
 def _wait(process: subprocess.Popen[bytes], deadline: float, is_stopped: Callable[[], bool]) -> int:
@@ -140,12 +144,16 @@ def _signal_group(group: int, number: signal.Signals) -> None:
         os.killpg(group, number)
 
 
-def _error_line(log: Path, begin: int) -> str | None:
-    """The last error line of `blender_script.py` after a position in the log, if any."""
+def _marked_lines(log: Path, begin: int, *markers: str) -> list[str]:
+    """What follows the first of these markers that occurs, in the log from a position on.
+
+    A marker may be inside a line: Blender's reports may end without a line feed.
+    """
     with log.open("rb") as file:
         file.seek(begin)
         lines = file.read().decode(errors="replace").splitlines()
-    errors = [line for line in lines if line.startswith("ERROR: ")]
-    if not errors:  # wrong usage
-        errors = [line for line in lines if line.startswith("blender_script.py: error: ")]
-    return errors[-1].split(": ", 1)[1] if errors else None
+    for marker in markers:
+        found = [line.split(marker, 1)[1] for line in lines if marker in line]
+        if found:
+            return found
+    return []

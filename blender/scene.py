@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
+import re
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import bpy
 import numpy as np
 from mathutils import Matrix
+
+from blender.model_file import repair_model
 
 log = logging.getLogger(__name__)
 
@@ -22,12 +27,15 @@ LIGHT_WATTS, LIGHT_RADIUS = 1000.0, 0.1
 """The point light of Blender's default scene. Compat: the published script moved it together with
 the object when centring; here its position is fixed."""
 WORLD_GREY = 0.5
+MAX_DEPTH = 10_000
+"""Recursion limit of importers, for nodes that are nested deeply."""
 
 
-def load_scene(path: Path, up: str = "auto") -> None:
+def load_scene(path: Path, up: str = "auto") -> list[str]:
     """Replace the scene by a 3D model with longest side 1, centred on the origin, and lights.
 
-    `up` is "y" or "z", the up axis of .obj, .ply and .stl files, or "auto".
+    `up` is "y" or "z", the up axis of .obj, .ply and .stl files, or "auto". Returns what the
+    rendering will not show as it is meant, such as missing textures, a sentence each.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -39,26 +47,32 @@ def load_scene(path: Path, up: str = "auto") -> None:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such model")
     bpy.ops.wm.read_factory_settings(use_empty=True)
-    _import(path, IMPORTERS[suffix])
+    with tempfile.TemporaryDirectory() as folder:
+        file, problems, hint = repair_model(path, Path(folder))
+        _import(path, file, IMPORTERS[suffix], hint)
     _hide_lights_and_bone_shapes()
     _add_vertex_colour_materials()
-    _warn_missing_textures(path)
+    problems += _texture_problems()
     y_up = suffix in {".obj", ".ply", ".stl"} and (up == "y" or (up == "auto" and suffix in Y_UP))
     _normalise(path, math.pi / 2 if y_up else 0.0)
     _add_lights()
+    return problems
 
 
-def _import(path: Path, importer: Callable[[str], set[str]]) -> None:
+def _import(path: Path, file: Path, importer: Callable[[str], set[str]], hint: str) -> None:
+    """Import `file`, which has the content of `path`; `hint` is added to the error."""
+    sys.setrecursionlimit(MAX_DEPTH)
     for name in ("bool", "int", "float", "object"):
         # Blender 3's glTF importer uses aliases that NumPy 1.24 to 1.26 do not have
         if name not in vars(np):
             setattr(np, name, {"bool": bool, "int": int, "float": float, "object": object}[name])
     try:
-        result = importer(str(path.resolve()))
+        result = importer(str(file.resolve()))
     except (RuntimeError, AttributeError, TypeError) as error:
-        raise ValueError(f"{path}: cannot be read: {_reason(error)}") from error
+        reason = _reason(error).replace(str(file.resolve()), str(path))
+        raise ValueError(f"{path}: cannot be read: {reason}{hint}") from error
     if "FINISHED" not in result:
-        raise ValueError(f"{path}: cannot be read, Blender's importer gave up")
+        raise ValueError(f"{path}: cannot be read, Blender's importer gave up{hint}")
 
 
 def _reason(error: Exception) -> str:
@@ -123,12 +137,52 @@ def _add_vertex_colour_materials() -> None:
         mesh.materials.append(material)
 
 
-def _warn_missing_textures(path: Path) -> None:
-    for image in bpy.data.images:
-        if image.source == "FILE" and image.packed_file is None:
-            file = Path(bpy.path.abspath(image.filepath))
-            if not file.is_file():
-                log.warning("%s: texture %s is missing, its faces will be magenta", path, file)
+def _texture_problems() -> list[str]:
+    """Sentences on textures that Blender cannot load, whose faces will be magenta.
+
+    A missing file is first looked for with other capitals and other slashes, as on Windows.
+    """
+    trees = [item.node_tree for item in bpy.data.materials if item.node_tree is not None]
+    trees += list(bpy.data.node_groups)
+    nodes = [node for tree in trees for node in tree.nodes if node.type == "TEX_IMAGE"]
+    nodes = [node for node in nodes if any(output.is_linked for output in node.outputs)]
+    found = {node.image: None for node in nodes if node.image is not None}
+    reasons = [_load_error(image) for image in found]
+    if len(nodes) > sum(node.image is not None for node in nodes):
+        reasons.append("a texture has no image")
+    return [f"{reason}, its faces will be magenta" for reason in reasons if reason]
+
+
+def _load_error(image: bpy.types.Image) -> str | None:
+    """Load an image; None if that succeeds, else what is wrong with it."""
+    file = Path(bpy.path.abspath(image.filepath))
+    on_disk = image.source == "FILE" and image.packed_file is None
+    if on_disk and not file.is_file():
+        other = _find_file(file)
+        if other is None and not len(image.pixels):
+            return f"texture {file} is missing"
+        if other is not None:
+            loaded = bpy.data.images.load(str(other))
+            image.user_remap(loaded)
+            image = loaded
+    if len(image.pixels):  # reads the file
+        return None
+    return f"texture {file if on_disk else image.name} cannot be decoded"
+
+
+def _find_file(path: Path) -> Path | None:
+    """Find a file whose path differs in capitals or has backslashes; None if there is none."""
+    found = Path(path.anchor)
+    for part in re.split(r"[/\\]", str(path.relative_to(path.anchor))):
+        names = sorted(found.iterdir()) if found.is_dir() else []
+        same = [name for name in names if name.name.casefold() == part.casefold()]
+        if part in ("", ".", "..") or (found / part).exists():
+            found = found / part
+        elif same:
+            found = same[0]
+        else:
+            return None
+    return found if found.is_file() else None
 
 
 def _rendered_objects() -> Iterator[bpy.types.Object]:

@@ -124,3 +124,12 @@ class ViewFolder:
     def _write(path: Path, raw: bytes, record: str) -> None:
         with atomic_write(path) as temporary:
             temporary.write_bytes(add_text(raw, KEYWORD, record, path))
+
+    def remove(self, indices: list[int]) -> None:
+        """Remove these views, and the folder if nothing is left in it."""
+        for index in indices:
+            for name in self.names(index):
+                (self.path / name).unlink(missing_ok=True)
+        if [file.name for file in self.path.iterdir()] == [META]:
+            (self.path / META).unlink()
+            self.path.rmdir()

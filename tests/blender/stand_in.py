@@ -43,8 +43,12 @@ def main() -> None:
     cameras = plan_cameras(blender_script.view_settings(args, args.camera_type), args.uid)
     views = ViewFolder(folder, cameras, args.resolution, {"model": sha256(args.object_path)})
     if kind == "corrupt":
-        print(f"ERROR: {args.object_path}: cannot be read: it is corrupt", file=sys.stderr)
+        print("a report ... truncated", end="")
+        print(f"ERROR: {args.object_path}: cannot be read: it is corrupt", flush=True)
         sys.exit(1)
+    if kind == "magenta":
+        print(f"WARNING: {args.object_path}: its texture is missing")
+    print("WARNING: this Blender has no denoiser")
     for index in views.prepare():
         if index == 3 and kind in ("lazy", "crashes", "flaky"):
             if kind == "lazy":

@@ -203,6 +203,36 @@ def test_objects_take_turns_on_gpus_and_a_missing_model_of_a_list_is_one_failure
     assert "GPU 7" in logs["b"]
 
 
+def test_warnings_on_models_are_counted_and_kept_in_a_table(batch: Batch):
+    def table() -> list[tuple[str, str]]:
+        with (batch.out / "warnings.csv").open(newline="") as file:
+            return [(row["uid"], row["warning"]) for row in csv.DictReader(file)]
+
+    code, output = batch.add("a", "magenta-1").run()
+    assert code == 0
+    assert "magenta-1: its texture is missing" in output
+    assert "1 objects are not rendered as they are meant" in output
+    first = ("magenta-1", "its texture is missing")
+    assert table() == [first]
+    batch.add("magenta-2").run()
+    assert table() == [first, ("magenta-2", "its texture is missing")]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are text elsewhere")
+def test_a_name_that_is_not_utf8_and_a_clash_are_failures_and_the_others_are_rendered(batch: Batch):
+    batch.add("a", "c", "d")
+    (batch.models / "d.obj").touch()
+    (batch.models / os.fsdecode(b"b\xe9.glb")).touch()
+    code, output = batch.run()
+    assert code == 1
+    assert "3 of 5 objects failed" in output
+    assert batch.uids() == ["a", "c"]
+    failures = batch.failures()
+    assert set(failures) == {"b\\udce9", "d"}
+    assert "not UTF-8" in failures["b\\udce9"]
+    assert "two models have the uid 'd'" in failures["d"]
+
+
 def test_what_is_wrong_for_all_objects_is_said_once_before_any(batch: Batch, tmp_path: Path):
     def check(message: str, *flags: str) -> None:
         code, output = batch.run(*flags)
