@@ -5,8 +5,10 @@
 
 A shard is a plain tar file in WebDataset's convention: the files of an object are consecutive and
 share the name up to the first dot: <uid>.meta.json, then <uid>.target.000.png and so on, then
-<uid>.input.000.png and so on. The PNG files are copied byte for byte; of meta.pkl only the numbers
-are kept, as JSON, so that a shard has no pickle. Equal trees give equal shards.
+<uid>.input.000.png and so on. Names with a dot, or of more than 80 bytes, are shortened and end in
+a checksum there; the index has all names in full. The PNG files are copied byte for byte; of
+meta.pkl only the numbers are kept, as JSON, so that a shard has no pickle. Equal trees give equal
+shards.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from typing import Any
 from common.cli import run_script
 from common.files import atomic_write, file_lock, sha256
 from ldm.data.folder import FolderDataset, read_file
-from ldm.data.samples import EncodedFile, check_png, located
+from ldm.data.samples import EncodedFile, check_views, located
 from ldm.data.shard_dataset import (
     BLOCK,
     FORMAT,
@@ -42,10 +44,9 @@ from ldm.data.shard_dataset import (
 
 log = logging.getLogger(__name__)
 
+KINDS = ("target", "input")
 UNFINISHED = "unfinished.json"
 """Index of the finished shards while packing."""
-MAX_UID_BYTES = 80
-"""A tar header has 100 bytes for the file name."""
 
 
 Members = tuple[str, list[EncodedFile]]
@@ -53,17 +54,13 @@ Members = tuple[str, list[EncodedFile]]
 
 
 def _object_members(dataset: FolderDataset, uid: str, num_views: int) -> Members:
-    if "." in uid or len(uid.encode()) > MAX_UID_BYTES:
-        limit = f"no dot and at most {MAX_UID_BYTES} bytes"
-        raise ValueError(f"object {uid}: in shards, names of objects have {limit}")
     try:
         meta = dataset.read_meta(uid, num_views)
-        contents: list[bytes | memoryview] = [_meta_json(uid, meta)]
-        for kind in ("target", "input"):
-            for path in dataset.view_paths(uid, kind, num_views):
-                contents.append(read_file(uid, path).content)
-                with located(f"object {uid}: {path}"):
-                    check_png(contents[-1])
+        paths = [path for kind in KINDS for path in dataset.view_paths(uid, kind, num_views)]
+        views = [read_file(uid, path) for path in paths]
+        with located(f"object {uid}"):
+            check_views(views)
+        contents = [_meta_json(uid, meta), *(view.content for view in views)]
     except OSError as error:  # an OSError would be reported as one of the shard being written
         raise ValueError(str(error)) from error
     names = member_names(uid, num_views)
@@ -183,9 +180,7 @@ def _check_shard(reader: FileReader, shard: Shard, num_views: int) -> list[str]:
                 raise ValueError("the shard is cut off")
             files = split_object(content, uid, num_views)
             read_elevations(files[0], num_views)
-            for name, part in zip(member_names(uid, num_views)[1:], files[1:], strict=True):
-                with located(name):
-                    check_png(part)
+            check_views(map(EncodedFile, member_names(uid, num_views)[1:], files[1:]))
         except ValueError as error:
             problems.append(f"{where}: object {uid}: {error}")
         end = offset + size

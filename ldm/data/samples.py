@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -162,14 +162,11 @@ def decode_item_into(item: TrainingItem, files: ObjectFiles, view: int) -> None:
     """Decode an object's views into the tensors of `item`; see `decode_item`."""
     images = [*item.target_images.numpy(), item.input_image.numpy()]
     rolled = (*files.targets[view:], *files.targets[:view], files.input)
-    first = 0
+    side = None
     for file, image in zip(rolled, images, strict=True):
         with located(f"object {files.uid}: {file.location}"):
-            rgba = decode_rgba(file.content)
-            side = math.isqrt(len(rgba) // 4)
-            if first and side != first:
-                raise ValueError(f"is {side} pixels wide, the views before it {first}")
-        first = side
+            rgba = decode_rgba(file.content, side)
+        side = math.isqrt(len(rgba) // 4)
         if image.shape[1:] == (side, side):
             _composite_white(rgba, image)
         else:
@@ -178,10 +175,19 @@ def decode_item_into(item: TrainingItem, files: ObjectFiles, view: int) -> None:
     item.input_elevation.fill_(files.elevation)
 
 
-def check_png(content: bytes | memoryview) -> None:
-    """Raise ValueError unless this is a complete, undamaged PNG file of a square image.
+def check_views(files: Iterable[EncodedFile]) -> None:
+    """Raise ValueError, naming the file, unless an object's views are what training accepts."""
+    side = None
+    for file in files:
+        with located(file.location):
+            side = check_png(file.content, side)
 
-    All checksums are compared, unlike in Pillow's `load`, which ignores those of the pixels.
+
+def check_png(content: bytes | memoryview, side: int | None = None) -> int:
+    """Raise ValueError unless this is a complete, undamaged, square PNG image with alpha.
+
+    Returns its width, which has to be `side`, that of the views before it. All checksums are
+    compared, unlike in Pillow's `load`, which ignores those of the pixels.
     """
     try:
         image = Image.open(io.BytesIO(content), formats=["PNG"])
@@ -198,24 +204,23 @@ def check_png(content: bytes | memoryview) -> None:
         raise ValueError(f"the image is damaged ({error})") from error
     if PNG_END not in bytes(content):  # which `verify` only looks for the name of
         raise ValueError("the image is damaged: its end is incomplete")
+    if image.mode not in ("RGBA", "LA") and "transparency" not in image.info:
+        raise ValueError(f"has no alpha channel (mode {image.mode}), expected RGBA")
+    if side is not None and image.width != side:
+        raise ValueError(f"is {image.width} pixels wide, the views before it {side}")
+    return image.width
 
 
-def decode_rgba(content: bytes | memoryview) -> bytes:
+def decode_rgba(content: bytes | memoryview, side: int | None = None) -> bytes:
     """Decode a square PNG image with an alpha channel to its RGBA bytes, S x S x 4.
 
-    ValueError if it is damaged, not square, too large or has no alpha channel.
+    ValueError if it is not what `check_png` accepts.
     """
-    check_png(content)
+    check_png(content, side)
     try:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             image.load()
-            if image.mode == "RGBA":
-                return image.tobytes()
-            if image.mode != "LA" and "transparency" not in image.info:
-                raise ValueError(f"has no alpha channel (mode {image.mode}), expected RGBA")
             return image.convert("RGBA").tobytes()
-    except ValueError:
-        raise
     except Exception as error:  # crafted chunks make Pillow raise IndexError, struct.error, ...
         raise ValueError(f"the image is damaged ({error})") from error
 

@@ -7,6 +7,7 @@ bounded. `ldm.shards` writes and checks shards.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import re
@@ -26,6 +27,8 @@ from multiview.images import view_names
 FORMAT = "multiview shards 1"
 INDEX = "index.json"
 BLOCK = 512
+MAX_KEY_BYTES = 80
+"""A tar header has 100 bytes for the name of a file, which ends in ".target.000.png"."""
 MAX_OBJECT_BYTES = 1 * 2**30
 MAX_INDEX_BYTES = 2 * 2**30
 
@@ -129,8 +132,18 @@ def _parse_shard(entry: dict[str, Any]) -> Shard:
     return Shard(str(entry["name"]), entry["size"], str(entry["sha256"]), objects)
 
 
+def member_key(uid: str) -> str:
+    """Name of an object in an archive: without dots, and at most `MAX_KEY_BYTES` long."""
+    if "." not in uid and len(uid.encode()) <= MAX_KEY_BYTES:
+        return uid
+    digest = hashlib.blake2b(uid.encode(), digest_size=8).hexdigest()
+    start = uid.replace(".", "_").encode()[: MAX_KEY_BYTES - len(digest) - 1]
+    return f"{start.decode(errors='ignore')}-{digest}"
+
+
 def member_names(uid: str, num_views: int) -> list[str]:
     """List the names of an object's files in a shard, in order."""
+    uid = member_key(uid)
     views = view_names(num_views)
     parts = ["meta.json", *(f"{kind}.{view}" for kind in ("target", "input") for view in views)]
     return [f"{uid}.{part}" for part in parts]

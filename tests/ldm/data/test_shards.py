@@ -18,7 +18,7 @@ from ldm.data.loader import DataConfig, make_loader, open_dataset
 from ldm.data.samples import decode_item
 from ldm.data.shard_dataset import FileReader, ShardDataset, member_names
 from ldm.shards import build_parser, check, main, pack
-from tests.ldm.training.training_tree import elevations, make_tree
+from tests.ldm.training.training_tree import elevations, encode_png, make_tree, png
 
 UIDS = [f"u{n}" for n in range(7)]
 N = 3
@@ -200,11 +200,51 @@ def test_damage_in_the_tree_is_found_before_it_is_packed(tree: Path, tmp_path: P
         pack(tree, tmp_path / "out", LIMIT, N)
 
 
-@pytest.mark.parametrize("uid", ["a.b", "x" * 81])
-def test_uids_that_shards_cannot_hold_are_refused(tmp_path: Path, uid: str):
-    make_tree(tmp_path / "tree", [uid], N)
-    with pytest.raises(ValueError, match="no dot and at most 80 bytes"):
-        pack(tmp_path / "tree", tmp_path / "out", LIMIT, N)
+NAMES = ["a.b", "a_b", ".hidden", "x" * 80, "x" * 81, "x" * 251, "x" * 250 + "y", "ä" * 60, "v.1.2"]
+
+
+def test_objects_of_any_name_are_packed_and_read_by_it(tmp_path: Path):
+    folder = FolderDataset(make_tree(tmp_path / "tree", NAMES, N))
+    pack(folder.root, tmp_path / "out", LIMIT, N)
+    assert check(str(tmp_path / "out")) == []
+    packed = ShardDataset(str(tmp_path / "out"))
+    assert [uid.decode() for uid in packed.uids] == NAMES
+    for index in range(len(NAMES)):
+        one, other = (decode_item(d.read(index, 1, N), 1, 16) for d in (folder, packed))
+        assert one.uid == other.uid
+        assert torch.equal(one.target_images, other.target_images)
+    urls = [str(path) for path in sorted((tmp_path / "out").glob("*.tar"))]
+    keys = [sample["__key__"] for sample in webdataset.WebDataset(urls, shardshuffle=False)]
+    assert len(set(keys)) == len(NAMES)
+    assert all(len(key.encode()) <= 80 for key in keys)
+
+
+REFUSED = {
+    "no alpha": (png(1, mode="RGB"), r"has no alpha channel \(mode RGB\), expected RGBA"),
+    "grey": (png(1, mode="L"), r"has no alpha channel \(mode L\), expected RGBA"),
+    "size": (png(1, 12), "is 12 pixels wide, the views before it 16"),
+    "oblong": (encode_png(np.zeros((8, 16, 4), np.uint8)), "has 16 x 8 pixels"),
+}
+
+
+@pytest.mark.parametrize("kind", ["target", "input"])
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_training_refuses_pack_and_check_refuse_with_the_same_words(
+    tree: Path, tmp_path: Path, monkeypatch, name: str, kind: str
+):
+    content, message = REFUSED[name]
+    (tree / kind / "u3" / "001.png").write_bytes(content)
+    expected = rf"^object u3: .*{kind}.u3.001\.png: {message}"
+    view = int(kind == "input")
+    with pytest.raises(ValueError, match=expected):
+        decode_item(FolderDataset(tree).read(3, view, N), view, 16)
+    with pytest.raises(ValueError, match=expected):
+        pack(tree, tmp_path / "out", LIMIT, N)
+    with monkeypatch.context() as patch:  # as shards of an earlier version, which accepted it
+        patch.setattr("ldm.shards.check_views", lambda views: None)
+        pack(tree, tmp_path / "old", LIMIT, N)
+    (problem,) = check(str(tmp_path / "old"))
+    assert re.search(rf"object u3: u3\.{kind}\.001\.png: {message}", problem)
 
 
 def test_the_command_packs_and_checks(tree: Path, tmp_path: Path, caplog):
