@@ -26,6 +26,10 @@ from common.devices import pick_device
 log = logging.getLogger(__name__)
 
 DEFAULT_GPUS = "0,"
+DAMAGED = (
+    "; repair that file, or let --set data.max_damaged=<n> replace up to n such objects by others, "
+    "and continue with --resume"
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -90,6 +94,7 @@ def main(argv: list[str] | None = None) -> None:
     import_optional("lightning.pytorch", "Training", REQUIREMENTS)
     from demo.loss import choose_loss
     from demo.model import choose_model_class
+    from ldm.data.loader import DamagedDataError
     from ldm.training.trainer import ResumeError, train
 
     names = ("logdir", "ckptdir", "seed", "finetune_from", "resume", "num_nodes")
@@ -100,6 +105,7 @@ def main(argv: list[str] | None = None) -> None:
     with (
         advise(f"; continue with --resume or {other}", FileExistsError),
         advise(f"; start without --resume and {other}", ResumeError),
+        advise(DAMAGED, DamagedDataError),
     ):
         model_class, loss = choose_model_class(config.model), choose_loss(config.model)
         signal = train(config, options, model_class=model_class, loss=loss)

@@ -10,6 +10,7 @@ state counts the batches that were returned, not those prefetched, and is the sa
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import signal
 from collections.abc import Iterator, Sequence
@@ -18,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Sampler
 
+from ldm.data.batches import BatchDataset, BatchRequest, Damaged
 from ldm.data.folder import FolderDataset
-from ldm.data.samples import ObjectDataset, TrainingBatch, decode_item_into, pick_input_view
+from ldm.data.samples import ObjectDataset, TrainingBatch
 from ldm.data.shard_dataset import INDEX, FileReader, ShardDataset
 
-BatchRequest = tuple[int, list[int]]
-"""Epoch and indices of the objects of a batch."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,12 @@ class DataConfig:
     num_workers: int = 8  # decoding processes; 0 decodes in the training process
     # shards are shuffled, and objects within about so many neighbours; a folder tree as a whole
     shuffle_objects: int = 8192
+    # objects with unreadable files that a process replaces by others before the training stops
+    max_damaged: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("batch_size", 1), ("num_workers", 0), ("shuffle_objects", 1)):
+        least_values = {"batch_size": 1, "num_workers": 0, "shuffle_objects": 1, "max_damaged": 0}
+        for name, least in least_values.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
@@ -147,37 +151,8 @@ class ResumableSampler(Sampler[BatchRequest]):
         self.epoch, self.position = epoch, position
 
 
-@dataclass(frozen=True)
-class _Failure:
-    """An error, returned by a worker as a batch to keep its message on one line."""
-
-    error: ValueError | OSError
-
-
-@dataclass(frozen=True)
-class _BatchDataset(Dataset[Any]):
-    """Reads and decodes whole batches, in a worker."""
-
-    dataset: ObjectDataset
-    num_views: int
-    image_size: int
-    seed: int
-    hash_images: bool
-
-    def __getitem__(self, request: BatchRequest) -> TrainingBatch | _Failure:
-        epoch, indices = request
-        try:
-            uids = [self.dataset.uids[index].decode() for index in indices]
-            batch = TrainingBatch.empty(uids, self.num_views, self.image_size)
-            if get_worker_info() is not None:
-                batch.share_memory()
-            for place, (index, uid) in enumerate(zip(indices, uids, strict=True)):
-                view = pick_input_view(self.seed, epoch, uid, self.num_views)
-                files = self.dataset.read(index, view, self.num_views)
-                decode_item_into(batch.item(place), files, view)
-            return batch.with_image_keys() if self.hash_images else batch
-        except (ValueError, OSError) as error:
-            return _Failure(error)
+class DamagedDataError(ValueError):
+    """More objects of the training set cannot be read than `DataConfig.max_damaged`."""
 
 
 def _ignore_group_signals(_: int) -> None:
@@ -190,19 +165,35 @@ def _ignore_group_signals(_: int) -> None:
 class TrainingLoader:
     """Iterable over the batches of an epoch, with a position that can be saved and restored."""
 
-    def __init__(self, loader: DataLoader[Any], sampler: ResumableSampler) -> None:
-        self.loader, self.sampler = loader, sampler
+    def __init__(
+        self, loader: DataLoader[Any], sampler: ResumableSampler, max_damaged: int = 0
+    ) -> None:
+        self.loader, self.sampler, self.max_damaged = loader, sampler, max_damaged
+        self.damaged: set[str] = set()
+        """Names of the objects that could not be read."""
 
     def __len__(self) -> int:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[TrainingBatch]:
-        """Yield the rest of the current epoch; errors (ValueError, OSError) name the uid."""
-        for batch in self.loader:
-            if isinstance(batch, _Failure):
-                raise batch.error
+        """Yield the rest of the current epoch; errors (`DamagedDataError`) name the uid."""
+        for loaded in self.loader:
+            batch = self._count_damaged(loaded) if isinstance(loaded, Damaged) else loaded
             self.sampler.advance()
             yield batch
+
+    def _count_damaged(self, loaded: Damaged) -> TrainingBatch:
+        for uid, error in loaded.errors.items():
+            known, limit = uid in self.damaged, self.max_damaged
+            self.damaged.add(uid)
+            if len(self.damaged) > limit:
+                also = f"; {limit} other damaged objects were replaced before" if limit else ""
+                raise DamagedDataError(f"{error}{also}")
+            if not known:
+                count = len(self.damaged)
+                log.warning("damaged, another object is used (%d of %d): %s", count, limit, error)
+        assert loaded.batch is not None
+        return loaded.batch
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position after the batch that was returned last."""
@@ -239,7 +230,7 @@ def make_loader(
         dataset, config.batch_size, seed, config.shuffle_objects, rank, world_size
     )
     loader: DataLoader[Any] = DataLoader(
-        _BatchDataset(dataset, num_views, image_size, seed, hash_images),
+        BatchDataset(dataset, num_views, image_size, seed, hash_images, config.max_damaged),
         batch_size=None,
         sampler=sampler,
         num_workers=config.num_workers,
@@ -247,4 +238,4 @@ def make_loader(
         pin_memory=pin_memory,
         persistent_workers=config.num_workers > 0,
     )
-    return TrainingLoader(loader, sampler)
+    return TrainingLoader(loader, sampler, config.max_damaged)

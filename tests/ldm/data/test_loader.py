@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import signal
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ldm.data.folder import FolderDataset
 from ldm.data.loader import (
+    DamagedDataError,
     DataConfig,
     ResumableSampler,
     TrainingLoader,
     epoch_order,
     make_loader,
+    open_dataset,
     repeat_epochs,
 )
 from ldm.data.samples import TrainingBatch, image_key
@@ -204,3 +208,33 @@ def test_state_of_other_data_or_another_seed_is_refused(tree: Path, shards: Path
 def test_impossible_settings_are_refused(name: str, value: int):
     with pytest.raises(ValueError, match=f"{name} must be at least {value + 1}"):
         DataConfig(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_damaged_objects_are_replaced_counted_and_reported_up_to_a_limit(
+    tmp_path: Path, caplog, workers: int
+):
+    uids = [f"u{n}" for n in range(6)]
+    root = make_tree(tmp_path / "tree", uids, 3)
+    for uid in ("u2", "u3"):
+        (root / "target" / uid / "001.png").write_bytes(b"damaged")
+
+    def epochs(limit: int) -> list[TrainingBatch]:
+        config = DataConfig(batch_size=2, num_workers=workers, max_damaged=limit)
+        loader = make_loader(open_dataset(str(root)), config, 3, 16, seed=1)
+        return [batch for _ in range(2) for batch in loader]
+
+    used = [uid for batch in epochs(2) for uid in batch.uids]
+    assert sorted(used[:6]) == ["u0", "u1", "u4", "u4", "u4", "u5"]
+    reported = [m for m in caplog.messages if re.search(r"another .* of 2\): object u[23]", m)]
+    assert len(reported) == 2
+    whole = make_loader(open_dataset(str(make_tree(tmp_path / "whole", uids, 3))),
+                        DataConfig(batch_size=2, num_workers=0), 3, 16, seed=1)  # fmt: skip
+    for batch, expected in zip(epochs(2)[:3], whole, strict=True):
+        for index, uid in enumerate(batch.uids):
+            if uid == expected.uids[index]:
+                assert torch.equal(batch.target_images[index], expected.target_images[index])
+    with pytest.raises(DamagedDataError, match=r"object u[23]: .*; 1 other damaged objects were"):
+        epochs(1)
+    with pytest.raises(DamagedDataError, match=r"^object u[23]: .*001\.png: is not a PNG image$"):
+        epochs(0)
