@@ -117,7 +117,7 @@ def _advice(error: Exception, folder: Path, config: RendererConfig) -> str | Non
 
     resumable = (folder / CHECKPOINT).is_file()
     resume = "continue it with --resume, " if resumable else ""
-    restart = "continue with --resume" if resumable else "start over with --overwrite"
+    restart = "continue with --resume" if resumable else "run the same command again"
     fewer_rays = f"--set {config.kind}.rays={max(1, config.section.rays // 2)}"
     if isinstance(error, OSError) and getattr(error.__cause__, "errno", None) in _DISK_FULL:
         return f"free some space, then {restart}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import re
@@ -14,6 +15,7 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
+UNWRITABLE = (errno.EROFS, errno.ENOSPC, getattr(errno, "EDQUOT", None))  # not on Windows
 SEED = 6033
 """Default of all commands and of the Python API."""
 
@@ -47,7 +49,15 @@ def advise(advice: str, *errors: type[Exception]) -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
-    """An error's message on one line, without the escape codes that some libraries colour it by."""
+    """An error's message on one line, without the escape codes that some libraries colour it by.
+
+    An error of the file system names the file first; of one that cannot be written it says so.
+    """
+    if isinstance(error, OSError) and error.errno and error.filename:
+        reason = error.strerror or type(error).__name__
+        if error.errno in UNWRITABLE:
+            reason = f"cannot be written to ({reason}); choose another folder"
+        return f"{error.filename}: {reason}"
     return " ".join(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", str(error)).split())
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from io import StringIO
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from common.files import read_text
 
@@ -40,7 +40,7 @@ def load_config(schema: type[Schema], path: Path, overrides: Sequence[str] = ())
                 "own are in configs/"
             )
         merged = OmegaConf.merge(
-            OmegaConf.structured(schema), read, OmegaConf.from_dotlist(list(overrides))
+            OmegaConf.structured(schema), read, *(_override(schema, text) for text in overrides)
         )
         return OmegaConf.to_object(merged)  # type: ignore[return-value]
     except YAMLError as error:
@@ -53,6 +53,25 @@ def load_config(schema: type[Schema], path: Path, overrides: Sequence[str] = ())
         raise ValueError(f"{where}: {key}{str(error).splitlines()[0]}") from error
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{where}: {str(error).splitlines()[0]}") from error
+
+
+def _override(schema: type, text: str) -> Any:
+    """Parse "key=value"; the value of a text or path is taken as it stands, others are YAML.
+
+    Quotes around the whole of a text are removed, as in "key=''", which is empty.
+    """
+    from omegaconf import OmegaConf
+
+    key, equals, value = text.partition("=")
+    kind: Any = schema
+    for name in key.split("."):
+        kind = get_type_hints(kind).get(name) if is_dataclass(kind) else None
+    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    if not equals or kind not in (str, Path) or quoted:
+        return OmegaConf.from_dotlist([text])
+    config = OmegaConf.create()
+    OmegaConf.update(config, key, value.replace("${", r"\${"))
+    return config
 
 
 def check_positive(config: object, from_zero: Collection[str] = ()) -> None:

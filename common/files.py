@@ -5,7 +5,10 @@ Imports the standard library only, so that Blender's own Python can import this 
 
 from __future__ import annotations
 
+import errno
+import functools
 import hashlib
+import logging
 import os
 import re
 import shutil
@@ -13,6 +16,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+log = logging.getLogger(__name__)
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""Of NFS without lockd, Lustre without -o flock, FUSE."""
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
@@ -80,19 +87,34 @@ def file_lock(path: Path, wait: bool = True, patience: float = 0.0) -> Iterator[
     """Hold the exclusive lock of a file or folder: the file `.<name>.lock` beside it, which stays.
 
     While another process holds it, wait without limit; if not `wait`, raise OSError after
-    `patience` seconds.
+    `patience` seconds. Where the file system has no locks, go on without, after a warning.
     """
     from filelock import FileLock, Timeout  # Blender's Python has no such package
 
     lock = FileLock(path.absolute().with_name(f".{path.name}.lock"))
+    if hasattr(lock, "fallback_to_soft"):  # its file would outlive a process that is killed
+        lock = FileLock(lock.lock_file, fallback_to_soft=False)
     try:
         lock.acquire(timeout=-1 if wait else patience, poll_interval=0.1)
     except Timeout as error:
         raise OSError(f"{path}: another process is writing there; wait for its end") from error
+    except (OSError, NotImplementedError) as error:  # the latter from filelock, for ENOSYS
+        code = getattr(error, "errno", None) or errno.ENOSYS
+        if code not in NO_LOCKS:
+            reason = f"cannot be written to ({os.strerror(code)})"
+            raise OSError(f"{path.absolute().parent}: {reason}") from error
+        _warn_of_no_locks(path.absolute().parent)
     try:
         yield
     finally:
         lock.release()
+
+
+@functools.cache
+def _warn_of_no_locks(folder: Path) -> None:
+    """Once for each folder."""
+    message = "%s: this file system has no locks; let only one command at a time write there"
+    log.warning(message, folder)
 
 
 def read_text(path: Path) -> str:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -68,6 +69,39 @@ def test_mistakes_in_a_configuration_name_the_file(tmp_path: Path, text, overrid
     assert "c.yaml" in str(caught.value)
     with pytest.raises(FileNotFoundError, match=r"no\.yaml"):
         load_config(Outer, tmp_path / "no.yaml")
+
+
+@dataclass(frozen=True)
+class Data:
+    source: str = ""
+    folder: Path = Path()
+    count: int = 1
+    kind: Literal["a", "b"] = "a"
+
+
+@dataclass(frozen=True)
+class Settings:
+    data: Data = field(default_factory=Data)
+
+
+@pytest.mark.parametrize("name", ["source", "folder"])
+@pytest.mark.parametrize(
+    "value",
+    ["/a/set #1", "2024_11_27", "007", "1e3", "yes", "null", "12:30:00", "{a}", "[1", "a: b", "a=b",
+     " a", "~", "${HOME}", "it's", "C:\\new", "0x10", "- a", "*a", "!a", "@x", "'"],
+)  # fmt: skip
+def test_a_text_or_path_is_taken_as_it_stands(tmp_path: Path, name: str, value: str):
+    config = load_config(Settings, write(tmp_path / "c.yaml", ""), [f"data.{name}={value}"])
+    assert str(getattr(config.data, name)) == value
+
+
+def test_other_values_are_yaml_and_quotes_around_a_text_are_removed(tmp_path: Path):
+    path = write(tmp_path / "c.yaml", "data: {source: b}")
+    overrides = ["data.source=''", "data.count=1_0", "data.kind=b"]
+    assert load_config(Settings, path, overrides) == Settings(Data("", count=10, kind="b"))
+    assert load_config(Settings, path, ['data.source="#1"']).data.source == "#1"
+    assert load_config(Settings, path, ["data.source=a", "data.source="]).data.source == ""
+    assert load_config(Settings, path, ["data={source: c}"]).data.source == "c"
 
 
 @dataclass(frozen=True)

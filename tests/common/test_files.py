@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import subprocess
@@ -109,6 +110,29 @@ def test_another_process_that_holds_the_lock_is_waited_for_only_with_patience(tm
     with file_lock(path, wait=False):
         pass
     assert {item.name for item in tmp_path.iterdir()} <= {".work.lock"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="flock is replaced as a dynamic library can")
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EROFS])
+def test_where_there_are_no_locks_the_work_goes_on_after_one_warning(tmp_path: Path, code: int):
+    """As on NFS without lockd, Lustre without -o flock, and FUSE."""
+    script = (
+        "import errno, fcntl, logging, sys; from pathlib import Path\n"
+        "def flock(*_): raise OSError(int(sys.argv[2]), 'no')\n"
+        "fcntl.flock = flock\n"
+        "from common.files import file_lock\n"
+        "logging.basicConfig()\n"
+        "for name in ('a', 'b'):\n"
+        "    with file_lock(Path(sys.argv[1]) / name, wait=False): print('worked')\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path), str(code)]
+    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
+    if code == errno.EROFS:
+        assert f"OSError: {tmp_path}: cannot be written to (Read-only" in done.stderr
+        return
+    assert done.stdout == "worked\nworked\n", done.stderr
+    assert done.stderr.count("this file system has no locks") == 1
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_another_thread_is_kept_out_too(tmp_path: Path):
