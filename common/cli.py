@@ -45,7 +45,7 @@ def advise(advice: str, *errors: type[Exception]) -> Iterator[None]:
     try:
         yield
     except errors as error:
-        raise type(error)(f"{error}{advice}") from error
+        raise type(error)(f"{one_line(error)}{advice}") from error
 
 
 def one_line(error: BaseException) -> str:

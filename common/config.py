@@ -24,7 +24,8 @@ def load_config(schema: type[Schema], path: Path, overrides: Sequence[str] = ())
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
+    from yaml import BaseLoader, YAMLError
+    from yaml import load as load_yaml
 
     if path.is_dir():
         raise ValueError(f"{path}: is a folder, expected a configuration file (YAML)")
@@ -39,6 +40,8 @@ def load_config(schema: type[Schema], path: Path, overrides: Sequence[str] = ())
                 "is a configuration of the published code, which names classes; this project's "
                 "own are in configs/"
             )
+        if OmegaConf.is_dict(read):
+            _keep_texts(schema, read, load_yaml(text, BaseLoader) or {})
         merged = OmegaConf.merge(
             OmegaConf.structured(schema), read, *(_override(schema, text) for text in overrides)
         )
@@ -53,6 +56,17 @@ def load_config(schema: type[Schema], path: Path, overrides: Sequence[str] = ())
         raise ValueError(f"{where}: {key}{str(error).splitlines()[0]}") from error
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{where}: {str(error).splitlines()[0]}") from error
+
+
+def _keep_texts(kind: Any, read: Any, written: Any) -> None:
+    """Put back those texts and paths that YAML took for numbers, dates or truth values."""
+    hints = get_type_hints(kind) if is_dataclass(kind) else {}
+    for key in hints.keys() & written.keys():
+        value = written[key]
+        if isinstance(value, dict):
+            _keep_texts(hints[key], read[key], value)
+        elif hints[key] in (str, Path) and isinstance(read[key], int | float | bytes):
+            read[key] = value
 
 
 def _override(schema: type, text: str) -> Any:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import sys
 
 import pytest
@@ -19,6 +20,32 @@ def test_failures_exit_1_with_one_line_and_a_traceback_only_on_request(monkeypat
     monkeypatch.setattr(sys, "argv", ["script", "--debug"])
     with pytest.raises(ValueError, match="broken"):
         run_script(main)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.EROFS, "Read-only file system", "out"),
+         "ERROR: out: cannot be written to (Read-only file system); choose another folder"),
+        (OSError(errno.ENOSPC, "No space left", "out"), "out: cannot be written to (No space left"),
+        (PermissionError(errno.EACCES, "Permission denied", "a.png"), "a.png: Permission denied"),
+        (OSError("a.png: its own words"), "ERROR: a.png: its own words"),
+        (RuntimeError("\x1b[1;31mred\x1b[0m\n\x1b[?25hwords"), "ERROR: red words"),
+        (RuntimeError(), "ERROR: RuntimeError"),
+    ],
+)  # fmt: skip
+def test_messages_name_the_file_and_have_no_numbers_or_colours(monkeypatch, capfd, error, message):
+    def fail(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["script"])
+    monkeypatch.setattr("logging.root.handlers", [])
+    with pytest.raises(SystemExit):
+        run_script(fail)
+    printed = capfd.readouterr().err.strip()
+    assert message in printed
+    assert printed.isprintable()
+    assert "Errno" not in printed
 
 
 def test_an_interrupt_exits_130(monkeypatch):

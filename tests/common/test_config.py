@@ -95,6 +95,12 @@ def test_a_text_or_path_is_taken_as_it_stands(tmp_path: Path, name: str, value: 
     assert str(getattr(config.data, name)) == value
 
 
+def test_texts_in_a_file_are_not_taken_for_numbers(tmp_path: Path):
+    for value in ("2024_11_27", "007", "1e3", "yes", "12:30:00"):
+        path = write(tmp_path / "c.yaml", f"data:\n  source: {value}  # a comment\n  count: 0x10\n")
+        assert load_config(Settings, path) == Settings(Data(value, count=16))
+
+
 def test_other_values_are_yaml_and_quotes_around_a_text_are_removed(tmp_path: Path):
     path = write(tmp_path / "c.yaml", "data: {source: b}")
     overrides = ["data.source=''", "data.count=1_0", "data.kind=b"]

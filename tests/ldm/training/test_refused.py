@@ -12,7 +12,7 @@ import torch
 pytest.importorskip("lightning.pytorch", reason="pip install -r requirements/train.txt")
 
 import train_syncdreamer
-from tests.ldm.training.training_runs import SmallRun, failure
+from tests.ldm.training.training_runs import SmallRun, failure, make_data
 
 pytestmark = pytest.mark.integration
 
@@ -93,3 +93,13 @@ def test_what_cannot_be_resumed_is_said_with_a_way_out(finished, tmp_path: Path,
     assert re.search(rf"last\.ckpt: .*{expected}", message)
     assert "start without --resume" in message
     assert message.isprintable()
+
+
+def test_damaged_data_end_the_training_with_advice(run: SmallRun, tmp_path: Path):
+    data = make_data(tmp_path / "bad", objects=2)
+    (data / "tree" / "target" / "object1" / "003.png").write_bytes(b"damaged")
+    message = failure(run, "--set", f"data.source={data / 'tree'}")
+    assert re.match(
+        r"object object1: .*003\.png: is not a PNG image; .*data\.max_damaged=", message
+    )
+    assert "continue with --resume" in message
