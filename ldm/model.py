@@ -98,6 +98,18 @@ class SyncDreamer(nn.Module):
         """The UNet; the checkpoint calls it `model.diffusion_model`."""
         return self.model["diffusion_model"]  # type: ignore[return-value]
 
+    def compile_networks(self, cuda_graphs: bool = False) -> None:
+        """Compile the UNet and the networks of the volumes, once for each shape of their inputs.
+
+        Results change by rounding only. With `cuda_graphs`, for sampling on CUDA in one thread, the
+        kernels of a network are recorded and then launched together.
+        """
+        mode = "reduce-overhead" if cuda_graphs else "default"
+        for network in (self.unet, *self.spatial_volume.children()):
+            network.compile(dynamic=False, mode=mode)
+        if cuda_graphs:  # the outputs of one evaluation may be overwritten in the next
+            self.register_forward_pre_hook(lambda *_: torch.compiler.cudagraph_mark_step_begin())
+
     def encode_image(self, images: Tensor) -> ImageFeatures:
         """Run the frozen encoders on input images (B, 3, H, W) in [-1, 1]."""
         embedding = self.clip_image_encoder(images)

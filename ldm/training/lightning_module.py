@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint as recompute
 
 from ldm.data.loader import make_loader, repeat_epochs
 from ldm.data.samples import ObjectDataset, TrainingBatch
 from ldm.depth_attention import DepthTransformer
 from ldm.model import SyncDreamer
-from ldm.networks.attention import SpatialTransformer
-from ldm.networks.unet import Block, ResBlock
+from ldm.networks.unet import Block
 from ldm.networks.volume_nets import VolumeBlock
 from ldm.spatial_volume import ViewGeometry
 from ldm.training.config import TrainConfig
+from ldm.training.gradient_checkpointing import enable_gradient_checkpointing
 from ldm.training.latent_cache import LatentCache
 from ldm.training.loss import Loss, diffusion_loss, encode_batch
 from ldm.training.metrics import LossByTimestep, StepTimer
@@ -37,16 +35,6 @@ Item = tuple[TrainingBatch, dict[str, Any]]
 Lightning prefetches a batch, so the loader is ahead of the training: the state travels with its
 batch, and a checkpoint saves that of the batch which was used last.
 """
-
-
-def enable_gradient_checkpointing(model: SyncDreamer) -> None:
-    """Recompute the activations of the networks' blocks in the backward pass."""
-    blocks = (ResBlock, SpatialTransformer, DepthTransformer, VolumeBlock)
-    for network in (model.unet, model.spatial_volume):
-        for module in network.modules():
-            if isinstance(module, blocks):
-                forward = partial(recompute, module.forward, use_reentrant=False)
-                module.forward = forward  # type: ignore[method-assign]
 
 
 class SyncDreamerTraining(L.LightningModule):
@@ -89,9 +77,7 @@ class SyncDreamerTraining(L.LightningModule):
             assert self.device_mesh is not None
             apply_fsdp(network, self.device_mesh["data_parallel"])
         if self.config.run.compile:
-            network.unet.compile()
-            for name in ("target_encoder", "spatial_volume_feats", "frustum_volume_feats"):
-                getattr(network.spatial_volume, name).compile()
+            network.compile_networks()
 
     def train(self, mode: bool = True) -> SyncDreamerTraining:
         """Set the mode; the frozen encoders stay in evaluation mode."""
