@@ -49,7 +49,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     args = parse(argv)
-    from multiview import matting
+    from multiview import mask_check, matting
     from multiview.image_file import read_image
     from multiview.segmentation import open_segmenter
 
@@ -58,11 +58,10 @@ def main(argv: list[str] | None = None) -> None:
     try:
         with advise("; try another --backend", matting.NoObjectError):
             found = matting.remove_background(image, segment, args.backend)
+        found = mask_check.check_mask(found, args.input)
     except ValueError as error:
         raise ValueError(f"{args.input}: {error}") from error
-    area = matting.mask_area(found)
-    if area > matting.WHOLE_IMAGE:
-        log.warning("%s: the mask covers the whole image: was the object found?", args.input)
+    area = mask_check.mask_area(found)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     matting.save_rgba(args.output, found)
     log.info("%s written, the object covers %.1f %% of it", args.output, 100 * area)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from multiview.cameras import NUM_VIEWS, REFERENCE_IMAGE_SIZE
 from multiview.image_file import MAX_INPUT_PIXELS, read_image
+from multiview.mask_check import check_mask
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +126,12 @@ def prepare_image(path: Path, crop_size: int, size: int) -> np.ndarray:
     Raises:
         FileNotFoundError, ValueError: naming the file, see `read_image` and `crop_and_pad`.
     """
-    return frame_image(read_image(path), crop_size, size, path)
+    image = read_image(path)
+    try:
+        image = check_mask(image, path, keep_haze=True)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return frame_image(image, crop_size, size, path)
 
 
 def frame_image(image: Image.Image, crop_size: int, size: int, path: Path) -> np.ndarray:
@@ -136,11 +142,8 @@ def frame_image(image: Image.Image, crop_size: int, size: int, path: Path) -> np
     Raises:
         ValueError: naming the file `path`, see `crop_and_pad`.
     """
-    if image.mode == "RGB":
-        if crop_size == -1:
-            log.warning("%s has no alpha channel: its background counts as the object", path)
-    elif crop_size != -1 and image.getchannel("A").getextrema()[0] == 255:
-        log.warning("%s is opaque everywhere: its background counts as the object", path)
+    if image.mode == "RGB" and crop_size == -1:
+        log.warning("%s has no alpha channel: its background counts as the object", path)
     try:
         return composite_white(crop_and_pad(image, crop_size, size))
     except ValueError as error:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops
 
 from common.files import atomic_write
 from multiview.images import composite_white_01
+from multiview.mask_check import level_range
 from multiview.segmentation import Segmenter, clean_alpha
+from multiview.segmentation.base import to_pil
 
-WHOLE_IMAGE = 0.995
-"""A mask that covers more than this fraction of an image has hardly found an object."""
+DECIDED_PIXELS = 2**22
+"""The object is searched for in a copy of at most this many pixels; the network sees 320 x 320."""
 
 
 class NoObjectError(ValueError):
@@ -23,38 +25,38 @@ def has_mask(image: Image.Image) -> bool:
     """Whether the alpha separates an object from a background: some pixels visible, some not."""
     if image.mode != "RGBA":
         return False
-    visible = np.asarray(image.getchannel("A")) >= 128
-    return bool(visible.any() and not visible.all())
-
-
-def mask_area(image: Image.Image) -> float:
-    """Fraction of an RGBA image that its object covers."""
-    return float(np.mean(np.asarray(image.getchannel("A")) >= 128))
+    low, high = level_range(image.getchannel("A"))
+    return low < 128 <= high
 
 
 def remove_background(image: Image.Image, segment: Segmenter, backend: str) -> Image.Image:
     """Set the object's mask as alpha of an image: the minimum of it and of the image's own alpha.
 
-    The image is "RGB" or "RGBA"; the result is RGBA, of the same colour profile. `backend` names
+    The object is searched for in a copy of `DECIDED_PIXELS`, whose mask is enlarged, so that time
+    and memory are bounded. The image is "RGB" or "RGBA"; the result is RGBA. `backend` names
     `segment` in the message.
 
     Raises:
         NoObjectError: the segmentation found no object.
         ValueError: the image is transparent everywhere.
     """
-    pixels = np.asarray(image)
-    if pixels.shape[2] == 4 and not (pixels[:, :, 3] >= 128).any():
+    own = image.getchannel("A") if image.mode == "RGBA" else None
+    if own is not None and level_range(own)[1] < 128:
         raise ValueError("the image is transparent everywhere")
-    alpha = (clean_alpha(segment(composite_white_01(image))) * 255).round().astype(np.uint8)
-    if pixels.shape[2] == 4:
-        alpha = np.minimum(alpha, pixels[:, :, 3])
-    if not (alpha >= 128).any():
+    step = math.ceil(math.sqrt(image.width * image.height / DECIDED_PIXELS))
+    small = composite_white_01(image.reduce(step) if step > 1 else image)
+    alpha = to_pil(clean_alpha(segment(small)))
+    if step > 1:
+        alpha = alpha.resize(image.size, Image.Resampling.BILINEAR)
+    if own is not None:
+        alpha = ImageChops.darker(alpha, own)
+    if level_range(alpha)[1] < 128:
         raise NoObjectError(
             f"no object was found by the backend {backend}; larger objects that stand out from the "
             f"background are found more easily"
         )
-    found = Image.fromarray(np.dstack([pixels[:, :, :3], alpha]))
-    found.info["icc_profile"] = image.info.get("icc_profile") or b""
+    found = image.copy()
+    found.putalpha(alpha)
     return found
 
 

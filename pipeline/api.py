@@ -35,6 +35,7 @@ from ldm.generate_views import StepCallback
 from ldm.sampling.config import GuidanceKind, Solver, change_sampler
 from multiview.cameras import Cameras, orbit_cameras
 from multiview.images import CropSize, strip_to_views, views_to_strip
+from multiview.mask_check import check_mask
 from multiview.matting import has_mask, remove_background
 from multiview.segmentation import Backend, Segmenter, open_segmenter
 from pipeline.cli_args import LIMITS, PUBLISHED_CKPTS, choose_model
@@ -237,7 +238,7 @@ class SyncDreamerPipeline:
                 device = str(self.view_generator.device)
                 self._segmenters[backend] = open_segmenter(backend, device)
             image = remove_background(image, self._segmenters[backend], backend)
-        return image
+        return check_mask(image, "the image")
 
 
 def reconstruct_mesh(

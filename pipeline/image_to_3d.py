@@ -20,7 +20,8 @@ from ldm.config import SamplerConfig
 from multiview.cameras import NUM_VIEWS
 from multiview.image_file import read_image
 from multiview.images import auto_crop_size, crop_and_pad, save_animation, strip_to_views
-from multiview.matting import WHOLE_IMAGE, has_mask, mask_area, remove_background, save_rgba
+from multiview.mask_check import check_mask, mask_area
+from multiview.matting import has_mask, remove_background, save_rgba
 from multiview.segmentation import open_segmenter
 from multiview.views import read_views
 from pipeline.config import Context, PipelineConfig
@@ -129,8 +130,7 @@ class Run:
                 if self.context.segmenter is None:
                     self.context.segmenter = open_segmenter(backend, str(self.config.device))
                 found = remove_background(image, self.context.segmenter, backend)
-            if mask_area(found) > WHOLE_IMAGE:
-                log.warning("%s: the mask covers the whole image", self.image)
+            found = check_mask(found, self.image)
             save_rgba(result, found)
             mask, covered = "given" if given else "found", round(mask_area(found), 4)
             return {

@@ -6,7 +6,7 @@ import csv
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle
 from os import PathLike
 from pathlib import Path
@@ -18,6 +18,7 @@ from PIL import Image
 from common.files import atomic_write
 from multiview.image_file import SUFFIXES, normalise_image, read_image
 from multiview.images import CropSize, auto_crop_size, frame_image
+from multiview.mask_check import check_mask
 from pipeline.paths import FAILURES
 from pipeline.selection.similarity import CROP_SIDE, ObjectCrop, crop_object
 
@@ -42,6 +43,13 @@ class InputImage:
         """Read an image file, see `multiview.images.read_image`; both are of the same bytes."""
         content = path.read_bytes() if path.is_file() else b""
         return cls(path, hashlib.sha256(content).hexdigest(), read_image(path, content))
+
+    def checked(self, keep_haze: bool) -> InputImage:
+        """With its mask checked, see `multiview.mask_check.check_mask`."""
+        try:
+            return replace(self, pixels=check_mask(self.pixels, self.path, keep_haze))
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +107,7 @@ def prepare_inputs(
     inputs = []
     for (path, folder), given in zip(images, cycle(elevations), strict=False):
         try:
-            image = InputImage.read(path)
+            image = InputImage.read(path).checked(keep_haze=crop_size != "auto")
             inputs.append(prepare_input(image, folder, given, crop_size, size, compare))
         except (OSError, ValueError) as error:
             if failures is None or path in paths:

@@ -15,7 +15,7 @@ from common.files import atomic_write
 from common.html import data_url, image_url, load_template, printable, video_url
 from common.optional import import_optional
 from multiview.image_file import read_image
-from multiview.matting import WHOLE_IMAGE
+from multiview.mask_check import WHOLE_IMAGE
 from pipeline.paths import CURVE, ELEVATION, EXPORTED, FRAMED, METRICS, OBJECT, RECONSTRUCTION
 from pipeline.selection.elevation_drafts import UNCERTAIN
 from pipeline.selection.ranking import SCORES

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from multiview.image_file import UnfitImageError, read_image
+from multiview.mask_check import check_mask
 from multiview.matting import has_mask, remove_background
 from multiview.segmentation import Segmenter
 
@@ -64,6 +65,7 @@ class MaskEditor:
         """Message for the visitor about the initial mask."""
         try:
             masked = image if has_mask(image) else remove_background(image, segment, backend)
+            masked = check_mask(masked, "an uploaded image")
         except ValueError:
             masked = image.convert("RGBA")
             masked.putalpha(0)

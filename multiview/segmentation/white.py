@@ -66,8 +66,8 @@ def _flood_from_border(near_white: np.ndarray, radius: int) -> np.ndarray:
 
     margin = radius + 1
     outside = np.pad(near_white, margin, constant_values=True)
-    square = np.ones((2 * radius + 1, 2 * radius + 1))
-    regions, _ = ndimage.label(ndimage.binary_erosion(outside, square, border_value=1))
+    eroded = ndimage.minimum_filter(outside, 2 * radius + 1, mode="constant", cval=1)
+    regions, _ = ndimage.label(eroded)
     flooded = ndimage.binary_dilation(regions == regions[0, 0], iterations=2 * radius, mask=outside)
     return flooded[margin:-margin, margin:-margin]
 

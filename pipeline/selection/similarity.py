@@ -24,6 +24,8 @@ MIN_ALPHA = 0.05
 """Pixels with more alpha than this in either image are compared."""
 FRAME_SIDE = 2.2
 """Side of a scale-normalised image over the square root of the object's area; 4:1 objects fit."""
+LARGE_SIDE = 1024
+"""Inputs of at least twice this side are thinned out to it before they are cropped."""
 INPUT_OBJECT_SHARE = 0.8
 """Length of the object's longer side over the image's side in a centred input."""
 
@@ -110,6 +112,8 @@ def crop_object(image: np.ndarray, size: int) -> ObjectCrop:
     It is uint8 or float in [0, 1], RGBA with the object's mask as alpha, (H, W, 4), or RGB on
     white, (H, W, 3).
     """
+    step = max(1, max(image.shape[:2]) // LARGE_SIDE)  # bounds the memory; the crop is small
+    image = image[::step, ::step]
     pixels = image.astype(np.float32) / (255 if image.dtype == np.uint8 else 1)
     if pixels.shape[2] == 4:
         alpha = pixels[..., 3]
