@@ -29,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     add = parser.add_argument
-    add("--pr_mesh", type=Path, required=True, help="predicted mesh, .ply or .obj")
+    add("--pr_mesh", type=Path, required=True, help="predicted mesh, .ply .obj .glb or .stl")
     add("--pr_name", type=row_name, required=True, help="name of the object in the table")
     maps = "folder of the ground truth depth maps 000-depth.png .. 015-depth.png"
     add("--gt_dir", type=Path, required=True, help=f"{maps}; without any, --gt_mesh is rendered")

@@ -13,6 +13,7 @@ import torch
 from common.files import atomic_write
 from common.optional import EVALUATION, import_optional
 from evaluation.depth import depth_maps, depth_to_points, read_depth_maps
+from evaluation.frames import warn_if_other_frame_fits
 from evaluation.meshes import (
     read_mesh,
     to_render_frame,
@@ -70,6 +71,7 @@ def evaluate_mesh(
     if not len(points):
         raise ValueError(f"{predicted}: the mesh is not visible in any of the {NUM_VIEWS} views")
     true_points = true_visible_points(true_mesh, true_depth, device)
+    warn_if_other_frame_fits(predicted, points, true_points)
     iou = volume_iou(mesh, true_mesh)
     return MeshScores(chamfer(points, true_points), iou, points, true_points)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from common.files import check_content
 from common.optional import import_optional
 
 if TYPE_CHECKING:
@@ -18,11 +19,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+FORMATS = (".ply", ".obj", ".glb", ".stl")
+PLY_TYPES = {
+    "char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4",
+    "float": "f4", "double": "f8", "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2",
+    "int32": "i4", "uint32": "u4", "float32": "f4", "float64": "f8",
+}  # fmt: skip
 LARGEST_COORDINATE = 1e4
 """Objects have size 1; single precision is too coarse for coordinates beyond this."""
 OBJECT_BOX = np.array([0.71, 0.71, 0.6])
 """Bounds of |x|, |y| and |z|. Objects have a longest side of 1, with some tolerance; rotated about
 z they extend to at most sqrt(1/2)."""
+LARGEST_EXTENT = 10.0
+"""|x|, |y| or |z| beyond which a mesh is not compared: that takes minutes, and means nothing."""
 SMALLEST_SIDE = 0.5
 """Longest side below which a mesh is probably in another frame."""
 
@@ -40,7 +49,9 @@ GSO_ROTATIONS_DEG: dict[str, float] = {
 
 
 def read_mesh(path: Path) -> Trimesh:
-    """Read a .ply or .obj mesh without materials or processing; polygons become triangles.
+    """Read a .ply, .obj, .glb or .stl mesh without materials; polygons become triangles.
+
+    A .glb file, which has y up, is turned to z up: (x, y, z) becomes (x, -z, y).
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -49,22 +60,53 @@ def read_mesh(path: Path) -> Trimesh:
     trimesh = import_optional("trimesh", "reading meshes")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such mesh file")
-    if path.suffix.lower() not in (".ply", ".obj"):
-        raise ValueError(f"{path}: expected a mesh in one of the formats .ply and .obj")
+    suffix = path.suffix.lower()
+    if suffix not in FORMATS:
+        raise ValueError(f"{path}: expected a mesh in one of the formats {' '.join(FORMATS)}")
+    check_content(path, "a mesh")
     try:
-        if path.suffix.lower() == ".ply":
-            content = path.read_bytes()
-            # from a stream, so that no other file is opened
-            mesh = trimesh.load(io.BytesIO(content), file_type="ply", force="mesh", process=False)
-            _check_complete(content, mesh)
-        else:
+        if suffix == ".obj":
             vertices, faces = _read_obj(path.read_text(encoding="utf-8-sig", errors="replace"))
             mesh = trimesh.Trimesh(vertices, faces, process=False)
+        else:
+            content = path.read_bytes()
+            if suffix == ".ply":
+                content = _without_trailing_bytes(content)
+            flags = {"force": "mesh", "process": False, "skip_materials": True}
+            # from a stream, so that no other file is opened
+            mesh = trimesh.load(io.BytesIO(content), file_type=suffix[1:], **flags)
+        if suffix == ".ply":
+            _check_complete(content, mesh)
+        elif suffix == ".glb":
+            mesh.vertices = mesh.vertices[:, [0, 2, 1]] * [1.0, -1.0, 1.0]
     except Exception as error:
         reason = str(error) or type(error).__name__
         raise ValueError(f"{path}: the mesh cannot be read ({reason})") from error
     _check_readable(path, mesh)
     return mesh
+
+
+def _without_trailing_bytes(content: bytes) -> bytes:
+    """Cut a binary PLY file after its last element, if all lists of an element are equally long."""
+    head = re.match(rb"ply\s.*?end_header[ \t]*(\r\n|\n|\r)", content, re.S)
+    order = (
+        re.search(rb"^format binary_(little|big)", content[: head.end()], re.M) if head else None
+    )
+    if head is None or order is None:
+        return content
+    endian = "<" if order[1] == b"little" else ">"
+    position = head.end()
+    for element in re.split(r"^element ", head[0].decode("latin-1"), flags=re.M)[1:]:
+        row = position  # of the first one
+        for words in (line.split() for line in element.splitlines()[1:]):
+            if words[:2] == ["property", "list"]:
+                kind = np.dtype(endian + PLY_TYPES[words[2]])
+                (count,) = np.frombuffer(content, kind, 1, row)
+                row += kind.itemsize + int(count) * np.dtype(PLY_TYPES[words[3]]).itemsize
+            elif words[:1] == ["property"]:
+                row += np.dtype(PLY_TYPES[words[1]]).itemsize
+        position += int(element.split()[1]) * (row - position)
+    return content[:position]
 
 
 def _check_complete(content: bytes, mesh: Trimesh) -> None:
@@ -116,10 +158,16 @@ def _check_readable(path: Path, mesh: Trimesh) -> None:
 
 
 def warn_if_not_normalised(path: Path, mesh: Trimesh) -> None:
-    """Log a warning if a predicted mesh is probably not in the frame of the views."""
+    """Log a warning if a predicted mesh is probably not in the frame of the views.
+
+    ValueError if it is so large that its unit must be another, such as centimetres.
+    """
     low, high = mesh.bounds
     extent, longest = np.abs([low, high]).max(axis=0), float((high - low).max())
     frame = "probably it is in another frame (expected: z up, centred, longest side 1)"
+    if (extent > LARGEST_EXTENT).any():
+        size = f"extends to {extent.max():.3g}, expected 0.5: it is in another unit or not centred"
+        raise ValueError(f"{path}: the mesh {size}; scale it to a longest side of 1 and centre it")
     if (extent > OBJECT_BOX).any():
         box = "outside |x|, |y| <= {1:g}, |z| <= {2:g}".format(*OBJECT_BOX)
         reach = ", ".join(f"{x:.3g}" for x in extent)

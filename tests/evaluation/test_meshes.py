@@ -8,6 +8,7 @@ import pytest
 
 trimesh = pytest.importorskip("trimesh", reason="needs requirements/eval.txt")
 
+from evaluation.frames import warn_if_other_frame_fits
 from evaluation.meshes import (
     count_open_edges,
     gso_rotation,
@@ -18,7 +19,7 @@ from evaluation.meshes import (
 )
 
 
-@pytest.mark.parametrize("suffix", [".ply", ".obj", ".PLY"])
+@pytest.mark.parametrize("suffix", [".ply", ".obj", ".PLY", ".stl"])
 def test_triangle_meshes_of_every_format_are_read_as_they_are(tmp_path: Path, suffix: str):
     box = trimesh.creation.box((1.0, 0.5, 0.25))
     path = tmp_path / f"box{suffix}"
@@ -74,7 +75,7 @@ FACES = "element face {}\nproperty list uchar int vertex_indices\nend_header\n"
     ("name", "content", "message"),
     [
         ("text.ply", "hello", "cannot be read"),
-        ("empty.ply", "", "cannot be read"),
+        ("empty.ply", "", "empty"),
         ("cut.ply", PLY.format(3) + FACES.format(1) + "0 0 0\n1 0", "cannot be read"),
         ("header.ply", PLY.format(3), "cannot be read"),
         ("points.ply", PLY.format(1) + "end_header\n0 0 0\n", "no faces"),
@@ -85,12 +86,15 @@ FACES = "element face {}\nproperty list uchar int vertex_indices\nend_header\n"
         ("before.obj", "v 0 0 0\nf -1 -2 -3\n", "line 2 "),
         ("after.obj", "v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 9\n", "vertex 8"),
         ("far.obj", "v 1e30 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", r"up to 1e\+30"),
-        ("points.stl", "solid", r"formats \.ply and \.obj"),
+        ("points.stl", "solid", "cannot be read|no faces"),
+        ("points.xyz", "0 0 0", r"formats \.ply \.obj \.glb \.stl"),
+        ("pointer.ply", "version https://git-lfs.github.com/spec/v1", "git-lfs pointer"),
+        ("page.obj", "<!DOCTYPE html>", "web page"),
         ("flat.obj", "v 0 0 0\nv 0 0 0\nv 0 0 0\nf 1 2 3\n", "area 0"),
         ("nan.obj", "v nan 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", "coordinates up to nan"),
         ("index.ply", PLY.format(3) + FACES.format(1) + "0 0 0\n1 0 0\n0 1 0\n3 0 1 9\n",
          "vertex 9|cannot be read"),
-        ("scene.glb", "glTF", r"formats \.ply and \.obj"),
+        ("scene.glb", "glTF", "cannot be read"),
     ],
 )  # fmt: skip
 def test_files_that_hold_no_mesh_are_refused_by_name(
@@ -111,6 +115,40 @@ def test_a_missing_mesh_and_a_binary_ply_that_is_cut_off_are_refused(tmp_path: P
         (tmp_path / "cut.ply").write_bytes(whole[: int(len(whole) * share)])
         with pytest.raises(ValueError, match=r"cut\.ply: the mesh cannot be read"):
             read_mesh(tmp_path / "cut.ply")
+
+
+def test_a_glb_is_turned_to_z_up(tmp_path: Path):
+    trimesh.creation.box((1.0, 0.5, 0.25)).export(tmp_path / "a.glb")
+    np.testing.assert_allclose(read_mesh(tmp_path / "a.glb").extents, (1.0, 0.25, 0.5), atol=1e-6)
+
+
+def test_bytes_after_a_binary_ply_and_textures_of_it_are_not_read(tmp_path: Path, caplog):
+    box = trimesh.creation.box()
+    content = box.export(file_type="ply").replace(b"\n", b"\ncomment TextureFile a.png\n", 1)
+    for rest in (b"", b"\n", bytes(100)):
+        (tmp_path / "a.ply").write_bytes(content + rest)
+        assert read_mesh(tmp_path / "a.ply").volume == pytest.approx(1.0)
+    assert not caplog.text
+
+
+def test_a_mesh_in_centimetres_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"a\.ply: .*extends to 50, .*scale it"):
+        warn_if_not_normalised(tmp_path / "a.ply", trimesh.creation.box((100.0, 60.0, 20.0)))
+
+
+@pytest.mark.parametrize(("turn", "named"), [(0, ""), (np.pi / 2, "with (x, -z, y)")])
+def test_a_mesh_with_y_up_is_warned_about(caplog, turn: float, named: str):
+    """A letter L; with y up its box fits too."""
+    parts = [trimesh.creation.box((0.8, 0.3, 0.2)), trimesh.creation.box((0.2, 0.3, 0.8))]
+    parts[0].apply_translation((0.0, 0.0, -0.3))
+    parts[1].apply_translation((-0.3, 0.0, 0.0))
+    true = trimesh.util.concatenate(parts)
+    mesh = true.copy()
+    mesh.apply_transform(trimesh.transformations.rotation_matrix(-turn, [1, 0, 0]))
+    points, true_points = (item.sample(20_000, seed=0) for item in (mesh, true))
+    warn_if_other_frame_fits(Path("a.ply"), points, true_points)
+    assert named in caplog.text
+    assert bool(caplog.text) == bool(named)
 
 
 def test_the_render_frame_is_centred_has_longest_side_1_and_is_turned_back():
