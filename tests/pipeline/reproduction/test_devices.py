@@ -35,6 +35,7 @@ def make_notes(folder: Path, device: str) -> Work:
     return work
 
 
+@pytest.mark.integration
 def test_objects_are_shared_out_and_failures_named(tmp_path: Path, caplog):
     caplog.set_level("INFO")
     names = ("a", "fails", "kept", "dies", "c", "lost")
@@ -52,6 +53,7 @@ def test_objects_are_shared_out_and_failures_named(tmp_path: Path, caplog):
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.integration
 def test_a_model_that_cannot_be_loaded_ends_the_work(tmp_path: Path):
     with pytest.raises(ModelError, match=r"weights\.ckpt: is damaged"):
         run_on_devices(make_notes, tmp_path, objects("a"), ["no model"], "notes", 2)
