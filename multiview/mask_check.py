@@ -41,6 +41,16 @@ def mask_area(image: Image.Image) -> float:
     )
 
 
+def refuse_faint(alpha: Image.Image) -> None:
+    """Raise ValueError if an alpha shows nothing, though it is not 0 everywhere."""
+    _, high = level_range(alpha)
+    if 0 < high <= FAINT:
+        raise ValueError(
+            f"its alpha is at most {high} of 255, which leaves nothing to be seen; "
+            f"if it is a mask saved as 0 and {high}, multiply it by {255 // high}"
+        )
+
+
 def check_mask(image: Image.Image, name: object, keep_haze: bool = False) -> Image.Image:
     """Check the mask of an input, an RGBA image; return it without specks and haze.
 
@@ -63,11 +73,7 @@ def check_mask(image: Image.Image, name: object, keep_haze: bool = False) -> Ima
         said = "%s is opaque everywhere: its background counts as the object, for the mask covers "
         log.warning(said + "the whole image", name)
         return image
-    if high <= FAINT:
-        raise ValueError(
-            f"its alpha is at most {high} of 255, which leaves nothing to be seen; "
-            f"if it is a mask saved as 0 and {high}, multiply it by {255 // high}"
-        )
+    refuse_faint(alpha)
     if high < 128:
         said = "%s: its alpha is at most %d of 255: the object is hardly visible"
         log.warning(said, name, high)

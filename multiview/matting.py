@@ -9,7 +9,7 @@ from PIL import Image, ImageChops
 
 from common.files import atomic_write
 from multiview.images import composite_white_01
-from multiview.mask_check import level_range
+from multiview.mask_check import level_range, refuse_faint
 from multiview.segmentation import Segmenter, clean_alpha
 from multiview.segmentation.base import to_pil
 
@@ -41,8 +41,10 @@ def remove_background(image: Image.Image, segment: Segmenter, backend: str) -> I
         ValueError: the image is transparent everywhere.
     """
     own = image.getchannel("A") if image.mode == "RGBA" else None
-    if own is not None and level_range(own)[1] < 128:
-        raise ValueError("the image is transparent everywhere")
+    if own is not None:
+        refuse_faint(own)
+        if (high := level_range(own)[1]) < 128:
+            raise ValueError(f"the image is transparent everywhere: alpha at most {high} of 255")
     step = math.ceil(math.sqrt(image.width * image.height / DECIDED_PIXELS))
     small = composite_white_01(image.reduce(step) if step > 1 else image)
     alpha = to_pil(clean_alpha(segment(small)))

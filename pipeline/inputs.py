@@ -153,7 +153,7 @@ def collect_images(paths: Sequence[Path], output: Path) -> list[tuple[Path, Path
         return [(images[0], output)]
     for path in images:
         if path.stem in (".", "..", FAILURES):
-            raise ValueError(f"{path}: cannot name a folder of results after this file; rename it")
+            raise ValueError(f"{path}: its results cannot be called {path.stem}; rename it")
     folders = [output / path.stem for path in images]
     if len(set(folders)) < len(folders):
         twice = next(folder for folder in folders if folders.count(folder) > 1)

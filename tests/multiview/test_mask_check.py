@@ -15,6 +15,7 @@ from multiview.images import auto_crop_size, crop_and_pad, prepare_image
 from multiview.mask_check import check_mask
 from multiview.matting import remove_background
 from multiview.segmentation import segment_white
+from tests.conftest import run
 
 
 def object_on(background: int = 0, level: int = 255, size: int = 200) -> Image.Image:
@@ -66,11 +67,20 @@ def save(image: Image.Image, path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("level", [1, 5])
+@pytest.mark.parametrize("level", [5])
 def test_alpha_that_shows_nothing_is_refused(tmp_path: Path, level: int):
     path = save(object_on(0, level), tmp_path / "a.png")
     with pytest.raises(ValueError, match=rf"a\.png: its alpha is at most {level} of 255, which"):
         prepare_image(path, 200, 64)
+    out = tmp_path / "c.png"
+    for arguments in (
+        ["generate.py", "--elevation=20", "--crop_size=auto", "--input", path, "--output", out],
+        ["image_to_3d.py", path, "-o", out, "--backend=white"],
+        ["foreground_segment.py", "--backend=white", "--input", path, "--output", out],
+    ):
+        done = run(*arguments)
+        assert done.returncode == 1
+        assert f"its alpha is at most {level} of 255" in done.stderr.splitlines()[-1]
 
 
 def test_doubtful_masks_are_warned_of_with_numbers(caplog):
@@ -113,8 +123,8 @@ def test_200_million_pixels_take_bounded_time_and_memory(tmp_path: Path):
         "found = check_mask(found, ''); assert found.size == (16320, 12240);"
         "print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"
     )
-    run = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "a.jpg")],
         capture_output=True, text=True, check=True, timeout=200,
     )  # fmt: skip
-    assert int(run.stdout) < 2.5 * 2**20  # KiB; Pillow holds the pixels twice, 763 MiB each
+    assert int(done.stdout) < 2.5 * 2**20  # KiB; Pillow holds the pixels twice, 763 MiB each
