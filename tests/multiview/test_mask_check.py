@@ -75,7 +75,7 @@ def test_alpha_that_shows_nothing_is_refused(tmp_path: Path, level: int):
     out = tmp_path / "c.png"
     for arguments in (
         ["generate.py", "--elevation=20", "--crop_size=auto", "--input", path, "--output", out],
-        ["image_to_3d.py", path, "-o", out, "--backend=white"],
+        ["image_to_3d.py", path, "-o", tmp_path / "b", "--backend=white"],
         ["foreground_segment.py", "--backend=white", "--input", path, "--output", out],
     ):
         done = run(*arguments)
