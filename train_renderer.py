@@ -111,13 +111,15 @@ def flag_advice(folder: Path, config: RendererConfig) -> Iterator[None]:
 
 def _advice(error: Exception, folder: Path, config: RendererConfig) -> str | None:
     from renderer.checkpoint import CheckpointError, CheckpointMismatchError, NoCheckpointError
-    from renderer.output_dir import CHECKPOINT
+    from renderer.output_dir import CHECKPOINT, own_files
     from renderer.reconstruction import NoMeshError
     from renderer.views import MaskError
 
     resumable = (folder / CHECKPOINT).is_file()
     resume = "continue it with --resume, " if resumable else ""
-    restart = "continue with --resume" if resumable else "run the same command again"
+    restart = "start over with --overwrite"
+    if resumable or not any(own_files(folder)):
+        restart = "continue with --resume" if resumable else "run the same command again"
     fewer_rays = f"--set {config.kind}.rays={max(1, config.section.rays // 2)}"
     if isinstance(error, OSError) and getattr(error.__cause__, "errno", None) in _DISK_FULL:
         return f"free some space, then {restart}"

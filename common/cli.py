@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from common.files import DISK_FULL, unwritable
+
 log = logging.getLogger(__name__)
 
-UNWRITABLE = (errno.EROFS, errno.ENOSPC, getattr(errno, "EDQUOT", None))  # not on Windows
 SEED = 6033
 """Default of all commands and of the Python API."""
 
@@ -53,11 +54,10 @@ def one_line(error: BaseException) -> str:
 
     An error of the file system names the file first; of one that cannot be written it says so.
     """
-    if isinstance(error, OSError) and error.errno and error.filename:
-        reason = error.strerror or type(error).__name__
-        if error.errno in UNWRITABLE:
-            reason = f"cannot be written to ({reason}); choose another folder"
-        return f"{error.filename}: {reason}"
+    if isinstance(error, OSError) and error.errno and error.strerror:
+        if error.errno in (errno.EROFS, *DISK_FULL):
+            return unwritable(error.filename or "the output", error)
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return " ".join(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", str(error)).split())
 
 

@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """Of NFS without lockd, Lustre without -o flock, FUSE."""
+DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))  # no quotas on Windows
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
@@ -82,6 +83,14 @@ def copy_file(source: Path, target: Path) -> None:
         shutil.copyfile(source, temporary)
 
 
+def unwritable(path: Path | str, error: BaseException) -> str:
+    """Message of all commands for a folder or disk to which nothing can be written."""
+    reason = getattr(error, "strerror", None) or error
+    full = getattr(error, "errno", None) in DISK_FULL
+    advice = "free some space, or choose another folder" if full else "choose another folder"
+    return f"{path}: cannot be written to ({reason}); {advice}"
+
+
 @contextmanager
 def file_lock(path: Path, wait: bool = True, patience: float = 0.0) -> Iterator[None]:
     """Hold the exclusive lock of a file or folder: the file `.<name>.lock` beside it, which stays.
@@ -101,8 +110,7 @@ def file_lock(path: Path, wait: bool = True, patience: float = 0.0) -> Iterator[
     except (OSError, NotImplementedError) as error:  # the latter from filelock, for ENOSYS
         code = getattr(error, "errno", None) or errno.ENOSYS
         if code not in NO_LOCKS:
-            reason = f"cannot be written to ({os.strerror(code)})"
-            raise OSError(f"{path.absolute().parent}: {reason}") from error
+            raise OSError(unwritable(path.absolute().parent, error)) from error
         _warn_of_no_locks(path.absolute().parent)
     try:
         yield

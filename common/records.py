@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from common.files import atomic_write, file_lock, sha256
+from common.files import atomic_write, file_lock, sha256, unwritable
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def make_writable(folder: Path, named: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise OSError(f"{named}: cannot be written to ({error.strerror or error})") from error
+        raise OSError(unwritable(named, error)) from error
 
 
 @dataclass(frozen=True)

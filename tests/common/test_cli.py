@@ -27,7 +27,10 @@ def test_failures_exit_1_with_one_line_and_a_traceback_only_on_request(monkeypat
     [
         (OSError(errno.EROFS, "Read-only file system", "out"),
          "ERROR: out: cannot be written to (Read-only file system); choose another folder"),
-        (OSError(errno.ENOSPC, "No space left", "out"), "out: cannot be written to (No space left"),
+        (OSError(errno.ENOSPC, "No space left", "out"),
+         "out: cannot be written to (No space left); free some space, or choose another folder"),
+        (OSError(errno.ENOSPC, "No space left"), "ERROR: the output: cannot be written to (No spa"),
+        (OSError(errno.EIO, "Input/output error"), "ERROR: Input/output error"),
         (PermissionError(errno.EACCES, "Permission denied", "a.png"), "a.png: Permission denied"),
         (OSError("a.png: its own words"), "ERROR: a.png: its own words"),
         (RuntimeError("\x1b[1;31mred\x1b[0m\n\x1b[?25hwords"), "ERROR: red words"),

@@ -117,8 +117,8 @@ def test_another_process_that_holds_the_lock_is_waited_for_only_with_patience(tm
 def test_where_there_are_no_locks_the_work_goes_on_after_one_warning(tmp_path: Path, code: int):
     """As on NFS without lockd, Lustre without -o flock, and FUSE."""
     script = (
-        "import errno, fcntl, logging, sys; from pathlib import Path\n"
-        "def flock(*_): raise OSError(int(sys.argv[2]), 'no')\n"
+        "import fcntl, logging, os, sys; from pathlib import Path\n"
+        "def flock(*_): raise OSError(int(sys.argv[2]), os.strerror(int(sys.argv[2])))\n"
         "fcntl.flock = flock\n"
         "from common.files import file_lock\n"
         "logging.basicConfig()\n"

@@ -112,7 +112,7 @@ RGBA, NO_MASKS = "RGBA views", "--set use_mask=false"
         (NoMeshError("x"), True, ["--resume"]),
         (FloatingPointError("x"), True, ["--seed"]),
         (MemoryError("x"), False, ["--set mlp.rays=48", "--preset fast"]),
-        (full_disk(), False, ["--overwrite"]),
+        (full_disk(), False, ["run the same command again"]),
         (full_disk(), True, ["--resume"]),
         (ValueError("x"), True, []),
         (FileNotFoundError("x"), False, []),
@@ -130,6 +130,15 @@ def test_the_command_adds_the_flags_that_help(tmp_path, error, resumable, flags)
         assert flag in said
     for flag in ("--resume", "--overwrite", "--name", "--set", "segmenter"):
         assert (flag in said) == any(flag in expected for expected in flags)
+
+
+def test_a_full_disk_is_overcome_by_overwriting_only_what_is_in_the_way(tmp_path):
+    (tmp_path / "mesh.ply").touch()
+    with (
+        pytest.raises(OSError, match="start over with --overwrite"),
+        train_renderer.flag_advice(tmp_path, TINY),
+    ):
+        raise full_disk()
 
 
 def test_the_command_names_flags_that_improve_a_result(caplog):
