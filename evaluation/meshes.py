@@ -30,8 +30,8 @@ LARGEST_COORDINATE = 1e4
 OBJECT_BOX = np.array([0.71, 0.71, 0.6])
 """Bounds of |x|, |y| and |z|. Objects have a longest side of 1, with some tolerance; rotated about
 z they extend to at most sqrt(1/2)."""
-LARGEST_EXTENT = 10.0
-"""|x|, |y| or |z| beyond which a mesh is not compared: that takes minutes, and means nothing."""
+LARGEST_SIDE = 10.0
+"""Longest side above which a mesh is not compared: that takes minutes, and means nothing."""
 SMALLEST_SIDE = 0.5
 """Longest side below which a mesh is probably in another frame."""
 
@@ -165,9 +165,9 @@ def warn_if_not_normalised(path: Path, mesh: Trimesh) -> None:
     low, high = mesh.bounds
     extent, longest = np.abs([low, high]).max(axis=0), float((high - low).max())
     frame = "probably it is in another frame (expected: z up, centred, longest side 1)"
-    if (extent > LARGEST_EXTENT).any():
-        size = f"extends to {extent.max():.3g}, expected 0.5: it is in another unit or not centred"
-        raise ValueError(f"{path}: the mesh {size}; scale it to a longest side of 1 and centre it")
+    if longest > LARGEST_SIDE:
+        size = f"the longest side of the mesh is {longest:.3g}, expected 1: its unit is another"
+        raise ValueError(f"{path}: {size}; scale it to a longest side of 1, and centre it")
     if (extent > OBJECT_BOX).any():
         box = "outside |x|, |y| <= {1:g}, |z| <= {2:g}".format(*OBJECT_BOX)
         reach = ", ".join(f"{x:.3g}" for x in extent)

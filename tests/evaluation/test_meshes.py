@@ -132,7 +132,7 @@ def test_bytes_after_a_binary_ply_and_textures_of_it_are_not_read(tmp_path: Path
 
 
 def test_a_mesh_in_centimetres_is_refused(tmp_path: Path):
-    with pytest.raises(ValueError, match=r"a\.ply: .*extends to 50, .*scale it"):
+    with pytest.raises(ValueError, match=r"a\.ply: .*side of the mesh is 100, .*scale it"):
         warn_if_not_normalised(tmp_path / "a.ply", trimesh.creation.box((100.0, 60.0, 20.0)))
 
 
