@@ -256,6 +256,69 @@ def test_models_that_cannot_be_rendered_get_one_clear_line_and_no_folder(tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+ONE_VIEW = ("--num_images=1", "--resolution=32", "--samples=1")
+
+
+def test_a_model_of_which_nothing_is_visible_fails_again_and_leaves_no_folder(tmp_path: Path):
+    box = trimesh.creation.box()
+    material = PBRMaterial(baseColorFactor=[1.0, 1.0, 1.0, 0.0], alphaMode="BLEND")
+    box.visual = trimesh.visual.TextureVisuals(material=material)
+    box.export(tmp_path / "glass.glb")
+    for _ in range(2):
+        done = render(tmp_path / "glass.glb", tmp_path / "out", *ONE_VIEW)
+        assert done.returncode == 1
+        assert "nothing of it is visible (at most 0 % of a view, in 1 of 1 none)" in done.stderr
+        assert not (tmp_path / "out" / "glass").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "damaged", "message"),
+    [
+        ("gone.png", False, "texture .*gone.png is missing, its faces will be magenta"),
+        ("green.png", True, "texture .*green.png cannot be decoded, its faces will be magenta"),
+        (r"folder\Green.PNG", False, ""),
+    ],
+)
+def test_textures_that_cannot_be_loaded_are_warned_about_and_fail_if_strict(
+    tmp_path: Path, name: str, damaged: bool, message: str
+):
+    """Of Windows' names the file is found."""
+    model = tmp_path / "a.obj"
+    model.write_text(
+        "mtllib a.mtl\nusemtl m\nv 0 0 0\nv 1 0 0\nv 0 0 1\nv 0 1 0\nvt 0.5 0.5\n"
+        "f 1/1 2/1 3/1\nf 1/1 3/1 4/1\nf 1/1 2/1 4/1\n"
+    )
+    (tmp_path / "a.mtl").write_text(f"newmtl m\nmap_Kd {name}\n")
+    for file in (tmp_path / "green.png", tmp_path / "folder" / "green.png"):
+        file.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), (0, 255, 0)).save(file)
+    if damaged:
+        (tmp_path / "green.png").write_bytes(b"no image")
+    done = render(model, tmp_path / "out", *ONE_VIEW, "--strict")
+    assert done.returncode == bool(message)
+    if not message:
+        assert mask_of((0, 1, 0), pixels(tmp_path / "out" / "a" / "000.png")).sum() > 20
+        return
+    assert not (tmp_path / "out").exists()
+    assert re.search(rf"ERROR: .*a\.obj: {message}", done.stderr)
+    done = render(model, tmp_path / "out", *ONE_VIEW)
+    assert done.returncode == 0
+    assert re.search(rf"WARNING: .*a\.obj: {message}", done.stderr)
+
+
+def test_what_blenders_importer_cannot_read_is_named_with_advice(tmp_path: Path):
+    parts = trimesh.exchange.gltf.export_gltf(trimesh.Scene([trimesh.creation.box()]))
+    content = json.loads(parts.pop("model.gltf"))
+    content["extensionsUsed"] = content["extensionsRequired"] = ["EXT_meshopt_compression"]
+    (tmp_path / "box.gltf").write_text(json.dumps(content))
+    for part, raw in parts.items():
+        (tmp_path / part).write_bytes(raw)
+    done = render(tmp_path / "box.gltf", tmp_path / "out", *ONE_VIEW)
+    assert re.search(
+        r"ERROR: .*it uses EXT_meshopt_compression.* gltf-transform", done.stdout + done.stderr
+    )
+
+
 def test_wrong_usage_exits_2_and_a_device_that_is_not_there_is_warned_about(
     models: Path, tmp_path: Path
 ):

@@ -106,7 +106,7 @@ def test_corners_that_are_not_finite_are_refused_in_every_format(
 ):
     corners = np.array(BOX.vertices)
     corners[0, 0] = value
-    with pytest.raises(ValueError, match=rf"{name}: corners are not finite"):
+    with pytest.raises(ValueError, match=rf"{name}: .*corners are not finite"):
         repair(tmp_path, name, make(corners))
 
 
