@@ -51,6 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--preview", action="store_true", help="write the animation <k>.gif too")
     add("--overwrite", action="store_true",
         help="generate all samples again, replacing existing ones")  # fmt: skip
+    cli_args.add_compile_flag(parser)
     add_common_flags(parser)
     return parser
 
@@ -84,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
         args.keep, args.overwrite, args.save_views, args.preview,
     )  # fmt: skip
     view_generator = SyncDreamerGenerator(
-        config.model, args.ckpt, device, args.dtype, args.batch_view_num
+        config.model, args.ckpt, device, args.dtype, args.batch_view_num, args.compile
     )
     with cli_args.flag_advice():
         generate(args.input, args.elevation, options, view_generator)

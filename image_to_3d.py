@@ -17,7 +17,13 @@ import argparse
 from pathlib import Path
 
 from common.cli import HelpFormatter, add_common_flags, run_script
-from pipeline.cli_args import add_pipeline_flags, flag_advice, parse_flags, with_advice
+from pipeline.cli_args import (
+    add_compile_flag,
+    add_pipeline_flags,
+    flag_advice,
+    parse_flags,
+    with_advice,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -31,6 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="folder of the results; several images get a folder each inside it")  # fmt: skip
     add_pipeline_flags(parser, "default")
     add("--overwrite", action="store_true", help="redo every step")
+    add_compile_flag(parser)
     add_common_flags(parser)
     return parser
 

@@ -74,6 +74,21 @@ def open_model(
     return model
 
 
+def compile_for_sampling(model: SyncDreamer) -> None:
+    """Have the networks compiled when they are first run; ValueError where that is impossible."""
+    device = model.azimuth.device
+    try:
+        torch.compile(lambda x: x.exp() + 1, dynamic=False)(torch.zeros(64, device=device))
+    except (RuntimeError, ImportError, OSError) as error:
+        needed = "Triton" if device.type == "cuda" else "a C++ compiler"
+        found = next((line for line in str(error).splitlines() if line.strip()), "no reason given")
+        raise ValueError(
+            f"compiling needs {needed}, which PyTorch cannot use here: {found}; "
+            "go on without compiling"
+        ) from error
+    model.compile_networks(cuda_graphs=device.type == "cuda")
+
+
 def generate_strip(
     model: SyncDreamer,
     features: ImageFeatures,

@@ -97,6 +97,16 @@ def add_model_flags(
         help="precision of the networks")  # fmt: skip
 
 
+def add_compile_flag(parser: argparse.ArgumentParser) -> None:
+    """Add the flag of commands that sample in one thread, as CUDA graphs require."""
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the networks in the first sample, which then takes minutes more; on CUDA "
+        "with CUDA graphs; for many samples. Needs Triton (CUDA) or a C++ compiler (CPU)",
+    )
+
+
 def add_pipeline_flags(parser: argparse.ArgumentParser, preset: str) -> None:
     """Add the flags that `read_config` reads, those of the model too; `preset` is the default."""
     add = parser.add_argument

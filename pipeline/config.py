@@ -103,6 +103,7 @@ def read_config(args: argparse.Namespace) -> tuple[PipelineConfig, SyncDreamerGe
         device=device,
         overwrite=getattr(args, "overwrite", False),
     )
+    compile_networks = getattr(args, "compile", False)
     return pipeline, SyncDreamerGenerator(
-        config.model, args.ckpt, device, args.dtype, args.batch_view_num
+        config.model, args.ckpt, device, args.dtype, args.batch_view_num, compile_networks
     )

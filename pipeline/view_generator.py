@@ -17,6 +17,7 @@ from ldm.config import SamplerConfig, SyncDreamerConfig
 from ldm.generate_views import (
     StepCallback,
     check_dtype,
+    compile_for_sampling,
     generate_strips,
     open_model,
     sampling_settings,
@@ -73,6 +74,7 @@ class SyncDreamerGenerator(ViewGenerator):
     device: torch.device
     dtype: str
     views_at_once: int
+    compile_networks: bool = False
     _model: SyncDreamer | None = field(default=None, init=False, repr=False)
     _pixels: np.ndarray | None = field(default=None, init=False, repr=False)
     _features: ImageFeatures | None = field(default=None, init=False, repr=False)
@@ -148,9 +150,10 @@ class SyncDreamerGenerator(ViewGenerator):
         if self._model is None:
             try:
                 kind = choose_model_class(self.config)
-                self._model = open_model(
-                    self.config, self.checkpoint, self.device, self.dtype, kind
-                )
+                model = open_model(self.config, self.checkpoint, self.device, self.dtype, kind)
+                if self.compile_networks:
+                    compile_for_sampling(model)
+                self._model = model
             except (OSError, ValueError, MemoryError, RuntimeError) as error:
                 raise ModelError(str(error)) from error
         return self._model
