@@ -55,9 +55,11 @@ def crop_and_pad(image: Image.Image, crop_size: int, size: int) -> Image.Image:
     if max(right - left, bottom - top) < 2:
         raise ValueError("the visible object is only 1 x 1 pixels")
     if crop_size == -1:
+        found = f"the image of {image.width} x {image.height} pixels"
+        if max(image.size) ** 2 > MAX_INPUT_PIXELS:  # a phone's 16320 x 12240
+            image = image.reduce(2)
         side = max(image.size)
         if side * side > MAX_INPUT_PIXELS:
-            found = f"the image of {image.width} x {image.height} pixels"
             raise ValueError(
                 f"{found} is too large to be padded to a square; make it smaller or cut it"
             )

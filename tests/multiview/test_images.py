@@ -199,6 +199,14 @@ def test_objects_that_cannot_be_framed_are_refused():
         crop_and_pad(Image.new("RGBA", (60000, 20), "red"), -1, 256)
 
 
+def test_an_image_whose_square_would_be_too_large_is_reduced_first():
+    image = Image.new("RGB", (15000, 3000), "white")
+    image.paste((200, 30, 30), (0, 0, 7500, 3000))
+    framed = np.asarray(crop_and_pad(image, -1, 64)).astype(int)
+    assert framed[31, [10, 50]].tolist() == [[200, 30, 30], [255, 255, 255]]
+    assert framed[[5, 60]].min() == 255
+
+
 def test_images_without_alpha_or_opaque_ones_are_taken_with_a_warning(tmp_path: Path, caplog):
     pixels = prepare_image(save(Image.new("RGB", (20, 20), "red"), tmp_path / "a.png"), -1, 64)
     np.testing.assert_allclose(pixels[32, 32], [1, -1, -1])
