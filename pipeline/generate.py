@@ -257,6 +257,8 @@ def rank_and_prune(
         )
         best = own[number]
         log.info("%s: best of %d, score %.3f", best.path, len(own) + len(worse), score.score)
+        if score.warning:
+            log.warning("%s: %s", best.path, score.warning)
         kept += own if keep == "all" else [best]
         for sample in own:
             if sample not in kept:

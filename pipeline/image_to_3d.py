@@ -41,7 +41,7 @@ from pipeline.paths import (
 )  # fmt: skip
 from pipeline.report import write_page
 from pipeline.selection.elevation_drafts import draft_path, draft_sampler, find_elevation
-from pipeline.selection.ranking import SCORES, Weights, rank_samples
+from pipeline.selection.ranking import POOR_SCORE, SCORES, Weights, rank_samples
 from pipeline.view_generator import ModelError
 from renderer.config import RendererConfig
 from renderer.output_dir import CHECKPOINT
@@ -231,14 +231,14 @@ class Run:
 
         def work() -> Facts:
             first, score = rank_samples(self.folder, samples, self.prepared.crop, elevation_deg)
-            if score.problem:
-                log.warning("no sample shows an object: %s", score.problem)
+            if score.warning:
+                log.warning("no good sample: %s", score.warning)
             copy_file(samples[first], best)
             with atomic_write(turning) as temporary:
                 save_animation(temporary, list(strip_to_views(np.asarray(read_image(best)))))
             return {"best": samples[first].name, "score": round(score.score, 4)}
 
-        settings = {"elevation_deg": elevation_deg, **asdict(Weights())}
+        settings = {"elevation_deg": elevation_deg, "poor_score": POOR_SCORE, **asdict(Weights())}
         step = Step("rank", settings, [framed, *samples], [scores_file, best, turning])
         facts = self.directory.do(step, work)
         log.info("best sample: %(best)s, score %(score)s", facts)

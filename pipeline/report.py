@@ -18,7 +18,7 @@ from multiview.image_file import read_image
 from multiview.mask_check import WHOLE_IMAGE
 from pipeline.paths import CURVE, ELEVATION, EXPORTED, FRAMED, METRICS, OBJECT, RECONSTRUCTION
 from pipeline.selection.elevation_drafts import UNCERTAIN
-from pipeline.selection.ranking import SCORES
+from pipeline.selection.ranking import POOR_SCORE, SCORES
 from renderer.output_dir import VIDEO_FILE
 from renderer.reconstruction import POOR_IOU
 
@@ -37,6 +37,8 @@ SCORE_PARTS = (
     ("input_silhouette", "outline with the input's"),
     ("input_pattern", "pattern with the input's"),
     ("input_psnr", "colours with the input's, dB"),
+    ("off_centre", "distance from the middle"),
+    ("new_colours", "colours that view 0 lacks"),
 )
 """Attributes of `pipeline.selection.ranking.SampleScore` and their labels."""
 NUMBERS = (
@@ -126,6 +128,8 @@ def quality_warnings(
         )
     if rows[0]["problem"]:
         warnings.append(f"No sample shows an object: {rows[0]['problem']}.")
+    elif rows[0]["score"] < POOR_SCORE:
+        warnings.append("The views of the best sample do not fit together; try another seed.")
     if metrics.get("replaced_masks"):
         views = ", ".join(map(str, metrics["replaced_masks"]))
         warnings.append(f"The views of the best sample are inconsistent; replaced masks: {views}.")

@@ -35,6 +35,7 @@ from pipeline.selection.hull_renderer import (
     raycast_sdf,
     silhouette_distances,
 )
+from pipeline.selection.plausibility import new_colours, off_centre, plausibility
 from pipeline.selection.similarity import (
     BEST_PSNR,
     CROP_SIDE,
@@ -49,6 +50,9 @@ from pipeline.selection.similarity import (
 RESOLUTION = 48
 """Points a side of the hulls' lattice."""
 SCORES = "scores.json"
+POOR_SCORE = 0.36
+"""A lower score means that the views do not fit together (docs/results.md)."""
+MISFIT = "views do not fit together"
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,10 @@ class SampleScore:
         input_silhouette: soft IoU of the input's silhouette with the hull's, in [0, 1].
         input_pattern: pattern similarity of the input and the hull's render, in [-1, 1].
         input_psnr: the same for colours, dB, at most 40.
-        score: weighted mean; comparable only between samples of one input.
+        off_centre: distance of the object from the middle of the views, see `plausibility`.
+        new_colours: share of pixels with colours that view 0 lacks, in [0, 1].
+        score: weighted mean of the parts before these two, times their `plausibility`. Differences
+            mean most between samples of one input; below `POOR_SCORE` views do not fit together.
         problem: why nothing could be measured (the score is then 0), else empty.
     """
 
@@ -94,8 +101,16 @@ class SampleScore:
     input_silhouette: float | None = None
     input_pattern: float | None = None
     input_psnr: float | None = None
+    off_centre: float = 0.0
+    new_colours: float = 0.0
     score: float = 0.0
     problem: str = ""
+
+    @property
+    def warning(self) -> str:
+        """The problem, or that the views do not fit together; empty if they do."""
+        poor = f"{MISFIT}: score {self.score:.2f}, below {POOR_SCORE}"
+        return self.problem or (poor if self.score < POOR_SCORE else "")
 
 
 def score_sample(
@@ -126,7 +141,9 @@ def score_sample(
         seen = _compare_with_input(views, distances, target, elevation_deg)
         measured |= {f"input_{name}": value for name, value in seen._asdict().items()}
     worst = int(np.argmin([half.pattern for half in halves]))
-    score = _weighted_mean(measured)
+    off, new = off_centre(views), new_colours(views)
+    score = _weighted_mean(measured) * plausibility(off, new)
+    measured |= {"off_centre": off, "new_colours": new}
     return SampleScore(**measured, worst_view=worst, score=score)  # type: ignore[arg-type]
 
 
@@ -238,4 +255,4 @@ def main(argv: list[str] | None = None) -> None:
     scores = [score_sample(views, target, args.elevation) for views in strips]
     write_scores(args.out or args.samples[0].parent / SCORES, list(map(str, args.samples)), scores)
     for k in order(scores):
-        print(table_row(str(args.samples[k]), scores[k].score, scores[k].problem or None))
+        print(table_row(str(args.samples[k]), scores[k].score, scores[k].warning or None))

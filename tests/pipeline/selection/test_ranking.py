@@ -19,6 +19,9 @@ from tests.conftest import SHARED
 from tests.toy_views import CORRUPTIONS, corrupt, toy_views
 
 SCANS = SHARED / "data" / "gso"
+GENERATED = SHARED / "data" / "generated"
+FAILURES = ("frog", "halloween", "paperbin")
+CONSISTENT = ("aircraft-2", "flower2", "forklift", "giraffe", "grandfather", "sofa", "steak")
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +114,15 @@ def test_true_views_of_toys_come_first_in_nearly_all_cases():
 def test_true_views_of_scanned_objects_come_first_in_nearly_all_cases():
     scans = [(read_views(folder),) for folder in sorted(SCANS.iterdir())]
     assert share_first(scans) >= 0.95
+
+
+@pytest.mark.parametrize("name", FAILURES + CONSISTENT)
+@pytest.mark.skipif(not GENERATED.is_dir(), reason="generated views are not beside the project")
+def test_generated_views_that_do_not_fit_together_are_said(name: str):
+    warning = score_sample(read_views(GENERATED / f"{name}.png", 16)).warning
+    assert (ranking.MISFIT in warning) == (name in FAILURES)
+
+
+@pytest.mark.parametrize("folder", sorted(SCANS.glob("*")), ids=lambda folder: folder.name)
+def test_true_views_of_scanned_objects_fit_together(folder: Path):
+    assert not score_sample(read_views(folder, 16)).warning
