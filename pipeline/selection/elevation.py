@@ -1,7 +1,8 @@
 """Elevation estimation: compare an input image with renders of a hull of its views.
 
 A coarse textured hull of draft views is rendered from azimuth 0 and many elevations; the render
-most similar to the input, at the same object area and centre, gives the elevation.
+most similar to the input, at the same object area and centre, gives the elevation. Where that is
+view 0 itself, which confirms any elevation that the draft was told, the object's lean counts.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 from multiview.cameras import CAMERA_DISTANCE, VIEWS_ELEVATION_DEG, orbit_cameras, orbit_pose
 from multiview.visual_hull import close_underside
 from pipeline.selection.hull_renderer import TexturedHull, downsample_views, silhouette_distances
+from pipeline.selection.lean import estimate_lean
 from pipeline.selection.similarity import CROP_SIDE, ObjectCrop, measure_similarity, normalise_scale
 
 Draft = Callable[[float], np.ndarray]
@@ -29,6 +31,8 @@ PSNR_WEIGHT = 0.05
 PEAK_DROP = 0.04
 """Scores this close to the maximum define the uncertainty range; with true views in place of drafts
 73 % of the true elevations lie inside it (docs/results.md)."""
+SAME_VIEW_DEG = 6.0
+"""An input this near to the elevation of view 0 is that view."""
 
 
 @dataclass(frozen=True)
@@ -125,10 +129,15 @@ def render_hull(hull: TexturedHull, elevation_deg: float, size: int) -> tuple[Te
 
 def _score_curves(target: ObjectCrop, hull: TexturedHull, config: ElevationConfig) -> np.ndarray:
     """Silhouette IoU and PSNR of all candidates, (E, 2)."""
-    size = hull.views.size
+    size, candidates = hull.views.size, config.candidates()
     aligned = normalise_scale(*target, size)
-    views = (render_hull(hull, float(elevation), size) for elevation in config.candidates())
-    return np.array([measure_similarity(*aligned, *view)[:2] for view in views])
+    views = (render_hull(hull, float(elevation), size) for elevation in candidates)
+    curves = np.array([measure_similarity(*aligned, *view)[:2] for view in views])
+    peak = _parabola_peak(candidates, curves @ [1, PSNR_WEIGHT])
+    if abs(peak - config.views_elevation) > SAME_VIEW_DEG:
+        return curves
+    lean = estimate_lean(hull.views, candidates - config.views_elevation)
+    return np.stack([np.interp(candidates, candidates + lean, curve) for curve in curves.T], axis=1)
 
 
 def _interpolate_curves(

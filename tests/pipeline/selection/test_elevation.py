@@ -4,10 +4,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from multiview.image_file import read_image
+from multiview.views import read_views
 from pipeline.selection import elevation
 from pipeline.selection.elevation import ElevationConfig, ElevationEstimate, estimate_elevation
 from pipeline.selection.similarity import crop_object
+from tests.conftest import SHARED
 
+DATA = SHARED / "data"
 ONE_DRAFT = ElevationConfig(drafts_at=(15.0,))
 
 
@@ -80,3 +84,16 @@ def test_views_without_a_common_volume_are_an_error():
     target = crop_object(np.full((9, 9, 4), 255, np.uint8), 64)
     with pytest.raises(ValueError, match="no volume in common"):
         estimate_elevation(target, lambda _: views, ONE_DRAFT)
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="generated views are not beside the project")
+@pytest.mark.parametrize(
+    ("name", "strip", "published_deg"),
+    [("aircraft", "aircraft-0", 30), ("elephant", "elephant", 30), ("giraffe", "giraffe", 10),
+     ("sofa", "sofa", 30)],
+)  # fmt: skip
+def test_a_generated_draft_tells_the_published_elevation(name: str, strip: str, published_deg: int):
+    target = crop_object(np.asarray(read_image(DATA / "testset" / f"{name}.png")), ONE_DRAFT.size)
+    views = read_views(DATA / "generated" / f"{strip}.png", 16)
+    estimate = estimate_elevation(target, lambda _: views, ONE_DRAFT)
+    assert estimate.elevation_deg == pytest.approx(published_deg, abs=8)
