@@ -17,9 +17,13 @@ from pipeline.selection.hull_renderer import LowResViews
 OFF_CENTRE = 0.1
 """Tolerance of `off_centre`; at most 0.05 in true views of scanned objects."""
 NEW_COLOURS = 0.15
-"""Tolerance of `new_colours`; at most 0.03 in 31 of 32 turns of scanned objects."""
+"""Tolerance of `new_colours`; at most 0.07 in 31 of 32 turns of scanned objects."""
 COLOUR_DISTANCE = 0.15
 """Colours that are farther apart, as points of the RGB cube, are different."""
+SMOOTHING = 5
+"""Pixels a side of the windows whose mean colours are compared: noise has no new colours."""
+LEAST = 0.4
+"""Least factor for new colours: a real back may have them, and other parts then decide."""
 
 
 def off_centre(views: LowResViews) -> float:
@@ -43,13 +47,17 @@ def new_colours(views: LowResViews) -> float:
 
 
 def _colours(views: LowResViews, k: int) -> Tensor:
-    """Every second pixel inside the outline in view k, (P, 3)."""
+    """Means around every second pixel inside the outline in view k, (P, 3)."""
     mask = views.masks[k]
     inside = -F.max_pool2d(-mask[None], 3, 1, 1)[0] >= 0.5
     chosen = inside if inside.any() else mask >= 0.5
-    return views.colours[k][:, chosen].T[::2].contiguous()
+    solid = (mask >= 0.5).float()
+    layers = torch.cat([views.colours[k] * solid, solid[None]])
+    means = F.avg_pool2d(layers[None], SMOOTHING, 1, SMOOTHING // 2)[0]
+    return (means[:3] / means[3:].clamp_min(1e-6))[:, chosen].T[::2].contiguous()
 
 
 def plausibility(off: float, new: float) -> float:
     """Factor in (0, 1] of a sample's score: 1 for a centred object without new colours."""
-    return float(np.exp(-((off / OFF_CENTRE) ** 2) - (new / NEW_COLOURS) ** 2))
+    centred = np.exp(-((off / OFF_CENTRE) ** 2))
+    return float(centred * max(LEAST, np.exp(-((new / NEW_COLOURS) ** 2))))

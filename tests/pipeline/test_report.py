@@ -24,7 +24,7 @@ def found(covered: float = 0.3, uncertainty: float = 5.0) -> dict[str, dict[str,
     }
 
 
-GOOD = ({"problem": ""}, {"mask_iou": 0.9, "replaced_masks": []})
+GOOD = ({"problem": "", "score": 0.7}, {"mask_iou": 0.9, "replaced_masks": []})
 
 
 def test_good_results_are_not_doubted():
@@ -39,6 +39,7 @@ def test_good_results_are_not_doubted():
         (found(covered=0.999), *GOOD, "mask covers the whole image"),
         (found(uncertainty=12.0), *GOOD, "If you know it, give it"),
         (found(), {"problem": "view 3 is empty"}, GOOD[1], "No sample .*: view 3 is empty"),
+        (found(), {"problem": "", "score": 0.2}, GOOD[1], "views of the best .* fit together"),
         (found(), GOOD[0], {"mask_iou": 0.5}, "silhouettes of the mesh"),
         (found(), GOOD[0], {"mask_iou": 0.9, "replaced_masks": [3, 4]}, "replaced masks: 3, 4"),
     ],
