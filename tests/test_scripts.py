@@ -146,8 +146,9 @@ def test_every_requirement_is_imported_and_every_import_required():
     extras = set().union(*(required(f"requirements/{name}.txt") for name in EXTRAS))
     assert extras <= imported_by(others)
     # Gradio brings FastAPI and uvicorn, Blender bpy and mathutils, OmegaConf PyYAML;
-    # carvekit, which has old pins, and matplotlib are optional
-    brought = {"fastapi", "uvicorn", "bpy", "mathutils", "pyyaml", "carvekit", "matplotlib"}
+    # carvekit, which has old pins, matplotlib and pillow_heif are optional
+    brought = {"fastapi", "uvicorn", "bpy", "mathutils", "pyyaml"}
+    brought |= {"carvekit", "matplotlib", "pillow_heif"}
     assert imported_by(others) - extras - brought == runtime
 
 
