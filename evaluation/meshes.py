@@ -30,7 +30,7 @@ LARGEST_COORDINATE = 1e4
 OBJECT_BOX = np.array([0.71, 0.71, 0.6])
 """Bounds of |x|, |y| and |z|. Objects have a longest side of 1, with some tolerance; rotated about
 z they extend to at most sqrt(1/2)."""
-LARGEST_SIDE = 10.0
+LARGEST_SIDE = 4.0
 """Longest side above which a mesh is not compared: that takes minutes, and means nothing."""
 SMALLEST_SIDE = 0.5
 """Longest side below which a mesh is probably in another frame."""
