@@ -16,8 +16,9 @@ from pipeline.selection.hull_renderer import LowResViews
 
 OFF_CENTRE = 0.1
 """Tolerance of `off_centre`; at most 0.05 in true views of scanned objects."""
-NEW_COLOURS = 0.15
-"""Tolerance of `new_colours`; at most 0.07 in 31 of 32 turns of scanned objects."""
+NEW_COLOURS = 0.1
+"""`new_colours` that lower no score, and the tolerance above; at most 0.07 in 31 of 32 turns of
+scanned objects."""
 COLOUR_DISTANCE = 0.15
 """Colours that are farther apart, as points of the RGB cube, are different."""
 SMOOTHING = 5
@@ -60,4 +61,4 @@ def _colours(views: LowResViews, k: int) -> Tensor:
 def plausibility(off: float, new: float) -> float:
     """Factor in (0, 1] of a sample's score: 1 for a centred object without new colours."""
     centred = np.exp(-((off / OFF_CENTRE) ** 2))
-    return float(centred * max(LEAST, np.exp(-((new / NEW_COLOURS) ** 2))))
+    return float(centred * max(LEAST, np.exp(-(max(0.0, new / NEW_COLOURS - 1) ** 2))))
