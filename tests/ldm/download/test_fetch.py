@@ -29,11 +29,12 @@ from tests.ldm.download.hub_server import (
 )
 
 COMMAND = """
-import sys
+import signal, sys
 from pathlib import Path
 from common.cli import run_script
 from ldm.download.fetch import fetch
 from tests.ldm.download.hub_server import WEIGHTS
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in the background
 run_script(lambda _: fetch(WEIGHTS, Path(sys.argv[1])))
 """
 
