@@ -11,11 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-TYPES = {
-    "char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4",
-    "float": "f4", "double": "f8", "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2",
-    "int32": "i4", "uint32": "u4", "float32": "f4", "float64": "f8",
-}  # fmt: skip
+from common.ply import PLY_TYPES
+
 COLOURS = ("red", "green", "blue", "alpha", "diffuse_red", "diffuse_green", "diffuse_blue")
 
 
@@ -69,7 +66,7 @@ def _vertex_properties(lines: list[str]) -> tuple[int, list[str], dict[str, str]
     rows = [line.split() for line in lines[elements[0] + 1 : last] if line.startswith("property ")]
     if name != "vertex" or any(len(row) != 3 for row in rows):
         raise ValueError("the vertices are not first, or have lists")
-    return int(count), [row[2] for row in rows], {row[2]: TYPES[row[1]] for row in rows}
+    return int(count), [row[2] for row in rows], {row[2]: PLY_TYPES[row[1]] for row in rows}
 
 
 def _read_vertices(
@@ -93,7 +90,7 @@ def _write(
 ) -> bytes:
     """Put a file together; `lines` is its header, of which the vertices' types change."""
     form = next(line.split()[1] for line in lines if line.startswith("format "))
-    names = {code: name for name, code in TYPES.items() if not name[-1].isdigit()}
+    names = {code: name for name, code in PLY_TYPES.items() if not name[-1].isdigit()}
     header, element = [], ""
     for line in lines:
         words = line.split()

@@ -47,9 +47,14 @@ def check_content(path: Path, what: str, advice: str = "; download it again") ->
     if head.startswith(b"version https://git-lfs"):
         pointer = f"is a git-lfs pointer of {path.stat().st_size} bytes, not {what}"
         raise ValueError(f"{path}: {pointer}; fetch it with 'git lfs pull'")
-    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:5].lower()
-    if start in (b"<!doc", b"<html", b"<?xml"):
+    if is_web_page(head):
         raise ValueError(f"{path}: is a web page, not {what}{advice}")
+
+
+def is_web_page(head: bytes) -> bool:
+    """Whether a file that begins with `head` is HTML or XML."""
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:5].lower()
+    return start in (b"<!doc", b"<html", b"<?xml")
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import numpy as np
 
 from common.files import check_content
 from common.optional import import_optional
+from common.ply import PLY_TYPES
 
 if TYPE_CHECKING:
     from trimesh import Trimesh
@@ -20,11 +21,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FORMATS = (".ply", ".obj", ".glb", ".stl")
-PLY_TYPES = {
-    "char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4",
-    "float": "f4", "double": "f8", "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2",
-    "int32": "i4", "uint32": "u4", "float32": "f4", "float64": "f8",
-}  # fmt: skip
 LARGEST_COORDINATE = 1e4
 """Objects have size 1; single precision is too coarse for coordinates beyond this."""
 OBJECT_BOX = np.array([0.71, 0.71, 0.6])

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from common.files import atomic_write, check_free_space, file_lock, sha256
+from common.files import atomic_write, check_free_space, file_lock, is_web_page, sha256
 from common.records import make_writable
 from ldm.download.catalogue import RemoteFile, Source
 
@@ -205,8 +205,8 @@ def _reason(error: Exception, part: Path) -> str:
         return "has no such file (404)"
     if part.exists():
         with part.open("rb") as file:
-            head = file.read(64).lstrip().lower()
-        if head.startswith((b"<!doc", b"<html")):
+            head = file.read(64)
+        if is_web_page(head):
             part.unlink()
             return "gives a web page in place of the file (a proxy's, or to log in?)"
     return " ".join(str(error).split())[:200] or type(error).__name__
