@@ -1,4 +1,8 @@
-"""Rasterisation of triangles in double precision: the face and the depth at each pixel centre."""
+"""Rasterisation of triangles in double precision: the face and the depth at each pixel centre.
+
+Triangles are cut into rows of pixels, F faces into L rows, of which only the covered part is
+visited.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +16,15 @@ from multiview.cameras import Cameras
 if TYPE_CHECKING:
     from trimesh import Trimesh
 
+_TOLERANCE = 1e-9
+"""Barycentric weights from minus this count as inside: no pixel falls between two triangles."""
+_SMALLEST_AREA = 1e-9
+"""Triangles of less, twice the area in pixels, cover no pixel."""
+
 
 @dataclass(frozen=True)
 class Fragments:
-    """P pixel centres that triangles cover, in no particular order.
+    """P pixel centres that triangles cover.
 
     Attributes:
         pixels: row * size + column, (P,).
@@ -39,58 +48,80 @@ def rasterise(corners: np.ndarray, size: int) -> Fragments:
     """Rasterise 2D triangles: all pixels with centres (column + 0.5, row + 0.5) in them.
 
     Corners are in pixels, x to the right and y downwards, (F, 3, 2); the image has `size` a side.
+    The fragments are in the order of the triangles.
     """
-    low = np.clip(np.ceil(corners.min(axis=1) - 0.5), 0, size).astype(np.int64)
-    high = np.clip(np.floor(corners.max(axis=1) - 0.5), -1, size - 1).astype(np.int64)
+    area = _doubled_areas(corners)
+    low, high = corners[..., 1].min(axis=1), corners[..., 1].max(axis=1)
+    top = np.clip(np.ceil(low - 0.5), 0, size).astype(np.int64)
+    bottom = np.clip(np.floor(high - 0.5), -1, size - 1).astype(np.int64)
+    empty = np.abs(area) < _SMALLEST_AREA
+    face, row = _expand(top, np.where(empty, 0, np.maximum(bottom - top + 1, 0)))
+    # Each weight is affine in x - x of corner 0 along a row of a face: slope x + base, here (3, L)
+    # for L rows of all faces.
+    x, y = np.moveaxis(corners - corners[:, :1], -1, 0)
+    along = np.stack([y[:, 1] - y[:, 2], y[:, 2], -y[:, 1]]) / np.where(empty, 1, area)
+    down = np.stack([x[:, 2] - x[:, 1], -x[:, 2], x[:, 1]]) / np.where(empty, 1, area)
+    base = down.take(face, axis=1) * (row + 0.5 - corners[face, 0, 1])
+    base[0] += 1
+    slope = along.take(face, axis=1)  # much faster than [:, face]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        bound = -(base + _TOLERANCE) / slope
+    first = np.where(slope > 0, bound, -np.inf).max(axis=0)
+    last = np.where(slope < 0, bound, np.inf).min(axis=0)
+    last[((slope == 0) & (base < -_TOLERANCE)).any(axis=0)] = -np.inf
+    origin = corners[face, 0, 0] - 0.5
+    left = np.clip(np.ceil(first + origin), 0, size).astype(np.int64)
+    right = np.clip(np.floor(last + origin), -1, size - 1).astype(np.int64)
+    line, column = _expand(left, np.maximum(right - left + 1, 0))
+    weights = slope.take(line, axis=1) * (column - origin[line]) + base.take(line, axis=1)
+    return Fragments(row[line] * size + column, face[line], weights.T, np.zeros(len(line)))
+
+
+def _doubled_areas(corners: np.ndarray) -> np.ndarray:
+    """Twice the signed areas of triangles (F, 3, 2), positive if clockwise with y downwards."""
     first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    area = first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]
-    extent = np.where(area[:, None] != 0, np.maximum(high - low + 1, 0), 0)
-    counts = extent.prod(axis=1)
-    # Weights of corners 1 and 2 are affine in x and y: slope_x x + slope_y y + constant.
-    slopes = np.stack([second[:, 1], -second[:, 0], -first[:, 1], first[:, 0]], axis=1)
-    slopes /= np.where(area == 0, 1, area)[:, None]
-    start = low + 0.5 - corners[:, 0]  # from corner 0 to the first pixel centre
-    products = slopes.reshape(-1, 2, 2) * start[:, None]
-    constants = products[..., 0] + products[..., 1]
-    faces = np.repeat(np.arange(len(corners)), counts)
-    index = np.arange(len(faces)) - np.repeat(np.cumsum(counts) - counts, counts)
-    rows, columns = np.divmod(index, np.repeat(extent[:, 0], counts))
-    table = np.concatenate([slopes, constants], axis=1)[faces]
-    one = table[:, 0] * columns + table[:, 1] * rows + table[:, 4]
-    two = table[:, 2] * columns + table[:, 3] * rows + table[:, 5]
-    inside = np.flatnonzero((one >= -1e-9) & (two >= -1e-9) & (one + two <= 1 + 1e-9))
-    faces, one, two = faces[inside], one[inside], two[inside]
-    pixels = (rows[inside] + low[faces, 1]) * size + columns[inside] + low[faces, 0]
-    weights = np.stack([1 - one - two, one, two], axis=1)
-    return Fragments(pixels, faces, weights, np.zeros(len(pixels)))
+    areas: np.ndarray = first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]
+    return areas
 
 
-def rasterise_mesh(mesh: Trimesh, intrinsics: np.ndarray, pose: np.ndarray, size: int) -> Fragments:
+def _expand(starts: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Index and value of all integers in ranges from `starts` with `counts` members, both (R,)."""
+    index = np.repeat(np.arange(len(counts)), counts)
+    shift = starts - np.cumsum(counts) + counts
+    return index, np.arange(len(index)) + shift[index]
+
+
+def rasterise_mesh(
+    mesh: Trimesh, intrinsics: np.ndarray, pose: np.ndarray, size: int, one_sided: bool = False
+) -> Fragments:
     """Rasterise a mesh as a camera sees it: the nearest fragment of every covered pixel.
 
-    Faces are two-sided; those that reach behind the camera are left out. The intrinsics, (3, 3),
-    are those of a size x size image; the pose is world-to-camera, (3, 4).
+    Faces that reach behind the camera are left out, and with `one_sided`, which is faster and the
+    same for closed meshes, those that show their back. The intrinsics, (3, 3), are those of a size
+    x size image; the pose is world-to-camera, (3, 4). The fragments are in the order of the faces.
     """
     in_camera = np.asarray(mesh.vertices) @ pose[:, :3].T + pose[:, 3]
-    ahead = in_camera[:, 2] > 0
+    depths = in_camera[:, 2]
     homogeneous = in_camera @ intrinsics.T
-    projected = homogeneous[:, :2] / np.where(ahead, homogeneous[:, 2], 1)[:, None]
+    projected = homogeneous[:, :2] / np.where(depths > 0, homogeneous[:, 2], 1)[:, None]
     corners = mesh.faces.view(np.ndarray)
-    triangles = projected[corners]
-    triangles[~ahead[corners].all(axis=1)] = 0  # without area, these cover no pixel
-    flat = rasterise(triangles, size)
+    drawn = (depths > 0)[corners].all(axis=1)
+    if one_sided:  # outward faces are counter-clockwise, which a y axis downwards turns around
+        drawn &= _doubled_areas(projected[corners]) < 0
+    faces = np.flatnonzero(drawn)
+    flat = rasterise(projected[corners[faces]], size)
     # In image space 1 / z, not z, is affine on a plane.
-    shares = flat.weights / in_camera[:, 2][corners[flat.faces]]
-    nearness = shares.sum(axis=1)
+    shares = (1 / depths[corners[faces].T]).take(flat.faces, axis=1) * flat.weights.T
+    nearness = shares.sum(axis=0)
     nearest = np.zeros(size * size)
     np.maximum.at(nearest, flat.pixels, nearness)
-    winner = np.full(size * size, -1)
     front = np.flatnonzero(nearness == nearest[flat.pixels])
+    winner = np.empty(size * size, dtype=np.int64)
     winner[flat.pixels[front]] = front
-    winner = winner[winner >= 0]
-    nearness = nearness[winner]
-    weights = shares[winner] / nearness[:, None]
-    return Fragments(flat.pixels[winner], flat.faces[winner], weights, 1 / nearness)
+    front = front[winner[flat.pixels[front]] == front]
+    nearness = nearness[front]
+    weights = shares.take(front, axis=1) / nearness
+    return Fragments(flat.pixels[front], faces[flat.faces[front]], weights.T, 1 / nearness)
 
 
 def rasterise_depths(mesh: Trimesh, cameras: Cameras, size: int) -> np.ndarray:

@@ -125,6 +125,24 @@ def test_triangles_cover_exactly_the_pixel_centres_inside_them():
     np.testing.assert_allclose(centres[:, 1], y[fragments.pixels], atol=1e-9)
 
 
+def test_many_triangles_of_all_shapes_cover_what_a_test_of_every_pixel_says():
+    """Also slivers, and triangles partly or wholly outside of the image."""
+    generator = np.random.default_rng(0)
+    corners = generator.uniform(-4, 20, (60, 1, 2)) + generator.uniform(-6, 6, (60, 3, 2))
+    corners[::4, 2] = corners[::4, :2].mean(axis=1) + 0.05
+    corners[1, :, 1] = [3.5, 3.5, 9.5]  # an edge along pixel centres
+    rows, columns = np.divmod(np.arange(256), 16)
+    centres = np.stack([columns + 0.5, rows + 0.5, np.ones(256)])
+    homogeneous = np.concatenate([corners, np.ones((60, 3, 1))], axis=2)
+    weights = np.linalg.inv(homogeneous.swapaxes(1, 2)) @ centres  # (F, 3, pixels)
+    expected = np.argwhere((weights > -1e-9).all(axis=1))
+    fragments = rasterise(corners, 16)
+    found = np.stack([fragments.faces, fragments.pixels], axis=1)
+    np.testing.assert_array_equal(found[np.lexsort(found.T[::-1])], expected)
+    own = weights[fragments.faces, :, fragments.pixels]
+    np.testing.assert_allclose(fragments.weights, own, atol=1e-8)
+
+
 def test_a_camera_sees_the_near_side_of_a_ball_at_the_depth_of_its_rays():
     ball_mesh = trimesh.creation.icosphere(5, radius=0.5)
     cameras = orbit_cameras(4, image_size=64)
@@ -140,6 +158,9 @@ def test_a_camera_sees_the_near_side_of_a_ball_at_the_depth_of_its_rays():
     assert len(np.unique(seen.pixels)) == len(seen.pixels)
     points = seen.interpolate(np.asarray(ball_mesh.vertices), ball_mesh.faces)
     np.testing.assert_allclose((points @ pose[:, :3].T + pose[:, 3])[:, 2], seen.depth, atol=1e-9)
+    front = rasterise_mesh(ball_mesh, intrinsics, pose, 64, one_sided=True)
+    np.testing.assert_array_equal(front.pixels[np.argsort(front.pixels)], np.sort(seen.pixels))
+    np.testing.assert_array_equal(np.unique(front.faces), np.unique(seen.faces))
     # Faces behind the camera, and those without area or outside of the image, are not seen
     behind = ball_mesh.copy().apply_translation(-2 * pose[:, :3].T @ pose[:, 3])
     both = trimesh.util.concatenate([ball_mesh, behind])
