@@ -67,8 +67,10 @@ def run_script(main: Callable[[list[str] | None], None]) -> None:
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - stays open until the end
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
     logging.getLogger("trimesh").setLevel(logging.WARNING)  # it logs every mesh that it cuts
-    # Read by torch when it is first imported: operators that Apple's GPU lacks run on its CPU.
+    # Read by torch when it is first imported: operators that Apple's GPU lacks run on its CPU, and
+    # idle threads sleep; by default they spin, and take cores that other programs leave free.
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with suppress(ValueError):  # outside the main thread; SIGTERM cleans up as Ctrl-C does
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:

@@ -44,7 +44,10 @@ class DepthAttention(nn.Module):
         q = F.conv2d(self.to_q(x), key_weight, groups=self.heads)
         q = rearrange(q, "b (n f) h w -> b (h w) n f", n=self.heads)
         rays = rearrange(frustum, "b f d h w -> b (h w) d f")
-        attended = F.scaled_dot_product_attention(q, rays, rays, scale=self.scale)
+        if x.device.type == "cpu" and x.dtype == torch.bfloat16:  # SDPA copies all rays three times
+            attended = (self.scale * q @ rays.transpose(2, 3)).softmax(-1) @ rays
+        else:
+            attended = F.scaled_dot_product_attention(q, rays, rays, scale=self.scale)
 
         attended = rearrange(attended, "b (h w) n f -> b (n f) h w", h=height)
         return self.to_out(F.conv2d(attended, value_weight, groups=self.heads))

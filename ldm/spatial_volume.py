@@ -9,7 +9,9 @@ This is what ties the views together at every denoising step (paper Sec. 3.3):
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -30,10 +32,16 @@ class ViewGeometry:
 
     vertices_in_views: Tensor  # each vertex in each view's feature map, (N, V, V, V, 2)
     rays_in_volume: Tensor  # each frustum sample in the volume, (N, D, H, W, 3)
+    interpolation: list[Tensor] | None = None  # of each view, see `interpolation_matrix`
 
     def to(self, device: torch.device) -> ViewGeometry:
         """Copy to a device."""
         return ViewGeometry(self.vertices_in_views.to(device), self.rays_in_volume.to(device))
+
+    def with_interpolation(self, voxels: int) -> ViewGeometry:
+        """Add the matrices of `interpolation_matrix` for a volume of so many voxels a side."""
+        matrices = [interpolation_matrix(rays, voxels) for rays in self.rays_in_volume]
+        return replace(self, interpolation=matrices)
 
 
 def scale_intrinsics(intrinsics: Tensor, factor: float) -> Tensor:
@@ -79,6 +87,30 @@ def view_geometry(
         -1, config.depth_planes, latent_size, latent_size, 3
     )
     return ViewGeometry(vertices_in_views, rays_in_volume)
+
+
+def interpolation_matrix(rays: Tensor, voxels: int) -> Tensor:
+    """Return the trilinear weights of a volume's voxels in the samples of one view.
+
+    (D, H, W, 3) in [-1, 1] -> sparse float32 (CSR), (D H W, voxels^3), eight weights a row; a voxel
+    outside the volume has the weight 0.
+    """
+    position = (rays.reshape(-1, 1, 3) + 1) / 2 * (voxels - 1)  # x y z
+    corners = torch.cartesian_prod(*3 * [torch.arange(2)]).flip(1)  # (8, 3), x fastest
+    index = position.floor().clamp(0, voxels - 2).long() + corners  # (D H W, 8, 3)
+    weights = (1 - (position - index).abs()).clamp_min(0).prod(dim=-1)
+    x, y, z = index.unbind(-1)
+    columns = (z * voxels + y) * voxels + x
+    starts = 8 * torch.arange(len(position) + 1)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(
+            starts.int(),
+            columns.flatten().int(),
+            weights.flatten(),
+            (len(position), voxels**3),
+            check_invariants=True,
+        )
 
 
 def sample_views(features: Tensor, vertices: Tensor) -> Tensor:
@@ -131,12 +163,21 @@ class SpatialVolumeNet(nn.Module):
         lifted = self.lift_views_to_volume(latents, time, views, geometry)
         return self.spatial_volume_feats(lifted, time)
 
-    def sample_along_rays(self, volume: Tensor, rays: Tensor) -> Tensor:
+    def sample_along_rays(
+        self, volume: Tensor, rays: Tensor, interpolation: Sequence[Tensor] | None = None
+    ) -> Tensor:
         """Sample the volume along the rays of T views; zero outside it.
 
         (B, F, V, V, V) and (T, D, H, W, 3), or (B, T, D, H, W, 3) where the objects have different
-        views, -> (B T, F, D, H, W).
+        views, -> (B T, F, D, H, W). With the T matrices of `interpolation_matrix` the samples are
+        their products with the volume: ten times as fast on a CPU, and in channels_last order.
         """
+        if interpolation is not None:
+            tables = rearrange(volume.float(), "b f z y x -> b (z y x) f")
+            samples = torch.stack([matrix @ t for t in tables for matrix in interpolation])
+            depth, height = rays.shape[-4:-2]
+            samples = rearrange(samples, "b (d h w) f -> b f d h w", d=depth, h=height)
+            return samples.to(volume.dtype)
         if rays.ndim == 5:
             rays = rays.expand(len(volume), *rays.shape)
         volumes = volume[:, None].expand(-1, rays.shape[1], -1, -1, -1, -1).flatten(0, 1)
@@ -144,7 +185,12 @@ class SpatialVolumeNet(nn.Module):
         return F.grid_sample(volumes.float(), grid, align_corners=True).to(volume.dtype)
 
     def view_frustums(
-        self, volume: Tensor, time: Tensor, views: Tensor, rays: Tensor
+        self,
+        volume: Tensor,
+        time: Tensor,
+        views: Tensor,
+        rays: Tensor,
+        interpolation: Sequence[Tensor] | None = None,
     ) -> list[Tensor]:
         """Resample the volume for T of the views, which have `rays`, see `sample_along_rays`.
 
@@ -152,7 +198,7 @@ class SpatialVolumeNet(nn.Module):
         (B T, F_i, D / 2^i, H / 2^i, W / 2^i).
         """
         return self.frustum_volume_feats(
-            self.sample_along_rays(volume, rays),
+            self.sample_along_rays(volume, rays, interpolation),
             time.repeat_interleave(views.shape[1], 0),
             views.flatten(0, 1),
         )

@@ -107,7 +107,7 @@ class SyncDreamerPipeline:
             config: file of the model's sizes; by default the one that goes with the weights.
             overrides: "key=value" for this file, e.g. "sampler.steps=20".
             device: "auto", "cpu", "cuda", "cuda:1" or "mps".
-            dtype: "fp32", "tf32" (on CUDA only), "bf16" or "fp16".
+            dtype: "fp32", "tf32" (on CUDA only), "bf16", "fp16", or "auto", the fastest here.
             views_at_once: views denoised at once; bounds the memory.
             compile_networks: compile them in the first sample, which then takes minutes more, for
                 faster steps; on CUDA with CUDA graphs: sample in one thread only.
@@ -117,8 +117,8 @@ class SyncDreamerPipeline:
             pipeline.view_generator.ModelError: weights unfit for the configuration or the memory.
         """
         _check("batch_view_num", views_at_once, "views_at_once")
-        if dtype not in (*DTYPES, "tf32"):
-            raise ValueError(f"unknown dtype {dtype!r}, expected fp32, tf32, bf16 or fp16")
+        if dtype not in (*DTYPES, "tf32", "auto"):
+            raise ValueError(f"unknown dtype {dtype!r}, expected fp32, tf32, bf16, fp16 or auto")
         ckpt, cfg = (None if path is None else Path(path) for path in (checkpoint, config))
         chosen = argparse.Namespace(ckpt=ckpt, cfg=cfg)
         choose_model(chosen)

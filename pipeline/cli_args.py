@@ -93,8 +93,9 @@ def add_model_flags(
     add("--seed", type=int, default=SEED, help="of sample 0; sample k has seed + k")
     add("--sample_steps", type=int, help=f"denoising steps, 1 to 1000 {OF_MODEL.format(50)}")
     add("--eta", type=float, help=f"randomness of the sampler, 0 to 1 {OF_MODEL.format(1.0)}")
-    add("--dtype", choices=["fp32", "tf32", "bf16", "fp16"], default="fp32",
-        help="precision of the networks")  # fmt: skip
+    add("--dtype", choices=["auto", "fp32", "tf32", "bf16", "fp16"], default="fp32",
+        help="precision of the networks; auto is the fastest of this processor, bf16 on a CPU with "
+        "AMX and on recent GPUs")  # fmt: skip
 
 
 def add_compile_flag(parser: argparse.ArgumentParser) -> None:

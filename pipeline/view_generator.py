@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from einops import rearrange
 
+from common.devices import fastest_dtype
 from demo.model import choose_model_class
 from ldm.config import SamplerConfig, SyncDreamerConfig
 from ldm.generate_views import (
@@ -67,7 +68,7 @@ class ViewGenerator(Protocol):
 
 @dataclass
 class SyncDreamerGenerator(ViewGenerator):
-    """Generates views with SyncDreamer; dtype is "fp32", "tf32" (CUDA only), "bf16" or "fp16"."""
+    """Generates views with SyncDreamer; in "fp32", "tf32" (CUDA only), "bf16", "fp16" or "auto"."""
 
     config: SyncDreamerConfig
     checkpoint: Path
@@ -80,6 +81,8 @@ class SyncDreamerGenerator(ViewGenerator):
     _features: ImageFeatures | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        if self.dtype == "auto":
+            self.dtype = fastest_dtype(self.device)
         check_dtype(self.dtype, self.device)
         self._model_settings = sampling_settings(self.config, self.checkpoint, self.dtype)
 

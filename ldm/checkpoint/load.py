@@ -145,6 +145,10 @@ def load_model(
         placed = {name: mapped[name].to(device, types[name]) for name in names}
         model.load_state_dict(placed, strict=False, assign=True)
         del mapped, placed
+    if model.is_bf16_on_cpu:
+        for module in model.unet.modules():
+            if isinstance(module, torch.nn.Conv2d):
+                module.to(memory_format=torch.channels_last)
     return model.eval().requires_grad_(False)
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import subprocess
 import sys
 
 import pytest
@@ -49,6 +51,16 @@ def test_messages_name_the_file_and_have_no_numbers_or_colours(monkeypatch, capf
     assert message in printed
     assert printed.isprintable()
     assert "Errno" not in printed
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")]
+)
+def test_idle_threads_sleep_unless_the_user_says_otherwise(given, expected):
+    code = "import os; from common.cli import run_script; run_script(lambda _: print(os.environ))"
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"} | given
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    assert f"'OMP_WAIT_POLICY': '{expected}'" in done.stdout.decode()
 
 
 def test_an_interrupt_exits_130(monkeypatch):

@@ -219,6 +219,13 @@ def test_looking_along_rays_reads_the_volume_where_the_rays_are(tiny_model: Sync
     seen = net.sample_along_rays(torch.stack([x, y, z])[None], rays).permute(0, 2, 3, 4, 1)
     inside = (rays.abs() < 1).all(dim=-1)
     torch.testing.assert_close(seen[inside], rays[inside], rtol=1e-4, atol=1e-4)
+    with_matrices = tiny_model.view_geometry().with_interpolation(tiny_model.config.volume.voxels)
+    assert with_matrices.interpolation is not None
+    matrices = [with_matrices.interpolation[n] for n in (3, 9)]
+    volume = torch.randn(2, 3, *3 * [tiny_model.config.volume.voxels])
+    torch.testing.assert_close(
+        net.sample_along_rays(volume, rays, matrices), net.sample_along_rays(volume, rays)
+    )
     outside = (rays.abs() > 1 + 2 / (tiny_model.config.volume.voxels - 1)).any(dim=-1)
     assert 0.3 < outside.float().mean() < 0.8
     assert seen[outside].abs().max() == 0

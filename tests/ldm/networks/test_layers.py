@@ -38,6 +38,15 @@ def test_depth_attention_is_the_plain_formula_and_so_are_its_gradients():
     torch.testing.assert_close(got, wanted)
 
 
+def test_depth_attention_in_bf16_is_the_plain_formula_up_to_its_precision():
+    layer = DepthAttention(heads=4, head_dim=8, frustum_dim=16).bfloat16()
+    x = torch.randn(2, 32, 3, 5, dtype=torch.bfloat16)
+    frustum = torch.randn(2, 16, 6, 3, 5, dtype=torch.bfloat16)
+    expected = plain.depth_attention(layer.float(), x.float(), frustum.float())
+    ours = layer.bfloat16()(x, frustum)
+    torch.testing.assert_close(ours.float(), expected, atol=0.02, rtol=0.02)
+
+
 def test_a_zero_volume_adds_the_same_to_any_features():
     layer = DepthTransformer(dim=24, frustum_dim=16).double()
     for parameter in layer.parameters():
