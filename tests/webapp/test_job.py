@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from webapp.job import Job, Progress, Stopped
+from webapp.job import Job, JobQueue, Progress, Stopped
 
 
 def counting(done: list[int], steps: int = 100, seconds: float = 0.02):
@@ -25,7 +25,7 @@ def finished(job: Job) -> None:
 
 
 def start(work) -> Job:
-    return Job(work, threading.Lock()).start()
+    return Job(work, JobQueue()).start()
 
 
 def test_the_last_progress_is_always_seen_and_the_job_ends_with_its_work():
@@ -69,13 +69,13 @@ def test_failures_are_raised_by_the_updates():
         list(start(work).updates())
 
 
-def test_one_job_runs_at_a_time_and_a_stopped_one_does_not_wait_for_the_lock():
-    lock, done = threading.Lock(), []
-    first = Job(counting(done, 30), lock).start()
+def test_one_job_runs_at_a_time_and_a_stopped_one_does_not_wait_for_its_turn():
+    queue, done = JobQueue(), []
+    first = Job(counting(done, 30), queue).start()
     while not done:
         time.sleep(0.01)
     never: list[int] = []
-    second = Job(counting(never), lock).start()
+    second = Job(counting(never), queue).start()
     second.stop()
     finished(second)
     assert never == []
@@ -83,7 +83,7 @@ def test_one_job_runs_at_a_time_and_a_stopped_one_does_not_wait_for_the_lock():
     with pytest.raises(Stopped):
         list(second.updates())
     after: list[int] = []
-    third = Job(counting(after, 1), lock).start()
+    third = Job(counting(after, 1), queue).start()
     list(third.updates())
     assert first.finished
     assert len(done) == 30
@@ -110,10 +110,9 @@ def test_progress_is_repeated_while_nothing_changes():
 )
 def test_a_job_shows_that_it_waits_only_if_it_does(seconds: float, first: str):
     """Otherwise the bar would jump back for a moment when the second of two jobs starts."""
-    lock = threading.Lock()
-    lock.acquire()
-    threading.Timer(seconds, lock.release).start()
-    job = Job(lambda on_progress: on_progress(Progress(0.5, "begun")), lock).start()
+    queue = JobQueue()
+    Job(lambda on_progress: time.sleep(seconds), queue).start()
+    job = Job(lambda on_progress: on_progress(Progress(0.5, "begun")), queue).start()
     messages = [progress.message for progress in job.updates()]
     assert messages[0] == first
     assert messages[-1] == "begun"
@@ -129,3 +128,38 @@ def test_views_stay_until_they_are_replaced():
     last = list(start(work).updates())[-1]
     assert (last.message, last.title) == ("b", "views")
     assert last.strip is strip
+
+
+def test_jobs_run_in_the_order_of_their_start():
+    queue, order, gate = JobQueue(), [], threading.Event()
+    jobs = [Job(lambda on_progress: gate.wait(5) and None, queue).start()]
+    jobs += [Job(lambda on_progress, k=k: order.append(k), queue).start() for k in range(20)]
+    assert queue.ahead(jobs[7]) == jobs[:7]
+    while not jobs[0].running:
+        time.sleep(0.01)
+    assert not jobs[1].running
+    jobs[5].stop()
+    gate.set()
+    finished(jobs[-1])
+    assert order == [k for k in range(20) if k != 4]
+    assert queue.ahead(None) == []
+
+
+def test_the_time_left_follows_a_jobs_own_speed_once_it_has_one():
+    def work(on_progress):
+        for fraction in (0.01, 0.25):
+            time.sleep(0.3)
+            on_progress(Progress(fraction, ""))
+        go.wait(5)
+
+    queue, go = JobQueue(), threading.Event()
+    job, waiting = (Job(work, queue).start() for _ in range(2))
+    assert (waiting.seconds_left(None), waiting.seconds_left(90.0)) == (None, 90.0)
+    assert job.seconds_left(None) is None
+    assert 89 < job.seconds_left(90.0) <= 90
+    while job.latest.fraction < 0.25:
+        time.sleep(0.01)
+    assert 1.8 <= job.seconds_left(90.0) < 2.6  # three times the 0.6 s
+    waiting.stop()
+    go.set()
+    finished(job)
