@@ -145,9 +145,9 @@ def test_every_requirement_is_imported_and_every_import_required():
     assert imported_by(evaluating) - {"nvdiffrast"} - runtime == required("requirements/eval.txt")
     extras = set().union(*(required(f"requirements/{name}.txt") for name in EXTRAS))
     assert extras <= imported_by(others)
-    # Gradio brings FastAPI and uvicorn, Blender bpy and mathutils, OmegaConf PyYAML;
-    # carvekit, which has old pins, matplotlib and pillow_heif are optional
-    brought = {"fastapi", "uvicorn", "bpy", "mathutils", "pyyaml"}
+    # Gradio brings FastAPI, Starlette, Pydantic and uvicorn, Blender bpy and mathutils, OmegaConf
+    # PyYAML; carvekit, which has old pins, matplotlib and pillow_heif are optional
+    brought = {"fastapi", "starlette", "pydantic", "uvicorn", "bpy", "mathutils", "pyyaml"}
     brought |= {"carvekit", "matplotlib", "pillow_heif"}
     assert imported_by(others) - extras - brought == runtime
 

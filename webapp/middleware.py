@@ -1,15 +1,18 @@
-"""ASGI middleware of the page: route allow-list, same-origin check, size limits, headers."""
+"""ASGI middleware: token, host names, routes, same-origin check, size limits, headers."""
 
 from __future__ import annotations
 
+import base64
+import hmac
+import ipaddress
 import json
 import re
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from fastapi.datastructures import Headers
-from fastapi.responses import PlainTextResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
@@ -35,6 +38,10 @@ POST_ROUTES = (
     *(f"/gradio_api/{route}" for route in ("queue/join", "run/predict", "cancel", "reset")),
 )
 """Allowed POST routes."""
+JOBS_ROUTE = "/v1/jobs"
+"""Of the HTTP interface: takes uploads, too."""
+OPEN_ROUTES = ("/healthz", "/readyz")
+"""Need no token: a container's manager asks them."""
 MAX_EVENT_BYTES = 256 * 1024
 """Largest request body other than an upload."""
 FORM_OVERHEAD_BYTES = 64 * 1024
@@ -49,6 +56,18 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 
+class Access(NamedTuple):
+    """Who is served.
+
+    `token` is needed for every route but `OPEN_ROUTES`, if there is one. `names` are the host names
+    of this server, None for any: a page of another site can give its own name this machine's
+    address (DNS rebinding), but it cannot hide the name.
+    """
+
+    token: str = ""
+    names: Collection[str] | None = None
+
+
 class HTTPError(Exception):
     """A request that is refused, with an HTTP status and a message."""
 
@@ -60,11 +79,20 @@ class HTTPError(Exception):
 class SecurityMiddleware:
     """Passes only the requests of the page to the ASGI application; adds `HEADERS` to responses.
 
-    `max_upload` is the size limit of an upload, bytes; `has_room` tells whether another one fits.
+    `max_upload` is the size limit of an upload, bytes; `has_room` tells whether another one fits;
+    `is_api` whether a request is one of the HTTP interface.
     """
 
-    def __init__(self, app: Any, max_upload: int, has_room: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        app: Any,
+        max_upload: int,
+        has_room: Callable[[], bool],
+        access: Access = Access(),  # noqa: B008 - immutable
+        is_api: Callable[[Message], bool] = lambda _: False,
+    ) -> None:
         self.app, self.max_upload, self.has_room = app, max_upload, has_room
+        self.access, self.is_api = access, is_api
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection."""
@@ -78,9 +106,11 @@ class SecurityMiddleware:
                 message = {**message, "headers": [*message["headers"], *own]}
             await send(message)
 
+        of_api = self.is_api(scope)
         try:
-            check_request(scope)
-            if scope["path"] == UPLOAD_ROUTE:
+            check_access(scope, self.access)
+            check_request(scope, of_api)
+            if scope["path"] in (UPLOAD_ROUTE, JOBS_ROUTE):
                 if not self.has_room():
                     raise HTTPError(503, STORAGE_FULL)
                 check_length(scope, self.max_upload + FORM_OVERHEAD_BYTES)
@@ -91,7 +121,14 @@ class SecurityMiddleware:
                 check_event(body)
         except HTTPError as error:
             await read_body(receive, MAX_DRAINED_BYTES)
-            refusal = PlainTextResponse(error.message, error.status, {"connection": "close"})
+            headers = {"connection": "close"}
+            if error.status == 401:
+                headers["www-authenticate"] = 'Bearer, Basic realm="SyncDreamer"'
+            refusal = (
+                JSONResponse({"detail": error.message}, error.status, headers)
+                if of_api
+                else PlainTextResponse(error.message, error.status, headers)
+            )
             await refusal(scope, receive, with_headers)
             return
         await self.app(scope, receive, with_headers)
@@ -118,16 +155,54 @@ def replay(body: bytes, receive: Receive) -> Receive:
     return again
 
 
-def check_request(scope: Message) -> None:
-    """Raise HTTPError if the route is not allowed (no websocket is), or for a cross-site POST."""
+def check_access(scope: Message, access: Access) -> None:
+    """Raise HTTPError unless the request names this server and has its token, if there are any."""
+    headers = Headers(scope=scope)
+    host = headers.get("host", "")
+    if access.names is not None and not is_own_name(host_name(host), access.names):
+        raise HTTPError(403, f"{host} is no name of this server; --domain adds one")
+    if not access.token or scope["path"] in OPEN_ROUTES:
+        return
+    kind, _, given = headers.get("authorization", "").partition(" ")
+    if kind.lower() == "basic":  # as browsers send it; any user has this password
+        try:
+            given = base64.b64decode(given).decode("latin-1").partition(":")[2]
+        except ValueError:
+            given = ""
+    if not hmac.compare_digest(given.strip().encode(), access.token.encode()):
+        raise HTTPError(401, "a token is needed: Authorization: Bearer <token>")
+
+
+def host_name(host: str) -> str:
+    """The name or address in a Host header, without the port; empty if it is malformed."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def is_own_name(name: str, names: Collection[str]) -> bool:
+    """Whether a name is one of these, localhost, or an address, which no other site can claim."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return name in ("localhost", *names)
+    return True
+
+
+def check_request(scope: Message, of_api: bool = False) -> None:
+    """Raise HTTPError if the route is not allowed (no websocket is), or for a cross-site POST.
+
+    `of_api`: the HTTP interface has this route, which no other site may use by any method.
+    """
     method, path = scope.get("method"), scope["path"]
     if method in ("GET", "HEAD"):
         allowed = GET_ROUTES.fullmatch(path) is not None
     else:
         allowed = method == "POST" and path in POST_ROUTES
-    if not allowed:
+    if not (allowed or of_api):
         raise HTTPError(403, NOT_SERVED)
-    if method == "POST" and is_cross_site(scope):
+    if (method == "POST" or of_api) and is_cross_site(scope):
         raise HTTPError(403, "cross-site requests are refused")
 
 
@@ -143,7 +218,7 @@ def is_cross_site(scope: Message) -> bool:
         return site not in ("same-origin", "none")
     origin = headers.get("origin")
     own = {headers.get("host"), headers.get("x-forwarded-host")}
-    return origin is not None and urlsplit(origin).netloc not in own
+    return origin is not None and origin.partition("://")[2] not in own
 
 
 def check_length(scope: Message, max_bytes: int) -> None:

@@ -33,8 +33,11 @@ log = logging.getLogger(__name__)
 
 ELEVATIONS = (-10.0, 40.0)
 """Range of elevations on the page, degrees."""
+SEEDS = (0, 2**31)
+"""Range of seeds."""
 WORK = "work"
 """Folder of the views in a session's folder."""
+FAILED = "Internal server error; details are in the server's log. Try again."
 NO_NETWORK = (
     "This server has no segmentation network: white pixels count as background. Correct the mask "
     "by clicks, or upload an image with a transparent background."
@@ -104,7 +107,7 @@ class Service:
             self.config,
             elevation="auto" if auto else min(max(degrees, low), high),
             num_samples=min(max(number, 1), self.config.num_samples),
-            seed=min(max(first, 0), 2**31),
+            seed=min(max(first, SEEDS[0]), SEEDS[1]),
             overwrite=False,
         )
 

@@ -12,6 +12,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from webapp.job import Job
 from webapp.mask_editor import MaskEditor
@@ -150,9 +151,19 @@ class SessionStore:
                 copy.parent.rmdir()
 
 
+class Store(Protocol):
+    """What keeps files that expire."""
+
+    def remove_expired(self) -> None:
+        """Remove what is too old."""
+
+    def close_all(self) -> None:
+        """End all work."""
+
+
 @contextmanager
-def cleanup_thread(store: SessionStore) -> Iterator[None]:
-    """Call `store.remove_expired` every `CLEANUP_SECONDS`; at the end, close all sessions."""
+def cleanup_thread(store: Store) -> Iterator[None]:
+    """Call `store.remove_expired` every `CLEANUP_SECONDS`; at the end, `store.close_all`."""
     ended = threading.Event()
 
     def work() -> None:
