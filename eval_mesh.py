@@ -4,8 +4,9 @@
         --gt_dir eval_examples/locomotive-gt \
         --gt_mesh eval_examples/locomotive-mesh/meshes/model.obj --gt_name locomotive
 
-prints one tab-separated line: name, Chamfer distance, IoU. The predicted mesh must be in the frame
-of the views (z up, centred, longest side 1); it is not aligned.
+prints one tab-separated line: name, Chamfer distance, IoU; the normal consistency (mean |cosine| of
+the normals at nearest points) is logged. The predicted mesh must be in the frame of the views (z
+up, centred, longest side 1); it is not aligned.
 """
 
 from __future__ import annotations
@@ -65,8 +66,10 @@ def main(argv: list[str] | None = None) -> None:
     scores = evaluate_mesh(args.pr_mesh, args.gt_mesh, args.gt_dir, rotation, device)
     print(table_row(args.pr_name, scores.chamfer, scores.iou))
     log.info("columns: name, Chamfer distance, volume IoU")
+    log.info("normal consistency: %.5f", scores.normals)
     if args.log:
-        append_result(args.log, Result(args.pr_name, chamfer=scores.chamfer, iou=scores.iou))
+        chamfer, iou, normals = scores.chamfer, scores.iou, scores.normals
+        append_result(args.log, Result(args.pr_name, chamfer=chamfer, iou=iou, normals=normals))
     if args.output:
         POINTS.mkdir(parents=True, exist_ok=True)
         write_points(POINTS / f"{args.pr_name}-pr.ply", scores.points)

@@ -1,4 +1,4 @@
-"""Chamfer distance between visible surfaces, and volume IoU, of a predicted and a true mesh."""
+"""Chamfer distance and normal consistency of visible surfaces, and volume IoU, of two meshes."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 VOXEL_SIZE = 0.01
 """Side of the voxels in which the points of a surface are averaged."""
+NORMAL_SAMPLES = 100_000
+"""Random points of a mesh that give its visible points their normals."""
 GRID_SIZE = 64
 """Samples along a side of the cube [-1, 1]^3 at which volumes are compared."""
 MIN_SILHOUETTE_IOU = 0.9
@@ -39,10 +41,11 @@ REQUIRED_PACKAGES = (("mesh2sdf", "the IoU", EVALUATION), ("scipy.spatial", "the
 
 @dataclass(frozen=True)
 class MeshScores:
-    """Scores of a predicted mesh, see `chamfer` and `volume_iou`."""
+    """Scores of a predicted mesh, see `chamfer`, `volume_iou` and `normal_consistency`."""
 
     chamfer: float
     iou: float
+    normals: float
     points: np.ndarray  # on the visible surface, (P, 3)
     true_points: np.ndarray
 
@@ -73,7 +76,8 @@ def evaluate_mesh(
     true_points = true_visible_points(true_mesh, true_depth, device)
     warn_if_other_frame_fits(predicted, points, true_points)
     iou = volume_iou(mesh, true_mesh)
-    return MeshScores(chamfer(points, true_points), iou, points, true_points)
+    normals = normal_consistency(mesh, points, true_mesh, true_points)
+    return MeshScores(chamfer(points, true_points), iou, normals, points, true_points)
 
 
 def visible_points(mesh: Trimesh, device: torch.device) -> np.ndarray:
@@ -134,6 +138,28 @@ def chamfer(a: np.ndarray, b: np.ndarray) -> float:
     to_b, _ = tree(b).query(a)
     to_a, _ = tree(a).query(b)
     return float((to_b.mean() + to_a.mean()) / 2)
+
+
+def normal_consistency(a: Trimesh, a_points: np.ndarray, b: Trimesh, b_points: np.ndarray) -> float:
+    """Mean |cosine| of the normals at nearest points of two meshes, the mean of both directions.
+
+    Points (P, 3) and (Q, 3) are on or near their mesh; each has the normal of the nearest of
+    `NORMAL_SAMPLES` random points of it. As in occupancy networks (Mescheder et al. 2019), but on
+    given, visible points. 1 is the best; surfaces in random directions have 0.5.
+    """
+    trimesh = import_optional("trimesh", "reading meshes")
+    tree = import_optional(*REQUIRED_PACKAGES[1]).cKDTree
+    normals = []
+    for mesh, points in ((a, a_points), (b, b_points)):
+        on_mesh, face = trimesh.sample.sample_surface(mesh, NORMAL_SAMPLES, seed=0)
+        normals.append(mesh.face_normals[face][tree(on_mesh).query(points)[1]])
+    _, nearest_b = tree(b_points).query(a_points)
+    _, nearest_a = tree(a_points).query(b_points)
+    cosines = [
+        (normals[0] * normals[1][nearest_b]).sum(1),
+        (normals[1] * normals[0][nearest_a]).sum(1),
+    ]
+    return float(np.mean([np.abs(each).mean() for each in cosines]))
 
 
 def volume_iou(a: Trimesh, b: Trimesh) -> float:

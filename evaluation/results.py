@@ -27,6 +27,7 @@ class Result:
     lpips: float | None = None  # mean over the views, VGG net
     chamfer: float | None = None  # in units of the object's longest side
     iou: float | None = None  # of the volumes
+    normals: float | None = None  # consistency, mean |cosine| at nearest points
     points: float | None = None  # that COLMAP reconstructs; may be fractional in a mean
     points_form: str | None = None  # "dense" (the paper's) or "sparse"
     self_chamfer: float | None = None  # of the views, see `benchmark.self_consistency`

@@ -37,7 +37,7 @@ from multiview.views import read_views, view_files
 
 log = logging.getLogger(__name__)
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Increased when scores change; records of another version are not reused."""
 RECORD, COLMAP = "record.json", "colmap"
 STRIPS = {"true": "ground truth", "predicted": "prediction", "error": "error map"}
@@ -203,7 +203,7 @@ def _mesh(files: ObjectFiles, settings: Settings, _: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"no folder of true views or depth maps of {files.name} found")
     rotation, device = gso_rotation(files.name), torch.device(settings.device)
     scores = evaluate_mesh(files.mesh, files.true_mesh, files.true, rotation, device)
-    return {"chamfer": scores.chamfer, "iou": scores.iou}
+    return {"chamfer": scores.chamfer, "iou": scores.iou, "normals": scores.normals}
 
 
 def _colmap(files: ObjectFiles, settings: Settings, folder: Path) -> dict[str, Any]:
@@ -245,7 +245,8 @@ PARTS = {
 def mean_result(results: list[Result]) -> Result:
     """Average each metric over the objects that have it; all have the same forms of metrics."""
     means: dict[str, Any] = {}
-    for metric in ("psnr", "ssim", "lpips", "chamfer", "iou", "points", *BENCHMARK_ONLY):
+    metrics = ("psnr", "ssim", "lpips", "chamfer", "iou", "normals", "points", *BENCHMARK_ONLY)
+    for metric in metrics:
         values = [v for result in results if (v := getattr(result, metric)) is not None]
         means[metric] = float(np.mean(values)) if values else None
     for form in ("ssim_form", "points_form"):

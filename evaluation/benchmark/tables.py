@@ -16,6 +16,7 @@ METRICS: tuple[tuple[str, str, bool, int], ...] = (
     ("points", "COLMAP points", True, 0),
     ("chamfer", "Chamfer dist.", False, 4),
     ("iou", "Volume IoU", True, 4),
+    ("normals", "Normal consistency", True, 3),
     ("self_psnr", "Self-consistency PSNR", True, 2),
     ("self_chamfer", "Self-consistency Chamfer dist.", False, 4),
 )
@@ -96,7 +97,7 @@ def make_notes(mean: Result, results: list[Result], failed: list[str]) -> list[s
         notes.append(f"COLMAP points are {mean.points_form}. RealFusion's are inflated by noise.")
     for metric, title, _, _ in METRICS:
         measured = num_measured(results, metric)
-        if 0 < measured < len(results) and metric not in ("chamfer", "iou"):
+        if 0 < measured < len(results) and metric not in ("chamfer", "iou", "normals"):
             notes.append(f"{title} is the mean over {measured} of {len(results)} objects only.")
     if failed:
         notes.append(f"Failed, in whole or in part: {', '.join(failed)}.")

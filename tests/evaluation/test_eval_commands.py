@@ -109,6 +109,7 @@ def test_output_writes_the_compared_points(tmp_path, monkeypatch, capsys):
     assert name == "toy"
     (row,) = read_log(tmp_path / "log.json")
     assert (f"{row['chamfer']:.5f}", f"{row['iou']:.5f}\n") == (chamfer, iou)
+    assert 0.8 < row["normals"] <= 1
     for side in ("pr", "gt"):
         points = trimesh.load(tmp_path / "output" / "points" / f"toy-{side}.ply").vertices
         assert len(points) > 5000

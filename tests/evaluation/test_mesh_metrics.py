@@ -17,6 +17,7 @@ from evaluation.mesh_metrics import (
     chamfer,
     evaluate_mesh,
     inside,
+    normal_consistency,
     visible_points,
     volume_iou,
     voxel_down_sample,
@@ -66,6 +67,18 @@ def test_chamfer_is_the_mean_of_both_directions_and_iou_the_ratio_of_volumes():
     outer, inner = trimesh.creation.box((1.0, 1.0, 1.0)), trimesh.creation.box((0.5, 1.0, 1.0))
     assert volume_iou(outer, inner) == pytest.approx(0.5, abs=0.04)  # 1/32 wide samples
     assert volume_iou(outer, trimesh.creation.box((0.1,) * 3).apply_translation((3, 3, 3))) == 0
+
+
+def test_normal_consistency_is_1_whatever_the_winding_and_the_cosine_of_a_tilt():
+    plate = trimesh.creation.box((1.0, 1.0, 1e-3))
+    tilted, points = plate.copy(), np.array([[0.1, 0, 0], [0, 0.2, 0], [-0.3, 0.1, 0]])
+    turned = trimesh.transformations.rotation_matrix(np.radians(60), [1, 0, 0])
+    tilted.apply_transform(turned)
+    moved = points @ turned[:3, :3].T
+    assert normal_consistency(plate, points, tilted, moved) == pytest.approx(0.5, abs=1e-6)
+    flipped = plate.copy()
+    flipped.invert()
+    assert normal_consistency(plate, points, flipped, points) == pytest.approx(1)
 
 
 def test_points_are_averaged_voxel_by_voxel():
@@ -130,6 +143,7 @@ def test_without_depth_maps_they_are_made_from_the_true_mesh(tmp_path: Path, cap
     assert "has no depth maps" in caplog.text
     assert scores.chamfer < 1e-4
     assert scores.iou > 0.97
+    assert scores.normals > 0.97
     assert evaluate_mesh(*paths, 210.0, CPU).chamfer > 0.01
 
 
