@@ -17,7 +17,7 @@ from renderer.config import Preset, load_renderer_config
 
 EXAMPLE = Path("eval_examples/locomotive-gt")
 MESH = Path("eval_examples/locomotive-mesh/meshes/model.obj")
-_TINY = ("grid.resolution=32", "grid.levels=[16,32]", "grid.level_steps=[0,5]", "grid.steps=10")
+_TINY = ("grid.resolution=32", "grid.steps=10")
 
 
 def measure_reconstruction(bench: Bench, part: str) -> None:

@@ -64,6 +64,9 @@ _SLACK = 1.0
 """The surface may be outside of the hull by this much, cells: masks are not more exact."""
 _MASK_MARGIN = 6.0
 """Rays are trained up to this far from the masks, 256ths of the image: others see nothing."""
+_LEVEL_CELLS, _LEVEL_STARTS = (4, 2, 1), 6
+"""Side of a cell of each trained grid, in cells of the shape, coarse ones first; each starts this
+share (a sixth) of all steps after the one before it."""
 _RENEW_EVERY = 25
 """Steps between updates of the occupancy grid; the surface moves less than its margin in them."""
 
@@ -74,16 +77,12 @@ class GridNeuSConfig:
 
     Attributes:
         resolution: V, cells a side of the object's cube.
-        levels: cells a side of the trained grids, coarse ones first.
-        level_steps: the step at which the training of each level starts.
         steps: number of training steps.
         rays: per step.
         smoothness: weight of the squared Laplacian.
     """
 
     resolution: int = 96
-    levels: tuple[int, ...] = (24, 48, 96)
-    level_steps: tuple[int, ...] = (0, 50, 100)
     steps: int = 300
     rays: int = 2048
     smoothness: float = 0.005
@@ -94,12 +93,8 @@ class GridNeuSConfig:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if not 0 <= self.smoothness < math.inf:
             raise ValueError(f"smoothness must be 0 or more, got {self.smoothness}")
-        fit = all(2 <= level <= self.resolution for level in self.levels)
-        if not self.levels or not fit or len(self.levels) != len(self.level_steps):
-            raise ValueError(
-                f"every level needs its first step and 2 to resolution = {self.resolution} cells, "
-                f"got levels {self.levels} and level_steps {self.level_steps}"
-            )
+        if self.resolution < 8:
+            raise ValueError(f"resolution must be at least 8, got {self.resolution}")
 
 
 @dataclass(frozen=True)
@@ -137,7 +132,8 @@ class GridNeuS(nn.Module):
         self.register_buffer("start", start)
         self.register_buffer("bound", bound)
         self.levels = nn.ParameterList(
-            torch.zeros(1, 1, size, size, size, device=device) for size in config.levels
+            torch.zeros(1, 1, *[config.resolution // cells] * 3, device=device)
+            for cells in _LEVEL_CELLS
         )
         trusted = views.trusted()
         self.colors = nn.Parameter(initial_colors(start, trusted).to(device))
@@ -158,7 +154,8 @@ class GridNeuS(nn.Module):
     def learning_rates(self, step: int) -> list[float]:
         """Exponential decay; 0 for levels that have not started."""
         rate = _LEARNING_RATE * _FINAL_RATE ** (step / self.config.steps)
-        return [*(rate if step >= first else 0.0 for first in self.config.level_steps), rate]
+        starts = [level * self.config.steps // _LEVEL_STARTS for level in range(len(self.levels))]
+        return [*(rate if step >= start else 0.0 for start in starts), rate]
 
     def inv_s(self, step: int) -> float:
         """Sharpness of the surface at a step, 1 / cells."""

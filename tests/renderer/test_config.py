@@ -68,8 +68,7 @@ def test_half_precision_is_turned_on_for_the_kind(tmp_path: Path):
         ("nerf.occupancy.resolution=0", "resolution"),
         ("nerf.occupancy.decay=1.0", "decay"),
         ("grid.rays=0", "rays must be positive"),
-        ("grid.levels=[12,24]", "every level needs"),
-        ("grid.levels=[12,24,500]", "every level needs"),
+        ("grid.resolution=7", "resolution must be at least 8"),
         ("grid.smoothness=nan", "smoothness must be 0 or more"),
     ],
 )

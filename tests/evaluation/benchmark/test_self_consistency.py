@@ -17,8 +17,7 @@ from renderer.config import RendererConfig
 from tests.conftest import ROOT
 from tests.renderer.small_runs import ellipsoid, write_strip
 
-SMALL = ["grid.resolution=32", "grid.levels=[16,32]", "grid.level_steps=[0,15]", "grid.steps=20",
-         "grid.rays=512"]  # fmt: skip
+SMALL = ["grid.resolution=32", "grid.steps=20", "grid.rays=512"]
 
 
 def measure(path: Path, views: np.ndarray) -> tuple[float, float]:

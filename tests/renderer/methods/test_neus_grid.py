@@ -15,11 +15,8 @@ pytestmark = pytest.mark.integration
 
 CPU = torch.device("cpu")
 RADIUS = 0.4
-SHORT = GridNeuSConfig(
-    resolution=48, levels=(12, 24, 48), level_steps=(0, 20, 40), steps=100, rays=1024
-)
-
-TINY = GridNeuSConfig(resolution=24, levels=(6, 12, 24), level_steps=(0, 5, 10), steps=30, rays=256)
+SHORT = GridNeuSConfig(resolution=48, steps=100, rays=1024)
+TINY = GridNeuSConfig(resolution=24, steps=30, rays=256)
 
 
 def new_training(views: Views, config: GridNeuSConfig = SHORT, seed: int = 0) -> Training:
