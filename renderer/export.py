@@ -13,7 +13,7 @@ from PIL import Image
 
 from common.files import atomic_write
 from multiview.cameras import Cameras, orbit_cameras
-from renderer.mesh import extract, remove_floaters, with_vertex_colors, write_ply
+from renderer.mesh import extract, remove_floaters, smooth, with_vertex_colors, write_ply
 from renderer.methods.base import Method, RenderedRays, Views, all_rays
 from renderer.rays import pixel_grid, pixel_rays
 from renderer.texture import bake, sample_vertex_colors, write_glb
@@ -36,10 +36,15 @@ class Meshes:
     textured: Trimesh
 
 
+def final_mesh(method: Method) -> Trimesh:
+    """Closed mesh of a method's shape without floaters and pits; ValueError if there is none."""
+    grid = method.shape()
+    return smooth(remove_floaters(extract(grid.sdf, grid.first, grid.spacing)), grid.spacing)
+
+
 def export_meshes(method: Method, views: Views, folder: Path) -> Meshes:
     """Write mesh.ply (vertex colours) and mesh.glb (texture); ValueError if there is no surface."""
-    grid = method.shape()
-    mesh = remove_floaters(extract(grid.sdf, grid.first, grid.spacing))
+    mesh = final_mesh(method)
     seen = views.trusted()
     colors = sample_vertex_colors(mesh, seen.images, seen.masks, seen.cameras)
     write_ply(folder / "mesh.ply", with_vertex_colors(mesh, colors))

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+TAUBIN_FACTORS = (0.5, -0.53)
+"""Shares of the way to the neighbours' mean; bends longer than about 15 edges stay."""
+
+
 def extract(sdf: np.ndarray, first: float, spacing: float) -> Trimesh:
     """Extract a closed mesh, with outward faces, of the zero level set by marching cubes.
 
@@ -91,6 +95,28 @@ def _encloses(corners: np.ndarray, point: np.ndarray) -> bool:
     ab, bc, ca = ((x * y).sum(axis=1) for x, y in ((a, b), (b, c), (c, a)))
     solid_angle = 2 * np.arctan2(triple, la * lb * lc + ab * lc + bc * la + ca * lb)
     return bool(abs(solid_angle.sum()) > 2 * np.pi)
+
+
+def smooth(mesh: Trimesh, reach: float, rounds: int = 20) -> Trimesh:
+    """Smooth a mesh without shrinking it (Taubin 1995); vertices move by at most `reach`.
+
+    Each round moves the vertices towards the mean of their neighbours, and then a little further
+    back. The limit keeps thin parts and silhouettes. Faces keep their corners.
+    """
+    from scipy.sparse import coo_array, diags_array
+
+    trimesh = import_optional("trimesh", "making meshes")
+    start, count = np.asarray(mesh.vertices), len(mesh.vertices)
+    pairs = np.concatenate([mesh.edges_unique, mesh.edges_unique[:, ::-1]])
+    graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    mean = (diags_array(1 / graph.sum(axis=1).clip(1)) @ graph).tocsr()
+    points = start
+    for factor in TAUBIN_FACTORS * rounds:
+        points = points + factor * (mean @ points - points)
+    moved = points - start
+    length = np.linalg.norm(moved, axis=1, keepdims=True)
+    kept = np.minimum(1.0, reach / length.clip(1e-12))
+    return trimesh.Trimesh(start + moved * kept, mesh.faces, process=False)
 
 
 def simplify(mesh: Trimesh, faces: int) -> Trimesh:

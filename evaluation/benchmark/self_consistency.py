@@ -15,8 +15,7 @@ from common.cli import SEED
 from evaluation.image_metrics import psnr
 from evaluation.mesh_metrics import chamfer, visible_points
 from renderer.config import RendererConfig
-from renderer.export import render_view
-from renderer.mesh import extract, remove_floaters
+from renderer.export import final_mesh, render_view
 from renderer.methods.base import Method, Views
 from renderer.reconstruction import build_method
 from renderer.trainer import Training
@@ -47,8 +46,7 @@ def self_consistency(
         half = views.subset(np.arange(first, len(views.images), 2))
         try:
             methods.append(_fit(half, config, device))
-            grid = methods[-1].shape()
-            mesh = remove_floaters(extract(grid.sdf, grid.first, grid.spacing))
+            mesh = final_mesh(methods[-1])
         except ValueError as error:
             raise ValueError(f"{path}: no surface from the {name} views ({error})") from error
         points.append(visible_points(mesh, device))

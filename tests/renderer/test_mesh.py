@@ -9,7 +9,7 @@ import torch
 from multiview.cameras import orbit_cameras
 from multiview.rasterise import rasterise, rasterise_mesh
 from renderer import mesh as meshes
-from renderer.mesh import extract, remove_floaters, simplify, with_vertex_colors
+from renderer.mesh import extract, remove_floaters, simplify, smooth, with_vertex_colors
 
 trimesh = pytest.importorskip("trimesh")
 pytest.importorskip("skimage")
@@ -50,6 +50,35 @@ def test_distances_without_a_surface_are_refused():
         extract(np.ones((8, 8, 8)), FIRST, SPACING)
     with pytest.raises(ValueError, match="nan"):
         extract(np.full((8, 8, 8), np.nan), FIRST, SPACING)
+
+
+def roughness(mesh) -> float:
+    """Mean angle between the normals of neighbouring faces, degrees."""
+    return float(np.degrees(mesh.face_adjacency_angles).mean())
+
+
+def test_pits_are_smoothed_and_the_shape_stays():
+    noise = np.random.default_rng(0).normal(0, 0.2 * SPACING, ball(0.3).shape)
+    pitted = extract(ball(0.3) + noise, FIRST, SPACING)
+    smoothed = smooth(pitted, SPACING)
+    assert roughness(smoothed) < 0.5 * roughness(pitted)
+    assert smoothed.is_watertight
+    np.testing.assert_allclose(smoothed.volume, pitted.volume, rtol=0.005)
+    np.testing.assert_array_equal(smoothed.faces, pitted.faces)
+    radii = [np.linalg.norm(mesh.vertices, axis=1) - 0.3 for mesh in (smoothed, pitted)]
+    assert np.abs(radii[0]).mean() < 0.6 * np.abs(radii[1]).mean()
+
+
+def test_a_thin_bar_is_not_shrunk_by_more_than_the_reach():
+    bar = extract(
+        np.maximum(np.linalg.norm(GRID[..., :2], axis=-1) - SPACING, np.abs(GRID[..., 2]) - 0.4),
+        FIRST,
+        SPACING,
+    )
+    smoothed = smooth(bar, 0.2 * SPACING, 100)
+    moved = np.linalg.norm(smoothed.vertices - bar.vertices, axis=1)
+    assert moved.max() <= 0.2 * SPACING + 1e-12
+    assert smoothed.volume > 0.7 * bar.volume
 
 
 def test_floating_pieces_and_cavities_go_and_large_pieces_stay():
