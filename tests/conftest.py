@@ -18,10 +18,12 @@ from ldm.checkpoint.load import empty_model, storage_dtype
 from ldm.config import GenerateConfig, SyncDreamerConfig, model_buffers
 from ldm.model import SyncDreamer
 from ldm.networks.unet import UNetConfig
+from tests.offline import sitecustomize  # noqa: F401 - refuses other machines from here on
 from tests.reference.seeded_weights import seeded_state
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
+OFFLINE = ROOT / "tests" / "offline"
 COMPACT_GOLDENS = ROOT / "tests" / "data" / "goldens.npz"
 COMPACT_VALUES = 2048
 
@@ -69,7 +71,12 @@ class Goldens:
 
 
 def pytest_configure() -> None:
-    """Share the cores between the processes of `pytest -n`; the commands that tests start, too."""
+    """Set up the environment of the commands that tests start.
+
+    They use no network, and share the cores with the other processes of `pytest -n`.
+    """
+    found = filter(None, [str(OFFLINE), os.environ.get("PYTHONPATH")])
+    os.environ["PYTHONPATH"] = os.pathsep.join(found)
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if processes > 1:
         threads = max(1, (os.cpu_count() or 1) // processes)
