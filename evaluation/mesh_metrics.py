@@ -57,7 +57,7 @@ def evaluate_mesh(
 
     `predicted` is in the frame of the views, `true` in its original one: the object was rendered
     with this rotation about z. `true_depth` is the folder of the true depth maps; if it has none,
-    they are rendered from `true`.
+    they are rendered from `true`. The true mesh can be its own prediction: both are turned then.
 
     Raises:
         FileNotFoundError, ValueError, ImportError: see `read_mesh`, `read_depth_maps`,
@@ -65,11 +65,13 @@ def evaluate_mesh(
     """
     for package in REQUIRED_PACKAGES:
         import_optional(*package)
-    mesh, true_mesh = read_mesh(predicted), read_mesh(true)
-    warn_if_not_normalised(predicted, mesh)
-    warn_if_not_watertight(predicted, mesh)
+    true_mesh = read_mesh(true)
     warn_if_not_watertight(true, true_mesh)
     true_mesh = to_render_frame(true_mesh, rotation_deg)
+    mesh = true_mesh if predicted == true else read_mesh(predicted)
+    if predicted != true:
+        warn_if_not_normalised(predicted, mesh)
+        warn_if_not_watertight(predicted, mesh)
     points = visible_points(mesh, device)
     if not len(points):
         raise ValueError(f"{predicted}: the mesh is not visible in any of the {NUM_VIEWS} views")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from multiview.views import view_files
@@ -28,41 +29,66 @@ class BenchmarkDataset:
     may also be strips `<name>/0.png` or `<name>.png`. Predicted meshes are `mesh.ply` in any of
     these folders, `<name>.ply` or `<name>-pr.ply`; true meshes are `model.obj` or
     `meshes/model.obj` in any of them or in `<name>-mesh`. `meshes` is the folder of the predicted
-    meshes if they are not in `predicted`. FileNotFoundError: a folder does not exist.
+    meshes if they are not beside the predicted views.
+
+    Of several folders the first that has an object's views counts; instead of a folder, `predicted`
+    may have a strip `<name>.png`. True views that are their own prediction bring the true mesh, if
+    there is no other. FileNotFoundError: a folder or strip does not exist.
     """
 
-    def __init__(self, true: Path, predicted: Path, meshes: Path | None) -> None:
-        for folder in (true, predicted, *([meshes] if meshes else [])):
-            if not folder.is_dir():
-                raise FileNotFoundError(f"{folder}: no such folder (of objects)")
-        self.true, self.predicted, self.meshes = true, predicted, meshes or predicted
+    def __init__(
+        self, true: Sequence[Path], predicted: Sequence[Path], meshes: Path | None
+    ) -> None:
+        for path in (*true, *predicted, *([meshes] if meshes else [])):
+            if not (path.is_dir() or (path in predicted and path.is_file())):
+                raise FileNotFoundError(f"{path}: no such folder (of objects)")
+        self.true, self.predicted, self.meshes = true, predicted, meshes
 
     def names(self) -> list[str]:
         """Sorted names of all objects with true or predicted views."""
-        found = {*_names_in(self.true, "-gt", "-pr"), *_names_in(self.predicted, "-pr", "-gt")}
-        found |= {path.parent.name for path in self.predicted.glob("*/0.png")}
+        folders = [path for path in self.predicted if path.is_dir()]
+        found = {name for folder in self.true for name in _names_in(folder, "-gt", "-pr")}
+        found |= {name for folder in folders for name in _names_in(folder, "-pr", "-gt")}
+        found |= {path.parent.name for folder in folders for path in folder.glob("*/0.png")}
+        found |= {path.stem for path in self.predicted if path not in folders}
         # other images may be in the folder: strips count only for objects with true views
-        flat = {path.stem for path in self.predicted.glob("*.png")}
-        return sorted(found | {name for name in flat if self.find(name).true})
+        flat = {path.stem for folder in folders for path in folder.glob("*.png")}
+        return sorted(found | {name for name in flat - found if self.find(name).true})
 
     def find(self, name: str) -> ObjectFiles:
         """Find the files of one object."""
-        true = _first(_folders(self.true, name, "-gt"), _has_views)
-        predicted = _first(_folders(self.predicted, name, "-pr"), _has_views) or _first(
-            [self.predicted / name / "0.png", self.predicted / f"{name}.png"], Path.is_file
-        )
-        folders = _folders(self.meshes, name, "-pr")
+        true = _first(chain(*(_folders(root, name, "-gt") for root in self.true)), _has_views)
+        predicted, root = None, self.predicted[0]
+        for root in self.predicted:
+            predicted = _predicted_views(root, name)
+            if predicted:
+                break
+        root = self.meshes or (root if root.is_dir() else root.parent)
+        folders = _folders(root, name, "-pr")
         meshes = [folder / "mesh.ply" for folder in folders]
-        meshes += [self.meshes / f"{name}.ply", self.meshes / f"{name}-pr.ply"]
+        meshes += [root / f"{name}.ply", root / f"{name}-pr.ply"]
         true_meshes = [
             folder / file
+            for root in self.true
             for suffix in ("-mesh", "-gt")
-            for folder in _folders(self.true, name, suffix)
+            for folder in _folders(root, name, suffix)
             for file in ("model.obj", "meshes/model.obj")
         ]
         videos = [folder / "rendering.mp4" for folder in folders]
-        found = [_first(paths, Path.is_file) for paths in (meshes, true_meshes, videos)]
-        return ObjectFiles(name, true, predicted, *found)
+        mesh, true_mesh, video = (
+            _first(paths, Path.is_file) for paths in (meshes, true_meshes, videos)
+        )
+        if mesh is None and predicted == true:
+            mesh = true_mesh
+        return ObjectFiles(name, true, predicted, mesh, true_mesh, video)
+
+
+def _predicted_views(root: Path, name: str) -> Path | None:
+    """The predicted views of an object in a folder, or the strip itself."""
+    if root.is_file():
+        return root if root.stem == name else None
+    strips = [root / name / "0.png", root / f"{name}.png"]
+    return _first(_folders(root, name, "-pr"), _has_views) or _first(strips, Path.is_file)
 
 
 def _folders(root: Path, name: str, suffix: str) -> list[Path]:
@@ -70,7 +96,7 @@ def _folders(root: Path, name: str, suffix: str) -> list[Path]:
     return [root / suffixed, root / name / suffixed, root / name]
 
 
-def _first(paths: list[Path], fits: Callable[[Path], bool]) -> Path | None:
+def _first(paths: Iterable[Path], fits: Callable[[Path], bool]) -> Path | None:
     return next((path for path in paths if fits(path)), None)
 
 

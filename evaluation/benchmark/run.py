@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from common.cli import add_common_flags, advise
 from common.devices import pick_device
@@ -54,10 +54,13 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     views = "with 000.png .. 015.png"
     predicted = f"<name>/ or <name>-pr/ {views}, or strips <name>/0.png or <name>.png"
-    add("--pr", type=Path, required=True, help=f"folder of the predicted objects: {predicted}")
-    true = f"folder of the true objects: <name>/ or <name>-gt/ {views}; the mesh in model.obj,"
+    predicted = f"folders of the predicted objects: {predicted}; or strips <name>.png themselves"
+    several = "of several the first that has an object counts"
+    true = f"folders of the true objects: <name>/ or <name>-gt/ {views}; the mesh in model.obj,"
     mesh = "meshes/model.obj or <name>-mesh/meshes/model.obj"
-    add("--gt", type=Path, required=True, help=f"{true} {mesh}")
+    folders: dict[str, Any] = {"type": Path, "required": True, "nargs": "+", "metavar": "FOLDER"}
+    add("--pr", help=f"{predicted}; {several}; that of --gt tests the measures", **folders)
+    add("--gt", help=f"{true} {mesh}; {several}", **folders)
     meshes = "folder of the predicted meshes, <name>/mesh.ply or <name>.ply, if not --pr"
     add("--pr_mesh", type=Path, help=meshes)
     add("--objects", nargs="+", metavar="NAME", help="only these objects (default: all)")
@@ -95,7 +98,8 @@ def main(argv: list[str] | None = None) -> None:
     dataset = BenchmarkDataset(args.gt, args.pr, args.pr_mesh)
     names = args.objects or dataset.names()
     if not names:
-        raise FileNotFoundError(f"no folders of views in {args.gt} and {args.pr}")
+        given = ", ".join(map(str, [*args.gt, *args.pr]))
+        raise FileNotFoundError(f"no folders of views in {given}")
     objects = [dataset.find(name) for name in dict.fromkeys(names)]
     if args.out.exists() and not args.out.is_dir():
         raise NotADirectoryError(f"{args.out}: --out must be a folder, this is a file")

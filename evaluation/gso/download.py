@@ -124,7 +124,7 @@ def _import_all(folder: Path, source: str, output: Path, device_name: str) -> No
     from evaluation.benchmark.dataset import BenchmarkDataset
     from evaluation.gso.objects import import_object
 
-    dataset, device = BenchmarkDataset(folder, folder, None), pick_device(device_name)
+    dataset, device = BenchmarkDataset([folder], [folder], None), pick_device(device_name)
     names = [name for name in dataset.names() if dataset.find(name).true]
     if not names:
         raise FileNotFoundError(f"{folder}: no objects, expected <name>/000.png .. 015.png")

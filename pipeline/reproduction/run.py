@@ -120,7 +120,7 @@ def find_objects(args: argparse.Namespace) -> list[ObjectFiles]:
     advice = "python -m evaluation.gso download fetches the paper's objects"
     if not args.gt.is_dir():
         raise FileNotFoundError(f"{args.gt}: no such folder (of objects); {advice}")
-    dataset = BenchmarkDataset(args.gt, args.gt, None)
+    dataset = BenchmarkDataset([args.gt], [args.gt], None)
     found = [files for name in dataset.names() if (files := dataset.find(name)).true]
     if not found:
         raise FileNotFoundError(f"{args.gt}: no folders of views in it; {advice}")

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -154,12 +155,16 @@ def test_without_lpips_and_colmap_the_rest_is_scored_and_the_tables_say_so(
 
 
 @pytest.mark.integration
-def test_the_truth_compared_with_itself_is_warned_about(tmp_path: Path):
+def test_the_truth_compared_with_itself_is_perfect_and_warned_about(tmp_path: Path):
     for kind in ("gt", "pr"):
         (tmp_path / kind).mkdir()
     save_views(tmp_path / "gt" / "a", ring_of_views())
-    flags = ["--pr", str(tmp_path / "gt"), "--objects", "a"]
+    box = import_module("trimesh").creation.box((3, 2, 1))
+    box.apply_translation((5, 0, 0)).export(tmp_path / "gt" / "a" / "model.obj")
+    flags = ["--pr", str(tmp_path / "pr"), str(tmp_path / "gt"), "--objects", "a"]
     assert run(tmp_path / "out", tmp_path, *flags) == 0
+    found = rows(tmp_path / "out")["a"]
+    assert [found[key] for key in ("psnr", "chamfer", "iou")] == ["inf", "0.0", "1.0"]
     assert "the predicted views are the true ones" in (tmp_path / "out/index.html").read_text()
 
 
