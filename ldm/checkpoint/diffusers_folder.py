@@ -75,7 +75,7 @@ def read_diffusers_folder(folder: Path) -> dict[str, Tensor]:
         FileNotFoundError, ValueError: naming the folder or file, and what is wrong with it.
     """
     files = {part: _weights_file(folder, part) for part in PARTS}
-    unet, vae, clip, projection = (read_state_dict(file, True) for file in files.values())
+    unet, vae, clip, projection = (read_state_dict(file) for file in files.values())
     blocks = 1 + max((int(n) for n in re.findall(r"up_blocks\.(\d+)", " ".join(vae))), default=0)
     named = (
         ("model.diffusion_model.", unet, lambda name: unet_name(name, unet)),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 import pickle
-import shlex
 import shutil
 import warnings
 import zipfile
@@ -89,7 +88,7 @@ def _check_zip(path: Path, size: int) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             sizes = {e.filename.split("/", 1)[-1]: e.file_size for e in archive.infolist()}
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise ValueError(
             f"{path}: looks like a half download: {size} bytes, and the end of the archive is "
             f"missing or damaged{AGAIN}"
@@ -107,12 +106,12 @@ def _check_zip(path: Path, size: int) -> None:
         )
 
 
-def read_state_dict(path: Path, placeholders: bool = False) -> dict[str, Tensor]:
+def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Map the tensors of a checkpoint into memory, by name, without running code in it.
 
     The file is a Lightning or plain torch checkpoint, or safetensors; the tensors' data are read on
-    first use. With `placeholders` objects of unknown classes, which old Lightning files hold beside
-    the weights, become inert placeholders, else the file is refused. Errors say what to do.
+    first use. Objects of unknown classes, which old Lightning files hold beside the weights, are
+    left out. Errors say what to do.
     """
     file_format = detect_format(path)
     if file_format == "safetensors":
@@ -125,7 +124,7 @@ def read_state_dict(path: Path, placeholders: bool = False) -> dict[str, Tensor]
             kind = f"damaged or half downloaded safetensors file ({one_line(error)[:200]})"
             raise ValueError(f"{path}: {kind}{AGAIN}") from error
     else:
-        content = load_torch_file(path, file_format == "zip", placeholders)
+        content = load_torch_file(path, file_format == "zip")
     state, taken = choose_weights(content)
     if taken:
         _say_once(f"{path}: {'; '.join(taken)}")
@@ -221,8 +220,11 @@ def _checked(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return tensors
 
 
-def load_torch_file(path: Path, mapped: bool, placeholders: bool) -> Any:
-    """Read the content of a torch file, see `read_state_dict`; `mapped` is for the zip format."""
+def load_torch_file(path: Path, mapped: bool) -> Any:
+    """Read the content of a torch file, see `read_state_dict`; `mapped` is for the zip format.
+
+    Inert placeholders stand for objects of unknown classes.
+    """
     try:
         if path.suffix == ".safetensors":  # torch goes by the name
             raise pickle.UnpicklingError
@@ -233,8 +235,8 @@ def load_torch_file(path: Path, mapped: bool, placeholders: bool) -> Any:
         content, foreign = _load_foreign(path, mapped)
     except Exception as error:  # damaged pickles raise all kinds of errors
         raise _damaged(path, error) from error
-    if foreign and not placeholders:
-        raise ValueError(_refusal(path, content, foreign))
+    if foreign:
+        _say_once(f"{path}: objects of other classes are left out ({', '.join(foreign)})")
     return content
 
 
@@ -255,15 +257,3 @@ def _damaged(path: Path, error: Exception) -> Exception:
         return MemoryError(f"{path}: not enough memory to map the file")
     reason = one_line(error)[:200] or type(error).__name__
     return ValueError(f"{path}: damaged or half downloaded ({reason}){AGAIN}")
-
-
-def _refusal(path: Path, content: Any, foreign: list[str]) -> str:
-    """Explain why a file with foreign classes is refused, what it seems to be and what to do."""
-    looks_like = describe_state_dict(_checked(path, choose_weights(content)[0]))
-    command = ["python", "-m", "ldm.checkpoint", "convert"]
-    command += [str(path), str(path.with_suffix(".safetensors"))]
-    return (
-        f"{path}: refused, because loading it in full would run code that the file names "
-        f"({', '.join(foreign)}). It looks like {looks_like}; to take its tensors "
-        f"out without running anything: {shlex.join(command)}"
-    )

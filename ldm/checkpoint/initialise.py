@@ -81,7 +81,7 @@ def load_pretrained(model: SyncDreamer, path: Path | None, clip_from: str) -> In
     state: dict[str, Tensor] = {}
     if path is not None:
         folder = path.is_dir()
-        state = read_diffusers_folder(path) if folder else read_state_dict(path, placeholders=True)
+        state = read_diffusers_folder(path) if folder else read_state_dict(path)
     expected = model.state_dict()
     adapted = [] if path is None else _adapt(state, expected, path)
     loaded = [name for name in expected if name in state]
@@ -147,7 +147,7 @@ def _load_clip(
     if is_torchscript(source):
         found = read_openai_clip(source)
     elif source != path:
-        found = read_state_dict(source, placeholders=True)
+        found = read_state_dict(source)
     weights = _find_clip(found)
     assert isinstance(model.clip_image_encoder, CLIPImageEncoder)
     # The text parameters, which nothing computes with, may be missing.

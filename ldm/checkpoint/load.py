@@ -188,7 +188,7 @@ def convert(source: Path, target: Path, dtype: torch.dtype | None = None) -> Non
         raise FileExistsError(f"{target}: exists already; remove it or choose another name")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{target}: the folder {target.parent} does not exist")
-    state = read_state_dict(source, placeholders=True)
+    state = read_state_dict(source)
     converted = dict(state)
     if dtype is not None:
         kind = describe_state_dict(state)
@@ -210,7 +210,7 @@ def inspect(
     path: Path, config: SyncDreamerConfig, model_class: type[SyncDreamer] = SyncDreamer
 ) -> str:
     """Describe a checkpoint and its differences from a model of this configuration."""
-    state = read_state_dict(path, placeholders=True)
+    state = read_state_dict(path)
     types = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in state.values())
     lines = [
         f"{path}: {describe_state_dict(state)}",

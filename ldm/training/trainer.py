@@ -81,7 +81,7 @@ def check_resumable(path: Path, config: TrainConfig, seed: int) -> None:
         if file_format == "safetensors":
             content: Any = read_state_dict(path)
         else:
-            content = load_torch_file(path, mapped=file_format == "zip", placeholders=True)
+            content = load_torch_file(path, mapped=file_format == "zip")
     except (ValueError, OSError) as error:
         kept = sorted(path.parent.glob("step=*.ckpt"))
         advice = f"; to go on from {kept[-1].name}, copy it to {path.name}" if kept else ""

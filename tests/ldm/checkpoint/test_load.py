@@ -145,15 +145,14 @@ class Hyperparameters(dict):
         {"hyper_parameters": Hyperparameters(lr=1e-4, nested=Hyperparameters(a=1)), "c": Callback},
     ],
 )
-def test_convert_takes_the_tensors_out_of_a_file_with_foreign_classes(
+def test_the_tensors_are_taken_out_of_a_file_with_foreign_classes(
     tiny_config, tiny_model, tmp_path: Path, other
 ):
     source, target = tmp_path / "lightning.ckpt", tmp_path / "out.safetensors"
     torch.save({**other, "state_dict": tiny_model.state_dict()}, source)
-    with pytest.raises(ValueError, match=r"refused.*run code.*Callback.*a SyncDreamer.*convert"):
-        read_state_dict(source)
     main(["convert", str(source), str(target)])
-    same_state(load(tiny_config, target), tiny_model.state_dict())
+    for path in (source, target):
+        same_state(load(tiny_config, path), tiny_model.state_dict())
 
 
 def test_a_converted_half_precision_file_gives_what_casting_on_loading_gives(
