@@ -73,19 +73,19 @@ def build_parser() -> argparse.ArgumentParser:
 
 def is_random(config: SamplerConfig) -> bool:
     """Whether steps add noise."""
-    return config.solver == "dpm++sde" or (config.solver == "ddim" and config.eta > 0)
+    return config.solver == "dpm++sde" or (config.solver == "ddim" and config.ddim_eta > 0)
 
 
 def name_of(config: SamplerConfig) -> str:
     """Solver, spacing, noise and steps, which name a sample's files too."""
     noise = f" T={config.temperature:g}" if config.temperature != 1 else ""
-    eta = " eta=1" if config.solver == "ddim" and config.eta else ""
+    eta = " eta=1" if config.solver == "ddim" and config.ddim_eta else ""
     return f"{config.solver}{eta} {config.spacing}{noise} {config.steps}"
 
 
 def reference_of(config: SamplerConfig, steps: int) -> SamplerConfig:
     """The sampler that leads to the exact solution from the same noise."""
-    return replace(config, solver="unipc", steps=steps, spacing="log_snr")
+    return replace(config, solver="unipc", eta=None, steps=steps, spacing="log_snr")
 
 
 def sample_object(

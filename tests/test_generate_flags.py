@@ -95,7 +95,7 @@ def sampler(monkeypatch):
 
 
 def test_flags_of_the_sampler_go_before_the_configuration(sampler):
-    assert sampler() == SamplerConfig(steps=50, guidance_scale=2.0, eta=1.0)
+    assert sampler() == SamplerConfig(steps=50, guidance_scale=2.0)
     small = sampler(small=True)
     assert small != sampler()
     asked = sampler("--sample_steps", "7", "--eta", "0.5", small=True)
@@ -118,6 +118,8 @@ def test_presets_are_those_of_the_model_and_the_published_one_is_the_default(sam
 
 WRONG = {
     "--sampler dpm++ --eta 0.5": "eta is a setting of the solver ddim, dpm++ has none",
+    "--set sampler.solver=unipc --set sampler.eta=0.5": "eta is a setting of the solver ddim",
+    "--sampler unipc --set sampler.eta=0.5": "eta is a setting of the solver ddim, unipc has none",
     "--sampler unipc --sample_steps 1": "order 2 and needs at least 2 steps, got 1",
     "--guidance none --guidance_interval 0.3 5": "no effect with guidance none",
     "--guidance_interval 5 0.3": "0 <= low < high, got 5 0.3",

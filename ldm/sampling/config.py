@@ -57,7 +57,8 @@ class SamplerConfig:
     Attributes:
         steps: number of denoising steps, 1 .. 1000; at least 2 for solvers of order 2.
         guidance_scale: s in e = e_uncond + s (e_cond - e_uncond); 1 runs one branch only.
-        eta: of DDIM, 0 is deterministic, 1 the published setting; the other solvers have none.
+        eta: of DDIM, 0 is deterministic, 1 the published setting and the default; the other solvers
+            have none, and refuse any but 0.
         temperature: standard deviation of all noise, 0 .. 1 (published). With less the views are
             plainer and more consistent; at 0 only the sample of the input view's posterior differs.
         spacing: see `ldm.schedule.ddim_timesteps`; the published sampler has "leading".
@@ -67,7 +68,7 @@ class SamplerConfig:
 
     steps: int = 50
     guidance_scale: float = 2.0
-    eta: float = 1.0
+    eta: float | None = None
     temperature: float = 1.0
     spacing: Spacing = "leading"
     solver: Solver = "ddim"
@@ -76,8 +77,10 @@ class SamplerConfig:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"the number of sampling steps must be at least 1, got {self.steps}")
-        if not 0 <= self.eta <= 1:
+        if not 0 <= self.ddim_eta <= 1:
             raise ValueError(f"eta must be from 0 to 1, got {self.eta}")
+        if self.eta and self.solver != "ddim":
+            raise ValueError(_no_eta(self.solver))
         if not 0 <= self.temperature <= 1:
             raise ValueError(f"the temperature must be from 0 to 1, got {self.temperature}")
         if self.solver in SECOND_ORDER and self.steps < 2:
@@ -89,6 +92,11 @@ class SamplerConfig:
             raise ValueError(
                 "the guidance interval has no effect with these guidance scales, which mean none"
             )
+
+    @property
+    def ddim_eta(self) -> float:
+        """`eta` of DDIM, or its default."""
+        return 1.0 if self.eta is None else self.eta
 
     @property
     def is_guided(self) -> bool:
@@ -113,10 +121,14 @@ class SamplerConfig:
         return {
             "steps": self.steps,
             **guidance,
-            **({"eta": self.eta} if self.solver == "ddim" else {"solver": self.solver}),
+            **({"eta": self.ddim_eta} if self.solver == "ddim" else {"solver": self.solver}),
             "temperature": self.temperature,
             "spacing": self.spacing,
         }
+
+
+def _no_eta(solver: str) -> str:
+    return f"eta is a setting of the solver ddim, {solver} has none: leave one out"
 
 
 def change_sampler(sampler: SamplerConfig, asked: Mapping[str, Any]) -> SamplerConfig:
@@ -134,7 +146,7 @@ def change_sampler(sampler: SamplerConfig, asked: Mapping[str, Any]) -> SamplerC
             raise ValueError(f"{name} must be one of {', '.join(kinds)}, got {given[name]!r}")
     solver = given.get("solver", sampler.solver)
     if "eta" in given and solver != "ddim":
-        raise ValueError(f"eta is a setting of the solver ddim, {solver} has none: leave one out")
+        raise ValueError(_no_eta(solver))
     kind = given.pop("guidance", sampler.guidance.kind)
     scales = {name: given.pop(name) for name in ("input_scale", "volume_scale") if name in given}
     if scales and kind != "harmony":

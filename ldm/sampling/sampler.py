@@ -113,7 +113,7 @@ def sample_batch(
     predict_noise = noise_predictor(
         model, conditioning, config.guidance_scale, views_at_once, config.guidance
     )
-    steps = ddim_steps(model.alphas_cumprod, config.steps, config.eta, config.spacing)
+    steps = ddim_steps(model.alphas_cumprod, config.steps, config.ddim_eta, config.spacing)
 
     def scaled_noise() -> Tensor:
         return config.temperature * sample_noise(shape)

@@ -80,7 +80,7 @@ class Run:
             != REFERENCE_IMAGE_SIZE,
             f"{sampler.steps} denoising steps, not 50 or 200": sampler.steps not in STEPS,
             f"solver {sampler.solver}, not ddim": sampler.solver != "ddim",
-            f"eta {sampler.eta:g}, not 1": sampler.solver == "ddim" and sampler.eta != 1,
+            f"eta {sampler.ddim_eta:g}, not 1": sampler.solver == "ddim" and sampler.ddim_eta != 1,
             f"guidance {sampler.guidance.kind}, not classifier_free": sampler.guidance
             != GuidanceConfig(),
             f"guidance {sampler.guidance_scale:g}, not 2, 1.5 or 1": not self.targets(),
