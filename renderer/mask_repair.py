@@ -53,6 +53,8 @@ NOISE_WEIGHT = 10.0
 slightly noisier one is not inconsistent."""
 MIN_REDUCED_AGREEMENT = 0.5
 """Lower bound of this threshold."""
+MAX_REVERSED, REVERSED_GAIN = 0.02, 0.06
+"""Unfilled share of masks that fit together, and how much less it is than in the given order."""
 FINE_SAMPLES = 400
 """Samples on a line of sight when a silhouette is rendered."""
 
@@ -91,8 +93,7 @@ def repair_masks(masks: np.ndarray, cameras: Cameras) -> RepairedMasks:
             f"{masks.shape} and {len(cameras.intrinsics)} cameras"
         )
     given = np.asarray(masks, dtype=np.float32)
-    small = np.stack([_downsample(mask) for mask in given])
-    usable = np.array([mask.any() and not mask.all() for mask in small])
+    small, usable = _downsample_all(given)
     if not usable.any():
         return RepairedMasks(given, (), np.zeros(count))
 
@@ -115,6 +116,31 @@ def repair_masks(masks: np.ndarray, cameras: Cameras) -> RepairedMasks:
     for k in replaced:
         repaired[k] = _render_silhouette(data, k, distances, cameras)
     return RepairedMasks(repaired, replaced, agreement)
+
+
+def fit_in_reverse(masks: np.ndarray, cameras: Cameras) -> tuple[float, float] | None:
+    """Whether masks, in [0, 1], (N, S, S), are those of the cameras in reverse order, from view 0.
+
+    Returns the mean share of the masks without a hull of all behind it, as they are and in reverse,
+    if the latter is within `MAX_REVERSED` and less than the former by `REVERSED_GAIN`.
+    """
+    small, usable = _downsample_all(masks)
+    scaled = cameras.scaled(small.shape[-1] / masks.shape[-1])
+    reverse = -np.arange(len(masks)) % len(masks)
+    shares = []
+    for order in (np.arange(len(masks)), reverse):
+        views = usable[order]
+        data = _gather_data(small[order], scaled)
+        shares.append(float(_unfilled_shares(data, views)[views].mean()) if views.any() else 0.0)
+    forward, backward = shares
+    fits = backward <= MAX_REVERSED and forward - backward >= REVERSED_GAIN
+    return (forward, backward) if fits else None
+
+
+def _downsample_all(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Smaller binary masks, and which of them have an outline, bool (N,)."""
+    small = np.stack([_downsample(mask) for mask in masks])
+    return small, np.array([mask.any() and not mask.all() for mask in small])
 
 
 def _downsample(mask: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from multiview.cameras import orbit_cameras
 from multiview.segmentation import clean_alpha, open_segmenter
 from multiview.views import read_views_and_alpha
 from renderer.config import RendererConfig
-from renderer.mask_repair import repair_masks
+from renderer.mask_repair import fit_in_reverse, repair_masks
 from renderer.methods.base import Views
 
 log = logging.getLogger(__name__)
@@ -64,6 +64,13 @@ def read_input(path: Path, config: RendererConfig, device: str) -> tuple[Views, 
         log.info("using the alpha of %s as masks", path)
         masks = alpha
     _check_masks(path, masks, config.segmenter if alpha is None else None)
+    shares = fit_in_reverse(masks, cameras)
+    if shares:
+        raise ValueError(
+            f"{path}: the views fit together in reverse order only ({shares[0]:.0%} of the masks "
+            f"contradict the others as they are, {shares[1]:.0%} in reverse): view 0 stays, the "
+            f"last one becomes view 1, and so on"
+        )
     replaced: tuple[int, ...] = ()
     if config.repair_masks:
         repaired = repair_masks(masks, cameras)

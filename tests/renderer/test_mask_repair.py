@@ -7,7 +7,7 @@ pytest.importorskip("scipy")
 from scipy import ndimage
 
 from multiview.cameras import orbit_cameras
-from renderer.mask_repair import repair_masks
+from renderer.mask_repair import fit_in_reverse, repair_masks
 from tests.renderer.traced import ball_masks, overlap
 
 SIZE = 96
@@ -137,3 +137,14 @@ def test_shapes_that_do_not_fit_are_named():
         repair_masks(TRUE[:4], CAMERAS)
     with pytest.raises(ValueError, match="square"):
         repair_masks(TRUE[:, :40], CAMERAS)
+
+
+def test_masks_in_reverse_order_are_recognised():
+    reverse = -np.arange(16) % 16
+    forward, backward = fit_in_reverse(TRUE[reverse], CAMERAS) or (0.0, 1.0)
+    assert backward < 0.01 < 0.1 < forward
+    assert fit_in_reverse(TRUE[::-1], CAMERAS)  # from view 15 to view 0
+    symmetric = ball_masks([(0.0, 0.0, 0.0, 0.3)], CAMERAS, SIZE)
+    spoilt = np.stack([SPOIL["half"](k) if k < 9 else TRUE[k] for k in range(16)])
+    for masks in (TRUE, np.roll(TRUE, 3, axis=0), symmetric, spoilt, TRUE * 0, TRUE * 0 + 1):
+        assert fit_in_reverse(masks, CAMERAS) is None

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from multiview.cameras import orbit_cameras
 from renderer.views import MaskError, read_input
 from tests.renderer.small_runs import (
     TINY,
@@ -16,6 +17,7 @@ from tests.renderer.small_runs import (
     with_alpha,
     write_strip,
 )
+from tests.renderer.traced import ball_masks
 
 
 def test_alpha_of_the_input_is_the_mask_and_no_segmenter_is_asked(tmp_path, monkeypatch):
@@ -88,3 +90,15 @@ def test_a_segmenter_that_found_nothing_is_named_and_alpha_has_none(strip, tmp_p
     with pytest.raises(MaskError, match="u2net") as caught:
         read_input(strip, replace(TINY, segmenter="u2net"), "cpu")
     assert caught.value.segmenter == "u2net"
+
+
+def test_views_in_reverse_order_are_refused_and_the_order_that_fits_is_named(tmp_path):
+    cameras = orbit_cameras(16, image_size=64)
+    masks = ball_masks([(0, 0, -0.1, 0.25), (0.25, 0.1, 0.2, 0.15)], cameras, 64)
+    views = masks[..., None] * np.array([0.5, 0.5, 0.5, 1.0], np.float32)
+    read_input(write_strip(tmp_path / "0.png", views), TINY, "cpu")
+    reverse = write_strip(tmp_path / "reverse.png", views[-np.arange(16) % 16])
+    with pytest.raises(
+        ValueError, match=r"reverse\.png: .* in reverse order only .*: view 0 stays"
+    ):
+        read_input(reverse, TINY, "cpu")

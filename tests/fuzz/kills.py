@@ -1,0 +1,133 @@
+"""Kill commands that can be continued at random moments, run them again, and compare the results.
+
+    python -m tests.fuzz.kills --rounds 10
+
+In each round a command is killed (SIGKILL) three times, then runs to its end in the same folder.
+Its results must be those of a run that was not interrupted, byte for byte, and nothing unfinished
+may be left. The exit status is 1 if a round fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.cli import HelpFormatter, run_script
+from common.files import sha256
+from tests.ldm.training.training_tree import make_tree
+
+ROOT = Path(__file__).parents[2]
+KILLS = 3
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line for an output folder, and the patterns of its results in it.
+
+    `again` are the flags with which it continues once a file exists.
+    """
+
+    arguments: Callable[[Path], list[object]]
+    results: tuple[str, ...]
+    again: tuple[str, str] | None = None
+
+    def start(self, out: Path) -> subprocess.Popen[bytes]:
+        line = [sys.executable, *map(str, self.arguments(out))]
+        if self.again and (out / self.again[0]).is_file():
+            line.append(self.again[1])
+        with (out.parent / f"{out.name}.log").open("ab") as log:
+            return subprocess.Popen(line, cwd=ROOT, stdout=log, stderr=log)
+
+    def sums(self, out: Path) -> dict[str, str]:
+        """Checksums of the results, and of what is left unfinished."""
+        found = [path for pattern in (*self.results, "**/.*.tmp*") for path in out.glob(pattern)]
+        return {str(path.relative_to(out)): sha256(path) for path in found}
+
+
+def commands(folder: Path) -> dict[str, Command]:
+    """The commands by their names; a training set is made in `folder`."""
+    tree, toy = folder / "tree", ROOT / "testset" / "cactus.png"
+    if not tree.exists():
+        make_tree(tree, [f"object{k}" for k in range(40)], size=96)
+    example = ROOT / "eval_examples"
+    sample = ["generate.py", "--input", toy, "--elevation", 10, "--sample_num", 4]
+    mesh = ["train_renderer.py", "-i", example / "locomotive-pr", "-n", "a", "--preset", "fast"]
+    score = ["-m", "evaluation.benchmark", "--pr", example, "--gt", example, "--workers", 1]
+    return {
+        "generate": Command(lambda out: [*sample, "--output", out], ("*/*.png", "*.png")),
+        "image_to_3d": Command(
+            lambda out: ["image_to_3d.py", toy, "-o", out, "--preset", "fast"],
+            ("*.png", "samples/*.png", "mesh.*", "reconstruction/mesh.*"),
+        ),
+        "train_renderer": Command(
+            lambda out: [*mesh, "-l", out, "--set", "save_every=2"],
+            ("a/mesh.*", "a/*.png"),
+            ("a/ckpt/last.ckpt", "--resume"),
+        ),
+        "pack": Command(
+            lambda out: ["-m", "ldm.shards", "pack", tree, out, "--shard_mb", 1],
+            ("*.tar", "index.json"),
+        ),
+        "benchmark": Command(
+            lambda out: [*score, "--out", out],
+            ("results.csv", "table.*", "objects/*/*.jpg"),
+        ),
+    }
+
+
+def run_round(command: Command, out: Path, seconds: float, draw: random.Random) -> None:
+    """Kill a command `KILLS` times, within the seconds that it takes, then let it end."""
+    for _ in range(KILLS):
+        running = command.start(out)
+        try:
+            if running.wait(draw.uniform(0, seconds)) == 0:
+                return
+        except subprocess.TimeoutExpired:
+            running.kill()
+            running.wait()
+    if status := command.start(out).wait():
+        raise ValueError(f"{out}: the command ended with {status}, see {out.name}.log")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m tests.fuzz.kills", None, __doc__)
+    parser.formatter_class = HelpFormatter
+    add = parser.add_argument
+    add("--rounds", type=int, default=5, help="of each command")
+    add("--commands", nargs="+", help="only these (default: all)")
+    add("--seed", type=int, default=0, help="of the moments")
+    add("--output", type=Path, default=Path("output/kills"), help="a new folder")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = build_parser().parse_args(argv)
+    folder = args.output.absolute()
+    folder.mkdir(parents=True)
+    known, failures = commands(folder), 0
+    for name in args.commands or known:
+        start, reference = time.monotonic(), folder / f"{name}-reference"
+        status = known[name].start(reference).wait()
+        seconds, expected = time.monotonic() - start, known[name].sums(reference)
+        if status or not expected:
+            raise ValueError(f"{name}: the command failed, see {reference}.log")
+        bad = []
+        for number in range(args.rounds):
+            out = folder / f"{name}-{number}"
+            run_round(known[name], out, seconds, random.Random(f"{args.seed} {name} {number}"))
+            if known[name].sums(out) != expected:
+                bad.append(number)
+        count = f"{args.rounds * KILLS} kills within {seconds:.1f} s, {len(expected)} files"
+        print(f"{name}: {count}, rounds with other results: {bad or 'none'}", flush=True)
+        failures += len(bad)
+    sys.exit(failures > 0)
+
+
+if __name__ == "__main__":
+    run_script(main)
