@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """Of NFS without lockd, Lustre without -o flock, FUSE."""
 DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))  # no quotas on Windows
+MAX_NAME = 255
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
@@ -41,14 +42,18 @@ def check_file_name(name: str) -> None:
 def check_content(path: Path, what: str, advice: str = "; download it again") -> None:
     """Raise ValueError if a file is empty or a stand-in for the file: `what` it should be."""
     with path.open("rb") as file:
-        head = file.read(512)
+        found = stand_in(file.read(512), what, advice)
+    if found:
+        raise ValueError(f"{path}: {found}")
+
+
+def stand_in(head: bytes, what: str, advice: str = "") -> str:
+    """Say what a file of these first 512 bytes is in place of `what`; empty if it may be that."""
     if not head:
-        raise ValueError(f"{path}: the file is empty{advice}")
+        return f"the file is empty{advice}"
     if head.startswith(b"version https://git-lfs"):
-        pointer = f"is a git-lfs pointer of {path.stat().st_size} bytes, not {what}"
-        raise ValueError(f"{path}: {pointer}; fetch it with 'git lfs pull'")
-    if is_web_page(head):
-        raise ValueError(f"{path}: is a web page, not {what}{advice}")
+        return f"is a git-lfs pointer of {len(head)} bytes, not {what}; 'git lfs pull' fetches it"
+    return f"is a web page, not {what}{advice}" if is_web_page(head) else ""
 
 
 def is_web_page(head: bytes) -> bool:
@@ -66,7 +71,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Raises:
         OSError: naming `path`, for any error of the file system meanwhile.
     """
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary = hidden_beside(path, path.stem, f".{os.getpid()}.tmp{path.suffix}")
     try:
         temporary.unlink(missing_ok=True)
         temporary.touch(0o666)  # less the umask, which cannot be read without changing it
@@ -80,6 +85,16 @@ def atomic_write(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def hidden_beside(path: Path, stem: str, ending: str) -> Path:
+    """The file `.<stem><ending>` beside `path`; a checksum replaces a stem that makes it too long.
+
+    File systems allow names of 255 bytes (most) or characters (Windows, macOS).
+    """
+    if len(os.fsencode(f".{stem}{ending}")) > MAX_NAME:
+        stem = hashlib.sha256(os.fsencode(stem)).hexdigest()[:16]
+    return path.with_name(f".{stem}{ending}")
 
 
 def copy_file(source: Path, target: Path) -> None:
@@ -98,14 +113,14 @@ def unwritable(path: Path | str, error: BaseException) -> str:
 
 @contextmanager
 def file_lock(path: Path, wait: bool = True, patience: float = 0.0) -> Iterator[None]:
-    """Hold the exclusive lock of a file or folder: the file `.<name>.lock` beside it, which stays.
+    """Hold the exclusive lock of a file or folder: a hidden file beside it, which stays.
 
     While another process holds it, wait without limit; if not `wait`, raise OSError after
     `patience` seconds. Where the file system has no locks, go on without, after a warning.
     """
     from filelock import FileLock, Timeout  # Blender's Python has no such package
 
-    lock = FileLock(path.absolute().with_name(f".{path.name}.lock"))
+    lock = FileLock(hidden_beside(path.absolute(), path.name, ".lock"))
     if hasattr(lock, "fallback_to_soft"):  # its file would outlive a process that is killed
         lock = FileLock(lock.lock_file, fallback_to_soft=False)
     try:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
+from common.files import stand_in
 from multiview.image_metadata import without_metadata
 
 log = logging.getLogger(__name__)
@@ -134,9 +135,11 @@ def _what_it_is(path: Path, content: bytes | None) -> str:
     """Say what a file is that no reader takes."""
     if content is None:
         with path.open("rb") as file:
-            content = file.read(64)
-    if not content:
-        return "the file is empty, expected an image"
+            content = file.read(512)
+    if b"<svg" in content[:512]:
+        return "is an SVG drawing; convert it to PNG"
+    if found := stand_in(content[:512], "an image"):
+        return found
     if content[4:8] == b"ftyp" and content[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1"):
         return "is a HEIC image: pip install pillow-heif, or convert it to JPEG or PNG"
     if content[:4] in (b"II*\0", b"MM\0*"):

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 _PNG_NEEDED = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
+_WEBP_NEEDED = {b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"}
+_WEBP_FLAGS = 0x20 | 0x08 | 0x04
+"""Of a WebP file that has a colour profile, EXIF and XMP."""
+_ISO_ITEM = re.compile(rb"(infe(?:\x02.{3}.{4}|\x03.{3}.{6}))(?:Exif|mime)", re.DOTALL)
+"""The entry of EXIF or XMP in the list of an AVIF or HEIC file's items."""
 _TIFF_UNNEEDED = {270, 282, 283, 296, 305, 306, 315, 700, 33432, 33723, 34377, 34665, 34675, 34853}
 
 
 def without_metadata(content: bytes) -> bytes | None:
-    """Drop what the pixels do not need from a PNG, JPEG or TIFF file, up to its end or a defect.
+    """Drop what the pixels do not need from an image file, up to its end or a defect.
 
-    Returns None for other formats, and where there is nothing to drop. Of a JPEG file, the
-    orientation tag is kept if it can be found.
+    Returns None for other formats than PNG, JPEG, TIFF, WebP, AVIF and HEIC, and where there is
+    nothing to drop. Of a JPEG file, the orientation tag is kept if it can be found; that of AVIF
+    and HEIC is no metadata.
     """
     try:
         if content.startswith(_PNG):
@@ -23,6 +30,10 @@ def without_metadata(content: bytes) -> bytes | None:
             bare = _bare_jpeg(content)
         elif content[:4] in (b"II*\0", b"MM\0*"):
             bare = _bare_tiff(content)
+        elif content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+            bare = _bare_webp(content)
+        elif content[4:8] == b"ftyp":
+            bare = _ISO_ITEM.sub(rb"\1skip", content)
         else:
             return None
     except (struct.error, IndexError):
@@ -68,6 +79,19 @@ def _orientation_segment(exif: bytes) -> bytes:
             tiff = exif[:4] + struct.pack(order + "IH", 8, 1) + exif[entry : entry + 12] + bytes(4)
             return b"\xff\xe1" + struct.pack(">H", 8 + len(tiff)) + b"Exif\0\0" + tiff
     return b""
+
+
+def _bare_webp(content: bytes) -> bytes:
+    parts, at = [b"WEBP"], 12
+    while at + 8 <= len(content):
+        name, length = struct.unpack_from("<4sI", content, at)
+        chunk = bytearray(content[at : at + 8 + length + length % 2])
+        if name == b"VP8X":
+            chunk[8] &= ~_WEBP_FLAGS
+        if name in _WEBP_NEEDED:
+            parts.append(bytes(chunk))
+        at += len(chunk)
+    return b"RIFF" + struct.pack("<I", sum(map(len, parts))) + b"".join(parts)
 
 
 def _bare_tiff(content: bytes) -> bytes:

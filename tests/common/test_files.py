@@ -159,3 +159,12 @@ def test_the_checksum_is_that_of_the_whole_content(tmp_path: Path):
     content = b"x" * 3_000_001
     (tmp_path / "a").write_bytes(content)
     assert sha256(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("name", ["x" * 250 + ".png", "ä" * 125 + ".json", "x" * 255])
+def test_names_of_255_bytes_can_be_written_and_locked(tmp_path: Path, name: str):
+    path = tmp_path / name
+    with file_lock(path), atomic_write(path) as temporary:
+        assert temporary.name.endswith(f".{os.getpid()}.tmp{path.suffix}")
+        temporary.write_text("new")
+    assert path.read_text() == "new"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, features
 
 from multiview.image_file import UnfitImageError, normalise_image, read_image
 
@@ -222,9 +222,15 @@ def test_levels_of_unknown_range_are_refused_by_name(tmp_path: Path):
 
 def test_what_cannot_be_read_is_called_what_it_is(tmp_path: Path):
     heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40)
-    for content, message in [
-        (heic, "HEIC image: pip install"), (b"", "empty"), (b"II*\0" + bytes(60), "TIFF"),
-    ]:  # fmt: skip
+    contents = {
+        "HEIC image: pip install": heic,
+        "the file is empty": b"",
+        "is a git-lfs pointer of 34 bytes": b"version https://git-lfs.github.com",
+        "is a web page": b"<!DOCTYPE html><html>",
+        "is an SVG drawing": b'<?xml version="1.0"?><svg>',
+        "TIFF": b"II*\0" + bytes(60),
+    }
+    for message, content in contents.items():
         path = tmp_path / "a.jpg"
         path.write_bytes(content)
         with pytest.raises(UnfitImageError, match=message):
@@ -232,3 +238,33 @@ def test_what_cannot_be_read_is_called_what_it_is(tmp_path: Path):
     (tmp_path / "dead.png").symlink_to("gone.png")
     with pytest.raises(FileNotFoundError, match=r"dead\.png: .*link to a file that is gone"):
         read_image(tmp_path / "dead.png")
+
+
+def test_a_webp_image_with_a_damaged_chunk_of_metadata_is_read(tmp_path: Path):
+    path = tmp_path / "a.webp"
+    picture().save(path, lossless=True, exif=raw_exif(5, 1, bytes(8)))
+    whole = bytearray(path.read_bytes())
+    place = whole.index(b"EXIF") + 4
+    for length in (0, 3, 2**31, 2**32 - 2):
+        whole[place : place + 4] = struct.pack("<I", length)
+        path.write_bytes(whole)
+        image = read_image(path)
+        assert sorted(image.size) == [40, 60]
+    assert image.tobytes() == picture().tobytes()
+    path.write_bytes(whole[:60])
+    with pytest.raises(ValueError, match=r"a\.webp: the image is damaged or cut off"):
+        read_image(path)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
+def test_an_avif_image_with_damaged_exif_is_read(tmp_path: Path):
+    path, draw = tmp_path / "a.avif", random.Random(0)
+    picture().save(path, quality=100, exif=raw_exif(2, 4, b"abc\0"), xmp=b"<x/>")
+    whole = path.read_bytes()
+    begin = whole.index(b"II*\0")
+    for _ in range(30):
+        mutated = bytearray(whole)
+        for place in draw.sample(range(begin - 4, begin + 24), draw.randint(1, 10)):
+            mutated[place] = draw.choice([0, 255, draw.randrange(256)])
+        path.write_bytes(mutated)
+        assert sorted(read_image(path).size) == [40, 60]
