@@ -34,7 +34,7 @@ def check_settings(out: Path, settings: dict[str, object]) -> None:
         recorded = json.loads(path.read_text())
         names = sorted({*settings, *recorded})
         changed = [name for name in names if settings.get(name) != recorded.get(name)]
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: not a file of render settings ({error})") from error
     if changed:
         changes = ", ".join(f"{n} {recorded.get(n)}, not {settings.get(n)}" for n in changed)
@@ -72,8 +72,11 @@ def write_warnings(out: Path, results: Iterable[RenderResult]) -> None:
     rendered = {result.dataset_object.uid for result in now}
     rows: list[list[Any]] = []
     if path.is_file():
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in list(csv.reader(file))[1:] if row and row[0] not in rendered]
+        try:
+            with path.open(newline="", encoding="utf-8", errors="backslashreplace") as file:
+                rows = [row for row in list(csv.reader(file))[1:] if row and row[0] not in rendered]
+        except csv.Error as error:
+            log.warning("%s: damaged (%s): warnings of earlier runs are lost", path, error)
     for result in now:
         model = result.dataset_object
         rows += [[model.uid, model.path, warning] for warning in result.warnings]

@@ -39,7 +39,7 @@ def repair_gltf(path: Path, folder: Path) -> tuple[Path, list[str], str]:
     try:
         text, binary = _split(path.read_bytes())
         content = json.loads(text.decode("utf-8-sig"))
-    except (ValueError, IndexError, struct.error):
+    except (ValueError, IndexError, struct.error, RecursionError):
         return path, [], ""  # the importer's error says what is wrong
     before = json.dumps(content)
     try:

@@ -86,6 +86,14 @@ def _default_uid(path: Path) -> str:
 
 def _read_list(path: Path) -> list[tuple[str | None, str]]:
     """Read the (uid, path) entries of a list; the uid is None where the list has none."""
+    entries = _list_entries(path)
+    for _, entry in entries:
+        if "\0" in entry or any("\ud800" <= letter < "\udc80" for letter in entry):
+            raise ValueError(f"{path}: {entry[:80]!a} is not the name of a file")
+    return entries
+
+
+def _list_entries(path: Path) -> list[tuple[str | None, str]]:
     raw = path.read_bytes()
     wide = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # by PowerShell
     try:
@@ -99,7 +107,7 @@ def _read_list(path: Path) -> list[tuple[str | None, str]]:
         return [(None, line[1:-1] if q else line) for line, q in zip(lines, quoted, strict=True)]
     try:
         content = json.loads(text, object_pairs_hook=_without_duplicates)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not valid JSON: {error}") from error
     entries = list(content.items()) if isinstance(content, dict) else None
     if entries is None and isinstance(content, list):

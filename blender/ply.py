@@ -32,7 +32,7 @@ def repair_ply(
         count, names, kinds = _vertex_properties(lines)
         values, rest = _read_vertices(raw[end.end() :], lines, count, names, kinds)
         corners = np.stack([values[axis] for axis in "xyz"], axis=-1)
-    except (ValueError, KeyError, IndexError):
+    except (ValueError, KeyError, IndexError, StopIteration):
         return None, problems
     moved = centre_and_scale(corners)
     wide = [name for name in COLOURS if kinds.get(name) == "u2"]

@@ -53,6 +53,7 @@ class Shard:
             right_types = type(uid) is str and type(offset) is int and type(size) is int
             if not right_types or offset != end or size < BLOCK or size % BLOCK:
                 raise ValueError(f"{self.name}: object {uid!r} has an impossible offset or size")
+            uid.encode()  # UnicodeEncodeError, a ValueError, where JSON has half a character
             if size > MAX_OBJECT_BYTES:
                 raise ValueError(f"{self.name}: object {uid!r} has {size} bytes")
             end = offset + size
