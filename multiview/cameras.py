@@ -33,7 +33,7 @@ class Cameras:
     """N pinhole cameras.
 
     Attributes:
-        intrinsics: pixels, (N, 3, 3); the principal point is at half the image size.
+        intrinsics: pixels, (N, 3, 3); the rig's principal point is at half the image size.
         world_to_camera: `[R | t]`, (N, 3, 4).
         azimuths: radians in [-pi, pi), (N,).
         elevations: radians, positive looks down on the object, (N,).
@@ -43,6 +43,12 @@ class Cameras:
     world_to_camera: np.ndarray
     azimuths: np.ndarray
     elevations: np.ndarray
+
+    def directions(self) -> np.ndarray:
+        """Unit vectors from the world's origin to the cameras, (N, 3)."""
+        rotations, translations = self.world_to_camera[:, :, :3], self.world_to_camera[:, :, 3]
+        centres = -np.einsum("nji,nj->ni", rotations, translations)
+        return centres / np.linalg.norm(centres, axis=1, keepdims=True)
 
     def scaled(self, factor: float) -> Cameras:
         """Return the same cameras for images `factor` times as large (K's first two rows scale)."""

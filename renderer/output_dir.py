@@ -17,7 +17,7 @@ VIDEO_FILE = "rendering.mp4"
 
 _OWN_FILES = {
     ".": re.compile(
-        r"(input|masked)-(\d|1[0-5])\.png|metrics\.json|"
+        r"(input|masked)-([12]?\d|3[01])\.png|metrics\.json|"
         + "|".join(map(re.escape, (*MESH_FILES, VIDEO_FILE)))
     ),
     "images": re.compile(r"\d+\.jpg"),

@@ -234,7 +234,7 @@ class _Run:
         if metrics["mask_iou"] is not None and metrics["mask_iou"] < POOR_IOU:
             log.warning(
                 "the mesh fits the masks badly (IoU %.2f): parts of the object are thinner than a "
-                "cell, or the views are not of one object from the 16 cameras in order",
+                "cell, or the views are not of one object from these cameras in order",
                 metrics["mask_iou"],
             )
         with atomic_write(record) as temporary:

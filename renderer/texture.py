@@ -17,7 +17,7 @@ from PIL import Image
 
 from common.files import atomic_write
 from common.optional import import_optional
-from multiview.cameras import CAMERA_DISTANCE, Cameras
+from multiview.cameras import Cameras
 from multiview.projection import project
 from multiview.rasterise import Fragments, rasterise, rasterise_mesh
 from renderer.mesh import sample_bilinear, simplify
@@ -55,13 +55,13 @@ class ProjectedViews:
         depth_and_trust: camera-z of the mesh, large where it is not seen, and confidence of the
             pixel in [0, 1], (N, 2, D, D) float32.
         cameras: N, for S x S images.
-        tolerance: a point further than this behind the depth is occluded.
+        tolerance: a point further than this behind the depth is occluded, (N,).
     """
 
     colors: torch.Tensor
     depth_and_trust: torch.Tensor
     cameras: Cameras
-    tolerance: float
+    tolerance: np.ndarray
 
 
 def project_views(
@@ -82,19 +82,20 @@ def project_views(
         raise ValueError(f"expected square views (N, S, S, 3) of {shape[0]} cameras, got {got}")
     size = views.shape[1]
     fine = 2 * size  # depth is sharper than the views: fewer uncertain points at edges
-    # a pixel's side in the world, at the object
-    pixel = CAMERA_DISTANCE / cameras.intrinsics[0, 0, 0]
+    distances = np.linalg.norm(cameras.world_to_camera[:, :, 3], axis=1)
+    pixels = distances / cameras.intrinsics[:, 0, 0]  # a pixel's side in the world, at the object
     none, full = 2 * SAFE_DISTANCE[0], 2 * SAFE_DISTANCE[1] * max(size / 256, 0.5)
     layers = []
     for index in range(len(views)):
         intrinsics = np.diag([2.0, 2.0, 1.0]) @ cameras.intrinsics[index]
         seen = rasterise_mesh(mesh, intrinsics, cameras.world_to_camera[index], fine)
-        depth = np.full(fine * fine, 9.0)
+        background = 6 * distances[index]
+        depth = np.full(fine * fine, background)
         depth[seen.pixels] = seen.depth
         depth = depth.reshape(fine, fine)
         farthest = ndimage.maximum_filter(depth, size=3)
-        clean = farthest - ndimage.minimum_filter(depth, size=3) < 5 * pixel
-        clean &= depth < 9
+        clean = farthest - ndimage.minimum_filter(depth, size=3) < 5 * pixels[index]
+        clean &= depth < background
         if masks is not None:
             clean &= np.kron(masks[index] > 0.5, np.ones((2, 2), dtype=bool))
         clean[[0, -1]] = clean[:, [0, -1]] = False
@@ -104,7 +105,7 @@ def project_views(
         torch.from_numpy(np.moveaxis(views, -1, 1).astype(np.float32)),
         torch.from_numpy(np.stack(layers).astype(np.float32)),
         cameras,
-        tolerance=2 * pixel,
+        tolerance=2 * pixels,
     )
 
 
@@ -152,7 +153,7 @@ def _mix(
         positions = pixels / size * 2 - 1  # (P, 2) in [-1, 1]
         color[index, front] = sample_bilinear(projected.colors[index], positions)
         depth, trust = sample_bilinear(projected.depth_and_trust[index], positions).unbind(dim=1)
-        shown = trust * (distance < depth + projected.tolerance)
+        shown = trust * (distance < depth + projected.tolerance[index])
         preferred = 1 + FRONT_PREFERENCE * np.cos(cameras.azimuths[index])
         weight[index, front] = preferred * shown * facing[front] ** FACING_POWER
 

@@ -2,8 +2,8 @@
 
 Silhouettes do not show a concave surface, nor does the gradient of a rendering loss find it. So
 depth maps of plane-sweep stereo (`stereo`) are fused to one signed distance (Curless & Levoy 1996),
-which keeps the hull where nothing could be matched. N views on a ring, S pixels a side, P points, V
-cells a side.
+which keeps the hull where nothing could be matched. N views, S pixels a side, P points, V cells a
+side.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def estimate_initial_shape(
 ) -> InitialShape:
     """Estimate the shape from silhouettes and stereo, with V = `resolution` cells a side.
 
-    Images on white, (N, S, S, 3), and masks, (N, S, S), are in [0, 1]; the cameras are in order.
+    Images on white, (N, S, S, 3), and masks, (N, S, S), are in [0, 1].
 
     Raises:
         ValueError: the masks have no volume in common.

@@ -1,13 +1,14 @@
 """Plane-sweep stereo: depth maps of the views, and which of their depths are consistent.
 
 For every pixel of every view, depths from the visual hull inwards are tried, and the one is taken
-at which the neighbouring views match best. N views on a ring, S pixels a side, D depths, P points.
+at which the neighbouring views match best. N views, S pixels a side, D depths, P points.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,8 +29,10 @@ _FRONT, _BEHIND = 0.01, 0.3
 """Range of the search before and behind the hull, world units."""
 _RADIUS = 2
 """Of the compared windows, pixels; they have 2 radius + 1 pixels a side."""
-_NEIGHBOURS = (-2, -1, 1, 2)
-"""Views to compare each view with, as steps along the ring."""
+_NEIGHBOURS = 4
+"""Most views to compare each view with: on the ring of 16, two on either side."""
+_ANGLES = (5.0, 60.0)
+"""Degrees between the directions of neighbours: closer ones show no depth, others do not match."""
 _BEST = 2
 """Neighbours with the lowest costs whose mean is the cost; others may not see the surface."""
 _COLOR_WEIGHT = 2.0
@@ -42,16 +45,21 @@ _TOLERANCE = 0.015
 
 @dataclass(frozen=True)
 class CameraTensors:
-    """Intrinsics (N, 3, 3) and world-to-camera poses (N, 3, 4) as float32 tensors."""
+    """Intrinsics (N, 3, 3) and world-to-camera poses (N, 3, 4) as float32 tensors.
+
+    `neighbours` has the numbers of each view's nearest ones, by angle, maybe none.
+    """
 
     intrinsics: Tensor
     poses: Tensor
+    neighbours: tuple[tuple[int, ...], ...]
 
     @classmethod
     def of(cls, cameras: Cameras, device: torch.device) -> CameraTensors:
         """Copy cameras to a device."""
         arrays = (cameras.intrinsics, cameras.world_to_camera)
-        return cls(*(torch.from_numpy(array).to(device, torch.float32) for array in arrays))
+        tensors = (torch.from_numpy(array).to(device, torch.float32) for array in arrays)
+        return cls(*tensors, _nearest_views(cameras))
 
     def unproject(self, view: int, size: int) -> Tensor:
         """Points at depth 1 through the centres of all pixels, camera space, (S, S, 3)."""
@@ -68,9 +76,15 @@ class CameraTensors:
         """Pixels (..., 2) and depth (...) of world points (..., 3)."""
         return project(points, self.intrinsics[view], self.poses[view])
 
-    def neighbour(self, view: int, step: int) -> int:
-        """Number of the view that is `step` views further along the ring."""
-        return (view + step) % len(self.poses)
+
+def _nearest_views(cameras: Cameras) -> tuple[tuple[int, ...], ...]:
+    """The nearest other views of each, as seen from the origin, that `_ANGLES` allows."""
+    directions = cameras.directions()
+    degrees = np.rad2deg(np.arccos(np.clip(directions @ directions.T, -1, 1)))
+    degrees[(degrees < _ANGLES[0]) | (degrees > _ANGLES[1])] = np.inf
+    nearest = degrees.argsort(axis=1, kind="stable")[:, :_NEIGHBOURS].tolist()
+    pairs = zip(degrees, nearest, strict=True)
+    return tuple(tuple(k for k in order if np.isfinite(row[k])) for row, order in pairs)
 
 
 def plane_sweep(views: Tensor, hull_depths: Tensor, cameras: CameraTensors) -> Tensor:
@@ -83,14 +97,15 @@ def plane_sweep(views: Tensor, hull_depths: Tensor, cameras: CameraTensors) -> T
     depths = torch.full_like(hull_depths, torch.inf)
     for view in range(len(views)):
         box = _bounding_box(torch.isfinite(hull_depths[view]), _RADIUS)
-        if box is None:
+        if box is None or not cameras.neighbours[view]:
+            depths[view] = hull_depths[view]
             continue
         base = hull_depths[view][box].nan_to_num(posinf=_NO_SURFACE)
         tried = base + offsets[:, None, None]  # (D, H, W)
         rays = cameras.unproject(view, views.shape[-1])[box]
         points = cameras.to_world(view, rays * tried[..., None])
         patch = views[view][:, box[0], box[1]][None]
-        others = [cameras.neighbour(view, step) for step in _NEIGHBOURS]
+        others = cameras.neighbours[view]
         pixels = [cameras.project(other, points)[0] for other in others]
         costs = torch.stack(
             [_matching_cost(patch, views[k], at) for k, at in zip(others, pixels, strict=True)]
@@ -166,8 +181,7 @@ def geometric_consistency(depths: Tensor, cameras: CameraTensors) -> Tensor:
         valid = torch.isfinite(depths[view])
         rays = cameras.unproject(view, depths.shape[-1])
         points = cameras.to_world(view, (rays * depths[view][..., None])[valid])
-        for step in _NEIGHBOURS:
-            other = cameras.neighbour(view, step)
+        for other in cameras.neighbours[view]:
             pixels, depth = cameras.project(other, points)
             seen = sample_nearest(depths[other], pixels)
             counts[view, valid] += (seen - depth).abs() < _TOLERANCE

@@ -9,8 +9,8 @@ from tests.renderer.small_runs import RESULTS, files
 
 
 def test_only_names_that_the_command_writes_are_its_own(tmp_path):
-    own = ["input-0.png", "masked-15.png", "images/250.jpg", "ckpt/last.ckpt", *RESULTS]
-    for name in [*own, "input-00.png", "input-16.png", "images/a.jpg", "250.jpg", "last.ckpt"]:
+    own = ["input-0.png", "masked-31.png", "images/250.jpg", "ckpt/last.ckpt", *RESULTS]
+    for name in [*own, "input-00.png", "input-32.png", "images/a.jpg", "250.jpg", "last.ckpt"]:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert sorted(str(path.relative_to(tmp_path)) for path in own_files(tmp_path)) == sorted(own)
@@ -37,7 +37,7 @@ def test_files_that_are_not_whole_are_removed_and_nothing_else(tmp_path, remove)
     left = ["ckpt/.last.123.tmp.ckpt", "images/.250.9.tmp.jpg", ".mesh.1.tmp.glb"]
     left += [".input-3.77.tmp.png", ".masked-15.77.tmp.png", ".metrics.5.tmp.json"]
     others = [".notes.123.tmp.txt", ".mesh.x.tmp.glb", ".mesh.1.tmp.obj", "mesh.1.tmp.glb"]
-    others += [".input-16.7.tmp.png", ".250.9.tmp.jpg", "images/.a.9.tmp.jpg", ".mesh.tmp.glb"]
+    others += [".input-32.7.tmp.png", ".250.9.tmp.jpg", "images/.a.9.tmp.jpg", ".mesh.tmp.glb"]
     for name in [*left, *others]:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
