@@ -1,4 +1,4 @@
-"""Reading the views of one object from a folder of images or a strip."""
+"""Reading the views of one object from a folder of images or a strip, and writing a folder."""
 
 from __future__ import annotations
 
@@ -10,14 +10,34 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from multiview.cameras import NUM_VIEWS
+from common.files import atomic_write
+from multiview.cameras import NUM_VIEWS, Cameras
+from multiview.colmap_model import MODEL, MODEL_FILES, write_colmap
 from multiview.image_file import SUFFIXES, read_image
 from multiview.images import composite_white_01, strip_to_views, view_names
+from multiview.transforms_json import TRANSFORMS, write_transforms
 
 log = logging.getLogger(__name__)
 
 MIN_SIZE = 16
 """Pixels a side below which views show nothing."""
+CAMERA_FILES = (Path(TRANSFORMS), *(MODEL / name for name in MODEL_FILES))
+"""What `write_views` writes beside the views."""
+
+
+def write_views(folder: Path, views: np.ndarray, cameras: Cameras, colmap: bool = False) -> None:
+    """Write N views, uint8 (N, S, S, 3), into a folder: 000.png, 001.png, ...
+
+    Their cameras are written to transforms.json, and with `colmap` also as a COLMAP model.
+    """
+    names = view_names(len(views))
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, view in zip(names, views, strict=True):
+        with atomic_write(folder / name) as path:
+            Image.fromarray(view).save(path)
+    write_transforms(folder / TRANSFORMS, names, cameras, views.shape[1])
+    if colmap:
+        write_colmap(folder / MODEL, names, cameras, views.shape[1])
 
 
 def read_views(path: Path, num_views: int = NUM_VIEWS) -> np.ndarray:

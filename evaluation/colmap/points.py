@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
-from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
 from common.files import check_free_space
 from evaluation.colmap.engine import Engine, Workspace
-from multiview.cameras import Cameras, orbit_cameras
+from multiview.cameras import orbit_cameras
+from multiview.colmap_model import pinhole, write_colmap
 from multiview.images import view_names
 
 PointsForm = Literal["sparse", "dense"]
@@ -88,7 +88,7 @@ def _sparse_points(
     levels = np.round(np.clip(views, 0, 1) * 255).astype(np.uint8)
     for name, view in zip(names, levels, strict=True):
         Image.fromarray(view).save(work.images / name)
-    engine.extract(work, ",".join(_pinhole(cameras.intrinsics[0])))
+    engine.extract(work, ",".join(pinhole(cameras.intrinsics[0])))
     on_step()
     ids = _image_ids(work, names, engine)
     if not _has_rows(work, "keypoints", engine):
@@ -97,7 +97,7 @@ def _sparse_points(
     on_step()
     if not _has_rows(work, "two_view_geometries", engine):
         return 0
-    write_poses(work.poses, names, ids, cameras, views.shape[1])
+    write_colmap(work.poses, names, cameras, views.shape[1], ids)
     engine.triangulate(work)
     on_step()
     return _count_in_model(work.sparse, engine)
@@ -108,45 +108,6 @@ def _dense_points(work: Workspace, engine: Engine, on_step: Callable[[], object]
         step(work)
         on_step()
     return _count_in_ply(work.fused, engine)
-
-
-def _pinhole(intrinsics: np.ndarray) -> list[str]:
-    """COLMAP's PINHOLE parameters fx, fy, cx, cy of an intrinsic matrix (3, 3).
-
-    The centre of COLMAP's first pixel is at (0.5, 0.5), which agrees with a principal point at half
-    the image size.
-    """
-    return [repr(float(value)) for value in intrinsics[[0, 1, 0, 1], [0, 1, 2, 2]]]
-
-
-def write_poses(
-    folder: Path,
-    names: Sequence[str],
-    ids: Mapping[str, tuple[int, int]],
-    cameras: Cameras,
-    image_size: int,
-) -> None:
-    """Write the known cameras as a COLMAP text model without points.
-
-    `ids` has the image id and the camera id in COLMAP's database of each of the N names.
-    """
-    folder.mkdir(exist_ok=True)
-    camera_lines, image_lines = [], []
-    for index, name in enumerate(names):
-        image_id, camera_id = ids[name]
-        pose = cameras.world_to_camera[index]
-        numbers = [repr(float(x)) for x in (*quaternion(pose[:, :3]), *pose[:, 3])]
-        pinhole = " ".join(_pinhole(cameras.intrinsics[index]))
-        camera_lines.append(f"{camera_id} PINHOLE {image_size} {image_size} {pinhole}\n")
-        image_lines.append(f"{image_id} {' '.join(numbers)} {camera_id} {name}\n\n")
-    (folder / "cameras.txt").write_text("".join(camera_lines), encoding="utf-8")
-    (folder / "images.txt").write_text("".join(image_lines), encoding="utf-8")
-    (folder / "points3D.txt").write_text("", encoding="utf-8")
-
-
-def quaternion(rotation: np.ndarray) -> np.ndarray:
-    """Unit quaternion (w, x, y, z), w >= 0, of a rotation matrix (3, 3)."""
-    return np.roll(Rotation.from_matrix(rotation).as_quat(canonical=True), 1)
 
 
 def _query(path: Path, engine: Engine, sql: str) -> list[Any]:

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from evaluation.colmap.engine import Engine, Workspace, open_engine
-from evaluation.colmap.points import Points, choose_points_form, count_points, write_poses
+from evaluation.colmap.points import Points, choose_points_form, count_points
 from evaluation.colmap.program_engine import EXACT_MATCHING, ColmapProgram
 from evaluation.colmap.project_folder import project_folder
 from multiview.cameras import orbit_cameras
+from multiview.colmap_model import write_colmap
 from multiview.views import read_views
 from tests.conftest import SHARED, needs_shared
 from tests.evaluation.colmap.conftest import NAMES, Box, FakeEngine, recorder
@@ -39,7 +40,7 @@ def test_the_pose_files_project_points_to_the_same_pixels_as_the_cameras(
 ):
     cameras = orbit_cameras(16, elevation_deg=elevation, image_size=size)
     ids = {name: (40 - index, 20 + index) for index, name in enumerate(NAMES)}
-    write_poses(tmp_path, NAMES, ids, cameras, size)
+    write_colmap(tmp_path, NAMES, cameras, size, ids)
     model = pycolmap.Reconstruction(str(tmp_path))
     points = np.random.default_rng(0).uniform(-0.5, 0.5, (20, 3))
     for index, name in enumerate(NAMES):
