@@ -1,10 +1,10 @@
-"""Reconstruct an object from 16 views: a mesh, a textured mesh and a video of a full turn.
+"""Reconstruct an object from its views: a mesh, a textured mesh and a video of a full turn.
 
     python train_renderer.py -i output/locomotive/0.png -n locomotive -b configs/neus.yaml
 
 writes into output/renderer/locomotive: mesh.ply (vertex colours), mesh.glb (textured),
 rendering.mp4, metrics.json; input-<k>.png and masked-<k>.png, the views and their masks;
-images/<step>.jpg and ckpt/last.ckpt during training.
+images/<step>.jpg and ckpt/last.ckpt during training; coordinates.json, with --cameras.
 
 Ctrl-C (or SIGTERM) ends the training early: the partial result is exported, and --resume
 continues. The exit code is then 130 (143), so that a chain of commands does not continue with a
@@ -38,7 +38,7 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def input_path(text: str) -> Path:
-    """Path of the views; an empty text would be the current folder."""
+    """Path of the views, or of their cameras; an empty text would be the current folder."""
     if not text.strip():
         raise argparse.ArgumentTypeError("must not be empty")
     return Path(text)
@@ -50,6 +50,10 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     views = "strip of 16 views, or a folder 000.png .. 015.png; their alpha, if any, is the mask"
     add("-i", "--image_path", type=input_path, required=True, help=views)
+    cameras = "transforms.json, or folder of a COLMAP model, of 3 to 200 images in the folder -i"
+    add("--cameras", type=input_path, help=cameras)
+    keep = "write the meshes in the coordinates of --cameras"
+    add("--keep_coordinates", action="store_true", help=keep)
     add("-n", "--name", required=True, help="of the results' folder, inside --log")
     add("-b", "--base", type=project_file, default="configs/neus.yaml", help="configuration file")
     add("-l", "--log", type=Path, default=Path("output/renderer"), help="folder of all results")
@@ -71,6 +75,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.resume and args.overwrite:
         parser.error("--resume continues the run in the folder, --overwrite removes it: choose one")
+    if args.keep_coordinates and args.cameras is None:
+        parser.error("--keep_coordinates is for the coordinates of --cameras, which is not given")
     if not 0 <= args.seed < 2**63:
         parser.error(f"--seed must be from 0 to 2^63 - 1, got {args.seed}")
     if not re.fullmatch(r"\d+(,\d*)*", args.gpus):
@@ -172,7 +178,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.fp16 and device.type != "cuda":
         log.warning("--fp16 has no effect on %s: half precision is for CUDA", device.type)
     config = load_renderer_config(args.base, args.preset, args.set, half=args.fp16)
-    options = ReconstructionOptions(args.seed, device, args.preset, args.resume, args.overwrite)
+    given = (args.resume, args.overwrite, args.cameras, args.keep_coordinates)
+    options = ReconstructionOptions(args.seed, device, args.preset, *given)
     folder = args.log / args.name
     with flag_advice(folder, config):
         result = reconstruct(args.image_path, folder, config, options)

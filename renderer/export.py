@@ -42,15 +42,28 @@ def final_mesh(method: Method) -> Trimesh:
     return smooth(remove_floaters(extract(grid.sdf, grid.first, grid.spacing)), grid.spacing)
 
 
-def export_meshes(method: Method, views: Views, folder: Path) -> Meshes:
-    """Write mesh.ply (vertex colours) and mesh.glb (texture); ValueError if there is no surface."""
+def export_meshes(
+    method: Method, views: Views, folder: Path, matrix: np.ndarray | None = None
+) -> Meshes:
+    """Write mesh.ply (vertex colours) and mesh.glb (texture), and return them.
+
+    The files' coordinates are those of the result, or are moved by a matrix (4, 4).
+
+    Raises:
+        ValueError: there is no surface.
+    """
     mesh = final_mesh(method)
     seen = views.trusted()
     colors = sample_vertex_colors(mesh, seen.images, seen.masks, seen.cameras)
-    write_ply(folder / "mesh.ply", with_vertex_colors(mesh, colors))
+    write_ply(folder / "mesh.ply", _moved(with_vertex_colors(mesh, colors), matrix))
     textured = bake(mesh, seen.images, seen.masks, seen.cameras)
-    write_glb(folder / "mesh.glb", textured)
+    write_glb(folder / "mesh.glb", _moved(textured, matrix))
     return Meshes(mesh, textured)
+
+
+def _moved(mesh: Trimesh, matrix: np.ndarray | None) -> Trimesh:
+    """A moved copy, with its normals; the mesh itself without a matrix."""
+    return mesh if matrix is None else mesh.copy(include_cache=True).apply_transform(matrix)
 
 
 def render_view(

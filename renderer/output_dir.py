@@ -14,11 +14,13 @@ PREVIEWS = Path("images")
 MESH_FILES = ("mesh.glb", "mesh.ply")
 """Written by `renderer.export.export_meshes`."""
 VIDEO_FILE = "rendering.mp4"
+COORDINATES = "coordinates.json"
+"""Which coordinates the meshes have, and how to get to those of given cameras."""
 
 _OWN_FILES = {
     ".": re.compile(
         r"(input|masked)-([12]?\d|3[01])\.png|metrics\.json|"
-        + "|".join(map(re.escape, (*MESH_FILES, VIDEO_FILE)))
+        + "|".join(map(re.escape, (*MESH_FILES, VIDEO_FILE, COORDINATES)))
     ),
     "images": re.compile(r"\d+\.jpg"),
     "ckpt": re.compile(r"last\.ckpt"),

@@ -1,4 +1,4 @@
-"""Reconstruct an object from 16 views: train a method, export meshes and a video."""
+"""Reconstruct an object from its views: train a method, export meshes and a video."""
 
 from __future__ import annotations
 
@@ -33,7 +33,14 @@ from renderer.methods.base import Views
 from renderer.methods.nerf import NeRF
 from renderer.methods.neus_grid import GridNeuS
 from renderer.methods.neus_mlp import MLPNeuS
-from renderer.output_dir import CHECKPOINT, PREVIEWS, check_folder, clear, clear_temporary
+from renderer.output_dir import (
+    CHECKPOINT,
+    COORDINATES,
+    PREVIEWS,
+    check_folder,
+    clear,
+    clear_temporary,
+)
 from renderer.trainer import TrainableMethod, Training, train
 from renderer.video import orbit_frames, write_video
 from renderer.views import read_input, write_input
@@ -60,6 +67,8 @@ class ReconstructionOptions:
         preset: for metrics.json only; the configuration already includes it.
         resume: continue from the folder's checkpoint.
         overwrite: replace the reconstruction in the folder.
+        cameras: file of the images' cameras, see `renderer.posed_views`; None for the 16 views.
+        keep_coordinates: write the meshes in the coordinates of these cameras.
         export_when_stopped: export the partial result when a signal ends the training early;
             otherwise only a checkpoint is written.
         on_progress: called after every training step and video frame; stages: training, mesh,
@@ -71,6 +80,8 @@ class ReconstructionOptions:
     preset: Preset = "default"
     resume: bool = False
     overwrite: bool = False
+    cameras: Path | None = None
+    keep_coordinates: bool = False
     export_when_stopped: bool = True
     on_progress: ProgressCallback | None = None
 
@@ -113,7 +124,7 @@ def build_method(
 def reconstruct(
     image: Path, folder: Path, config: RendererConfig, options: ReconstructionOptions
 ) -> ReconstructionResult:
-    """Reconstruct an object from a strip, or a folder, of 16 views into `folder`.
+    """Reconstruct an object from a strip, or a folder, of views into `folder`.
 
     All files are written atomically, metrics.json last. Ctrl-C and SIGTERM end the training early:
     a checkpoint is written, and, depending on the options, the partial result is exported.
@@ -127,7 +138,7 @@ def reconstruct(
     """
     began = time.monotonic()
     check_folder(folder, options.resume, options.overwrite)
-    views, digest = read_input(image, config, str(options.device))
+    views, digest = read_input(image, config, str(options.device), options.cameras)
     fingerprint = RunFingerprint(config.settings(), options.seed, digest)
     folder.mkdir(parents=True, exist_ok=True)
     with file_lock(folder / CHECKPOINT.parent, wait=False), _memory_errors(config):
@@ -209,7 +220,8 @@ class _Run:
         self.options.progress("mesh", 0.0)
         log.info("extracting and texturing the mesh")
         try:
-            meshes = export_meshes(method, views, self.folder)
+            matrix = views.to_given if self.options.keep_coordinates else None
+            meshes = export_meshes(method, views, self.folder, matrix)
         except ValueError as error:
             raise NoMeshError(
                 f"no mesh after {self.training.step} of {method.num_steps} steps ({error}): see "
@@ -237,9 +249,17 @@ class _Run:
                 "cell, or the views are not of one object from these cameras in order",
                 metrics["mask_iou"],
             )
-        with atomic_write(record) as temporary:
-            temporary.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+        if views.to_given is not None:
+            kept = "given" if self.options.keep_coordinates else "own"
+            coordinates = {"meshes": kept, "own_to_given": views.to_given.tolist()}
+            _write_json(self.folder / COORDINATES, coordinates)
+        _write_json(record, metrics)
         return metrics
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def summary(metrics: dict[str, Any]) -> str:

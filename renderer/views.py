@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from multiview.cameras import orbit_cameras
 from multiview.segmentation import clean_alpha, open_segmenter
 from multiview.views import read_views_and_alpha
 from renderer.config import RendererConfig
+from renderer.framing import frame_views
 from renderer.mask_repair import fit_in_reverse, repair_masks
 from renderer.methods.base import Views
+from renderer.posed_views import read_posed_views
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +36,12 @@ class MaskError(ValueError):
         self.segmenter = segmenter
 
 
-def read_input(path: Path, config: RendererConfig, device: str) -> tuple[Views, str]:
+def read_input(
+    path: Path, config: RendererConfig, device: str, cameras_file: Path | None = None
+) -> tuple[Views, str]:
     """Read a strip of 16 views, or a folder of them, segment them, and check them.
+
+    With a file of cameras the folder has images by these, see `read_posed_views`.
 
     Returns:
         the views, with masks if the configuration uses them, and the SHA-256 of images and alpha.
@@ -43,47 +50,81 @@ def read_input(path: Path, config: RendererConfig, device: str) -> tuple[Views, 
         FileNotFoundError, ValueError: the file is missing or unsuitable.
         MaskError: no view has a usable mask.
     """
-    images, alpha = read_views_and_alpha(path)
-    if alpha is not None and not alpha.any():
+    posed = None if cameras_file is None else read_posed_views(path, cameras_file)
+    if posed is None:
+        images, alpha = map(_listed, read_views_and_alpha(path))
+    else:
+        images, alpha = [view.image for view in posed.views], posed.alphas()
+    assert images is not None
+    if alpha is not None and not any(mask.any() for mask in alpha):
         raise ValueError(
             f"{path}: the alpha is 0 everywhere, expected 1 on the object, or views without alpha"
         )
-    if images.min() >= WHITE:
+    if min(image.min() for image in images) >= WHITE:
         raise ValueError(f"{path}: all views are white: there is no object in them")
-    digest = hashlib.sha256(images.tobytes())
-    digest.update(b"" if alpha is None else alpha.tobytes())
-    cameras = orbit_cameras(len(images), image_size=images.shape[1])
-    if not config.use_mask:
-        return Views(images, None, cameras), digest.hexdigest()
+    digest = hashlib.sha256()
+    for array in (*images, *(alpha or ())):
+        digest.update(array.tobytes())
+    masks = _find_masks(path, images, alpha, config, device) if config.use_mask else None
+    if posed is None:
+        cameras = orbit_cameras(len(images), image_size=len(images[0]))
+        views = Views(np.stack(images), None if masks is None else np.stack(masks), cameras)
+        _check_order(path, views)
+    else:
+        if masks is not None and alpha is None and config.segmenter != "white":
+            pairs = zip(images, masks, strict=True)
+            images = [1 - mask[..., None] * (1 - image) for image, mask in pairs]
+        try:
+            views = frame_views(posed, images, masks)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        digest.update(views.cameras.intrinsics.tobytes() + views.cameras.world_to_camera.tobytes())
+    if views.masks is not None and config.repair_masks:
+        repaired = repair_masks(views.masks, views.cameras)
+        views = replace(views, masks=repaired.masks, replaced=repaired.replaced)
+        if views.replaced:
+            said = "%s: the masks of views %s contradict the others and are replaced by their hull"
+            log.warning(said, path, ", ".join(map(str, views.replaced)))
+    return views, digest.hexdigest()
 
+
+def _listed(array: np.ndarray | None) -> list[np.ndarray] | None:
+    return None if array is None else list(array)
+
+
+def _find_masks(
+    path: Path,
+    images: list[np.ndarray],
+    alpha: list[np.ndarray] | None,
+    config: RendererConfig,
+    device: str,
+) -> list[np.ndarray]:
+    """Masks of the images: their alpha, or else what the segmenter finds."""
     if alpha is None:
         log.info("segmenting the %d views (segmenter %s)", len(images), config.segmenter)
         segment = open_segmenter(config.segmenter, device)
-        masks = np.stack([clean_alpha(segment(image)) for image in images])
+        masks = [clean_alpha(segment(image)) for image in images]
     else:
         log.info("using the alpha of %s as masks", path)
         masks = alpha
     _check_masks(path, masks, config.segmenter if alpha is None else None)
-    shares = fit_in_reverse(masks, cameras)
+    return masks
+
+
+def _check_order(path: Path, views: Views) -> None:
+    """Raise ValueError if the masks of the 16 views fit together in reverse order only."""
+    shares = None if views.masks is None else fit_in_reverse(views.masks, views.cameras)
     if shares:
         raise ValueError(
             f"{path}: the views fit together in reverse order only ({shares[0]:.0%} of the masks "
             f"contradict the others as they are, {shares[1]:.0%} in reverse): view 0 stays, the "
             f"last one becomes view 1, and so on"
         )
-    replaced: tuple[int, ...] = ()
-    if config.repair_masks:
-        repaired = repair_masks(masks, cameras)
-        masks, replaced = repaired.masks, repaired.replaced
-        if replaced:
-            said = "%s: the masks of views %s contradict the others and are replaced by their hull"
-            log.warning(said, path, ", ".join(map(str, replaced)))
-    return Views(images, masks, cameras, replaced), digest.hexdigest()
 
 
-def _check_masks(path: Path, masks: np.ndarray, segmenter: str | None) -> None:
-    """Raise MaskError if all masks (N, S, S) are empty or full, and warn if some are."""
-    shares = (masks >= 0.5).mean(axis=(1, 2))
+def _check_masks(path: Path, masks: list[np.ndarray], segmenter: str | None) -> None:
+    """Raise MaskError if all masks (H, W) are empty or full, and warn if some are."""
+    shares = np.array([(mask >= 0.5).mean() for mask in masks])
     empty, full = shares == 0, shares > FULL
     if not (empty | full).any():
         return

@@ -22,15 +22,18 @@ class Views:
     Attributes:
         images: on white, in [0, 1], (N, S, S, 3) float32.
         masks: opacity in [0, 1], (N, S, S) float32; None where masks are not used.
-        cameras: for S x S images.
+        cameras: for S x S images; the object is at the origin, its longest side about 1.
         replaced: views whose masks were bad and are replaced by the hull of the others; their
             images may be wrong too.
+        to_given: matrix (4, 4) from the renderer's world to that of the given cameras; None where
+            they are the same.
     """
 
     images: np.ndarray
     masks: np.ndarray | None
     cameras: Cameras
     replaced: tuple[int, ...] = ()
+    to_given: np.ndarray | None = None
 
     @property
     def size(self) -> int:
@@ -47,7 +50,7 @@ class Views:
         cameras = Cameras(*(getattr(self.cameras, item.name)[numbers] for item in fields(Cameras)))
         masks = None if self.masks is None else self.masks[numbers]
         replaced = tuple(map(int, np.flatnonzero(np.isin(numbers, self.replaced))))
-        return Views(self.images[numbers], masks, cameras, replaced)
+        return Views(self.images[numbers], masks, cameras, replaced, self.to_given)
 
 
 @dataclass(frozen=True)

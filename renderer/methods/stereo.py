@@ -58,8 +58,8 @@ class CameraTensors:
     def of(cls, cameras: Cameras, device: torch.device) -> CameraTensors:
         """Copy cameras to a device."""
         arrays = (cameras.intrinsics, cameras.world_to_camera)
-        tensors = (torch.from_numpy(array).to(device, torch.float32) for array in arrays)
-        return cls(*tensors, _nearest_views(cameras))
+        intrinsics, poses = (torch.from_numpy(array).to(device, torch.float32) for array in arrays)
+        return cls(intrinsics, poses, _nearest_views(cameras))
 
     def unproject(self, view: int, size: int) -> Tensor:
         """Points at depth 1 through the centres of all pixels, camera space, (S, S, 3)."""

@@ -24,7 +24,11 @@ from blender.process import blender_command
 from common.safe_pickle import read_pickle
 from multiview.cameras import orbit_pose
 from multiview.depth_png import FAR, NEAR, levels_to_depth
+from renderer.config import RendererConfig
+from renderer.views import read_input
 from tests.conftest import ROOT
+from tests.renderer.photos import CENTRE, SCALE, check_masks, check_placement
+from tests.renderer.small_runs import RADII
 
 BLENDER = os.environ.get("BLENDER") or shutil.which("blender")
 pytestmark = [
@@ -32,6 +36,7 @@ pytestmark = [
     pytest.mark.skipif(BLENDER is None, reason="needs Blender (in $PATH or $BLENDER)"),
 ]
 
+PHOTOS = Path(__file__).with_name("blender_photos.py")
 BALLS = [
     ((1.0, 0.0, 0.0), (0.45, -0.20, -0.30)),
     ((0.0, 1.0, 0.0), (-0.45, 0.10, 0.25)),
@@ -375,3 +380,16 @@ def test_a_batch_of_six_of_which_two_fail(tmp_path: Path, six: tuple[Path, Path]
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert re.search(r"1 objects? rendered, 4 were complete", again.stderr)
+
+
+def test_cameras_of_blender_are_read_as_it_has_them(tmp_path):
+    """Renders by random cameras, whose matrices and angle come from Blender itself."""
+    where = [*CENTRE, *(SCALE * RADII)]
+    command = [BLENDER, "--background", "--factory-startup", "--python-exit-code", "1"]
+    command += ["--python", PHOTOS, "--", tmp_path, "150", "120", "8", *where]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    views, _ = read_input(tmp_path, RendererConfig(), "cpu", tmp_path / "transforms.json")
+    assert len(views.images) == 8
+    check_placement(views)
+    check_masks(views)

@@ -21,6 +21,7 @@ from renderer.checkpoint import CheckpointError, CheckpointMismatchError
 from renderer.config import RendererConfig
 from renderer.methods.hash_grid import HashGridConfig
 from renderer.methods.nerf import NeRFConfig
+from renderer.methods.neus_grid import GridNeuSConfig
 from renderer.methods.occupancy import OccupancyConfig
 from renderer.methods.radiance_field import FieldConfig
 from renderer.reconstruction import (
@@ -32,9 +33,11 @@ from renderer.reconstruction import (
 )
 from renderer.video import render
 from renderer.views import read_input
+from tests.renderer.photos import CENTRE, SCALE, take_photos, write_photos
 from tests.renderer.small_runs import (
     NUMBERED,
     OPTIONS,
+    RADII,
     RESULTS,
     SIZE,
     TINY,
@@ -47,6 +50,7 @@ from tests.renderer.small_runs import (
 )
 from tests.renderer.traced import overlap
 
+SMALL_GRID = RendererConfig(grid=GridNeuSConfig(resolution=32, steps=10, rays=256))
 pytestmark = pytest.mark.integration
 trimesh = pytest.importorskip("trimesh")
 pytest.importorskip("xatlas")
@@ -73,6 +77,26 @@ def test_all_files_are_there_and_no_others(whole):
     expected = [*NUMBERED, *RESULTS, "ckpt/last.ckpt", "images/3.jpg", "images/6.jpg", ".ckpt.lock"]
     assert files(folder) == sorted(expected)
     assert [path.name for path in folder.parent.iterdir()] == ["ellipsoid"]
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_images_by_any_cameras_give_a_mesh_in_their_coordinates_on_request(
+    kept, only_the_mesh, tmp_path
+):
+    cameras = write_photos(tmp_path / "in", take_photos(8))
+    options = replace(OPTIONS, cameras=cameras, keep_coordinates=kept)
+    reconstruct(tmp_path / "in", tmp_path / "out", SMALL_GRID, options)
+    said = json.loads((tmp_path / "out" / "coordinates.json").read_text())
+    mesh = trimesh.load(tmp_path / "out" / "mesh.ply", process=False)
+    assert mesh.is_watertight
+    assert said["meshes"] == ("given" if kept else "own")
+    if not kept:
+        assert mesh.extents.max() == pytest.approx(1, abs=0.1)
+        mesh.apply_transform(said["own_to_given"])
+    assert mesh.volume > 0
+    expected = [CENTRE - SCALE * RADII, CENTRE + SCALE * RADII]
+    np.testing.assert_allclose(mesh.bounds, expected, atol=0.15 * SCALE * RADII.max())
+    assert [name for name in files(tmp_path / "out") if name.startswith("input")] == NUMBERED[:8]
 
 
 def test_the_views_are_written_with_the_masks_as_alpha(whole, strip):
