@@ -47,7 +47,10 @@ def build_parser() -> argparse.ArgumentParser:
     add("--preset", choices=["fast", "default", "published"], default="published",
         help="sampler that the configuration has for fewer steps, or the published one; flags of "
         "the sampler go before it")  # fmt: skip
-    add("--save_views", action="store_true", help="write <k>/000.png .. 015.png too")
+    saved = "write <k>/000.png .. 015.png and their cameras, <k>/transforms.json, too"
+    add("--save_views", action="store_true", help=saved)
+    formats, colmap = ["transforms", "colmap"], "colmap: --save_views writes <k>/sparse/0 too"
+    add("--cameras", choices=formats, default="transforms", help=colmap)
     add("--preview", action="store_true", help="write the animation <k>.gif too")
     add("--overwrite", action="store_true",
         help="generate all samples again, replacing existing ones")  # fmt: skip
@@ -58,7 +61,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Parse and check the flags, exit with 2 on invalid ones; warn of unusual values."""
-    args = cli_args.parse_flags(build_parser(), argv)
+    parser = build_parser()
+    args = cli_args.parse_flags(parser, argv)
+    if args.cameras == "colmap" and not args.save_views:
+        parser.error("--cameras is for --save_views, which is not given")
     for degrees in args.elevation:
         if degrees != "auto" and not -10 <= degrees <= 40:
             log.warning("elevation %g is outside [-10, 40], the range of the training", degrees)
@@ -82,7 +88,7 @@ def main(argv: list[str] | None = None) -> None:
     sampler = change_sampler(of_preset, cli_args.given_sampler(args))
     options = GenerateOptions(
         args.output, args.crop_size, args.sample_num, args.seed, sampler, device,
-        args.keep, args.overwrite, args.save_views, args.preview,
+        args.keep, args.overwrite, args.save_views, args.preview, args.cameras,
     )  # fmt: skip
     view_generator = SyncDreamerGenerator(
         config.model, args.ckpt, device, args.dtype, args.batch_view_num, args.compile

@@ -38,6 +38,8 @@ from multiview.images import CropSize, strip_to_views, views_to_strip
 from multiview.mask_check import check_mask
 from multiview.matting import has_mask, remove_background
 from multiview.segmentation import Backend, Segmenter, open_segmenter
+from multiview.transforms_json import TRANSFORMS
+from multiview.views import write_views
 from pipeline.cli_args import LIMITS, PUBLISHED_CKPTS, choose_model
 from pipeline.inputs import ImageLike, InputImage, as_image, prepare_input, with_mask
 from pipeline.selection.elevation_drafts import draft_sampler, find_elevation
@@ -77,6 +79,11 @@ class MultiviewImages:
         with atomic_write(target) as temporary:
             self.strip().save(temporary, "PNG")
         return target
+
+    def save_views(self, folder: str | PathLike[str], colmap: bool = False) -> Path:
+        """Write 000.png .. 015.png and their cameras, see `write_views`; return the folder."""
+        write_views(Path(folder), self.images, self.cameras, colmap)
+        return Path(folder)
 
 
 class SyncDreamerPipeline:
@@ -253,10 +260,10 @@ def reconstruct_mesh(
     seed: int = SEED,
     overwrite: bool = False,
 ) -> Path:
-    """Reconstruct the object in 16 views, as `train_renderer.py` does.
+    """Reconstruct the object in views by any cameras, as `train_renderer.py` does.
 
     Args:
-        views: of one object.
+        views: of one object, in the cube |x|, |y|, |z| <= 0.6.
         folder: of the results: mesh.glb, whose path is returned, mesh.ply, rendering.mp4 ...
         preset: how much time it may take: "fast", "default" or "best".
         device: see `SyncDreamerPipeline.load`.
@@ -269,10 +276,12 @@ def reconstruct_mesh(
         ValueError, MemoryError: see `renderer.reconstruction.reconstruct`.
     """
     config = load_renderer_config(project_file("configs/neus.yaml"), preset)
-    options = ReconstructionOptions(seed, pick_device(device), preset, overwrite=overwrite)
     with tempfile.TemporaryDirectory() as temporary:
-        strip = views.save(Path(temporary, "views.png"))
-        result = reconstruct(strip, Path(folder), config, options)
+        cameras = views.save_views(temporary) / TRANSFORMS
+        options = ReconstructionOptions(
+            seed, pick_device(device), preset, overwrite=overwrite, cameras=cameras
+        )
+        result = reconstruct(cameras.parent, Path(folder), config, options)
     if result.stopped_by is not None:
         raise KeyboardInterrupt(f"stopped in training; files of the unfinished result: {folder}")
     return Path(folder, "mesh.glb")

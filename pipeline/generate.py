@@ -37,6 +37,7 @@ from pipeline.view_generator import ViewGenerator
 log = logging.getLogger(__name__)
 
 Keep = Literal["all", "best"]
+CameraFormat = Literal["transforms", "colmap"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class GenerateOptions:
     """What `generate.py` was asked for; see its flags.
 
     `num_samples` is of each input; sample k has seed + k. `device` is for the report of memory;
-    `keep` None does not rank.
+    `keep` None does not rank; `cameras` of saved views are in transforms.json, and with
+    "colmap" in a COLMAP model too.
     """
 
     output: Path
@@ -57,6 +59,7 @@ class GenerateOptions:
     overwrite: bool = False
     save_views: bool = False
     preview: bool = False
+    cameras: CameraFormat = "transforms"
 
 
 def generate(
@@ -202,12 +205,12 @@ def generate_samples(
 
     for sample in kept:
         log.info("kept %s: made from the same input with the same settings", sample.path)
-        sample.write_extras(options.save_views, options.preview)
+        sample.write_extras(options.save_views, options.preview, options.cameras == "colmap")
     start = time.perf_counter()
     bar = tqdm(todo, "samples", disable=None if len(todo) > 1 else True)
     for sample, strip in zip(bar, generate_strips(todo), strict=True):
         sample.write(strip, options.overwrite)
-        sample.write_extras(options.save_views, options.preview)
+        sample.write_extras(options.save_views, options.preview, options.cameras == "colmap")
         log.info("wrote %s", sample.path)
     if todo:
         seconds = time.perf_counter() - start

@@ -19,8 +19,10 @@ from PIL import Image
 from common.files import atomic_write, check_free_space, sha256
 from common.records import Record, ReplaceError, make_writable, write_json
 from ldm.config import SamplerConfig
-from multiview.cameras import NUM_VIEWS
-from multiview.images import save_animation, strip_to_views, view_names
+from multiview.cameras import NUM_VIEWS, orbit_cameras
+from multiview.colmap_model import MODEL
+from multiview.images import save_animation, strip_to_views
+from multiview.views import CAMERA_FILES, write_views
 from pipeline.inputs import PreparedInput
 from pipeline.view_generator import ViewGenerator
 
@@ -46,9 +48,11 @@ class StripFiles:
         """The animation."""
         return self.path.with_suffix(".gif")
 
-    def single_views(self) -> list[Path]:
-        """Existing files of single views."""
-        return sorted(self.views.glob("[0-9][0-9][0-9].png"))
+    def view_files(self) -> list[Path]:
+        """Existing files of single views and their cameras."""
+        cameras = [self.views / name for name in CAMERA_FILES]
+        views = sorted(self.views.glob("[0-9][0-9][0-9].png"))
+        return views + [path for path in cameras if path.exists()]
 
     def check_foreign(self) -> None:
         """Raise ReplaceError if files of these names exist and have no record."""
@@ -57,7 +61,7 @@ class StripFiles:
         if self.path.exists():
             unknown = "nothing beside it says how it was made"
             raise ReplaceError(f"{self.path}: was made with other settings ({unknown})")
-        for path in (self.record.path, self.preview, *self.single_views()):
+        for path in (self.record.path, self.preview, *self.view_files()):
             if path.exists():
                 raise ReplaceError(f"{path}: exists and is not a result of this command")
 
@@ -108,17 +112,15 @@ class Sample(StripFiles):
         origin = {"settings": self.settings}
         return self.record.current([self.path], origin, lambda: sha256(self.path)) is not None
 
-    def write_extras(self, save_views: bool, preview: bool) -> None:
-        """Write the single views and the animation of the existing strip."""
+    def write_extras(self, save_views: bool, preview: bool, colmap: bool = False) -> None:
+        """Write the single views, see `write_views`, and the animation of the existing strip."""
         if not (save_views or preview):
             return
         with Image.open(self.path) as image:
             views = strip_to_views(np.asarray(image))
         if save_views:
-            self.views.mkdir(exist_ok=True)
-            for name, view in zip(view_names(len(views)), views, strict=True):
-                with atomic_write(self.views / name) as path:
-                    Image.fromarray(view).save(path)
+            cameras = orbit_cameras(len(views), image_size=views.shape[1])
+            write_views(self.views, views, cameras, colmap)
         if preview:
             with atomic_write(self.preview) as path:
                 save_animation(path, list(views))
@@ -132,8 +134,11 @@ class Sample(StripFiles):
 
     def _remove_extras(self) -> None:
         self.preview.unlink(missing_ok=True)
-        for view in self.single_views():
-            view.unlink()
+        for path in self.view_files():
+            path.unlink()
+        for folder in (self.views / MODEL, self.views / MODEL.parent):
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def check_conflicts(

@@ -48,6 +48,8 @@ WRONG: dict[str, list[tuple[list[str], str]]] = {
         (["--guidance_interval", "3"], "expected 2 arguments"),
         (["--guidance_interval", "-1", "3"], "--guidance_interval must be from 0"),
         (["--preset", "best"], "invalid choice"),
+        (["--cameras", "colmap"], "--cameras is for --save_views"),
+        (["--save_views", "--cameras", "bundler"], "invalid choice"),
     ],
     "image_to_3d": [
         (["--elevation=up"], "no number and not auto"),
@@ -70,6 +72,8 @@ WRONG: dict[str, list[tuple[list[str], str]]] = {
         (["--resume", "--overwrite"], "choose one"),
         (["-i", ""], "--image_path: must not be empty"),
         (["-i", " "], "--image_path: must not be empty"),
+        (["--cameras", ""], "--cameras: must not be empty"),
+        (["--keep_coordinates"], "--cameras, which is not given"),
         (["--seed", "-1"], "--seed must be from 0"),
         (["--gpus", "first"], "--gpus is a list of numbers"),
         (["--gpus", ""], "--gpus is a list of numbers"),

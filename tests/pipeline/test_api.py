@@ -22,7 +22,9 @@ from multiview.segmentation import segment_white
 from pipeline.api import SyncDreamerPipeline, reconstruct_mesh
 from pipeline.inputs import as_image, with_mask
 from pipeline.selection.elevation import ElevationEstimate
+from renderer.config import RendererConfig
 from renderer.trainer import Training
+from renderer.views import read_input
 from tests.pipeline.conftest import ONE_STEP, SMALL, SMALL_CFG, by_small_model, toy_views
 
 
@@ -223,6 +225,15 @@ def test_a_mask_takes_nothing_back_that_alpha_hides():
     mask = np.array([[True, True], [True, False]])
     alpha = np.asarray(with_mask(image, mask))[..., 3]
     np.testing.assert_array_equal(alpha, [[0, 100], [255, 0]])
+
+
+def test_single_views_are_saved_with_their_cameras(tmp_path):
+    views = toy_views()
+    folder = views.save_views(tmp_path / "new" / "views", colmap=True)
+    for cameras in ("transforms.json", "sparse/0"):
+        read, _ = read_input(folder, RendererConfig(), "cpu", folder / cameras)
+        np.testing.assert_array_equal(np.round(read.images * 255), views.images)
+        np.testing.assert_array_equal(read.cameras.world_to_camera, views.cameras.world_to_camera)
 
 
 @pytest.mark.integration

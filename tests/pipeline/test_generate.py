@@ -25,12 +25,14 @@ from pipeline.inputs import collect_images, prepare_inputs
 from pipeline.selection.elevation_drafts import ElevationError, draft_sampler
 from pipeline.selection.ranking import SampleScore
 from pipeline.view_generator import SyncDreamerGenerator
+from renderer.config import RendererConfig
+from renderer.views import read_input
 from tests.conftest import ROOT
 from tests.fakes import FakeGenerator
 from tests.pipeline.conftest import by_small_model, file_reads
 from tests.renderer.small_runs import ellipsoid
 
-ALL = {"save_views": True, "preview": True}
+ALL = {"save_views": True, "preview": True, "cameras": "colmap"}
 Run = Callable[..., list[Path]]
 
 
@@ -173,11 +175,25 @@ def test_views_and_preview_are_written_also_for_a_kept_sample(run, out, seeds):
     (path,) = run()
     run(**ALL)
     assert seeds() == [5]
-    assert names(out / "0") == [f"{n:03d}.png" for n in range(16)]
-    views = [read(view) for view in sorted((out / "0").iterdir())]
+    expected = [f"{n:03d}.png" for n in range(16)]
+    assert names(out / "0") == [*expected, "sparse", "transforms.json"]
+    views = [read(out / "0" / name) for name in expected]
     np.testing.assert_array_equal(np.concatenate(views, axis=1), read(path))
     with Image.open(out / "0.gif") as gif:
         assert gif.n_frames == 16
+
+
+@pytest.mark.parametrize("cameras", ["transforms", "colmap"])
+def test_the_cameras_of_saved_views_give_the_views_of_the_strip(run, out, cameras):
+    (path,) = run(save_views=True, cameras=cameras)
+    assert (out / "0" / "sparse").exists() == (cameras == "colmap")
+    given = out / "0" / ("sparse/0" if cameras == "colmap" else "transforms.json")
+    expected, _ = read_input(path, RendererConfig(), "cpu")
+    views, _ = read_input(out / "0", RendererConfig(), "cpu", given)
+    np.testing.assert_array_equal(views.images, expected.images)
+    np.testing.assert_array_equal(views.masks, expected.masks)
+    for name, values in vars(views.cameras).items():
+        np.testing.assert_array_equal(values, getattr(expected.cameras, name))
 
 
 def test_views_and_preview_of_a_replaced_strip_are_removed(run, out):
@@ -189,7 +205,7 @@ def test_views_and_preview_of_a_replaced_strip_are_removed(run, out):
     assert names(out / "0") == ["notes.txt"]
 
 
-@pytest.mark.parametrize("name", ["0.png", "0.json", "0.gif", "0/000.png"])
+@pytest.mark.parametrize("name", ["0.png", "0.json", "0.gif", "0/000.png", "0/transforms.json"])
 def test_a_file_of_a_results_name_that_is_not_ours_is_not_replaced(run, out, seeds, name):
     mine = out / name
     mine.parent.mkdir(parents=True)
