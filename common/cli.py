@@ -40,6 +40,11 @@ def project_file(name: str | Path) -> Path:
     return own if own.exists() and not Path(name).exists() else Path(name)
 
 
+def weights_folder(name: str | Path = "ckpt") -> Path:
+    """Where downloaded weights go: into the clone, or, if this is a wheel, where the user is."""
+    return project_file(name) if project_file("pyproject.toml").exists() else Path(name)
+
+
 @contextmanager
 def advise(advice: str, *errors: type[Exception]) -> Iterator[None]:
     """Append advice on flags, such as "; choose another --out", to the messages of these errors."""

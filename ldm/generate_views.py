@@ -6,7 +6,7 @@ import hashlib
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ldm.checkpoint.load import DTYPES, fingerprint, load_model
 from ldm.config import SamplerConfig, SyncDreamerConfig
 from ldm.model import ImageFeatures, SyncDreamer
 from ldm.sampling.sampler import sample_batch
+from ldm.schedule import DDIMStep
 from multiview.images import to_uint8, views_to_strip
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ class StepInfo:
 
     number: int  # from 1
     total: int
+    timestep: int  # that the networks were given, 0 to 999
     preview: Callable[[], np.ndarray]  # decode the current prediction, uint8 strip (H, N H, 3)
 
 
@@ -134,7 +136,13 @@ def generate_strips(
         def preview() -> np.ndarray:
             return _strip(model.decode(predicted[0], views_at_once))
 
-        on_step(StepInfo(number, sampler.steps, preview))
+        on_step(StepInfo(number, sampler.steps, timesteps[number - 1], preview))
+
+    timesteps: list[int] = []
+
+    def progress_bar(steps: list[DDIMStep]) -> Iterable[DDIMStep]:
+        timesteps.extend(step.timestep for step in steps)
+        return tqdm(steps, "denoising", disable=None, leave=False)
 
     latents = sample_batch(
         model,
@@ -144,7 +152,7 @@ def generate_strips(
         len(seeds),
         sample_noise,
         views_at_once,
-        progress_bar=lambda steps: tqdm(steps, "denoising", disable=None, leave=False),
+        progress_bar=progress_bar,
         on_step=None if on_step is None else after_step,
     )
     strips = []

@@ -13,17 +13,18 @@ from __future__ import annotations
 import argparse
 import logging
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from PIL import Image
 
-from common.cli import SEED, project_file
+from common.cli import SEED, project_file, weights_folder
 from common.config import load_config
 from common.devices import pick_device
 from common.files import atomic_write
@@ -31,7 +32,7 @@ from ldm.checkpoint.load import DTYPES
 from ldm.config import GenerateConfig, SamplerConfig
 from ldm.download.catalogue import SYNCDREAMER
 from ldm.download.fetch import fetch
-from ldm.generate_views import StepCallback
+from ldm.generate_views import StepCallback, StepInfo
 from ldm.sampling.config import GuidanceKind, Solver, change_sampler
 from multiview.cameras import Cameras, orbit_cameras
 from multiview.images import CropSize, strip_to_views, views_to_strip
@@ -124,8 +125,7 @@ class SyncDreamerPipeline:
             pipeline.view_generator.ModelError: weights unfit for the configuration or the memory.
         """
         _check("batch_view_num", views_at_once, "views_at_once")
-        if dtype not in (*DTYPES, "tf32", "auto"):
-            raise ValueError(f"unknown dtype {dtype!r}, expected fp32, tf32, bf16, fp16 or auto")
+        _dtype_name(dtype)
         ckpt, cfg = (None if path is None else Path(path) for path in (checkpoint, config))
         chosen = argparse.Namespace(ckpt=ckpt, cfg=cfg)
         choose_model(chosen)
@@ -137,17 +137,80 @@ class SyncDreamerPipeline:
         return cls(view_generator, sizes)
 
     @classmethod
-    def from_pretrained(cls, **options: Any) -> SyncDreamerPipeline:
-        """Load the published weights; download them (5.57 GB) where they are not in ckpt/.
+    def from_pretrained(
+        cls, source: str | PathLike[str] | None = None, **options: Any
+    ) -> SyncDreamerPipeline:
+        """Load weights from a file, or download the published ones (5.57 GB) if they are not here.
 
         Args:
+            source: the file, or a repository of the Hub that has the published weights (one of
+                `ldm.download.catalogue.SYNCDREAMER`); by default these are tried in turn.
             **options: of `load`, except `checkpoint`.
 
         Raises:
+            FileNotFoundError: neither such a file nor such a repository.
             OSError: the download failed, see `ldm.download.fetch`; and as `load` raises.
         """
+        if source is not None and Path(source).exists():
+            return cls.load(source, **options)
+        found = [s for s in SYNCDREAMER.sources if source in (None, s.repo)]
+        if not found:
+            known = ", ".join(s.repo for s in SYNCDREAMER.sources)
+            raise FileNotFoundError(f"{source}: neither a file nor one of the repositories {known}")
         published = next((p for p in map(project_file, PUBLISHED_CKPTS) if p.exists()), None)
-        return cls.load(published or fetch(SYNCDREAMER, project_file("ckpt")), **options)
+        remote = replace(SYNCDREAMER, sources=tuple(found))
+        return cls.load(published or fetch(remote, weights_folder()), **options)
+
+    def to(self, device: Any = None, dtype: Any = None) -> SyncDreamerPipeline:
+        """Load the weights again for another device or precision; returns the pipeline itself.
+
+        Args:
+            device: as of `load`, or a `torch.device`; None keeps it.
+            dtype: as of `load`, or a `torch.dtype`; None keeps it.
+
+        Raises:
+            ValueError: an unknown or unavailable device or precision.
+        """
+        if isinstance(device, torch.dtype):  # pipeline.to(torch.bfloat16), as modules take it
+            device, dtype = None, device
+        names = {kind: name for name, kind in DTYPES.items()}
+        before = self.view_generator
+        after = replace(
+            before,
+            device=before.device if device is None else pick_device(str(device)),
+            dtype=before.dtype if dtype is None else _dtype_name(names.get(dtype, dtype)),
+        )
+        if (after.device, after.dtype) != (before.device, before.dtype):
+            before.release()
+            after.model()
+            self.view_generator = after
+        return self
+
+    def __call__(
+        self,
+        image: ImageLike,
+        elevation: float | Literal["auto"] = "auto",
+        *,
+        callback_on_step_end: Callable[[Any, int, int, dict[str, Any]], Any] | None = None,
+        **options: Any,
+    ) -> MultiviewImages:
+        """Generate the views of the object in an image, as `generate` does.
+
+        Args:
+            image: see `generate`.
+            elevation: see `generate`.
+            callback_on_step_end: called after every denoising step with the pipeline, the step
+                from 0, its timestep, and {"preview": function that decodes the views so far}; what
+                it returns is ignored, its exceptions end the sampling.
+            **options: the others of `generate`.
+        """
+        if callback_on_step_end is None:
+            return self.generate(image, elevation, **options)
+
+        def on_step(info: StepInfo) -> None:
+            callback_on_step_end(self, info.number - 1, info.timestep, {"preview": info.preview})
+
+        return self.generate(image, elevation, on_step=on_step, **options)
 
     def generate(
         self,
@@ -285,6 +348,12 @@ def reconstruct_mesh(
     if result.stopped_by is not None:
         raise KeyboardInterrupt(f"stopped in training; files of the unfinished result: {folder}")
     return Path(folder, "mesh.glb")
+
+
+def _dtype_name(dtype: str) -> str:
+    if dtype not in (*DTYPES, "tf32", "auto"):
+        raise ValueError(f"unknown dtype {dtype!r}, expected fp32, tf32, bf16, fp16 or auto")
+    return dtype
 
 
 def _check(limit: str, value: float, name: str | None = None) -> None:

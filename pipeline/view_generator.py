@@ -161,6 +161,10 @@ class SyncDreamerGenerator(ViewGenerator):
                 raise ModelError(str(error)) from error
         return self._model
 
+    def release(self) -> None:
+        """Free the memory of the model; the next call loads it again."""
+        self._model = self._features = None
+
     def _encoded(self, model: SyncDreamer, pixels: np.ndarray) -> ImageFeatures:
         """Features of an input; those of the last input are cached."""
         last = self._pixels

@@ -77,7 +77,7 @@ class FakeGenerator(ViewGenerator):
                 self.steps.append(time.monotonic())
                 if on_step is not None:
                     preview = partial(strip, number / sampler.steps)
-                    on_step(StepInfo(number, sampler.steps, preview))
+                    on_step(StepInfo(number, sampler.steps, 1000 - number, preview))
             return strip(1.0)
         finally:
             with self._lock:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
+import zipfile
 from email.parser import Parser
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
+from syncdreamer.__main__ import COMMANDS
 from tests.conftest import ROOT, run
 
 EXTRAS = ("app", "demo", "dev", "eval", "render", "train")
@@ -46,8 +50,47 @@ def test_pip_reads_the_requirements_and_the_extras_from_their_files(tmp_path):
     assert found["dev"] == set().union(*map(listed, included))
 
 
+@pytest.mark.integration
+def test_a_wheel_has_all_that_a_command_needs_in_any_folder(tmp_path):
+    """A mesh by the installed wheel; its dependencies are those of this environment."""
+    pytest.importorskip("setuptools", minversion="77")
+    source, site = tmp_path / "source", tmp_path / "site"
+    not_built = shutil.ignore_patterns(
+        ".*", "tests", "docs", "output", "testset", "eval_examples", "build", "*.egg-info",
+        "__pycache__", "*.ckpt", "*.onnx", "syncdreamer-pretrain*",
+    )  # fmt: skip
+    shutil.copytree(ROOT, source, ignore=not_built)
+    code = "import setuptools.build_meta as b; print(b.build_wheel('.'))"
+    built = run("-c", code, cwd=source, check=True).stdout.splitlines()[-1]
+    zipfile.ZipFile(source / built).extractall(site)
+    (entry,) = site.glob("*.dist-info/entry_points.txt")
+    assert "syncdreamer = syncdreamer.__main__:main" in entry.read_text()
+
+    flags = ["--output", "out", "--elevation", "20", "--sample_num", "1", "--sample_steps", "1"]
+    command = ["-m", "syncdreamer", "generate", "--input", ROOT / "testset/cactus.png", *flags]
+    done = run(*command, cwd=tmp_path, env={"PYTHONPATH": str(site)})
+    assert done.returncode == 0, done.stderr
+    assert f"{site}/ckpt/syncdreamer-demo.safetensors" in done.stderr
+    assert (tmp_path / "out" / "0.png").exists()
+
+
+def test_the_command_names_those_that_there_are():
+    for module in COMMANDS.values():
+        found = find_spec(module)
+        assert found is not None
+        assert "\ndef main(" in Path(str(found.origin)).read_text()
+    wrong = run("-m", "syncdreamer", "image-to-3d")
+    assert wrong.returncode == 2
+    assert "image_to_3d" in wrong.stderr
+    helped = run("-m", "syncdreamer", "generate", "--help")
+    assert helped.stdout.startswith("usage: syncdreamer generate ")
+
+
 def test_every_package_is_installed():
     text = (ROOT / "pyproject.toml").read_text()
+    scripts = {path.stem for path in ROOT.glob("*.py")}
+    listed = set(re.findall(r'"(\w+)"', text.split("py-modules = [")[1].split("]")[0]))
+    assert listed == scripts
     include = text.split("[tool.setuptools.packages.find]")[1].split("]")[0]
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
     found = {name[:-1] for name in re.findall(r'"(\w+\*)"', include)}

@@ -15,7 +15,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from common.cli import HelpFormatter, project_file, run_script
+from common.cli import HelpFormatter, run_script, weights_folder
 from ldm.download.catalogue import FILES
 from ldm.download.fetch import fetch
 
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> None:
     """Download a file, and convert it."""
     parser = build_parser()
     args = parser.parse_args(argv)
-    remote, folder = FILES[args.file], project_file(args.out)
+    remote, folder = FILES[args.file], weights_folder(args.out)
     if args.convert and args.file != "syncdreamer":
         parser.error(f"--convert is for syncdreamer only, not for {args.file}")
     if args.remove_original and not args.convert:

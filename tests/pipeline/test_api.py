@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import generate as script
@@ -56,6 +57,40 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("toy") / "toy.png"
     Image.fromarray(pixels).save(path)
     return path
+
+
+def test_a_call_reports_every_step_and_another_precision_is_loaded(
+    small_checkpoint: Path, toy: Path
+):
+    one = SyncDreamerPipeline.from_pretrained(
+        small_checkpoint, config=SMALL_CFG, overrides=SMALL, device="cpu"
+    )
+    seen = []
+
+    def on_step(pipeline: object, step: int, timestep: int, values: dict[str, Any]) -> None:
+        seen.append((pipeline, step, timestep, values["preview"]().shape))
+
+    views = one(toy, 20, seed=7, steps=2, callback_on_step_end=on_step)
+    assert np.array_equal(views.images, one.generate(toy, 20, seed=7, steps=2).images)
+    of_strip = (64, 16 * 64, 3)
+    assert seen == [(one, 0, 501, of_strip), (one, 1, 1, of_strip)]
+
+    assert one.to("cpu", torch.bfloat16) is one
+    assert one.view_generator.dtype == "bf16"
+    low = one(toy, 20, seed=7, steps=2).images.astype(int)
+    assert 0 < np.abs(low - views.images).mean() < 8
+    one.to(torch.float32)
+    assert np.array_equal(one(toy, 20, seed=7, steps=2).images, views.images)
+    with pytest.raises(ValueError, match="unknown dtype 'int8'"):
+        one.to(dtype="int8")
+    with pytest.raises(ValueError, match=r"cuda:99 is not available"):
+        one.to("cuda:99")
+    assert one.view_generator.dtype == "fp32"
+
+
+def test_weights_come_from_files_and_known_repositories_only():
+    with pytest.raises(FileNotFoundError, match=r"^me/mine: neither a file nor .* camenduru/Sync"):
+        SyncDreamerPipeline.from_pretrained("me/mine")
 
 
 def by_the_command(toy: Path, small_checkpoint: Path, out: Path, *flags: str) -> np.ndarray:
