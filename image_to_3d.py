@@ -2,9 +2,9 @@
 
     python image_to_3d.py photo.jpg -o output/photo
 
-writes mesh.glb (textured), mesh.ply, rendering.mp4 and report.html, which shows all steps. The
-intermediate files are kept: object.png (segmented), framed.png, elevation.json, drafts/, samples/,
-scores.json, best.png, best.gif (animated), reconstruction/.
+writes mesh.glb (textured), mesh.ply, rendering.mp4 and report.html, which shows all steps; --export
+adds other formats. The intermediate files are kept: object.png (segmented), framed.png,
+elevation.json, drafts/, samples/, scores.json, best.png, best.gif (animated), reconstruction/.
 
 A stopped run resumes. A changed setting redoes its step and those after it; results of another
 image are replaced only with --overwrite. A folder of images is processed with one model, each image
@@ -24,6 +24,7 @@ from pipeline.cli_args import (
     parse_flags,
     with_advice,
 )
+from renderer.formats.options import add_export_flags
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -38,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_pipeline_flags(parser, "default")
     add("--overwrite", action="store_true", help="redo every step")
     add_compile_flag(parser)
+    add_export_flags(parser)
     add_common_flags(parser)
     return parser
 

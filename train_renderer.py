@@ -4,7 +4,8 @@
 
 writes into output/renderer/locomotive: mesh.ply (vertex colours), mesh.glb (textured),
 rendering.mp4, metrics.json; input-<k>.png and masked-<k>.png, the views and their masks;
-images/<step>.jpg and ckpt/last.ckpt during training; coordinates.json, with --cameras.
+images/<step>.jpg and ckpt/last.ckpt during training; coordinates.json, with --cameras. --export
+adds other formats.
 
 Ctrl-C (or SIGTERM) ends the training early: the partial result is exported, and --resume
 continues. The exit code is then 130 (143), so that a chain of commands does not continue with a
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING
 from common.cli import SEED, HelpFormatter, add_common_flags, project_file, run_script
 from common.devices import pick_device
 from common.files import check_file_name
+from renderer.formats.options import add_export_flags, export_options, face_override
 
 if TYPE_CHECKING:
     from renderer.config import RendererConfig
@@ -65,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--preset", choices=presets, default="default", help="trade-off of time and quality")
     add("--overwrite", action="store_true", help="replace the results in the folder")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="override the --base file")
+    add_export_flags(parser)
     add_common_flags(parser)
     return parser
 
@@ -172,12 +175,14 @@ def main(argv: list[str] | None = None) -> None:
     """Run the reconstruction that the command line describes."""
     args = parse(argv)
     from renderer.config import load_renderer_config
+    from renderer.formats.convert import export_formats
     from renderer.reconstruction import ReconstructionOptions, reconstruct, summary
 
     device = pick_device(choose_device(args.device, args.gpus))
     if args.fp16 and device.type != "cuda":
         log.warning("--fp16 has no effect on %s: half precision is for CUDA", device.type)
-    config = load_renderer_config(args.base, args.preset, args.set, half=args.fp16)
+    changes = [*args.set, *face_override(args)]
+    config = load_renderer_config(args.base, args.preset, changes, half=args.fp16)
     given = (args.resume, args.overwrite, args.cameras, args.keep_coordinates)
     options = ReconstructionOptions(args.seed, device, args.preset, *given)
     folder = args.log / args.name
@@ -185,6 +190,7 @@ def main(argv: list[str] | None = None) -> None:
         result = reconstruct(args.image_path, folder, config, options)
     log.info("%s: %s", folder, summary(result.metrics))
     log_hints(result, args.preset)
+    export_formats(folder / "mesh.glb", folder, export_options(args))
     if result.stopped_by is not None:
         sys.exit(128 + result.stopped_by)
 

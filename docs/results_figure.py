@@ -24,6 +24,7 @@ from docs.make_figures import on_white
 from multiview.cameras import orbit_cameras
 from multiview.views import read_views
 from pipeline.paths import BEST, FRAMED
+from renderer.formats.read import read_textured
 from renderer.mesh import with_vertex_colors
 from renderer.video import render
 
@@ -31,14 +32,6 @@ if TYPE_CHECKING:
     from trimesh import Trimesh
 
 LIGHT = np.array([0.25, -0.45, 0.85]) / np.linalg.norm([0.25, -0.45, 0.85])
-
-
-def load(path: Path) -> Trimesh:
-    """Read mesh.glb and rotate it so that z is up."""
-    mesh = trimesh.load(path, force="mesh", process=False)
-    assert isinstance(mesh, trimesh.Trimesh)
-    mesh.vertices = np.asarray(mesh.vertices)[:, [0, 2, 1]] * [1, -1, 1]
-    return mesh
 
 
 def grey(mesh: Trimesh) -> Trimesh:
@@ -61,14 +54,14 @@ def result(folder: Path, size: int = 128) -> np.ndarray:
     views = read_views(folder / BEST)
     images += [Image.fromarray(np.uint8(views[k] * 255 + 0.5)) for k in (0, 3, 6, 12)]
     shown = [np.asarray(each.resize((size, size), Image.Resampling.BICUBIC)) for each in images]
-    mesh = load(folder / "mesh.glb")
+    mesh = read_textured(folder / "mesh.glb")
     return np.hstack([*shown, *(rendered(each, 2, 20.0, size) for each in (mesh, grey(mesh)))])
 
 
 def reconstruction(folder: Path, size: int = 256) -> np.ndarray:
     """Draw an output folder of train_renderer.py, (4 H, 4 H, 3) uint8."""
     shown = [Image.open(folder / f"input-{k}.png").resize((size, size)) for k in (0, 4, 8, 12)]
-    mesh = load(folder / "mesh.glb")
+    mesh = read_textured(folder / "mesh.glb")
     shape = trimesh.load(folder / "mesh.ply", process=False)
     assert isinstance(shape, trimesh.Trimesh)
     rows = [np.hstack([np.asarray(view.convert("RGB")) for view in shown])]

@@ -1,21 +1,13 @@
-"""Hygiene of a mesh: what a program that prints, simulates or edits it needs, and no truth.
-
-Counted as surveys of generated meshes do: closed, manifold, consistently oriented, with texture
-coordinates, without floating debris.
-"""
+"""Hygiene of a mesh file, see `renderer.hygiene`, and whether it has texture coordinates."""
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
-import numpy as np
+from evaluation.meshes import read_mesh
+from renderer import hygiene
+from renderer.formats.read import read_textured
 
-from common.optional import import_optional
-from evaluation.meshes import edge_uses, read_mesh
-
-DEBRIS_AREA = 0.01
-"""Connected parts with less than this share of the surface are debris."""
 PROPERTIES = {
     "watertight": "watertight",
     "manifold": "manifold",
@@ -29,43 +21,17 @@ PROPERTIES = {
 def measure_hygiene(path: Path) -> dict[str, int | bool]:
     """Measure a mesh, .ply or .obj; texture coordinates are also looked for in a .glb beside it.
 
-    Equal vertices are merged before.
-
     Returns:
         `PROPERTIES`; faces; parts (connected ones); debris, the number of small parts.
 
     Raises:
         FileNotFoundError, ValueError: see `read_mesh`.
     """
-    trimesh = import_optional("trimesh", "the hygiene of meshes")
-    mesh = read_mesh(path)
-    faces, uses = len(mesh.faces), edge_uses(mesh)
-    mesh.merge_vertices()
-    mesh.update_faces(mesh.nondegenerate_faces())
-    labels = trimesh.graph.connected_component_labels(mesh.face_adjacency, len(mesh.faces))
-    areas = np.bincount(labels, weights=mesh.area_faces)
-    debris = int((areas < DEBRIS_AREA * areas.sum()).sum())
-    watertight = bool((uses == 2).all())
-    outwards = mesh.is_winding_consistent and (not watertight or mesh.volume > 0)
-    return {
-        "watertight": watertight,
-        "manifold": bool((uses <= 2).all()),
-        "consistent_normals": bool(outwards),
-        "uvs": _has_uvs(path),
-        "clean": debris == 0,
-        "faces": faces,
-        "parts": len(areas),
-        "debris": debris,
-    }
+    return {**hygiene.measure_hygiene(read_mesh(path)), "uvs": _has_uvs(path)}
 
 
 def _has_uvs(path: Path) -> bool:
     textured = path.with_suffix(".glb")
     if not textured.is_file():
         return path.suffix.lower() == ".obj" and "\nvt " in path.read_text(errors="replace")
-    trimesh = import_optional("trimesh", "reading meshes")
-    try:  # from a stream, so that no other file is opened
-        mesh = trimesh.load(io.BytesIO(textured.read_bytes()), file_type="glb", force="mesh")
-    except Exception as error:
-        raise ValueError(f"{textured}: the mesh cannot be read ({error})") from error
-    return getattr(mesh.visual, "uv", None) is not None
+    return getattr(read_textured(textured).visual, "uv", None) is not None

@@ -14,6 +14,8 @@ import numpy as np
 from common.files import check_content
 from common.optional import import_optional
 from common.ply import PLY_TYPES
+from multiview.cameras import Z_UP_TO_Y_UP
+from renderer.hygiene import edge_uses
 
 if TYPE_CHECKING:
     from trimesh import Trimesh
@@ -74,7 +76,7 @@ def read_mesh(path: Path) -> Trimesh:
         if suffix == ".ply":
             _check_complete(content, mesh)
         elif suffix == ".glb":
-            mesh.vertices = mesh.vertices[:, [0, 2, 1]] * [1.0, -1.0, 1.0]
+            mesh.vertices = mesh.vertices @ Z_UP_TO_Y_UP
     except Exception as error:
         reason = str(error) or type(error).__name__
         raise ValueError(f"{path}: the mesh cannot be read ({reason})") from error
@@ -183,15 +185,6 @@ def warn_if_not_watertight(path: Path, mesh: Trimesh) -> None:
 def count_open_edges(mesh: Trimesh) -> int:
     """Count the edges that do not belong to exactly two faces, see `edge_uses`."""
     return int((edge_uses(mesh) != 2).sum())
-
-
-def edge_uses(mesh: Trimesh) -> np.ndarray:
-    """Number of faces at each edge, after merging equal vertices, (E,)."""
-    _, same = np.unique(mesh.vertices, axis=0, return_inverse=True)
-    corners = same.reshape(-1)[mesh.faces]  # (F, 3)
-    edges = np.sort(corners[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
-    edges = edges[edges[:, 0] != edges[:, 1]]
-    return np.unique(edges, axis=0, return_counts=True)[1]
 
 
 def gso_rotation(name: str) -> float:

@@ -26,6 +26,8 @@ REFERENCE_IMAGE_SIZE = 256
 """Pixels a side for which the published intrinsics are written; they scale with the image."""
 FOCAL_LENGTH = 280.0
 """Focal length in pixels at `REFERENCE_IMAGE_SIZE`: a 35 mm lens on a 32 mm sensor."""
+Z_UP_TO_Y_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
+"""From the world to glTF's axes: (x, y, z) becomes (x, z, -y). The transpose leads back."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from pipeline.selection.elevation import ElevationConfig
 from pipeline.selection.elevation_drafts import draft_sampler
 from pipeline.view_generator import SyncDreamerGenerator, ViewGenerator
 from renderer.config import Preset, RendererConfig, load_renderer_config
+from renderer.formats.options import ExportOptions, export_options, face_override
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class PipelineConfig:
     device: torch.device
     overwrite: bool = False
     elevations: ElevationConfig = field(default_factory=ElevationConfig)
+    export: ExportOptions = field(default_factory=ExportOptions)
 
 
 @dataclass
@@ -90,6 +92,8 @@ def read_config(args: argparse.Namespace) -> tuple[PipelineConfig, SyncDreamerGe
     config = load_config(GenerateConfig, args.cfg, of_model)
     sampler = change_sampler(config.sampler, given_sampler(args))
     draft_sampler(sampler, args.draft_steps)  # raises what is wrong with it
+    exports = hasattr(args, "export")  # the page has no such flags
+    of_base += face_override(args) if exports else []
     pipeline = PipelineConfig(
         backend=args.backend,
         crop_size=args.crop_size,
@@ -102,6 +106,7 @@ def read_config(args: argparse.Namespace) -> tuple[PipelineConfig, SyncDreamerGe
         preset=args.preset,
         device=device,
         overwrite=getattr(args, "overwrite", False),
+        export=export_options(args) if exports else ExportOptions(),
     )
     compile_networks = getattr(args, "compile", False)
     return pipeline, SyncDreamerGenerator(

@@ -44,8 +44,10 @@ from pipeline.selection.elevation_drafts import draft_path, draft_sampler, find_
 from pipeline.selection.ranking import POOR_SCORE, SCORES, Weights, rank_samples
 from pipeline.view_generator import ModelError
 from renderer.config import RendererConfig
+from renderer.formats.convert import export_formats
+from renderer.formats.options import ALWAYS, FORMATS, PRINT_REPORT
 from renderer.output_dir import CHECKPOINT
-from renderer.reconstruction import ReconstructionOptions, reconstruct
+from renderer.reconstruction import ReconstructionOptions, reconstruct, summary
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +90,7 @@ def image_to_3d(
             run.rank(samples, elevation)
             run.reconstruct()
             run.export()
+            run.export_formats()
             run.report(small, samples)
         except ModelError:
             raise
@@ -265,6 +268,18 @@ class Run:
 
         self.directory.do(Step("export", {}, sources, results), work)
 
+    def export_formats(self) -> None:
+        """Write the other formats that are wanted, and remove those of earlier runs."""
+        wanted, mesh = self.config.export, self.folder / FORMATS["glb"]
+        others = [file for name, file in FORMATS.items() if name not in ALWAYS]
+        for file in {*others, PRINT_REPORT} - set(wanted.files):
+            (self.folder / file).unlink(missing_ok=True)
+        if wanted.more:
+            results = [self.folder / file for file in wanted.files]
+            work = partial(export_formats, mesh, self.folder, wanted)
+            settings = {"size_mm": wanted.size_mm, "flat_base": wanted.flat_base}
+            self.directory.do(Step("formats", settings, [mesh], results), work)
+
     def report(self, small: Image.Image, samples: list[Path]) -> None:
         """Write report.html, which shows all steps; `small` is the input's thumbnail."""
         result = self.folder / REPORT
@@ -303,6 +318,7 @@ def reconstruct_step(
         if outcome.stopped_by is not None:
             log.warning("run the same command again to resume")
             sys.exit(128 + outcome.stopped_by)
+        log.info("%s", summary(outcome.metrics))
         return outcome.metrics
 
     directory.do(step, work)

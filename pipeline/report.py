@@ -19,6 +19,7 @@ from multiview.mask_check import WHOLE_IMAGE
 from pipeline.paths import CURVE, ELEVATION, EXPORTED, FRAMED, METRICS, OBJECT, RECONSTRUCTION
 from pipeline.selection.elevation_drafts import UNCERTAIN
 from pipeline.selection.ranking import POOR_SCORE, SCORES
+from renderer.formats.options import FORMATS, PRINT_REPORT
 from renderer.output_dir import VIDEO_FILE
 from renderer.reconstruction import POOR_IOU
 
@@ -45,8 +46,10 @@ NUMBERS = (
     ("psnr", "PSNR of the mesh in the views, dB", 2),
     ("field_psnr", "PSNR of the field, dB", 2),
     ("mask_iou", "IoU of the mesh with the masks", 3),
-    ("faces", "faces", 0),
+    ("faces", "faces of mesh.ply", 0),
+    ("textured_faces", "faces of mesh.glb", 0),
     ("watertight", "closed", None),
+    ("manifold", "manifold", None),
     ("steps", "training steps", 0),
     ("kind", "method", None),
     ("preset", "preset", None),
@@ -84,6 +87,7 @@ def write_page(
         (folder / RECONSTRUCTION / "images").glob("*.jpg"), key=lambda p: (len(p.stem), p.stem)
     )
     seconds = [record["seconds"] for record in records.values()]
+    files = dict.fromkeys((*EXPORTED, *FORMATS.values(), PRINT_REPORT))
     page = load_template(TEMPLATE).render(
         name=printable(name),
         records=records,
@@ -95,7 +99,11 @@ def write_page(
         small=small,
         viewer=mesh_viewer(folder / "mesh.glb"),
         video=video_url(folder / VIDEO_FILE),
-        files=[f"{file} ({(folder / file).stat().st_size / 2**20:.1f} MiB)" for file in EXPORTED],
+        files=[
+            f"{file} ({(folder / file).stat().st_size / 2**20:.1f} MiB)"
+            for file in files
+            if (folder / file).is_file()
+        ],
         inputs=[(cut_out.getchannel("A"), mask), (cut_out, "object"), (framed, framed_as)],
         curve=elevation_curve(folder) if "uncertainty_deg" in elevation["facts"] else "",
         parts=[part for part in SCORE_PARTS if any(row.get(part[0]) for row in rows)],

@@ -43,6 +43,7 @@ class RendererConfig:
         segmenter: for views without alpha; `white` is for views on white.
         repair_masks: replace masks that contradict most others.
         grid, mlp, nerf: settings of this kind; those of the other kinds have no effect.
+        faces: most triangles of the textured mesh.
         log_every: steps between preview images.
         save_every: seconds between checkpoints.
     """
@@ -54,6 +55,7 @@ class RendererConfig:
     grid: GridNeuSConfig = field(default_factory=GridNeuSConfig)
     mlp: MLPNeuSConfig = field(default_factory=MLPNeuSConfig)
     nerf: NeRFConfig = field(default_factory=NeRFConfig)
+    faces: int = 30_000
     log_every: int = 250
     save_every: float = 60.0
 

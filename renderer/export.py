@@ -1,4 +1,7 @@
-"""Export of a reconstruction: meshes, preview images, video frames and quality metrics."""
+"""Export of a reconstruction: meshes, preview images, video frames and quality metrics.
+
+`python -m renderer.export --help` converts a mesh to other formats, see `renderer.formats`.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from common.cli import run_script
 from common.files import atomic_write
 from multiview.cameras import Cameras, orbit_cameras
+from renderer.formats.convert import build_parser, main  # noqa: F401 - of the command
+from renderer.hygiene import PROPERTIES, measure_hygiene
 from renderer.mesh import extract, remove_floaters, smooth, with_vertex_colors, write_ply
 from renderer.methods.base import Method, RenderedRays, Views, all_rays
 from renderer.rays import pixel_grid, pixel_rays
@@ -43,9 +49,9 @@ def final_mesh(method: Method) -> Trimesh:
 
 
 def export_meshes(
-    method: Method, views: Views, folder: Path, matrix: np.ndarray | None = None
+    method: Method, views: Views, folder: Path, faces: int, matrix: np.ndarray | None = None
 ) -> Meshes:
-    """Write mesh.ply (vertex colours) and mesh.glb (texture), and return them.
+    """Write mesh.ply (vertex colours) and mesh.glb (texture, at most `faces`), and return them.
 
     The files' coordinates are those of the result, or are moved by a matrix (4, 4).
 
@@ -56,7 +62,7 @@ def export_meshes(
     seen = views.trusted()
     colors = sample_vertex_colors(mesh, seen.images, seen.masks, seen.cameras)
     write_ply(folder / "mesh.ply", _moved(with_vertex_colors(mesh, colors), matrix))
-    textured = bake(mesh, seen.images, seen.masks, seen.cameras)
+    textured = bake(mesh, seen.images, seen.masks, seen.cameras, faces=faces)
     write_glb(folder / "mesh.glb", _moved(textured, matrix))
     return Meshes(mesh, textured)
 
@@ -105,7 +111,8 @@ def measure_meshes(meshes: Meshes, views: Views) -> dict[str, Any]:
     """Render the textured mesh with the cameras of the views, and compare with the views.
 
     The result: psnr in dB, the mean over the views; mask_iou, None without masks; numbers of faces;
-    whether the fine mesh is closed, and its volume.
+    whether both meshes are watertight, manifold, with consistent normals and clean, see
+    `renderer.hygiene`; the volume of the fine one.
     """
     rendered = np.stack(list(render(meshes.textured, views.cameras, views.size)))
     errors = np.square(rendered[..., :3] - views.images).mean(axis=(1, 2, 3))
@@ -113,12 +120,13 @@ def measure_meshes(meshes: Meshes, views: Views) -> dict[str, Any]:
     if views.masks is not None:
         ours, theirs = rendered[..., 3] >= 0.5, views.masks >= 0.5
         iou = float((ours & theirs).sum() / max((ours | theirs).sum(), 1))
+    checked = [measure_hygiene(mesh) for mesh in (meshes.fine, meshes.textured)]
     return {
         "psnr": float(_psnr(errors).mean()),
         "mask_iou": iou,
         "faces": len(meshes.fine.faces),
         "textured_faces": len(meshes.textured.faces),
-        "watertight": bool(meshes.fine.is_watertight),
+        **{key: all(each[key] for each in checked) for key in PROPERTIES},
         "volume": float(meshes.fine.volume),
     }
 
@@ -134,3 +142,7 @@ def measure_field(method: Method, views: Views, device: torch.device) -> float:
 
 def _psnr(squared_error: np.ndarray) -> np.ndarray:
     return -10 * np.log10(np.maximum(squared_error, 1e-10))
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -120,10 +120,10 @@ def smooth(mesh: Trimesh, reach: float, rounds: int = 20) -> Trimesh:
 
 
 def simplify(mesh: Trimesh, faces: int) -> Trimesh:
-    """Simplify a mesh without colours to about `faces` faces, or return it if it has no more.
+    """Simplify a mesh without colours to at most `faces` faces, or return it if it has no more.
 
-    Up to about twice as many are left if fewer would break a closed surface. If that breaks it too,
-    the result has cracks, and a warning is logged.
+    Fewer are left if so many break a closed surface. If fewer break it too, the result has cracks,
+    and a warning is logged.
     """
     if len(mesh.faces) <= faces:
         return mesh
@@ -132,14 +132,13 @@ def simplify(mesh: Trimesh, faces: int) -> Trimesh:
     points = np.asarray(mesh.vertices, dtype=np.float32)
     triangles = np.asarray(mesh.faces, dtype=np.int32)
     cracked: list[Trimesh] = []
-    for target, aggressiveness in product((faces, faces * 3 // 2, faces * 9 // 4), (7, 5, 3)):
-        if target >= len(mesh.faces):
-            return mesh
+    for target, aggressiveness in product((faces, faces * 4 // 5, faces * 3 // 5), (7, 5, 3)):
         vertices, kept = fast.simplify(points, triangles, target_count=target, agg=aggressiveness)
         if not mesh.is_watertight:
             return trimesh.Trimesh(vertices, kept)
         simpler = trimesh.Trimesh(*_part_touching_sheets(vertices, kept))
-        if simpler.is_watertight and simpler.is_winding_consistent and simpler.volume > 0:
+        oriented = simpler.is_winding_consistent and simpler.volume > 0
+        if simpler.is_watertight and oriented and len(simpler.faces) <= faces:
             return simpler
         cracked.append(simpler)
     log.warning("the mesh has small cracks after simplification to %d faces", faces)

@@ -8,10 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from renderer.checkpoint import NoCheckpointError
+from renderer.formats.options import ALWAYS, FORMATS, PRINT_REPORT
 
 CHECKPOINT = Path("ckpt", "last.ckpt")
 PREVIEWS = Path("images")
-MESH_FILES = ("mesh.glb", "mesh.ply")
+MESH_FILES = tuple(FORMATS[name] for name in ALWAYS)
 """Written by `renderer.export.export_meshes`."""
 VIDEO_FILE = "rendering.mp4"
 COORDINATES = "coordinates.json"
@@ -20,7 +21,7 @@ COORDINATES = "coordinates.json"
 _OWN_FILES = {
     ".": re.compile(
         r"(input|masked)-([12]?\d|3[01])\.png|metrics\.json|"
-        + "|".join(map(re.escape, (*MESH_FILES, VIDEO_FILE, COORDINATES)))
+        + "|".join(map(re.escape, (*FORMATS.values(), PRINT_REPORT, VIDEO_FILE, COORDINATES)))
     ),
     "images": re.compile(r"\d+\.jpg"),
     "ckpt": re.compile(r"last\.ckpt"),

@@ -221,7 +221,7 @@ class _Run:
         log.info("extracting and texturing the mesh")
         try:
             matrix = views.to_given if self.options.keep_coordinates else None
-            meshes = export_meshes(method, views, self.folder, matrix)
+            meshes = export_meshes(method, views, self.folder, self.config.faces, matrix)
         except ValueError as error:
             raise NoMeshError(
                 f"no mesh after {self.training.step} of {method.num_steps} steps ({error}): see "
@@ -266,9 +266,11 @@ def summary(metrics: dict[str, Any]) -> str:
     """One line with the quality, the size and the run time of a reconstruction."""
     iou = "no masks" if metrics["mask_iou"] is None else f"mask IoU {metrics['mask_iou']:.3f}"
     closed = "closed" if metrics["watertight"] else "not closed"
+    manifold = "manifold" if metrics["manifold"] else "not manifold"
     return (
         f"{metrics['seconds']:.0f} s, PSNR {metrics['psnr']:.2f} dB (field "
-        f"{metrics['field_psnr']:.2f}), {iou}, {metrics['faces']} faces, {closed}"
+        f"{metrics['field_psnr']:.2f}), {iou}, {closed}, {manifold}, "
+        f"{metrics['textured_faces']:,} faces"
     )
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from common.files import atomic_write
 from common.optional import import_optional
-from multiview.cameras import Cameras
+from multiview.cameras import Z_UP_TO_Y_UP, Cameras
 from multiview.projection import project
 from multiview.rasterise import Fragments, rasterise, rasterise_mesh
 from renderer.mesh import sample_bilinear, simplify
@@ -238,7 +238,7 @@ def bake(
     )
     own = _visibility_weight(seen)[:, None]
     colors = own * colors + (1 - own) * texels.interpolate(filled[origin], corners)
-    return _textured(points[origin], corners, normals[origin], uv, _paint(texels, colors, size))
+    return textured(points[origin], corners, normals[origin], uv, _paint(texels, colors, size))
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
@@ -278,9 +278,10 @@ def _paint(texels: Fragments, colors: np.ndarray, size: int) -> Image.Image:
     return Image.fromarray(np.round(painted * 255).astype(np.uint8))
 
 
-def _textured(
+def textured(
     points: np.ndarray, faces: np.ndarray, normals: np.ndarray, uv: np.ndarray, image: Image.Image
 ) -> Trimesh:
+    """A mesh with a matte material; texture coordinates (V, 2) with v downwards."""
     trimesh = import_optional("trimesh", "texturing meshes")
     matte = {"metallicFactor": 0.0, "roughnessFactor": 0.9, "doubleSided": False}
     material = trimesh.visual.material.PBRMaterial(name="views", baseColorTexture=image, **matte)
@@ -289,13 +290,17 @@ def _textured(
     return trimesh.Trimesh(points, faces, vertex_normals=normals, visual=visual, process=False)
 
 
-def write_glb(path: Path, mesh: Trimesh) -> None:
-    """Write a textured mesh, z up, as one glTF file with y up: (x, y, z) becomes (x, z, -y)."""
+def turned(mesh: Trimesh, rotation: np.ndarray) -> Trimesh:
+    """A mesh with its normals and colours, rotated."""
     trimesh = import_optional("trimesh", "texturing meshes")
-    y_up = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
-    vertices, normals = mesh.vertices @ y_up.T, mesh.vertex_normals @ y_up.T
+    vertices, normals = mesh.vertices @ rotation.T, mesh.vertex_normals @ rotation.T
     given = {"vertex_normals": normals, "visual": mesh.visual, "process": False}
-    turned = trimesh.Trimesh(vertices, mesh.faces, **given)
-    content = turned.export(file_type="glb", include_normals=True)
+    return trimesh.Trimesh(vertices, mesh.faces, **given)
+
+
+def write_glb(path: Path, mesh: Trimesh) -> None:
+    """Write a textured mesh, z up, as one glTF file with y up."""
+    content = turned(mesh, Z_UP_TO_Y_UP).export(file_type="glb", include_normals=True)
+    assert isinstance(content, bytes)
     with atomic_write(path) as temporary:
         temporary.write_bytes(content)

@@ -36,13 +36,13 @@ def render(mesh: Trimesh, cameras: Cameras, size: int) -> Iterator[np.ndarray]:
         seen = rasterise_mesh(mesh, scale @ intrinsics, pose, fine)
         samples = np.zeros((fine * fine, 4), dtype=np.float32)
         samples[:, :3] = 1
-        samples[seen.pixels, :3] = _colors(mesh, seen)
+        samples[seen.pixels, :3] = surface_colors(mesh, seen)
         samples[seen.pixels, 3] = 1
         blocks = samples.reshape(size, SUPERSAMPLING, size, SUPERSAMPLING, 4)
         yield blocks.mean(axis=(1, 3))
 
 
-def _colors(mesh: Trimesh, seen: Fragments) -> np.ndarray:
+def surface_colors(mesh: Trimesh, seen: Fragments) -> np.ndarray:
     """Unlit colours of a mesh's fragments, in [0, 1], (P, 3)."""
     faces, visual = mesh.faces.view(np.ndarray), cast(Any, mesh.visual)
     if visual.kind != "texture":

@@ -4,7 +4,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,32 @@ def pytest_runtest_makereport(
 @pytest.fixture(autouse=True)
 def same_random_numbers_every_time() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def every_mesh_that_is_exported_is_checked() -> Iterator[None]:
+    """In this process: closed, manifold, oriented, clean, textured, of at most so many faces."""
+    from renderer import reconstruction
+    from renderer.formats.read import read_textured
+    from renderer.hygiene import PROPERTIES, measure_hygiene
+
+    export = reconstruction.export_meshes
+
+    def checked(method: Any, views: Any, folder: Path, faces: int, *given: Any) -> Any:
+        meshes = export(method, views, folder, faces, *given)
+        for name in ("mesh.glb", "mesh.ply"):
+            if (folder / name).read_bytes() == b"glb":  # a stand-in
+                continue
+            mesh = read_textured(folder / name)
+            found = measure_hygiene(mesh)
+            assert all(found[key] for key in PROPERTIES), (name, found)
+            assert name == "mesh.ply" or len(mesh.faces) <= faces
+            assert mesh.visual.kind == ("vertex" if name == "mesh.ply" else "texture")
+        return meshes
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reconstruction, "export_meshes", checked)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -85,7 +85,8 @@ class FakeGenerator(ViewGenerator):
 
 
 METRICS = {"psnr": 20.0, "field_psnr": 21.0, "mask_iou": None, "faces": 12, "watertight": True,
-           "steps": 6, "kind": "mlp", "preset": "fast", "seconds": 1.0}  # fmt: skip
+           "manifold": True, "textured_faces": 12, "steps": 6, "kind": "mlp", "preset": "fast",
+           "seconds": 1.0}  # fmt: skip
 
 
 def fake_reconstruct(

@@ -152,7 +152,7 @@ def test_every_requirement_is_imported_and_every_import_required():
     assert imported_by(others) - extras - brought == runtime
 
 
-EXTRAS = ("render", "demo", "app")
+EXTRAS = ("render", "demo", "app", "export")
 
 
 def required(file: str) -> set[str]:
@@ -165,7 +165,7 @@ def imported_by(paths: set[Path]) -> set[str]:
     """Third-party packages under the names by which they are installed."""
     sold_as = {
         "PIL": "pillow", "open_clip": "open_clip_torch", "yaml": "pyyaml",
-        "skimage": "scikit_image", "imageio_ffmpeg": "imageio",
+        "skimage": "scikit_image", "pxr": "usd_core", "imageio_ffmpeg": "imageio",
     }  # fmt: skip
     statement = re.compile(
         r"^(?:\s*from|\s*import) (\w+)[\w.]*(?: import .*| as .*)?$|\bimport_optional\(\s*\"(\w+)"

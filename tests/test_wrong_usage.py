@@ -57,6 +57,9 @@ WRONG: dict[str, list[tuple[list[str], str]]] = {
         (["--crop_size=x"], "no whole number and not auto"),
         (["--sample_num=0"], "--sample_num"),
         (["--output= "], "--output"),
+        (["--export", "fbx"], "invalid choice"),
+        (["--size_mm", "nan"], "--size_mm: must be a number from 1 to 10,000"),
+        (["--faces", "0"], "--faces: must be a number from 100"),
     ],
     "app": [
         (["--port", "70000"], "--port must be from 0 to 65535"),

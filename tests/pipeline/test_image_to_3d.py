@@ -29,6 +29,7 @@ from pipeline.image_to_3d import StepError, image_to_3d
 from pipeline.paths import EXPORTED
 from pipeline.selection import ranking
 from pipeline.view_generator import ModelError
+from renderer.formats.options import ExportOptions
 from renderer.trainer import Training
 from tests.fakes import FakeGenerator
 from tests.pipeline.conftest import file_reads
@@ -212,6 +213,19 @@ def test_a_changed_setting_redoes_what_depends_on_it(
     assert kept == whole
     if "elevation" in changes:
         assert "12 degrees, as given" in (out / "report.html").read_text()
+
+
+def test_other_formats_come_and_go_without_another_step(convert, single, out, stand_in):
+    convert(single)
+    files = {"mesh-obj.zip", "mesh.stl", "mesh.print.json"}
+    more = ExportOptions(("glb", "obj", "stl"), size_mm=50)
+    assert convert(single, export=more).done == ["formats", "report"]
+    assert {path.name for path in out.iterdir()} >= files
+    assert all(f"{name} (" in (out / "report.html").read_text() for name in files)
+    assert convert(single, export=more).done == []
+    assert convert(single, export=replace(more, size_mm=60)).done == ["formats", "report"]
+    assert convert(single).done == ["report"]
+    assert not {path.name for path in out.iterdir()} & files
 
 
 def test_a_damaged_result_is_made_again(convert, config, out, stand_in):
@@ -411,12 +425,15 @@ def test_the_flags_come_to_the_settings(monkeypatch, tmp_path):
     base = ["a.png", "-o", "out", "--ckpt", "x.ckpt", "--device", "cpu"]
     script.main(base)
     script.main([*base, "--elevation", "-5", "--preset", "fast", "--set", "sampler.eta=0.5",
-                 "--set", "use_mask=false", "--sample_steps", "7"])  # fmt: skip
+                 "--set", "use_mask=false", "--sample_steps", "7",
+                 "--export", "usdz", "--size_mm", "50", "--faces", "500"])  # fmt: skip
     (_, _, default, *_), (_, _, asked, *_) = calls
     assert (default.elevation, default.crop_size, default.num_samples) == ("auto", "auto", 4)
     assert (default.preset, default.draft_steps, default.backend) == ("default", 8, "auto")
     assert (asked.elevation, asked.sampler.steps, asked.sampler.eta) == (-5.0, 7, 0.5)
     assert not asked.renderer.use_mask
+    assert (default.export, asked.export) == (ExportOptions(), ExportOptions(("usdz",), 50.0))
+    assert (default.renderer.faces, asked.renderer.faces) == (30_000, 500)
     assert asked.renderer.grid.steps != default.renderer.grid.steps
 
 

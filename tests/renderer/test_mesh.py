@@ -104,7 +104,7 @@ def test_a_simplified_mesh_has_few_faces_and_stays_closed(faces: int):
     mesh = remove_floaters(extract(ball(0.4) + 0.15 * waves, FIRST, SPACING))
     simpler = simplify(mesh, faces)
     assert len(mesh.faces) > 8000
-    assert len(simpler.faces) <= faces * 1.5
+    assert faces / 2 < len(simpler.faces) <= faces
     assert simpler.is_watertight
     np.testing.assert_allclose(simpler.volume, mesh.volume, rtol=0.05 if faces < 1000 else 0.01)
     assert simplify(mesh, len(mesh.faces)) is mesh
@@ -123,7 +123,7 @@ def test_a_mesh_that_breaks_when_simplified_is_simplified_all_the_same(monkeypat
     simpler = simplify(mesh, 500)
     assert 400 < len(simpler.faces) < 600
     assert len(targets) < 10
-    assert max(targets) < 1200
+    assert max(targets) == 500
     assert "cracks" in caplog.text
 
 

@@ -60,7 +60,7 @@ pytest.importorskip("imageio_ffmpeg")
 @pytest.fixture
 def only_the_mesh(monkeypatch):
     """Leave out what takes long after the training."""
-    monkeypatch.setattr("renderer.export.bake", lambda mesh, *views: mesh)
+    monkeypatch.setattr("renderer.export.bake", lambda mesh, *views, faces: mesh)
     monkeypatch.setattr("renderer.export.write_glb", lambda path, mesh: path.write_bytes(b"glb"))
     monkeypatch.setattr(reconstruction, "write_video", lambda path, _: path.write_bytes(b""))
 
@@ -147,10 +147,12 @@ def test_the_metrics_say_how_good_it_is_and_what_made_it(whole, strip):
     assert 0.4 < metrics["mask_iou"] < 1
     assert 0 < metrics["seconds"] < 600
     record = {"kind": "mlp", "preset": "default", "steps": 6, "all_steps": 6, "seed": 7}
-    record |= {"device": "cpu", "watertight": True, "replaced_masks": []}
+    record |= {"device": "cpu", "watertight": True, "manifold": True, "replaced_masks": []}
+    record |= {"consistent_normals": True, "clean": True}
     assert {**metrics, **record} == metrics
     line = summary(metrics)
-    for part in (f"PSNR {metrics['psnr']:.2f} dB", f"{metrics['faces']} faces", "mask IoU 0."):
+    hygiene = f"closed, manifold, {metrics['textured_faces']:,} faces"
+    for part in (f"PSNR {metrics['psnr']:.2f} dB", hygiene, "mask IoU 0."):
         assert part in line
 
 

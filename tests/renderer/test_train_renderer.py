@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,7 +23,7 @@ from renderer.views import MaskError
 from tests.conftest import ROOT
 from tests.renderer.small_runs import NUMBERED, RESULTS, TINY, TINY_YAML, files
 
-pytest.importorskip("trimesh")
+trimesh = pytest.importorskip("trimesh")
 pytest.importorskip("xatlas")
 pytest.importorskip("imageio_ffmpeg")
 
@@ -158,11 +159,16 @@ def test_the_command_passes_on_its_flags(strip, tmp_path, monkeypatch, caplog):
     def record(*arguments: object) -> ReconstructionResult:
         calls.append(arguments)
         numbers = {"seconds": 1, "psnr": 2, "field_psnr": 3, "mask_iou": None, "replaced_masks": []}
-        return ReconstructionResult({**numbers, "faces": 4, "watertight": True}, None)
+        hygiene = {"watertight": True, "manifold": False, "textured_faces": 12345}
+        (tmp_path / "a").mkdir()
+        trimesh.creation.box((1, 2, 4)).export(tmp_path / "a" / "mesh.glb")
+        return ReconstructionResult({**numbers, **hygiene}, None)
 
     monkeypatch.setattr(reconstruction, "reconstruct", record)
     flags = ["-i", strip, "-n", "a", "-l", tmp_path, "-b", tmp_path / "tiny.yaml", "--fp16"]
     flags += ["-s", "5", "--device", "cpu", "--preset", "fast", "--overwrite"]
+    flags += ["--export", "glb", "stl", "--size_mm", "50", "--faces", "700"]
+    caplog.set_level("INFO")
     train_renderer.main([*map(str, flags), "--set", "mlp.steps=3"])
     ((image, folder, config, options),) = calls
     assert (image, folder) == (strip, tmp_path / "a")
@@ -170,7 +176,13 @@ def test_the_command_passes_on_its_flags(strip, tmp_path, monkeypatch, caplog):
     assert options == ReconstructionOptions(
         5, torch.device("cpu"), "fast", resume=False, overwrite=True
     )
+    assert config.faces == 700
     assert "--fp16 has no effect on cpu" in caplog.text
+    assert "closed, not manifold, 12,345 faces" in caplog.text
+    written = trimesh.load(tmp_path / "a" / "mesh.stl")
+    np.testing.assert_allclose(written.extents, [12.5, 50, 25])  # y of the .glb is up
+    assert (tmp_path / "a" / "mesh.print.json").exists()
+    assert "volume_cm3 15.625" in caplog.text
 
 
 def test_a_folder_is_no_configuration_file(strip, tmp_path):
