@@ -7,6 +7,7 @@ from pathlib import Path
 import gradio as gr
 
 from pipeline.config import PipelineConfig
+from renderer.formats.options import ALWAYS, FORMATS, SIZE_MM
 from webapp import html
 from webapp.service import ELEVATIONS
 
@@ -112,6 +113,14 @@ class Layout:
             self.files = gr.File(
                 label="Downloads", file_count="multiple", interactive=False, elem_id="files"
             )
+            with gr.Row():
+                others = [name for name in FORMATS if name not in ALWAYS]
+                self.format = gr.Dropdown(
+                    others, value=others[0], label="Another format", elem_id="format", min_width=120
+                )
+                self.size = gr.Number(SIZE_MM, label="Longest edge, mm", min_width=120)
+                self.flat_base = gr.Checkbox(False, label="Flat base, to print", min_width=120)
+                self.convert = gr.Button("Convert", elem_id="convert", min_width=120)
         gr.Markdown(
             "Uploaded images are deleted from the server after ten minutes. All other files are "
             "deleted when you close the page, or after an hour without activity."

@@ -23,6 +23,16 @@ from pipeline.inputs import InputImage
 from pipeline.paths import BEST, EXPORTED, RECONSTRUCTION, SAMPLES
 from pipeline.selection.ranking import SCORES
 from pipeline.view_generator import ViewGenerator
+from renderer.formats.convert import convert
+from renderer.formats.options import (
+    FORMATS,
+    PACKAGES,
+    PRINT_REPORT,
+    PRINTED,
+    SIZES_MM,
+    ExportOptions,
+)
+from renderer.formats.printing import NotPrintableError
 from renderer.output_dir import CHECKPOINT, VIDEO_FILE
 from webapp.job import Progress, ProgressCallback
 from webapp.mask_editor import MaskEditor, UserError, read_upload
@@ -35,6 +45,7 @@ ELEVATIONS = (-10.0, 40.0)
 """Range of elevations on the page, degrees."""
 SEEDS = (0, 2**31)
 """Range of seeds."""
+MODEL = FORMATS["glb"]
 WORK = "work"
 """Folder of the views in a session's folder."""
 FAILED = "Internal server error; details are in the server's log. Try again."
@@ -180,12 +191,38 @@ class Service:
                     "object. Try another sample or another seed."
                 ) from error
             (folder / RECONSTRUCTION / CHECKPOINT).unlink(missing_ok=True)  # 15 MB
-        files = {}
+        files = session.files = {}
         for name in (*EXPORTED, BEST):
             stem = {VIDEO_FILE: "turning", BEST: "views"}.get(name, "model")
             files[name] = session.file(stem, Path(name).suffix)
             copy_file(folder / (name if name == BEST else f"{RECONSTRUCTION}/{name}"), files[name])
         return files
+
+    def convert(self, session: Session, name: Any, size_mm: Any, flat_base: Any) -> None:
+        """Add another format of the latest mesh to the session's files, see `renderer.formats`.
+
+        Raises:
+            UserError: there is no mesh, a value is not one of the page's, or it cannot be printed.
+        """
+        low, high = SIZES_MM
+        if not isinstance(size_mm, int | float) or not low <= size_mm <= high:
+            raise UserError(f"The longest edge must be from {low:,} to {high:,} mm.")
+        wanted, source = ExportOptions((name,), size_mm, bool(flat_base)), session.files.get(MODEL)
+        if source is None or not wanted.more:
+            raise UserError("Build a mesh first, and choose a format.")
+        file = Path(wanted.more[name])
+        target = session.file(file.stem.replace("mesh", "model"), file.suffix)
+        try:
+            convert(source, {name: target}, wanted)
+        except NotPrintableError as error:
+            raise UserError(f"{str(error).partition(': ')[2].capitalize()}.") from error
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"This server cannot write {name}; {PACKAGES} lists what for."
+            ) from error
+        session.files[file.name] = target
+        if name in PRINTED:
+            session.files[PRINT_REPORT] = target.with_suffix(".print.json")
 
     def _run(
         self, session: Session, folder: Path, wanted: PipelineConfig, on_progress: ProgressCallback

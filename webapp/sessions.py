@@ -37,6 +37,7 @@ class Session:
     """One open page, with a private folder of an unguessable name and its last job.
 
     `tag` is part of the names of all files that the page serves, to find Gradio's copies again;
+    `files` are those of the latest mesh, by the names of `Service.build_mesh`;
     `last_used` is the time of the last activity, monotonic clock.
     """
 
@@ -44,6 +45,7 @@ class Session:
     tag: str
     editor: MaskEditor | None = None
     job: Job | None = None
+    files: dict[str, Path] = field(default_factory=dict)
     last_used: float = field(default_factory=time.monotonic)
 
     @property

@@ -93,6 +93,9 @@ class UI:
 
     def _connect_generation(self) -> None:
         page = self.layout
+        wanted = [page.format, page.size, page.flat_base]
+        converting = _queued(page.status, "uploads", UPLOADS_AT_ONCE)
+        page.convert.click(self.on_convert, wanted, [page.status, page.files], **converting)
         chosen = [page.auto, page.elevation, page.samples, page.seed]
         buttons = [page.go, page.stop, page.rebuild]
         choice = [page.picking, page.pick]
@@ -255,6 +258,25 @@ class UI:
                 page.turning: html.video(files[VIDEO_FILE]),
                 page.files: [str(path) for path in files.values()],
             }
+
+    def on_convert(
+        self, name: str, size_mm: float, flat_base: bool, request: gr.Request
+    ) -> Changes:
+        """Add another format to the downloads."""
+        session = self.sessions.find(str(request.session_hash))
+        if session is None:
+            return self._error(EXPIRED)
+        if session.busy:
+            return self._error(BUSY)
+        try:
+            self.service.convert(session, name, size_mm, flat_base)
+        except UserError as error:
+            return self._error(str(error))
+        except Exception:
+            log.exception("a mesh cannot be converted")
+            return self._error(FAILED)
+        files = [str(path) for path in session.files.values()]
+        return {self.layout.status: html.note(DONE, "done"), self.layout.files: files}
 
     def _error(self, message: str) -> Changes:
         return {self.layout.status: html.note(message, "error")}

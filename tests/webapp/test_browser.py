@@ -152,6 +152,9 @@ def test_an_upload_becomes_views_that_sharpen_and_a_mesh_that_is_displayed(chrom
         own = (page.address, "data:", "blob:")
         assert [address for address in addresses if not address.startswith(own)] == []
 
+        visitor.click("#convert")
+        visitor.expect_text("model-obj-")
+
         steps = len(page.view_generator.steps)
         worst = visitor.all("#pick input")[1]
         chromium.execute_script("arguments[0].click()", worst)

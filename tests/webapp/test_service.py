@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,32 @@ def test_each_sample_keeps_its_mesh_when_others_are_built(
     other, _ = generate(2, seed=5)  # other samples under the same numbers
     service.build_mesh(session, other, service.request(False, 20, 2, 5), progresses.append)
     assert len(quick_meshes) == len(set(quick_meshes)) == 3
+
+
+def test_a_mesh_is_converted_on_request_and_nonsense_is_refused(
+    service, session, generate, progresses, quick_meshes
+):
+    with pytest.raises(UserError, match="Build a mesh first"):
+        service.convert(session, "stl", 80, False)
+    (sample,) = generate(1)
+    service.build_mesh(session, sample, service.request(False, 20, 1, 1), progresses.append)
+    service.convert(session, "stl", 50, True)
+    report = json.loads(session.files["mesh.print.json"].read_text())
+    assert report["size_mm"] == [50.0, 50.0, 50.0]  # the placeholder is a cube
+    assert session.files["mesh.stl"].suffix == ".stl"
+    assert all(path.is_relative_to(session.folder) for path in session.files.values())
+    before = dict(session.files)
+    for wrong in (
+        ("../a", 50),
+        ("glb", 50),
+        ("stl", 0),
+        ("stl", float("nan")),
+        ("stl", "80"),
+        ("stl", None),
+    ):
+        with pytest.raises(UserError):
+            service.convert(session, *wrong, False)
+    assert session.files == before
 
 
 def test_the_elevation_estimate_is_part_of_the_progress(generate, progresses):
