@@ -71,6 +71,7 @@ def repair(folder: Path, name: str, raw: bytes) -> tuple[Path, list[str], str]:
         ("a.stl", stl(BOX.vertices)), ("b.stl", stl(BOX.vertices, text=True)),
         ("a.ply", ply(BOX.vertices)), ("b.ply", BOX.export(file_type="ply")),
         ("a.glb", gltf()), ("a.fbx", b"anything"), ("text.glb", b"hello"), ("text.ply", b"hello"),
+        ("deep.gltf", b"[" * 10**5), ("c.ply", ply(BOX.vertices).replace(b"format ", b"f ")),
     ],
 )  # fmt: skip
 def test_what_blender_reads_or_refuses_itself_is_left_alone(tmp_path: Path, name: str, raw: bytes):

@@ -64,7 +64,8 @@ def test_names_that_leave_the_folder_or_cannot_be_one_are_refused(tmp_path: Path
 
 def test_what_is_no_list_is_refused_and_nothing_to_render_is_an_error(tmp_path: Path):
     wrong = [("a.json", content) for content in (b"{", b"3", b"[1]", b'{"a": 1}')]
-    for name, content in (*wrong, ("a.txt", b"\xff\xfe\x00")):
+    wrong += [("a.json", content) for content in (b"[" * 10**5, b'["\\ud800"]', b'["\\u0000"]')]
+    for name, content in (*wrong, ("a.txt", b"\xff\xfe\x00"), ("a.txt", b"a\0.glb")):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=name):
             find_objects(tmp_path / name)

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import render_batch
-from blender.dataset_index import read_uid_set
+from blender.dataset_index import check_settings, read_uid_set, write_warnings
 from blender.objects import DatasetObject
 from blender.process import RenderError, check_version, find_blender
 from tests.conftest import ROOT
@@ -111,6 +111,20 @@ def test_a_list_of_objects_that_cannot_be_extended_is_refused_before_the_work(ba
     assert code == 1
     assert "uid_set.pkl: not a pickle that can be read safely" in output
     assert not batch.runs()
+
+
+def test_tables_of_earlier_runs_that_are_damaged_end_no_run(tmp_path: Path, caplog):
+    table = tmp_path / "warnings.csv"
+    table.write_bytes(b"uid,model,warning\na,b,\xff\n")
+    write_warnings(tmp_path, [])
+    assert table.read_text() == "uid,model,warning\na,b,\\xff\n"
+    table.write_bytes(b"uid,model,warning\na,b," + b"x" * 2**18)
+    write_warnings(tmp_path, [])
+    assert table.read_text() == "uid,model,warning\n"
+    assert "warnings.csv: damaged" in caplog.text
+    (tmp_path / "render_settings.json").write_text("[" * 10**5)
+    with pytest.raises(ValueError, match=r"render_settings\.json: not a file of"):
+        check_settings(tmp_path, {})
 
 
 @pytest.mark.integration

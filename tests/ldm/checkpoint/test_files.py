@@ -47,6 +47,11 @@ def test_files_that_are_no_checkpoints_are_recognised(tmp_path: Path, tiny_check
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("readme.txt", "hello")
     refused("zip.ckpt", (tmp_path / "a.zip").read_bytes(), "without torch weights")
+    refused(
+        "name.ckpt",
+        whole.replace(b"/data.pkl", b"/\xff\xff\xff\xff\xff\xff\xff\xff"),
+        "half download",
+    )
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "clip.pt")
     refused("clip2.pt", (tmp_path / "clip.pt").read_bytes(), "archive, as OpenAI's CLIP file")
     with pytest.raises(FileNotFoundError, match=r"ckpt/README\.md"):

@@ -332,6 +332,7 @@ BAD_INDEX: dict[str, tuple[dict[str, object], str]] = {
     "gap": ({"objects": [["u0", 1024, 512]]}, "impossible"),
     "large": ({"objects": [["u0", 0, 2**40]]}, "bytes"),
     "text": ({"objects": [["u0", "0", "512"]]}, "impossible"),
+    "surrogate": ({"objects": [["\ud800", 0, 512]]}, "surrogates not allowed"),
     "beyond": ({"size": 5}, "it has 5"),
     "twice": ({"objects": [["u0", 0, 512], ["u0", 512, 512]], "size": 4096}, "u0 is listed twice"),
     "no size": ({"size": None}, "not an index of shards"),
