@@ -2,7 +2,9 @@
 
 Every point takes its colour from the few views that see it best: frontally, not occluded, away from
 silhouettes, where pixels mix in the background. Views that disagree with the others get less
-weight. Parts that no view sees are filled in from the surface around them.
+weight. The smooth part of a colour is blended, which leaves no seams, and the detail is that of the
+best view alone, which keeps it sharp where the views do not match exactly (two bands of Burt &
+Adelson 1983). Parts that no view sees are filled in from the surface around them.
 """
 
 from __future__ import annotations
@@ -30,11 +32,19 @@ FACING_POWER = 8
 MIN_FACING = 0.1
 """Views with a smaller cosine have weight 0."""
 BEST_VIEWS = 3
-"""Largest number of views that are blended at a point."""
+"""Largest number of views whose smooth colours are blended at a point."""
+DETAIL_SIZE = 3.0
+"""Standard deviation of the filter that smooths the views, pixels of a view of 256 pixels."""
+DETAIL_POWER = 16
+"""Power of a view's weight, as a share of the best view's, by which its detail counts."""
 SAFE_DISTANCE = (0.75, 5.0)
 """Distances to a silhouette, in pixels, below which a pixel has weight 0 (as it mixes in the
 background), and from which it has full weight (as shapes are not exact). The second one is for
 images of 256 pixels, and scaled for others."""
+WHITE = (0.85, 0.97)
+"""Pixels whose channels are all above these look a little, or fully, like the background."""
+WHITE_WEIGHT = 0.1
+"""Share of the weight that such pixels have: masks may contain some background."""
 DISAGREEMENT = 0.15
 """Standard deviation of the weight by a view's distance to the colour that the views agree on."""
 FRONT_PREFERENCE = 0.3
@@ -51,7 +61,7 @@ class ProjectedViews:
     """Views with depth and confidence maps of a mesh that is projected into them.
 
     Attributes:
-        colors: in [0, 1], (N, 3, S, S) float32.
+        colors: smooth colours in [0, 1], and what they lack to the view's, (N, 6, S, S) float32.
         depth_and_trust: camera-z of the mesh, large where it is not seen, and confidence of the
             pixel in [0, 1], (N, 2, D, D) float32.
         cameras: N, for S x S images.
@@ -85,7 +95,7 @@ def project_views(
     distances = np.linalg.norm(cameras.world_to_camera[:, :, 3], axis=1)
     pixels = distances / cameras.intrinsics[:, 0, 0]  # a pixel's side in the world, at the object
     none, full = 2 * SAFE_DISTANCE[0], 2 * SAFE_DISTANCE[1] * max(size / 256, 0.5)
-    layers = []
+    layers, colors = [], []
     for index in range(len(views)):
         intrinsics = np.diag([2.0, 2.0, 1.0]) @ cameras.intrinsics[index]
         seen = rasterise_mesh(mesh, intrinsics, cameras.world_to_camera[index], fine)
@@ -100,13 +110,29 @@ def project_views(
             clean &= np.kron(masks[index] > 0.5, np.ones((2, 2), dtype=bool))
         clean[[0, -1]] = clean[:, [0, -1]] = False
         distance = ndimage.distance_transform_edt(clean)
-        layers.append(np.stack([farthest, np.clip((distance - none) / (full - none), 0, 1) ** 2]))
+        trust = np.clip((distance - none) / (full - none), 0, 1) ** 2
+        white = np.clip((views[index].min(axis=-1) - WHITE[0]) / (WHITE[1] - WHITE[0]), 0, 1)
+        trust *= np.kron(1 - (1 - WHITE_WEIGHT) * white, np.ones((2, 2)))
+        layers.append(np.stack([farthest, trust]))
+        inside = clean.reshape(size, 2, size, 2).all(axis=(1, 3))
+        smooth = _smooth(views[index], inside, DETAIL_SIZE * size / 256)
+        colors.append(np.concatenate([smooth, views[index] - smooth], axis=-1))
     return ProjectedViews(
-        torch.from_numpy(np.moveaxis(views, -1, 1).astype(np.float32)),
+        torch.from_numpy(np.moveaxis(np.stack(colors), -1, 1).astype(np.float32)),
         torch.from_numpy(np.stack(layers).astype(np.float32)),
         cameras,
         tolerance=2 * pixels,
     )
+
+
+def _smooth(image: np.ndarray, inside: np.ndarray, sigma: float) -> np.ndarray:
+    """Smooth an image (S, S, 3) by a Gaussian over the pixels `inside`, (S, S), alone."""
+    from scipy import ndimage
+
+    layers = np.dstack([image * inside[..., None], inside]).astype(np.float32)
+    layers = ndimage.gaussian_filter(layers, (sigma, sigma, 0), truncate=3)
+    share = layers[..., 3:]
+    return np.where(share > 1e-3, layers[..., :3] / share.clip(1e-3), image)
 
 
 def blend_colors(
@@ -140,14 +166,14 @@ def _mix(
     flat_normals: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     cameras, size = projected.cameras, projected.colors.shape[-1]
-    color = torch.zeros(len(projected.colors), len(points), 3)
+    color = torch.zeros(len(projected.colors), len(points), 6)
     weight = torch.zeros(len(projected.colors), len(points))
     for index in range(len(projected.colors)):
         pose = torch.from_numpy(cameras.world_to_camera[index]).float()
         towards = -(pose[:, :3].T @ pose[:, 3]) - points
-        facing = torch.minimum((towards * normals).sum(1), (towards * flat_normals).sum(1))
-        facing = facing / towards.norm(dim=1)
-        front = (facing > MIN_FACING).nonzero()[:, 0]
+        facing = (towards * normals).sum(1) / towards.norm(dim=1)
+        flat = (towards * flat_normals).sum(1) / towards.norm(dim=1)
+        front = (torch.minimum(facing, flat) > MIN_FACING).nonzero()[:, 0]
         intrinsics = torch.from_numpy(cameras.intrinsics[index]).float()
         pixels, distance = project(points[front], intrinsics, pose)
         positions = pixels / size * 2 - 1  # (P, 2) in [-1, 1]
@@ -157,18 +183,24 @@ def _mix(
         preferred = 1 + FRONT_PREFERENCE * np.cos(cameras.azimuths[index])
         weight[index, front] = preferred * shown * facing[front] ** FACING_POWER
 
+    color, detail = color.split(3, dim=-1)
     total = weight.sum(dim=0)
     votes = weight**0.25  # oblique views hardly give the colour, but help to agree on it
     agreed = (votes[..., None] * color).sum(dim=0) / votes.sum(dim=0).clamp(min=1e-12)[:, None]
     apart = (color - agreed).square().sum(dim=-1)
     weight *= torch.exp(-apart / (2 * DISAGREEMENT**2))
+    sharp = (weight / weight.amax(dim=0).clamp(min=1e-12)) ** DETAIL_POWER
+    sharpest = (sharp[..., None] * detail).sum(dim=0) / sharp.sum(dim=0).clamp(min=1e-12)[:, None]
+    shown = (weight > 0)[..., None]  # the sum of both stays between the colours of the views
+    lowest = torch.where(shown, color + detail, 1.0).amin(dim=0)
+    highest = torch.where(shown, color + detail, 0.0).amax(dim=0)
     if len(weight) > BEST_VIEWS:
         best, which = weight.topk(BEST_VIEWS + 1, dim=0)
         # Minus the next best: views enter with weight 0, so that there are no visible edges.
         weight = best[:-1] - 0.99 * best[-1:]
         color = color.gather(0, which[:-1, :, None].expand(-1, -1, 3))
     mixed = (weight[..., None] * color).sum(dim=0) / weight.sum(dim=0).clamp(min=1e-12)[:, None]
-    return mixed, total
+    return torch.minimum(torch.maximum(mixed + sharpest, lowest), highest), total
 
 
 def _visibility_weight(seen: np.ndarray) -> np.ndarray:
@@ -270,7 +302,7 @@ def _paint(texels: Fragments, colors: np.ndarray, size: int) -> Image.Image:
 
     image = np.zeros((size * size, 3))
     empty = np.ones(size * size, dtype=bool)
-    image[texels.pixels], empty[texels.pixels] = colors, False
+    image[texels.pixels], empty[texels.pixels] = np.clip(colors, 0, 1), False
     nearest = ndimage.distance_transform_edt(
         empty.reshape(size, size), return_distances=False, return_indices=True
     )

@@ -119,6 +119,20 @@ def test_one_view_of_sixteen_that_shows_something_else_is_outvoted():
     assert (off > 0.1).mean() < 0.02  # 1 in 16 without the vote
 
 
+def test_detail_stays_sharp_where_views_do_not_match_exactly():
+    """48 stripes around a ball, half a period away in every second view, as generated views do."""
+    ball = trimesh.creation.icosphere(6, radius=0.4)
+    azimuths = np.arctan2(ball.vertices[:, 1], ball.vertices[:, 0])
+    kinds = [0.5 + 0.3 * np.sin(48 * azimuths + shift) for shift in (0, np.pi)]
+    (views, masks), (moved, _) = (
+        photos(with_vertex_colors(ball, np.tile(kind[:, None], 3)), RING) for kind in kinds
+    )
+    frontal = np.abs(ball.vertices[:, 2] - 0.15) < 0.1
+    exact = sample_vertex_colors(ball, views, masks, RING)[frontal, 0]
+    views[1::2] = moved[1::2]
+    assert sample_vertex_colors(ball, views, masks, RING)[frontal, 0].std() > 0.6 * exact.std()
+
+
 def test_a_part_that_no_view_shows_takes_the_mean_colour_and_empty_masks_do_no_harm():
     balls, colors, views, masks = two_balls()
     half = len(colors) // 2
