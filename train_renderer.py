@@ -65,6 +65,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--fp16", action="store_true", help="half precision, if the method has it (CUDA only)")
     presets = ["fast", "default", "best"]
     add("--preset", choices=presets, default="default", help="trade-off of time and quality")
+    texture, film = "pixels a side of the texture (default: 1024)", "and of the film (default: 512)"
+    add("--texture_size", type=int, choices=[512, 1024, 2048, 4096], help=texture)
+    add("--film_size", type=int, choices=[512, 720], help=film)
     add("--overwrite", action="store_true", help="replace the results in the folder")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="override the --base file")
     add_export_flags(parser)
@@ -181,7 +184,9 @@ def main(argv: list[str] | None = None) -> None:
     device = pick_device(choose_device(args.device, args.gpus))
     if args.fp16 and device.type != "cuda":
         log.warning("--fp16 has no effect on %s: half precision is for CUDA", device.type)
-    changes = [*args.set, *face_override(args)]
+    names = ("texture_size", "film_size")
+    sizes = [f"{name}={getattr(args, name)}" for name in names if getattr(args, name)]
+    changes = [*args.set, *sizes, *face_override(args)]
     config = load_renderer_config(args.base, args.preset, changes, half=args.fp16)
     given = (args.resume, args.overwrite, args.cameras, args.keep_coordinates)
     options = ReconstructionOptions(args.seed, device, args.preset, *given)

@@ -40,8 +40,8 @@ class Fragments:
 
     def interpolate(self, values: np.ndarray, faces: np.ndarray) -> np.ndarray:
         """Interpolate vertex values (V, C) of faces (F, 3) at the fragments, (P, C)."""
-        corners = faces[self.faces]
-        return sum(values[corners[:, k]] * self.weights[:, k, None] for k in range(3))
+        corners = (values[faces[:, k]].T.take(self.faces, axis=1) for k in range(3))
+        return sum(map(np.multiply, corners, self.weights.T)).T
 
 
 def rasterise(corners: np.ndarray, size: int) -> Fragments:

@@ -31,6 +31,10 @@ PRESETS: dict[Kind, dict[Preset, list[str]]] = {
 """What each preset changes of each kind's defaults; presets take precedence over the file."""
 
 NO_EFFECT_ON_RESULTS = ("log_every", "save_every")
+_IMAGE_LIMITS = {"texture_size": (64, 8192), "film_size": (16, 2160)}
+"""Lowest and highest numbers of pixels a side."""
+_OF_EXPORT = {"faces", *_IMAGE_LIMITS}
+"""Settings that have no effect on the training."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class RendererConfig:
         repair_masks: replace masks that contradict most others.
         grid, mlp, nerf: settings of this kind; those of the other kinds have no effect.
         faces: most triangles of the textured mesh.
+        texture_size: pixels a side of the textured mesh's texture.
+        film_size: pixels a side of the film; a radiance field's is as large as the views.
         log_every: steps between preview images.
         save_every: seconds between checkpoints.
     """
@@ -56,6 +62,8 @@ class RendererConfig:
     mlp: MLPNeuSConfig = field(default_factory=MLPNeuSConfig)
     nerf: NeRFConfig = field(default_factory=NeRFConfig)
     faces: int = 30_000
+    texture_size: int = 1024
+    film_size: int = 512
     log_every: int = 250
     save_every: float = 60.0
 
@@ -63,6 +71,9 @@ class RendererConfig:
         check_positive(self)
         if not self.save_every > 0:
             raise ValueError(f"RendererConfig.save_every must be positive, got {self.save_every}")
+        for name, (low, high) in _IMAGE_LIMITS.items():
+            if not low <= (value := getattr(self, name)) <= high:
+                raise ValueError(f"{name} must be from {low} to {high} pixels, got {value}")
 
     @property
     def section(self) -> GridNeuSConfig | MLPNeuSConfig | NeRFConfig:
@@ -71,9 +82,13 @@ class RendererConfig:
         return section
 
     def settings(self) -> dict[str, Any]:
-        """Return all that the result depends on, as plain values; resuming requires the same."""
+        """Return all that the result depends on, as plain values."""
         without = {*PRESETS, *NO_EFFECT_ON_RESULTS} - {self.kind}
         return {key: value for key, value in asdict(self).items() if key not in without}
+
+    def training_settings(self) -> dict[str, Any]:
+        """Return those `settings` that the training depends on; resuming requires the same."""
+        return {k: value for k, value in self.settings().items() if k not in _OF_EXPORT}
 
 
 def load_renderer_config(

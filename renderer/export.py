@@ -17,11 +17,13 @@ from PIL import Image
 from common.cli import run_script
 from common.files import atomic_write
 from multiview.cameras import Cameras, orbit_cameras
+from renderer.config import RendererConfig
 from renderer.formats.convert import build_parser, main  # noqa: F401 - of the command
 from renderer.hygiene import PROPERTIES, measure_hygiene
 from renderer.mesh import extract, remove_floaters, smooth, with_vertex_colors, write_ply
 from renderer.methods.base import Method, RenderedRays, Views, all_rays
 from renderer.rays import pixel_grid, pixel_rays
+from renderer.stage_times import StageTimes
 from renderer.texture import bake, sample_vertex_colors, write_glb
 from renderer.video import render
 
@@ -49,21 +51,29 @@ def final_mesh(method: Method) -> Trimesh:
 
 
 def export_meshes(
-    method: Method, views: Views, folder: Path, faces: int, matrix: np.ndarray | None = None
+    method: Method,
+    views: Views,
+    folder: Path,
+    config: RendererConfig,
+    times: StageTimes,
+    matrix: np.ndarray | None = None,
 ) -> Meshes:
-    """Write mesh.ply (vertex colours) and mesh.glb (texture, at most `faces`), and return them.
+    """Write mesh.ply (vertex colours) and mesh.glb (texture), and return them.
 
     The files' coordinates are those of the result, or are moved by a matrix (4, 4).
 
     Raises:
         ValueError: there is no surface.
     """
-    mesh = final_mesh(method)
     seen = views.trusted()
-    colors = sample_vertex_colors(mesh, seen.images, seen.masks, seen.cameras)
-    write_ply(folder / "mesh.ply", _moved(with_vertex_colors(mesh, colors), matrix))
-    textured = bake(mesh, seen.images, seen.masks, seen.cameras, faces=faces)
-    write_glb(folder / "mesh.glb", _moved(textured, matrix))
+    with times.measure("mesh"):
+        mesh = final_mesh(method)
+        colors = sample_vertex_colors(mesh, seen.images, seen.masks, seen.cameras)
+        write_ply(folder / "mesh.ply", _moved(with_vertex_colors(mesh, colors), matrix))
+    with times.measure("texture"):
+        sizes = (config.texture_size, config.faces)
+        textured = bake(mesh, seen.images, seen.masks, seen.cameras, *sizes)
+        write_glb(folder / "mesh.glb", _moved(textured, matrix))
     return Meshes(mesh, textured)
 
 

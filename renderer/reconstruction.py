@@ -41,6 +41,7 @@ from renderer.output_dir import (
     clear,
     clear_temporary,
 )
+from renderer.stage_times import StageTimes
 from renderer.trainer import TrainableMethod, Training, train
 from renderer.video import orbit_frames, write_video
 from renderer.views import read_input, write_input
@@ -136,19 +137,21 @@ def reconstruct(
         FloatingPointError: the training diverged.
         MemoryError: there is not enough memory.
     """
-    began = time.monotonic()
+    began, times = time.monotonic(), StageTimes()
     check_folder(folder, options.resume, options.overwrite)
-    views, digest = read_input(image, config, str(options.device), options.cameras)
-    fingerprint = RunFingerprint(config.settings(), options.seed, digest)
+    with times.measure("masks"):
+        views, digest = read_input(image, config, str(options.device), options.cameras)
+    fingerprint = RunFingerprint(config.training_settings(), options.seed, digest)
     folder.mkdir(parents=True, exist_ok=True)
     with file_lock(folder / CHECKPOINT.parent, wait=False), _memory_errors(config):
         check_folder(folder, options.resume, options.overwrite)  # again, now that it is locked
         clear_temporary(folder)
         checkpoint = read_checkpoint(folder / CHECKPOINT, fingerprint) if options.resume else None
         options.progress("training", 0.0)
-        method = build_method(config, views, options.device, options.seed)
+        with times.measure("initial shape"):
+            method = build_method(config, views, options.device, options.seed)
         training = Training(method, options.seed)
-        run = _Run(folder, config, options, views, fingerprint, training, began)
+        run = _Run(folder, config, options, views, fingerprint, training, began, times)
         if checkpoint is not None:
             run.restore(*checkpoint)
         elif options.overwrite:
@@ -157,7 +160,8 @@ def reconstruct(
         with stop_on_signals() as stop:
             callbacks = (run.save, config.save_every, run.preview, config.log_every)
             step_done = lambda done, total: options.progress("training", done / total)  # noqa: E731
-            train(training, stop, *callbacks, step_done)
+            with times.measure("training"):
+                train(training, stop, *callbacks, step_done)
         if stop.signal is not None:
             done = f"stopped after {training.step} of {method.num_steps} steps"
             if not options.export_when_stopped:
@@ -178,6 +182,7 @@ class _Run:
     fingerprint: RunFingerprint
     training: Training
     began: float
+    times: StageTimes
 
     def restore(self, state: dict[str, Any], seconds: float) -> None:
         path = self.folder / CHECKPOINT
@@ -216,12 +221,14 @@ class _Run:
         record.unlink(missing_ok=True)  # only exists if all files are of one export
         if self.config.kind == "nerf":  # the field is the result; its mesh is a by-product
             log.info("writing %s", video)
-            write_video(video, self.with_progress(field_frames(method, views.size, device)))
+            frames = field_frames(method, views.size, device)
+            with self.times.measure("film"):
+                write_video(video, self.with_progress(frames))
         self.options.progress("mesh", 0.0)
         log.info("extracting and texturing the mesh")
         try:
             matrix = views.to_given if self.options.keep_coordinates else None
-            meshes = export_meshes(method, views, self.folder, self.config.faces, matrix)
+            meshes = export_meshes(method, views, self.folder, self.config, self.times, matrix)
         except ValueError as error:
             raise NoMeshError(
                 f"no mesh after {self.training.step} of {method.num_steps} steps ({error}): see "
@@ -229,12 +236,14 @@ class _Run:
             ) from error
         if self.config.kind != "nerf":
             log.info("writing %s", video)
-            frames = orbit_frames(meshes.textured, FRAMES, size=views.size)
-            write_video(video, self.with_progress(frames))
+            frames = orbit_frames(meshes.textured, FRAMES, size=self.config.film_size)
+            with self.times.measure("film"):
+                write_video(video, self.with_progress(frames))
         metrics = {
             **measure_meshes(meshes, views),
             "field_psnr": measure_field(method, views, device),
             "seconds": round(self.seconds(), 1),
+            "stage_seconds": {name: round(value, 1) for name, value in self.times.seconds.items()},
             "kind": self.config.kind,
             "preset": self.options.preset,
             "steps": self.training.step,
@@ -243,6 +252,7 @@ class _Run:
             "device": device_name(device),
             "replaced_masks": list(views.replaced),
         }
+        log.info("seconds of this run: %s", self.times)
         if metrics["mask_iou"] is not None and metrics["mask_iou"] < POOR_IOU:
             log.warning(
                 "the mesh fits the masks badly (IoU %.2f): parts of the object are thinner than a "

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,39 +23,60 @@ if TYPE_CHECKING:
 
 SUPERSAMPLING = 2
 """Samples per pixel along each axis."""
+AT_ONCE = 16
+"""Images that are rendered before the first of them is yielded; bounds the memory."""
 
 
 def render(mesh: Trimesh, cameras: Cameras, size: int) -> Iterator[np.ndarray]:
     """Render a mesh with texture or vertex colours, unlit and on white, for size x size images.
+
+    Backs of faces are not shown.
 
     Yields:
         RGBA in [0, 1], alpha not premultiplied, (size, size, 4) float32, for each camera.
     """
     fine = size * SUPERSAMPLING
     scale = np.diag([SUPERSAMPLING, SUPERSAMPLING, 1.0])
-    for intrinsics, pose in zip(cameras.intrinsics, cameras.world_to_camera, strict=True):
-        seen = rasterise_mesh(mesh, scale @ intrinsics, pose, fine)
-        samples = np.zeros((fine * fine, 4), dtype=np.float32)
-        samples[:, :3] = 1
-        samples[seen.pixels, :3] = surface_colors(mesh, seen)
-        samples[seen.pixels, 3] = 1
-        blocks = samples.reshape(size, SUPERSAMPLING, size, SUPERSAMPLING, 4)
-        yield blocks.mean(axis=(1, 3))
+    shade = surface_colors(mesh)
+    rows, columns = np.mgrid[:fine, :fine] // SUPERSAMPLING
+    pixel_of = (rows * size + columns).ravel()  # of each sample
+
+    def draw(camera: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        intrinsics, pose = camera
+        seen = rasterise_mesh(mesh, scale @ intrinsics, pose, fine, one_sided=True)
+        pixels = pixel_of[seen.pixels]
+        image = np.empty((size * size, 4), dtype=np.float32)
+        image[:, 3] = np.bincount(pixels, minlength=size * size) / SUPERSAMPLING**2
+        for channel, darker in enumerate(shade(seen).T - 1):
+            sums = np.bincount(pixels, darker, minlength=size * size)
+            image[:, channel] = 1 + sums / SUPERSAMPLING**2
+        return image.reshape(size, size, 4)
+
+    rig = zip(cameras.intrinsics, cameras.world_to_camera, strict=True)
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        while some := list(islice(rig, AT_ONCE)):
+            yield from pool.map(draw, some)
 
 
-def surface_colors(mesh: Trimesh, seen: Fragments) -> np.ndarray:
-    """Unlit colours of a mesh's fragments, in [0, 1], (P, 3)."""
+def surface_colors(mesh: Trimesh) -> Callable[[Fragments], np.ndarray]:
+    """Return a function that gives fragments of a mesh their unlit colours, in [0, 1], (P, 3)."""
     faces, visual = mesh.faces.view(np.ndarray), cast(Any, mesh.visual)
     if visual.kind != "texture":
-        return seen.interpolate(visual.vertex_colors[:, :3] / np.float32(255), faces)
+        colors = visual.vertex_colors[:, :3] / np.float32(255)
+        return lambda seen: seen.interpolate(colors, faces)
     texture = np.asarray(visual.material.baseColorTexture.convert("RGB")).astype(np.float32) / 255
-    positions = seen.interpolate(visual.uv * [2, -2] + [-1, 1], faces)  # v = 0 is at the bottom
-    channels = torch.from_numpy(texture).permute(2, 0, 1)
-    return sample_bilinear(channels, torch.from_numpy(positions.astype(np.float32))).numpy()
+    channels = torch.from_numpy(texture).permute(2, 0, 1).contiguous()
+    places = visual.uv * [2, -2] + [-1, 1]  # v = 0 is at the bottom
+
+    def shade(seen: Fragments) -> np.ndarray:
+        positions = torch.from_numpy(seen.interpolate(places, faces).astype(np.float32))
+        return sample_bilinear(channels, positions).numpy()
+
+    return shade
 
 
 def orbit_frames(
-    mesh: Trimesh, num: int = 180, elevation_deg: float = 30.0, size: int = 256
+    mesh: Trimesh, num: int = 180, elevation_deg: float = 30.0, size: int = 512
 ) -> Iterator[np.ndarray]:
     """Yield `num` frames, uint8 (size, size, 3) on white, of a full turn around a coloured mesh.
 

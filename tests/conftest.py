@@ -110,15 +110,15 @@ def every_mesh_that_is_exported_is_checked() -> Iterator[None]:
 
     export = reconstruction.export_meshes
 
-    def checked(method: Any, views: Any, folder: Path, faces: int, *given: Any) -> Any:
-        meshes = export(method, views, folder, faces, *given)
+    def checked(method: Any, views: Any, folder: Path, config: Any, *given: Any) -> Any:
+        meshes = export(method, views, folder, config, *given)
         for name in ("mesh.glb", "mesh.ply"):
             if (folder / name).read_bytes() == b"glb":  # a stand-in
                 continue
             mesh = read_textured(folder / name)
             found = measure_hygiene(mesh)
             assert all(found[key] for key in PROPERTIES), (name, found)
-            assert name == "mesh.ply" or len(mesh.faces) <= faces
+            assert name == "mesh.ply" or len(mesh.faces) <= config.faces
             assert mesh.visual.kind == ("vertex" if name == "mesh.ply" else "texture")
         return meshes
 

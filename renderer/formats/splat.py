@@ -37,7 +37,7 @@ def write_splat(path: Path, mesh: Trimesh, count: int = SPLATS) -> None:
     """
     mesh = turned(mesh, Z_UP_TO_Y_DOWN)
     at = spread_evenly(mesh, count)
-    colors, normals = surface_colors(mesh, at), np.asarray(mesh.face_normals)[at.faces]
+    colors, normals = surface_colors(mesh)(at), np.asarray(mesh.face_normals)[at.faces]
     x, y, z = normals.T
     # takes the z axis to the normal; where that is -z, half a turn about x
     rotations = np.stack([1 + z, -y, x, np.zeros(count)], axis=1)

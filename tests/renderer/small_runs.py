@@ -37,8 +37,9 @@ TINY_MLP = MLPNeuSConfig(
     anneal_steps=20,
     resolution=24,
 )
-TINY = RendererConfig(kind="mlp", mlp=TINY_MLP, log_every=3)
-TINY_YAML = yaml.safe_dump({"kind": "mlp", "mlp": asdict(TINY_MLP), "log_every": 3})
+_EXPORT = {"texture_size": 512, "film_size": 48, "log_every": 3}
+TINY = RendererConfig(kind="mlp", mlp=TINY_MLP, **_EXPORT)
+TINY_YAML = yaml.safe_dump({"kind": "mlp", "mlp": asdict(TINY_MLP), **_EXPORT})
 
 
 def traced_ellipsoid(cameras: Cameras, size: int, radii: np.ndarray, shade: Shade) -> np.ndarray:

@@ -52,6 +52,8 @@ def test_half_precision_is_turned_on_for_the_kind(tmp_path: Path):
         ("save_every=0", "RendererConfig.save_every must be positive"),
         ("save_every=-5", "RendererConfig.save_every must be positive"),
         ("save_every=nan", "RendererConfig.save_every must be positive"),
+        ("texture_size=10", "texture_size must be from 64 to 8192 pixels, got 10"),
+        ("film_size=4000", "film_size must be from 16 to 2160 pixels, got 4000"),
         ("use_mask=perhaps", "use_mask"),
         ("mlp.resolution=15", "resolution must be at least 16"),
         ("mlp.sampling.importance=10", "multiple of rounds"),
@@ -82,3 +84,4 @@ def test_settings_are_what_the_result_depends_on():
     assert settings["mlp"]["sampling"]["coarse"] == 16
     assert {"kind", "use_mask", "segmenter", "mlp"} <= set(settings)
     assert not {"nerf", "grid", "log_every", "save_every"} & set(settings)
+    assert set(settings) - set(TINY.training_settings()) == {"texture_size", "film_size", "faces"}

@@ -55,12 +55,13 @@ pytestmark = pytest.mark.integration
 trimesh = pytest.importorskip("trimesh")
 pytest.importorskip("xatlas")
 pytest.importorskip("imageio_ffmpeg")
+imageio = pytest.importorskip("imageio.v3")
 
 
 @pytest.fixture
 def only_the_mesh(monkeypatch):
     """Leave out what takes long after the training."""
-    monkeypatch.setattr("renderer.export.bake", lambda mesh, *views, faces: mesh)
+    monkeypatch.setattr("renderer.export.bake", lambda mesh, *views: mesh)
     monkeypatch.setattr("renderer.export.write_glb", lambda path, mesh: path.write_bytes(b"glb"))
     monkeypatch.setattr(reconstruction, "write_video", lambda path, _: path.write_bytes(b""))
 
@@ -118,8 +119,15 @@ def test_the_meshes_are_closed_coloured_and_the_same_shape(whole):
     assert mesh.visual.kind == "vertex"
     assert len(np.unique(mesh.visual.vertex_colors, axis=0)) > 100
     textured = trimesh.load(folder / "mesh.glb", force="mesh")
-    assert textured.visual.material.baseColorTexture.size[0] >= 512
+    assert textured.visual.material.baseColorTexture.size == (512, 512)
     np.testing.assert_allclose(np.ptp(textured.bounds, axis=0).max(), mesh.extents.max(), rtol=0.02)
+
+
+def test_the_film_is_as_large_as_configured_whatever_the_size_of_the_views(whole):
+    film = imageio.imread(whole[0] / "rendering.mp4", plugin="FFMPEG")
+    assert film.shape == (180, 48, 48, 3)
+    assert (film[:, 0, 0] > 245).all()
+    assert (film[:, 24, 24] < 245).any(axis=-1).all()
 
 
 def test_previews_show_colour_mask_and_normals_of_another_view_each_time(whole):
@@ -145,7 +153,9 @@ def test_the_metrics_say_how_good_it_is_and_what_made_it(whole, strip):
     assert 10 < metrics["psnr"] < 40
     assert 10 < metrics["field_psnr"] < 40
     assert 0.4 < metrics["mask_iou"] < 1
-    assert 0 < metrics["seconds"] < 600
+    assert 0 < sum(metrics["stage_seconds"].values()) <= metrics["seconds"] + 0.5 < 600
+    stages = ["masks", "initial shape", "training", "mesh", "texture", "film"]
+    assert list(metrics["stage_seconds"]) == stages
     record = {"kind": "mlp", "preset": "default", "steps": 6, "all_steps": 6, "seed": 7}
     record |= {"device": "cpu", "watertight": True, "manifold": True, "replaced_masks": []}
     record |= {"consistent_normals": True, "clean": True}
@@ -212,7 +222,8 @@ def test_a_finished_run_that_is_resumed_only_exports_again(whole, strip, tmp_pat
     before = bytes_of(folder)
     for name in RESULTS:
         (folder / name).unlink()
-    again = reconstruct(strip, folder, TINY, replace(OPTIONS, resume=True))
+    larger = replace(TINY, film_size=64)  # only the export depends on it
+    again = reconstruct(strip, folder, larger, replace(OPTIONS, resume=True))
     after = bytes_of(folder)
     same = [name for name in before if name not in ("metrics.json", "rendering.mp4")]
     assert {n: after[n] for n in same} == {n: before[n] for n in same}

@@ -169,10 +169,12 @@ def test_the_command_passes_on_its_flags(strip, tmp_path, monkeypatch, caplog):
     flags += ["-s", "5", "--device", "cpu", "--preset", "fast", "--overwrite"]
     flags += ["--export", "glb", "stl", "--size_mm", "50", "--faces", "700"]
     caplog.set_level("INFO")
+    flags += ["--texture_size", "2048", "--film_size", "720"]
     train_renderer.main([*map(str, flags), "--set", "mlp.steps=3"])
     ((image, folder, config, options),) = calls
     assert (image, folder) == (strip, tmp_path / "a")
     assert (config.mlp.steps, config.mlp.rays, config.mlp.half) == (3, 1536, True)
+    assert (config.texture_size, config.film_size) == (2048, 720)
     assert options == ReconstructionOptions(
         5, torch.device("cpu"), "fast", resume=False, overwrite=True
     )
