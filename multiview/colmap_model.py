@@ -37,16 +37,15 @@ _MODELS = {
     "FULL_OPENCV": (6, "fx fy cx cy k1 k2 p1 p2 k3 k4 k5 k6"),
 }
 """Number in binary files and parameters of the camera models."""
-_REFUSED = ("OPENCV_FISHEYE",)
 _DISTORTION = ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6")
 
 
 class _Camera(NamedTuple):
-    """A camera's model and its parameters as numbers."""
+    """Size, intrinsics and distortion of a camera, see `PosedImage`."""
 
-    model: str
     size: tuple[int, int]
-    parameters: tuple[float, ...]
+    intrinsics: np.ndarray
+    distortion: np.ndarray
 
 
 class _Image(NamedTuple):
@@ -123,42 +122,52 @@ def read_colmap(folder: Path) -> PosedImages:
         text = read_text(files[0])
         cameras, images = _read_text_cameras(files[0], text), _read_text_images(files[1])
         cube = ObjectCube(np.zeros(3), 2 * OBJECT_HALF_SIDE) if _OWN_CUBE in text else None
-    posed = [_posed(folder, image, cameras) for image in images]
-    return PosedImages(check_images(folder, posed), cube is not None, cube)
+    posed = [_posed(files[1], image, cameras) for image in images]
+    return PosedImages(check_images(files[1], posed), cube is not None, cube)
 
 
-def _posed(folder: Path, image: _Image, cameras: Mapping[int, _Camera]) -> PosedImage:
+def _posed(path: Path, image: _Image, cameras: Mapping[int, _Camera]) -> PosedImage:
     from scipy.spatial.transform import Rotation
 
-    where = f"{folder}: image {image.name}"
+    where = f"{path}: image {image.name!r}"
     if image.camera not in cameras:
-        raise ValueError(f"{where} is of camera {image.camera}, which the model lacks")
-    camera, norm = cameras[image.camera], np.linalg.norm(image.pose[:4])
-    if not np.isfinite(image.pose).all() or not abs(norm - 1) < 1e-3:
+        lacks = f"which cameras{path.suffix} lacks"
+        raise ValueError(f"{where} is of camera {image.camera}, {lacks}")
+    possible = np.isfinite(image.pose).all() and np.abs(image.pose[:4]).max() < 2
+    if not possible or abs(np.linalg.norm(image.pose[:4]) - 1) > 1e-3:
         raise ValueError(f"{where} has no unit quaternion and translation")
-    if camera.model in _REFUSED:
-        raise ValueError(f"{where} is of model {camera.model}; run colmap image_undistorter first")
-    values = dict(zip(_MODELS[camera.model][1].split(), camera.parameters, strict=True))
-    fx, fy = (values.get(key, values.get("f", 0.0)) for key in ("fx", "fy"))
-    intrinsics = check_intrinsics(fx, fy, values["cx"], values["cy"], camera.size, where)
     w, x, y, z, *translation = image.pose
     pose = np.column_stack([Rotation.from_quat([x, y, z, w]).as_matrix(), translation])
+    camera = cameras[image.camera]
+    return PosedImage(image.name, camera.size, camera.intrinsics, pose, camera.distortion)
+
+
+def _check_model(path: Path, number: int, model: str) -> list[str]:
+    """Names of a camera model's parameters, or ValueError."""
+    if model == "OPENCV_FISHEYE":
+        advice = "run colmap image_undistorter first"
+        raise ValueError(f"{path}: camera {number} is of model {model}; {advice}")
+    if model not in _MODELS:
+        known = ", ".join(name for name in _MODELS if name != "OPENCV_FISHEYE")
+        raise ValueError(f"{path}: camera {number} is of model {model}, expected one of {known}")
+    return _MODELS[model][1].split()
+
+
+def _camera(
+    path: Path, number: int, names: list[str], size: tuple[int, int], given: tuple[float, ...]
+) -> _Camera:
+    where = f"{path}: camera {number}"
+    if len(given) != len(names):
+        raise ValueError(f"{where} has {len(given)} parameters, expected {' '.join(names)}")
+    if min(size) < 1:
+        raise ValueError(f"{where} has {size[0]} x {size[1]} pixels")
+    values = dict(zip(names, given, strict=True))
+    fx, fy = (values.get(key, values.get("f", 0.0)) for key in ("fx", "fy"))
+    intrinsics = check_intrinsics(fx, fy, values["cx"], values["cy"], size, where)
     distortion = np.array([values.get(key, 0.0) for key in _DISTORTION])
     if not np.isfinite(distortion).all():
         raise ValueError(f"{where} has a distortion that is not finite")
-    return PosedImage(image.name, camera.size, intrinsics, pose, distortion)
-
-
-def _check_camera(path: Path, number: int, model: str, size: tuple[int, int], given: int) -> None:
-    if model not in _MODELS:
-        known = ", ".join(name for name in _MODELS if name not in _REFUSED)
-        raise ValueError(f"{path}: camera {number} is of model {model}, expected one of {known}")
-    expected = len(_MODELS[model][1].split())
-    if given != expected:
-        found = f"{given} parameters, {model} has {expected}"
-        raise ValueError(f"{path}: camera {number} has {found}")
-    if min(size) < 1:
-        raise ValueError(f"{path}: camera {number} has {size[0]} x {size[1]} pixels")
+    return _Camera(size, intrinsics, distortion)
 
 
 def _read_text_cameras(path: Path, text: str) -> dict[int, _Camera]:
@@ -173,8 +182,7 @@ def _read_text_cameras(path: Path, text: str) -> dict[int, _Camera]:
         except (ValueError, IndexError) as error:
             expected = "expected CAMERA_ID MODEL WIDTH HEIGHT PARAMS"
             raise ValueError(f"{path}: line {row} is {line.strip()[:60]!r}, {expected}") from error
-        _check_camera(path, number, model, size, len(parameters))
-        cameras[number] = _Camera(model, size, parameters)
+        cameras[number] = _camera(path, number, _check_model(path, number, model), size, parameters)
     return cameras
 
 
@@ -231,11 +239,10 @@ def _read_binary_cameras(path: Path) -> dict[int, _Camera]:
     content, cameras = _Bytes(path), {}
     names = {number: name for name, (number, _) in _MODELS.items()}
     for _ in range(int(content.take("Q")[0])):
-        number, model, width, height = map(int, content.take("iiQQ"))
-        name = names.get(model, f"number {model}")
-        size = (width, height)
-        _check_camera(path, number, name, size, len(_MODELS.get(name, (0, ""))[1].split()))
-        cameras[number] = _Camera(name, size, content.take(f"{len(_MODELS[name][1].split())}d"))
+        number, model, *size = map(int, content.take("iiQQ"))
+        parameters = _check_model(path, number, names.get(model, f"number {model}"))
+        values = content.take(f"{len(parameters)}d")
+        cameras[number] = _camera(path, number, parameters, (size[0], size[1]), values)
     content.check_end()
     return cameras
 

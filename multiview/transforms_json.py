@@ -67,9 +67,10 @@ def read_transforms(path: Path) -> PosedImages:
     Raises:
         ValueError: naming what is missing, of a wrong kind, or not known.
     """
+    text = read_text(path)
     try:
-        content = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON ({error})") from error
     frames = content.get("frames") if isinstance(content, dict) else None
     if not isinstance(frames, list) or not all(isinstance(frame, dict) for frame in frames):
@@ -150,9 +151,10 @@ def _number(keys: dict[str, Any], key: str, where: str, default: float | None = 
     value = keys.get(key, default)
     if value is None:
         raise ValueError(f"{where} has no {key}")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    number = float(_array({key: value}, key, (), where))
+    if isinstance(value, bool | str):
         raise ValueError(f"{where}: {key} is {value!r}, expected a number")
-    return float(value)
+    return number
 
 
 def _array(keys: dict[str, Any], key: str, shape: tuple[int, ...], where: str) -> np.ndarray:
@@ -160,9 +162,9 @@ def _array(keys: dict[str, Any], key: str, shape: tuple[int, ...], where: str) -
         raise ValueError(f"{where} has no {key}")
     try:
         array = np.array(keys[key], dtype=np.float64)
-    except (ValueError, TypeError):
-        array = np.empty(0)
+    except (ValueError, TypeError, OverflowError):
+        array = np.full(shape, np.nan)
     if array.shape != shape or not np.isfinite(array).all():
-        expected = " x ".join(map(str, shape))
-        raise ValueError(f"{where}: {key} is not of {expected} numbers")
+        expected = f"{' x '.join(map(str, shape))} numbers" if shape else "a number"
+        raise ValueError(f"{where}: {key} is {str(keys[key])[:40]!r}, expected {expected}")
     return array

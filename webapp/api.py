@@ -33,7 +33,7 @@ from pipeline.config import PipelineConfig
 from webapp.job import POLL_SECONDS
 from webapp.job_store import JobStore, QueueFullError, State, StoredJob
 from webapp.mask_editor import UserError
-from webapp.middleware import JOBS_ROUTE, STORAGE_FULL
+from webapp.middleware import JOBS_ROUTE, OPEN_ROUTES, STORAGE_FULL
 from webapp.service import ELEVATIONS, SEEDS
 from webapp.ui import UPLOADS_AT_ONCE
 
@@ -69,6 +69,7 @@ class EventStream(StreamingResponse):
 
 
 REFUSALS = {
+    401: "a token is needed: Authorization: Bearer <token>",
     404: "there is no such job or result",
     413: "the image file is too large",
     422: "the image or the settings cannot be used",
@@ -80,15 +81,17 @@ REFUSALS = {
 
 def settings_model(config: PipelineConfig) -> type[BaseModel]:
     """The settings of a job: those that the page offers, within its limits."""
-    low, high = ELEVATIONS
-    degrees = Annotated[float, Field(ge=low, le=high, description="of the camera, degrees")]
-    most = config.num_samples
+    (low, high), most, (first, last) = ELEVATIONS, config.num_samples, SEEDS
+    degrees = Literal["auto"] | Annotated[float, Field(ge=low, le=high)]
+    view = f"of the camera, {low:g} to {high:g} degrees, or auto: estimated from drafts"
+    best = f"1 to {most}, of which the best becomes the mesh"
+    number = f"of the first sample, {first} to {last}"
     return create_model(
         "Settings",
         __config__=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False),
-        elevation=(Literal["auto"] | degrees, config.elevation),
-        samples=(Annotated[int, Field(ge=1, le=most)], min(2, most)),
-        seed=(Annotated[int, Field(ge=SEEDS[0], le=SEEDS[1])], config.seed),
+        elevation=(degrees, Field(config.elevation, description=view)),
+        samples=(int, Field(min(2, most), ge=1, le=most, description=best)),
+        seed=(int, Field(config.seed, ge=first, le=last, description=number)),
     )
 
 
@@ -103,6 +106,18 @@ def explain(error: RequestValidationError | ValidationError) -> str:
     return "; ".join(
         f"{'.'.join(map(str, each['loc'])) or 'settings'}: {each['msg']}" for each in error.errors()
     )
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document, without the errors that FastAPI adds: no path here has a wrong type."""
+    document: dict[str, Any] = app.openapi()
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            if operation["responses"].get("422", {}).get("description") == "Validation Error":
+                del operation["responses"]["422"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)
+    return document
 
 
 class Api:
@@ -129,13 +144,15 @@ class Api:
 
         async def openapi() -> Response:
             """This interface as an OpenAPI document."""
-            return JSONResponse(app.openapi())
+            return JSONResponse(describe(app))
 
         async def docs() -> Response:
             """This interface as a page."""
-            return HTMLResponse(load_template(PAGE).render(document=app.openapi()))
+            return HTMLResponse(load_template(PAGE).render(document=describe(app)))
 
         def add(path: str, endpoint: Callable[..., Any], *statuses: int, **more: Any) -> None:
+            if self.secured and path not in OPEN_ROUTES:
+                statuses = (401, *statuses)
             refusals = {
                 code: {"model": Message, "description": REFUSALS[code]} for code in statuses
             }

@@ -42,6 +42,8 @@ JOBS_ROUTE = "/v1/jobs"
 """Of the HTTP interface: takes uploads, too."""
 OPEN_ROUTES = ("/healthz", "/readyz")
 """Need no token: a container's manager asks them."""
+CHALLENGES = ('Basic realm="SyncDreamer"', "Bearer")
+"""A header each: Chromium does not find Basic among others in one."""
 MAX_EVENT_BYTES = 256 * 1024
 """Largest request body other than an upload."""
 FORM_OVERHEAD_BYTES = 64 * 1024
@@ -121,14 +123,11 @@ class SecurityMiddleware:
                 check_event(body)
         except HTTPError as error:
             await read_body(receive, MAX_DRAINED_BYTES)
-            headers = {"connection": "close"}
-            if error.status == 401:
-                headers["www-authenticate"] = 'Bearer, Basic realm="SyncDreamer"'
-            refusal = (
-                JSONResponse({"detail": error.message}, error.status, headers)
-                if of_api
-                else PlainTextResponse(error.message, error.status, headers)
-            )
+            content = {"detail": error.message} if of_api else error.message
+            kind = JSONResponse if of_api else PlainTextResponse
+            refusal = kind(content, error.status, {"connection": "close"})
+            for challenge in CHALLENGES if error.status == 401 else ():
+                refusal.headers.append("www-authenticate", challenge)
             await refusal(scope, receive, with_headers)
             return
         await self.app(scope, receive, with_headers)

@@ -25,9 +25,7 @@ log = logging.getLogger(__name__)
 MODEL_QUEUE = "model"
 """Gradio's concurrency group of the events that need the model: one at a time."""
 UPLOADS_AT_ONCE = 2
-PRIVATE = {"api_visibility": "private"}
-"""Option of events that no client but the page calls by name."""
-UNQUEUED: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
+UNQUEUED: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 """Options of events that are fast enough to run without the queue."""
 EXPIRED = "This page was idle for too long and its files were deleted. Upload the image again."
 NO_IMAGE = "Upload an image first, or choose an example."
@@ -52,7 +50,7 @@ class UI:
         examples: list[Path],
         placeholder: Path,
         max_queue: int,
-        api: bool = False,
+        api: bool,
     ) -> None:
         self._api = api
         self.service, self.sessions, self.examples = service, sessions, examples
@@ -70,26 +68,26 @@ class UI:
             max_size=max_queue, default_concurrency_limit=UPLOADS_AT_ONCE, api_open=False
         )
 
-    def _named(self, name: str) -> dict[str, Any]:
-        """Options of an event that has this name in the API, if there is one."""
-        return {"api_name": name} if self._api else PRIVATE
+    def _named(self, name: str, options: dict[str, Any]) -> dict[str, Any]:
+        """Options of an event that has a name in the API, if there is one."""
+        public = {"api_name": name, "api_visibility": "public"}
+        return {**options, **public} if self._api else options
 
     def _connect_input(self) -> None:
         page = self.layout
         opening = _queued(page.status, "uploads", UPLOADS_AT_ONCE)
         opened = [page.upload, page.editor, page.mask, page.status]
-        named = self._named("open_image")
-        page.upload.upload(self.on_upload, [page.upload], opened, **opening, **named)
-        page.gallery.select(self.on_example, None, opened, **opening, **PRIVATE)
+        named = self._named("open_image", opening)
+        page.upload.upload(self.on_upload, [page.upload], opened, **named)
+        page.gallery.select(self.on_example, None, opened, **opening)
         edited = [page.mask, page.status]
         brush = [page.tool, page.brush, page.similar]
-        page.mask.select(self.on_mask_click, brush, edited, **UNQUEUED, **PRIVATE)
-        page.undo.click(self.on_undo, None, edited, **UNQUEUED, **PRIVATE)
-        page.reset.click(self.on_reset, None, edited, **UNQUEUED, **PRIVATE)
+        page.mask.select(self.on_mask_click, brush, edited, **UNQUEUED)
+        page.undo.click(self.on_undo, None, edited, **UNQUEUED)
+        page.reset.click(self.on_reset, None, edited, **UNQUEUED)
         page.auto.change(
-            lambda auto: gr.update(visible=not auto), [page.auto], [page.elevation], **UNQUEUED,
-            **PRIVATE,
-        )  # fmt: skip
+            lambda auto: gr.update(visible=not auto), [page.auto], [page.elevation], **UNQUEUED
+        )
 
     def _connect_generation(self) -> None:
         page = self.layout
@@ -102,14 +100,14 @@ class UI:
         mesh = [page.results, page.model, page.turning, page.files]
         changed = [page.status, page.views, *choice, *mesh, *buttons]
         working = {**_queued(page.status, MODEL_QUEUE, 1), "trigger_mode": "once"}
-        page.go.click(self.on_generate, chosen, changed, **working, **self._named("generate"))
-        named = self._named("build_mesh")
-        page.rebuild.click(self.on_rebuild, [page.pick, *chosen], changed, **working, **named)
-        page.pick.input(self.on_pick, [page.pick], [page.views], **UNQUEUED, **self._named("views"))
+        generate, build = (self._named(name, working) for name in ("generate", "build_mesh"))
+        page.go.click(self.on_generate, chosen, changed, **generate)
+        page.rebuild.click(self.on_rebuild, [page.pick, *chosen], changed, **build)
+        show, stop = (self._named(name, UNQUEUED) for name in ("views", "stop"))
+        page.pick.input(self.on_pick, [page.pick], [page.views], **show)
         # Without `cancels`: Gradio would drop the last update of the running event, and an earlier
         # one that arrives after the result of on_stop would leave the page in its working state.
-        stopping = {**UNQUEUED, **self._named("stop")}
-        page.stop.click(self.on_stop, None, [page.status, *buttons], **stopping)
+        page.stop.click(self.on_stop, None, [page.status, *buttons], **stop)
 
     def on_unload(self, request: gr.Request) -> None:
         """Close the session of a page that was closed."""
@@ -339,6 +337,7 @@ def _queued(status: gr.HTML, group: str, limit: int) -> dict[str, Any]:
         "show_progress_on": [status],
         "concurrency_id": group,
         "concurrency_limit": limit,
+        "api_visibility": "private",
     }
 
 

@@ -23,6 +23,7 @@ bpy.context.object.scale = radii
 scene = bpy.context.scene
 scene.render.engine = "CYCLES"
 scene.cycles.samples, scene.render.threads_mode, scene.render.threads = 16, "FIXED", 1
+scene.cycles.use_denoising = False  # not in every build
 scene.render.film_transparent = True
 scene.render.resolution_x, scene.render.resolution_y = int(width), int(height)
 bpy.ops.object.light_add(type="SUN", rotation=(0.5, 0.3, 0))

@@ -36,13 +36,17 @@ from ldm.data.samples import decode_item, decode_rgba, located
 from ldm.data.shard_dataset import ShardDataset
 from ldm.shards import check, pack
 from ldm.training.config import TrainConfig
+from multiview.cameras import orbit_cameras
+from multiview.colmap_model import MODEL_FILES, read_colmap, write_colmap
 from multiview.image_file import read_image
-from multiview.images import prepare_image
+from multiview.images import prepare_image, view_names
+from multiview.transforms_json import TRANSFORMS, read_transforms, write_transforms
 from multiview.views import read_views_and_alpha
 from renderer.checkpoint import RunFingerprint, read_checkpoint, write_checkpoint
 from renderer.config import RendererConfig
 from tests.fuzz import mutations
 from tests.ldm.training.training_tree import make_tree
+from tests.multiview.test_colmap_model import write_binary
 
 ROOT = Path(__file__).parents[2]
 Damage = Callable[[random.Random, bytes, list[bytes]], bytes]
@@ -310,6 +314,27 @@ def _texts() -> dict[str, Format]:
     }
 
 
+def _cameras() -> dict[str, Format]:
+    rig, names = orbit_cameras(3), view_names(3)
+    with TemporaryDirectory() as folder:
+        write_transforms(Path(folder, TRANSFORMS), names, rig, 256)
+        transforms = Path(folder, TRANSFORMS).read_bytes()
+        write_colmap(Path(folder), names, rig, 256)
+        text = {name: Path(folder, name).read_bytes() for name in MODEL_FILES[:2]}
+        write_binary(Path(folder))
+        binary = {name: Path(folder, name).read_bytes() for name in ("cameras.bin", "images.bin")}
+    readers: list[Reader] = [lambda path, _: read_colmap(path.parent)]
+    colmap = {
+        name: Format(name, [content], readers, damage, {**model, name: content})
+        for model, damage in ((text, mutations.damage_text), (binary, None))
+        for name, content in model.items()
+    }
+    json_reader: list[Reader] = [lambda path, _: read_transforms(path)]
+    return {
+        TRANSFORMS: Format(TRANSFORMS, [transforms], json_reader, mutations.damage_text)
+    } | colmap
+
+
 def formats() -> dict[str, Format]:
     """All formats, by their names."""
-    return _images() | _meshes() | _checkpoints() | _training_sets() | _texts()
+    return _images() | _meshes() | _checkpoints() | _training_sets() | _texts() | _cameras()

@@ -97,14 +97,14 @@ def test_colmap_reads_what_is_written_and_its_binary_files_are_read(tmp_path):
     ("cameras", "message"),
     [
         ("1 OPENCV", "line 2 is '1 OPENCV', expected CAMERA_ID MODEL WIDTH HEIGHT"),
-        ("1 PINHOLE 200 100 250 240 100", "camera 1 has 3 parameters, PINHOLE has 4"),
+        ("1 PINHOLE 200 100 250 240 100", "camera 1 has 3 parameters, expected fx fy cx cy"),
         ("1 FOV 200 100 1 2 3 4 5", "model FOV, expected one of SIMPLE_PINHOLE"),
         ("1 OPENCV_FISHEYE 200 100 250 240 100 50 0 0 0 0", "run colmap image_undistorter"),
         ("1 PINHOLE 200 100 0 240 100 50", "focal lengths 0 and 240"),
         ("1 PINHOLE 200 100 nan 240 100 50", "focal lengths nan"),
         ("1 PINHOLE 200 100 250 240 100 500", "far from its 200 x 100"),
         ("1 PINHOLE 0 100 250 240 100 50", "0 x 100 pixels"),
-        ("2 PINHOLE 200 100 250 240 100 50", "of camera 1, which the model lacks"),
+        ("2 PINHOLE 200 100 250 240 100 50", r"\'a.png\' is of camera 1, which cameras\.txt lacks"),
     ],
 )
 def test_a_wrong_camera_is_refused(cameras, message, tmp_path):

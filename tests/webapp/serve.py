@@ -99,7 +99,9 @@ def main(log: str, *flags: str) -> None:
     import app
     import pipeline.config
     import pipeline.image_to_3d
+    import pipeline.selection.ranking as ranking
 
+    ranking.score_sample = lambda *_: ranking.SampleScore(score=0.5)
     pipeline.image_to_3d.reconstruct = fake_reconstruct
     pipeline.config.read_config = lambda _: (page_config(), LoggedGenerator(0.1, Path(log)))
     app.main([*flags])

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -28,6 +28,7 @@ from pipeline.cli_args import parse_flags
 from pipeline.config import read_config
 from renderer.output_dir import MESH_FILES, VIDEO_FILE
 from tests.conftest import ROOT
+from tests.fakes import small_config
 from tests.webapp.api_client import TOY, events, post, submit, wait
 from tests.webapp.serve import ServedPage, serve_page
 from webapp import job_store
@@ -45,7 +46,7 @@ def jobs(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def page(jobs: Path, quick_meshes: list[str]) -> Iterator[ServedPage]:
+def page(jobs: Path, quick_jobs: None) -> Iterator[ServedPage]:
     with serve_page(0.02, interface={"jobs": jobs}) as served:
         yield served
 
@@ -109,9 +110,7 @@ def test_twenty_at_once_are_all_done_in_order_and_one_more_is_refused(http, page
     ]
 
 
-def test_a_full_queue_is_429_with_the_time_to_wait_and_one_says_how_long_it_takes(
-    jobs, quick_meshes
-):
+def test_a_full_queue_is_429_with_the_time_to_wait_and_one_says_how_long_it_takes(jobs, quick_jobs):
     with (
         serve_page(0.3, max_queue=1, interface={"jobs": jobs}) as page,
         httpx.Client(base_url=page.address) as http,
@@ -251,60 +250,60 @@ def test_a_second_server_does_not_take_the_same_jobs(page, jobs):
 
 @pytest.mark.integration
 @pytest.mark.skipif(os.name == "nt", reason="Windows has other signals")
-def test_a_server_killed_and_started_again_loses_nothing_and_does_nothing_twice(jobs, tmp_path):
+def test_a_server_killed_and_started_again_loses_nothing_and_does_nothing_twice(
+    jobs, tmp_path, quick_jobs
+):
     with listen("127.0.0.1", 0) as bound:
         port = str(bound.getsockname()[1])
+    flags = ["--api", "--port", port, "--jobs", jobs, "--device", "cpu"]
     log = tmp_path / "log.txt"
-    http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10)
-
-    def start() -> subprocess.Popen:
-        flags = ["--api", "--port", port, "--jobs", jobs, "--device", "cpu"]
-        script = [sys.executable, "-m", "tests.webapp.serve", log, *flags]
-        server = subprocess.Popen(script, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-        deadline = time.monotonic() + 60
-        while server.poll() is None and time.monotonic() < deadline:
-            try:
-                http.get("/readyz").raise_for_status()
-                return server
-            except httpx.TransportError:
-                time.sleep(0.1)
-        raise AssertionError(server.stderr.read())
-
-    def lines() -> list[str]:
-        return log.read_text().splitlines() if log.exists() else []
-
-    server = start()
-    posted = [submit(http, samples=2, seed=seed) for seed in (10, 20, 30)]
-    while "begin 20.0 21" not in lines():  # the second sample of the second job
-        time.sleep(0.01)
-    server.send_signal(signal.SIGKILL)
-    server.wait()
-    server = start()
+    log.touch()
+    script = [sys.executable, "-m", "tests.webapp.serve", log, *flags]
+    server = subprocess.Popen(script, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
+            while not answers(http):
+                assert server.poll() is None, server.stderr.read()
+                time.sleep(0.1)
+            wanted = ((1, 10), (2, 20), (1, 30))
+            posted = [submit(http, samples=number, seed=seed) for number, seed in wanted]
+            while "begin 20.0 21" not in log.read_text():  # the second sample of the second job
+                time.sleep(0.01)
+    finally:
+        server.kill()
+        server.communicate()
+    complete = [line for line in log.read_text().splitlines() if line.startswith("end")]
+    assert complete == ["end 20.0 10", "end 20.0 20"]
+    with (
+        serve_page(interface={"jobs": jobs}) as page,
+        httpx.Client(base_url=page.address, timeout=60) as http,
+    ):
         ended = [wait(http, job) for job in posted]
         assert {each["state"] for each in ended} == {"done"}
-        expected = [f"20.0 {seed}" for seed in (10, 11, 20, 21, 30, 31)]
-        assert [line[4:] for line in lines() if line.startswith("end")] == expected
-        assert [line for line in lines() if line == "begin 20.0 21"] == ["begin 20.0 21"] * 2
+        assert page.view_generator.generated == [(20.0, 21), (20.0, 30)]
         again = wait(http, submit(http, samples=2, seed=20))
         for name in ("best.png", "mesh.ply"):
             one, other = (http.get(each["results"][name]) for each in (ended[1], again))
             assert one.status_code == 200
             assert one.content == other.content
-    finally:
-        server.send_signal(signal.SIGKILL)
-        server.wait()
+
+
+def answers(http: httpx.Client) -> bool:
+    try:
+        return http.get("/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 @pytest.mark.integration
 def test_the_small_model_makes_a_mesh_for_a_client(jobs, monkeypatch):
     monkeypatch.setattr("renderer.reconstruction.FRAMES", 4)
-    flags = ["--cfg", "configs/demo.yaml", "--sample_steps", "2", "--elevation", "20"]
-    flags += ["--device", "cpu", "--set", "grid.steps=20"]
+    flags = ["--cfg", "configs/demo.yaml", "--sample_steps", "2", "--device", "cpu"]
     config, view_generator = read_config(parse_flags(app.build_parser(), flags))
+    config = replace(config, renderer=small_config().renderer)
     served = serve_page(interface={"jobs": jobs}, given=(view_generator, config))
     with served as page, httpx.Client(base_url=page.address, timeout=60) as http:
-        status = wait(http, submit(http, samples=1), 120)
+        status = wait(http, submit(http, elevation=20, samples=1), 120)
         assert status["state"] == "done", status
         assert http.get(status["results"]["mesh.glb"]).content[:4] == b"glTF"
 

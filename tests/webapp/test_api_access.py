@@ -22,7 +22,7 @@ from tests.webapp.api_client import post, small_toy, submit, wait
 from tests.webapp.client import PageClient, as_text
 from tests.webapp.serve import serve_page
 from tests.webapp.test_middleware import request
-from webapp.middleware import Access, HTTPError, check_access
+from webapp.middleware import CHALLENGES, Access, HTTPError, check_access
 
 TOKEN = "a-token-of-some-length"
 
@@ -35,7 +35,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def http(address: str, quick_meshes: list[str]) -> Iterator[httpx.Client]:
+def http(address: str, quick_jobs: None) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=address, timeout=60) as client:
         yield client
 
@@ -58,7 +58,9 @@ def test_every_route_is_documented_and_no_other_answers(http):
             if method != "HEAD":  # has no text
                 assert found == (method.lower() in methods), (method, path, answer.text)
             assert answer.status_code < 500
+    assert "ValidationError" not in json.dumps(document)
     text = http.get("/docs").text
+    assert "1 to 3, of which the best becomes the mesh (default: 2)" in text
     for path in paths:
         assert path in text
     assert "http://" not in text.replace("http://127", "")
@@ -107,7 +109,7 @@ def test_names_and_addresses_of_this_server_are_served(http):
         check_access(request("GET", "/", host="evil.example"), access)
 
 
-def test_a_token_guards_everything_but_the_health(tmp_path, quick_meshes):
+def test_a_token_guards_everything_but_the_health(tmp_path, quick_jobs):
     file = tmp_path / "token"
     file.write_text(f"{TOKEN}\n")
     interface = {"jobs": tmp_path / "jobs", "token": app.read_token(file)}
@@ -120,12 +122,15 @@ def test_a_token_guards_everything_but_the_health(tmp_path, quick_meshes):
             for headers in wrong:
                 answer = http.get(path, headers=headers)
                 assert answer.status_code == 401
-                assert "Bearer" in answer.headers["www-authenticate"]
+                assert answer.headers.get_list("www-authenticate") == [*CHALLENGES]
         assert http.get("/healthz").status_code == http.get("/readyz").status_code == 200
         assert http.get("/", headers={"authorization": f"Basic {basic}"}).status_code == 200
         http.headers["authorization"] = f"Bearer {TOKEN}"
         assert wait(http, submit(http))["state"] == "done"
-        assert "HTTPBearer" in http.get("/openapi.json").text
+        document = http.get("/openapi.json").json()
+        operation = document["paths"]["/v1/jobs/{job_id}"]["get"]
+        assert operation["security"] == [{"HTTPBearer": []}]
+        assert set(operation["responses"]) == {"200", "401", "404"}
 
 
 @pytest.mark.parametrize("text", ["", "short", "two words of some length", "ünicode-of-length-16"])
@@ -225,7 +230,7 @@ def test_200_damaged_requests_are_no_error_of_the_server(http):
     assert wait(http, submit(http))["state"] == "done"
 
 
-def test_the_page_works_beside_and_gradios_own_client_finds_its_functions(tmp_path, quick_meshes):
+def test_the_page_works_beside_and_gradios_own_client_finds_its_functions(tmp_path, quick_jobs):
     gradio_client = pytest.importorskip("gradio_client")
     image = tmp_path / "toy.png"
     image.write_bytes(small_toy())

@@ -225,3 +225,13 @@ def test_the_page_fits_its_width(chromium, tab, width):
         visitor.expect_text("Done.")
         assert chromium.execute_script("return document.documentElement.scrollWidth") <= width
         chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_a_browser_that_was_given_the_token_once_can_use_the_page(tab, chromium):
+    token = "a-token-of-some-length"
+    with serve_page(interface={"token": token}) as page:
+        chromium.get(page.address.replace("//", f"//visitor:{token}@") + "config")
+        visitor = tab(page)
+        visitor.open_toy()
+        visitor.click("#go")
+        visitor.expect_text("Done.")
