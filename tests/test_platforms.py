@@ -94,8 +94,8 @@ for package in sys.argv[1:]:
             try:
                 importlib.import_module(module.name)
             except ModuleNotFoundError as error:
-                optional = "bpy mathutils lightning gradio fastapi uvicorn".split()
-                assert error.name in optional, error
+                optional = "bpy mathutils lightning gradio fastapi uvicorn prometheus_client"
+                assert error.name in optional.split(), error
 
 from common.devices import peak_memory
 from ldm.data.loader import _ignore_group_signals

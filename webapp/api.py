@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from common.html import load_template
 from pipeline.config import PipelineConfig
+from renderer.formats.options import ALWAYS, FORMATS, SIZE_MM, SIZES_MM
 from webapp.job import POLL_SECONDS
 from webapp.job_store import JobStore, QueueFullError, State, StoredJob
 from webapp.mask_editor import UserError
@@ -58,7 +59,7 @@ class JobStatus(BaseModel):
     seconds_left: int | None = Field(description="estimate; null if none can be made yet")
     created: float = Field(description="Unix time, seconds")
     settings: dict[str, Any]
-    error: str = Field(description="why it failed")
+    error: str = Field(description="why it failed, or has no file of a format")
     results: dict[str, str] = Field(description="name of each file -> its path on this server")
 
 
@@ -86,12 +87,19 @@ def settings_model(config: PipelineConfig) -> type[BaseModel]:
     view = f"of the camera, {low:g} to {high:g} degrees, or auto: estimated from drafts"
     best = f"1 to {most}, of which the best becomes the mesh"
     number = f"of the first sample, {first} to {last}"
+    names, (small, large) = "|".join(FORMATS), SIZES_MM
+    formats = list[Annotated[str, Field(pattern=f"^({names})$")]]
+    more = f"of the mesh, in a list: {', '.join(FORMATS)}; {' and '.join(ALWAYS)} are always made"
+    edge = f"longest edge of prints, {small:,} to {large:,} mm"
     return create_model(
         "Settings",
         __config__=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False),
         elevation=(degrees, Field(config.elevation, description=view)),
         samples=(int, Field(min(2, most), ge=1, le=most, description=best)),
         seed=(int, Field(config.seed, ge=first, le=last, description=number)),
+        formats=(formats, Field([], max_length=len(FORMATS), description=more)),
+        size_mm=(float, Field(SIZE_MM, ge=small, le=large, description=edge)),
+        flat_base=(bool, Field(False, description="cut prints to a flat base")),
     )
 
 

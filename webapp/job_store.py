@@ -21,7 +21,8 @@ from common.records import make_writable, read_json, write_json
 from multiview.image_file import read_image
 from multiview.matting import save_rgba
 from pipeline.paths import OBJECT
-from webapp.job import QUEUE, Job, JobQueue, ProgressCallback, Stopped
+from renderer.formats.options import ExportOptions
+from webapp.job import QUEUE, Job, JobQueue, Progress, ProgressCallback, Stopped
 from webapp.mask_editor import UserError
 from webapp.service import FAILED, Service
 from webapp.sessions import JOB_END_SECONDS, Session, cleanup_thread
@@ -55,10 +56,10 @@ class JobRecord:
     """What is kept of a job in `RECORD`.
 
     Attributes:
-        settings: as given: elevation (degrees or "auto"), samples, seed.
+        settings: as given, those of `webapp.api.settings_model`.
         created, ended: Unix time, seconds.
         state: "queued" until the job has ended: an interrupted one is started again.
-        error: why it failed.
+        error: why it failed, or has no file of a format.
         results: names of the results -> names of their files in the job's folder.
         seconds: that the last run took.
         starts: runs so far.
@@ -280,9 +281,14 @@ class JobStore:
         degrees = 0 if auto else given["elevation"]
         wanted = service.request(auto, degrees, given["samples"], given["seed"])
         service.generate_views(session, read_image(session.folder / OBJECT), wanted, on_progress)
-        best = service.samples(session)[0]
-        files = service.build_mesh(session, best, wanted, on_progress)
-        return {name: path.name for name, path in files.items()}
+        service.build_mesh(session, service.samples(session)[0], wanted, on_progress)
+        for name in ExportOptions(tuple(given["formats"])).more:
+            on_progress(Progress(1.0, f"Converting the mesh to {name}"))
+            try:
+                service.convert(session, name, given["size_mm"], given["flat_base"])
+            except UserError as error:  # the mesh is kept
+                stored.record.error += f"{name}: {error} "
+        return {name: path.name for name, path in session.files.items()}
 
     def _save(self, stored: StoredJob) -> None:
         with self._lock:

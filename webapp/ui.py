@@ -93,7 +93,8 @@ class UI:
         page = self.layout
         wanted = [page.format, page.size, page.flat_base]
         converting = _queued(page.status, "uploads", UPLOADS_AT_ONCE)
-        page.convert.click(self.on_convert, wanted, [page.status, page.files], **converting)
+        named = self._named("convert", converting)
+        page.convert.click(self.on_convert, wanted, [page.status, page.files], **named)
         chosen = [page.auto, page.elevation, page.samples, page.seed]
         buttons = [page.go, page.stop, page.rebuild]
         choice = [page.picking, page.pick]

@@ -58,16 +58,20 @@ def http(page: ServedPage) -> Iterator[httpx.Client]:
 
 
 def test_an_image_becomes_results_by_name_and_a_delete_removes_all_files(http, jobs):
-    job = submit(http, elevation=20, samples=2, seed=5)
+    given = {"elevation": 20.0, "samples": 2, "seed": 5}
+    given |= {"formats": ["stl"], "size_mm": 60.0, "flat_base": False}
+    job = submit(http, **given)
     status = wait(http, job)
     assert (status["state"], status["progress"], status["error"]) == ("done", 1.0, "")
-    assert status["settings"] == {"elevation": 20.0, "samples": 2, "seed": 5}
-    assert set(status["results"]) == RESULTS
+    assert status["settings"] == given
+    assert set(status["results"]) == RESULTS | {"mesh.stl", "mesh.print.json"}
     for name, path in status["results"].items():
         answer = http.get(path)
         assert answer.status_code == 200
         assert f'filename="{name}"' in answer.headers["content-disposition"]
     assert http.get(status["results"]["mesh.glb"]).content[:4] == b"glTF"
+    print_report = http.get(status["results"]["mesh.print.json"]).json()
+    assert max(print_report["size_mm"]) == pytest.approx(60)
     (folder,) = jobs.iterdir()
     assert folder.stat().st_mode & 0o077 == 0
     assert not [path for path in folder.iterdir() if path.is_dir()]  # the steps' files are gone
@@ -164,6 +168,8 @@ def test_bad_images_and_settings_are_refused_with_one_clear_line(http, jobs):
         ({"elevation": 60}, "less than or equal to 40"),
         ({"seed": -1}, "seed: Input should be greater than or equal to 0"),
         ({"sample": 1}, "sample: Extra inputs are not permitted"),
+        ({"formats": ["exe"]}, "formats.0: String should match pattern"),
+        ({"size_mm": 0}, "size_mm: Input should be greater than or equal to 1"),
         ({"seed": "1"}, "seed: Input should be a valid integer"),
     ):
         answer = post(http, **settings)

@@ -230,6 +230,9 @@ def test_200_damaged_requests_are_no_error_of_the_server(http):
     assert wait(http, submit(http))["state"] == "done"
 
 
+FUNCTIONS = ("open_image", "generate", "build_mesh", "convert", "views", "stop")
+
+
 def test_the_page_works_beside_and_gradios_own_client_finds_its_functions(tmp_path, quick_jobs):
     gradio_client = pytest.importorskip("gradio_client")
     image = tmp_path / "toy.png"
@@ -240,7 +243,7 @@ def test_the_page_works_beside_and_gradios_own_client_finds_its_functions(tmp_pa
             assert "Done." in as_text(visitor.generate())
         client = gradio_client.Client(page.address, verbose=False, download_files=tmp_path / "got")
         names = set(client.view_api(return_format="dict")["named_endpoints"])
-        assert names == {"/open_image", "/generate", "/build_mesh", "/views", "/stop"}
+        assert names == {f"/{name}" for name in FUNCTIONS}
         client.predict(gradio_client.handle_file(image), api_name="/open_image")
         results = client.predict(False, 20, 1, 3, api_name="/generate")
         client.close()

@@ -95,7 +95,7 @@ def test_uploads_are_removed_after_ten_minutes_but_not_while_others_may_need_the
         ("fake.png", b"hello", "not an image that can be read"),
         ("empty.png", b"", "the file is empty"),
         ("cut.png", TOY.read_bytes()[:9000], "damaged or incomplete"),
-        ("program.svg", b"<svg><script/></svg>", "not an image that can be read|Invalid file type"),
+        ("program.svg", b"<svg><script/></svg>", "is an SVG drawing|Invalid file type"),
     ],
 )
 def test_files_that_are_no_images_are_refused_with_a_clear_message(
