@@ -42,11 +42,18 @@ from multiview.segmentation import Backend, Segmenter, open_segmenter
 from multiview.transforms_json import TRANSFORMS
 from multiview.views import write_views
 from pipeline.cli_args import LIMITS, PUBLISHED_CKPTS, choose_model
-from pipeline.inputs import ImageLike, InputImage, as_image, prepare_input, with_mask
+from pipeline.inputs import (
+    ImageLike,
+    InputImage,
+    PreparedInput,
+    as_image,
+    prepare_input,
+    with_mask,
+)
 from pipeline.selection.elevation_drafts import draft_sampler, find_elevation
 from pipeline.view_generator import SyncDreamerGenerator
 from renderer.config import Preset, load_renderer_config
-from renderer.reconstruction import ReconstructionOptions, reconstruct
+from renderer.reconstruction import ProgressCallback, ReconstructionOptions, reconstruct
 
 log = logging.getLogger(__name__)
 
@@ -271,6 +278,45 @@ class SyncDreamerPipeline:
             _check("crop_size", crop_size)  # type: ignore[arg-type]
         if elevation != "auto":
             _check("elevation", elevation)
+        source = self._prepare(image, elevation, mask, backend, crop_size)
+        degrees = source.elevation_deg
+        if degrees is None:
+            try:
+                degrees = self._estimate(source, sampler, seed, on_step)
+            except ValueError as error:
+                raise type(error)(f"{error}; give it as elevation=<degrees>") from error
+        strip = self.view_generator.generate(source.framed, degrees, seed, sampler, on_step)
+        return MultiviewImages(strip_to_views(strip), self.cameras(), degrees, seed)
+
+    def estimate_elevation(
+        self,
+        image: ImageLike,
+        *,
+        mask: ImageLike | None = None,
+        backend: Backend | None = None,
+        seed: int = SEED,
+        on_step: StepCallback | None = None,
+    ) -> float:
+        """Estimate the elevation of an image's camera from six drafts of the views, in degrees.
+
+        The arguments are those of `generate`, which does the same by default.
+        """
+        source = self._prepare(image, "auto", mask, backend, "auto")
+        return self._estimate(source, self.config.sampler, seed, on_step)
+
+    def cameras(self) -> Cameras:
+        """The cameras of the views, the same for all images."""
+        ring = self.config.model.cameras
+        return orbit_cameras(ring.num_views, ring.elevation_deg, ring.distance, ring.image_size)
+
+    def _prepare(
+        self,
+        image: ImageLike,
+        elevation: float | Literal["auto"],
+        mask: ImageLike | None,
+        backend: Backend | None,
+        crop_size: CropSize,
+    ) -> PreparedInput:
         cut = self._cut_out(image, mask, backend)
         opaque = cut.mode == "RGB" or cut.getchannel("A").getextrema()[0] == 255
         if opaque and crop_size != -1 and (cut.mode == "RGB" or crop_size == "auto"):
@@ -279,28 +325,21 @@ class SyncDreamerPipeline:
                 "mask=, or backend='auto' to segment it, or crop_size=-1 to use the whole image"
             )
         size, named = self.view_generator.size, InputImage(Path("the image"), "", cut)
-        source = prepare_input(named, Path(), elevation, crop_size, size, compare=False)
+        return prepare_input(named, Path(), elevation, crop_size, size, compare=False)
 
-        def sample(elevation_deg: float, sampler: SamplerConfig) -> np.ndarray:
-            return strip_to_views(
-                self.view_generator.generate(source.framed, elevation_deg, seed, sampler, on_step)
-            )
+    def _estimate(
+        self, source: PreparedInput, sampler: SamplerConfig, seed: int, on_step: StepCallback | None
+    ) -> float:
+        def draft(elevation_deg: float) -> np.ndarray:
+            generate = self.view_generator.generate
+            of_drafts = draft_sampler(sampler)
+            return strip_to_views(generate(source.framed, elevation_deg, seed, of_drafts, on_step))
 
-        degrees = source.elevation_deg
-        if degrees is None:
-            assert source.crop is not None
-            try:
-                found = find_elevation(source.crop, lambda at: sample(at, draft_sampler(sampler)))
-            except ValueError as error:
-                raise type(error)(f"{error}; give it as elevation=<degrees>") from error
-            degrees = float(found["elevation_deg"])
-            log.info("elevation %.1f +- %.1f degrees, estimated", degrees, found["uncertainty_deg"])
-        return MultiviewImages(sample(degrees, sampler), self.cameras(), degrees, seed)
-
-    def cameras(self) -> Cameras:
-        """The cameras of the views, the same for all images."""
-        ring = self.config.model.cameras
-        return orbit_cameras(ring.num_views, ring.elevation_deg, ring.distance, ring.image_size)
+        assert source.crop is not None
+        found = find_elevation(source.crop, draft)
+        degrees, uncertainty = float(found["elevation_deg"]), found["uncertainty_deg"]
+        log.info("elevation %.1f +- %.1f degrees, estimated", degrees, uncertainty)
+        return degrees
 
     def _cut_out(
         self, given: ImageLike, mask: ImageLike | None, backend: Backend | None
@@ -322,6 +361,7 @@ def reconstruct_mesh(
     device: str = "auto",
     seed: int = SEED,
     overwrite: bool = False,
+    on_progress: ProgressCallback | None = None,
 ) -> Path:
     """Reconstruct the object in views by any cameras, as `train_renderer.py` does.
 
@@ -332,6 +372,8 @@ def reconstruct_mesh(
         device: see `SyncDreamerPipeline.load`.
         seed: of the reconstruction's random numbers.
         overwrite: replace an existing reconstruction in the folder.
+        on_progress: called with the stage and the share of it that is done; its exceptions end the
+            reconstruction.
 
     Raises:
         FileExistsError: the folder holds results, and not `overwrite`.
@@ -342,8 +384,9 @@ def reconstruct_mesh(
     with tempfile.TemporaryDirectory() as temporary:
         cameras = views.save_views(temporary) / TRANSFORMS
         options = ReconstructionOptions(
-            seed, pick_device(device), preset, overwrite=overwrite, cameras=cameras
-        )
+            seed, pick_device(device), preset, overwrite=overwrite, cameras=cameras,
+            on_progress=on_progress,
+        )  # fmt: skip
         result = reconstruct(cameras.parent, Path(folder), config, options)
     if result.stopped_by is not None:
         raise KeyboardInterrupt(f"stopped in training; files of the unfinished result: {folder}")
