@@ -28,15 +28,19 @@ def cell_centres(resolution: int) -> np.ndarray:
     return ((np.arange(resolution) + 0.5) / resolution * 2 - 1) * OBJECT_HALF_SIDE
 
 
-def visual_hull(masks: np.ndarray, cameras: Cameras, resolution: int) -> np.ndarray:
+def visual_hull(
+    masks: np.ndarray, cameras: Cameras, resolution: int, tolerance: float = 0.0
+) -> np.ndarray:
     """Signed distance to the visual hull, from the distances to the silhouettes.
 
-    Exact on the hull's smooth parts near the surface, and too small in magnitude elsewhere.
+    Exact on the hull's smooth parts near the surface, and too small in magnitude elsewhere. With a
+    tolerance, for views that do not quite agree, a single view cuts off no more than that.
 
     Args:
         masks: True on the object, bool (N, S, S).
         cameras: N, for S x S images.
         resolution: V, cells a side.
+        tolerance: world units; beyond it, two views must agree that there is nothing.
 
     Returns:
         world units, negative inside, at the cells' centres, indexed x, y, z, (V, V, V) float32.
@@ -47,7 +51,7 @@ def visual_hull(masks: np.ndarray, cameras: Cameras, resolution: int) -> np.ndar
     check_not_empty(masks)
     centres = cell_centres(resolution)
     points = np.stack(np.meshgrid(*[centres] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-    hull = np.full(len(points), -np.inf)
+    hull, second = np.full((2, len(points)), -np.inf)
     rig = zip(masks, cameras.intrinsics, cameras.world_to_camera, strict=True)
     for mask, intrinsics, pose in rig:
         in_camera = points @ pose[:, :3].T + pose[:, 3]
@@ -55,7 +59,11 @@ def visual_hull(masks: np.ndarray, cameras: Cameras, resolution: int) -> np.ndar
         places = (pixels[:, 1::-1] / pixels[:, 2:] - PIXEL_CENTRE).T  # row, column
         outline = silhouette_distance(mask)
         distance = ndimage.map_coordinates(outline, places, order=1, mode="nearest")
-        np.maximum(hull, distance * in_camera[:, 2] / intrinsics[0, 0], out=hull)
+        distance *= in_camera[:, 2] / intrinsics[0, 0]
+        np.maximum(second, np.minimum(hull, distance), out=second)
+        np.maximum(hull, distance, out=hull)
+    if tolerance:
+        hull = np.maximum(second, hull - tolerance)
     return hull.reshape((resolution,) * 3).astype(np.float32)
 
 

@@ -8,6 +8,7 @@ side.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ from multiview.rasterise import rasterise_depths
 from multiview.visual_hull import cell_centres, close_underside, visual_hull
 from renderer.mesh import extract
 from renderer.methods.base import Views
+from renderer.methods.hollows import carve_hollow
 from renderer.methods.stereo import (
     IMAGE_SIZE,
     CameraTensors,
@@ -29,6 +31,16 @@ from renderer.methods.stereo import (
 )
 from renderer.texture import sample_vertex_colors
 
+log = logging.getLogger(__name__)
+
+_TOLERANCES = (0.0, 0.01)
+"""Of the hull, world units."""
+_FILLED = 0.95
+"""Share of the masks' pixels that the hull fills if the views agree."""
+_HOLLOW_SIZE = 64
+"""Pixels a side at which hollows are compared."""
+MASK_SIZE = 256
+"""Smaller masks are enlarged to this many pixels a side."""
 _MIN_COSINE = 0.1
 _WHITE = 0.99
 """Pixels whose channels are all above this are white."""
@@ -49,7 +61,8 @@ class InitialShape:
     """The shape before any training.
 
     Attributes:
-        hull: signed distance of the visual hull with its underside closed, (V, V, V) float32.
+        hull: signed distance of the visual hull with its underside closed and without any hollow
+            carved, (V, V, V) float32.
         sdf: signed distance of the carved shape, nowhere below `hull`, (V, V, V) float32.
         confirmed: share of the object's pixels with a consistent depth.
     """
@@ -69,26 +82,76 @@ def estimate_initial_shape(
     Raises:
         ValueError: the masks have no volume in common.
     """
-    hull = visual_hull(masks >= 0.5, cameras, resolution)
-    if not (hull < 0).any():
-        raise ValueError(
-            "the masks have no volume in common: no shape has these silhouettes in these views"
-        )
-    hull = close_underside(hull, cameras)
+    size = min(IMAGE_SIZE, images.shape[1])
+    small = cameras.scaled(size / images.shape[1])
+    hull, depth_maps = _consistent_hull(masks, cameras, small, size, resolution)
 
     views = torch.from_numpy(images).float().movedim(-1, 1).to(device)
-    size = min(IMAGE_SIZE, images.shape[1])
     if size < images.shape[1]:
         views = F.interpolate(views, size=(size, size), mode="area")
-    cameras = cameras.scaled(size / images.shape[1])
-    tensors = CameraTensors.of(cameras, device)
-    hull_depths = torch.from_numpy(render_depth_maps(hull, cameras, size)).to(device)
+    tensors = CameraTensors.of(small, device)
+    hollow = _carve_hollow(hull, views, small, device)
+    if hollow is not hull:
+        depth_maps = render_depth_maps(hollow, small, size)
+    hull_depths = torch.from_numpy(depth_maps).to(device)
     depths = plane_sweep(views, hull_depths, tensors)
     confirmed = geometric_consistency(depths, tensors) >= CONFIRMATIONS
-    on_device = torch.from_numpy(hull).to(device)
+    on_device = torch.from_numpy(hollow).to(device)
     sdf = fuse_depth_maps(depths, hull_depths, confirmed, on_device, tensors)
     share = confirmed.sum() / torch.isfinite(depths).sum().clamp_min(1)
     return InitialShape(hull, sdf.cpu().numpy(), float(share))
+
+
+def _carve_hollow(
+    hull: np.ndarray, views: Tensor, cameras: Cameras, device: torch.device
+) -> np.ndarray:
+    """Carve a hollow that small copies of the views show, see `carve_hollow`."""
+    size = min(_HOLLOW_SIZE, views.shape[-1])
+    small = cameras.scaled(size / views.shape[-1])
+
+    def render(sdf: np.ndarray) -> Tensor:
+        return torch.from_numpy(render_depth_maps(sdf, small, size)).to(device)
+
+    images = F.interpolate(views, size=(size, size), mode="area")
+    return carve_hollow(hull, images, CameraTensors.of(small, device), render)
+
+
+def _consistent_hull(
+    masks: np.ndarray, cameras: Cameras, small: Cameras, size: int, resolution: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Closed hull (V, V, V) that fills the masks, and its depth maps (N, size, size).
+
+    If the views do not agree, the hull lacks parts that all but one of them show. So the smallest
+    tolerance is taken with which it fills the masks, see `visual_hull`.
+
+    Raises:
+        ValueError: the masks have no volume in common.
+    """
+    solid, rig = _resize(masks, max(MASK_SIZE, masks.shape[-1]), cameras)
+    shown, _ = _resize(masks, size, cameras)
+    found: tuple[np.ndarray, np.ndarray] | None = None
+    for tolerance in _TOLERANCES:
+        hull = visual_hull(solid, rig, resolution, tolerance)
+        if (hull < 0).any():
+            hull = close_underside(hull, cameras)
+            found = hull, render_depth_maps(hull, small, size)
+            filled = float((shown & np.isfinite(found[1])).sum() / shown.sum())
+            log.info("tolerance of the hull %.3f: it fills %.3f of the masks", tolerance, filled)
+            if filled >= _FILLED:
+                break
+    if found is None:
+        raise ValueError(
+            "the masks have no volume in common: no shape has these silhouettes in these views"
+        )
+    return found
+
+
+def _resize(masks: np.ndarray, size: int, cameras: Cameras) -> tuple[np.ndarray, Cameras]:
+    """Masks of size x size pixels, bool, with smooth outlines, and their cameras."""
+    soft = torch.from_numpy(np.asarray(masks, dtype=np.float32))[:, None]
+    mode = "area" if size < masks.shape[-1] else "bilinear"
+    resized = F.interpolate(soft, size=(size, size), mode=mode)[:, 0]
+    return (resized >= 0.5).numpy(), cameras.scaled(size / masks.shape[-1])
 
 
 def render_depth_maps(sdf: np.ndarray, cameras: Cameras, size: int) -> np.ndarray:

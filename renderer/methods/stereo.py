@@ -35,9 +35,9 @@ _ANGLES = (5.0, 60.0)
 """Degrees between the directions of neighbours: closer ones show no depth, others do not match."""
 _BEST = 2
 """Neighbours with the lowest costs whose mean is the cost; others may not see the surface."""
-_COLOR_WEIGHT = 2.0
+_COLOR_WEIGHT = 4.0
 """Of the mean absolute difference of colours, against 1 of the correlation."""
-_DEPTH_PENALTY = 0.07
+_DEPTH_PENALTY = 0.04
 """Cost of the deepest depth, less of those before it: pixels without a match stay at the hull."""
 _TOLERANCE = 0.015
 """Largest difference of consistent depths in two views, world units."""
@@ -108,7 +108,7 @@ def plane_sweep(views: Tensor, hull_depths: Tensor, cameras: CameraTensors) -> T
         others = cameras.neighbours[view]
         pixels = [cameras.project(other, points)[0] for other in others]
         costs = torch.stack(
-            [_matching_cost(patch, views[k], at) for k, at in zip(others, pixels, strict=True)]
+            [matching_cost(patch, views[k], at) for k, at in zip(others, pixels, strict=True)]
         )
         cost = costs.sort(dim=0).values[:_BEST].mean(dim=0) + penalty[:, None, None]
         index, shift = _argmin_subpixel(cost)
@@ -134,7 +134,7 @@ def _window_mean(values: Tensor, radius: int) -> Tensor:
     return F.avg_pool2d(rows, (1, side), 1, (0, radius), count_include_pad=False)
 
 
-def _matching_cost(patch: Tensor, other: Tensor, pixels: Tensor) -> Tensor:
+def matching_cost(patch: Tensor, other: Tensor, pixels: Tensor) -> Tensor:
     """Matching cost (D, H, W) of a view's windows with another view at each depth.
 
     It is (1 - correlation) / 2 of all channels together (zero mean, normalised), plus the mean

@@ -59,6 +59,19 @@ def test_the_hull_of_a_ball_encloses_it_closely():
     assert np.abs(hull - (ball - radius))[near].mean() < 0.012
 
 
+def test_a_single_view_cuts_off_no_more_than_the_tolerance():
+    masks = ball_masks([(0, 0, 0, 0.3)], CAMERAS, SIZE) > 0
+    whole = visual_hull(masks, CAMERAS, RESOLUTION) < 0
+    masks[3, :, : SIZE // 2] = False
+    cut = visual_hull(masks, CAMERAS, RESOLUTION) < 0
+    tolerant = visual_hull(masks, CAMERAS, RESOLUTION, tolerance=0.6) < 0
+    assert cut.sum() < 0.6 * whole.sum()
+    assert (tolerant >= whole).all()
+    assert tolerant.sum() < 1.2 * whole.sum()
+    masks[4, :, : SIZE // 2] = False  # two views agree
+    assert (visual_hull(masks, CAMERAS, RESOLUTION, 0.6) < 0).sum() < 0.8 * whole.sum()
+
+
 def test_the_closure_of_a_cylinder_removes_the_cone_below_it():
     def cylinder(x, y, z):
         return (np.hypot(x, y) < 0.35) & (np.abs(z) < 0.3)
