@@ -47,7 +47,7 @@ class Meshes:
 def final_mesh(method: Method) -> Trimesh:
     """Closed mesh of a method's shape without floaters and pits; ValueError if there is none."""
     grid = method.shape()
-    return smooth(remove_floaters(extract(grid.sdf, grid.first, grid.spacing)), grid.spacing)
+    return smooth(remove_floaters(extract(grid.sdf, grid.first, grid.spacing)), 2 * grid.spacing)
 
 
 def export_meshes(

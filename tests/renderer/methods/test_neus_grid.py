@@ -6,7 +6,7 @@ from multiview.cameras import orbit_cameras
 from renderer.export import render_view
 from renderer.mesh import extract, remove_floaters
 from renderer.methods.base import SDFGrid, Views
-from renderer.methods.neus_grid import GridNeuS, GridNeuSConfig
+from renderer.methods.neus_grid import GridNeuS, GridNeuSConfig, double_resolution
 from renderer.trainer import Training
 from tests.renderer.traced import ball, bowl, overlap, traced_views
 
@@ -83,6 +83,15 @@ def test_what_was_learned_is_seen_from_between_the_views(trained):
     assert -(pose[:, :3] @ normal) @ pose[:, 3] / 1.5 > 0.95  # outwards, to the camera
     for rendered, least in ((at_a_view, 0.97), (between, 0.96)):  # a ball looks the same
         assert overlap(rendered.opacity.reshape(64, 64).numpy(), mask) > least
+
+
+def test_values_are_interpolated_in_the_middles_of_half_cells():
+    x, y, z = np.meshgrid(*[np.arange(8) + 0.5] * 3, indexing="ij")
+    fine = np.stack(np.meshgrid(*[np.arange(16) / 2 + 0.25] * 3, indexing="ij"))
+    doubled = double_resolution(x**2 - 2 * y + z * x)
+    inner = (slice(4, -4),) * 3
+    expected = fine[0] ** 2 - 2 * fine[1] + fine[2] * fine[0]
+    np.testing.assert_allclose(doubled[inner], expected[inner])
 
 
 def test_a_level_rests_until_its_first_step(small_views):
