@@ -18,6 +18,7 @@ import torch
 
 from common.files import atomic_write, file_lock
 from common.signals import stop_on_signals
+from multiview.plausibility import find_misfits
 from renderer.checkpoint import CheckpointError, RunFingerprint, read_checkpoint, write_checkpoint
 from renderer.config import Preset, RendererConfig
 from renderer.export import (
@@ -207,6 +208,20 @@ class _Run:
         rendered = render_view(method, views.cameras, index, views.size, self.options.device)
         write_preview(self.folder / PREVIEWS / f"{step}.jpg", rendered, views.size)
 
+    def misfits(self) -> list[int]:
+        """Warn about the views of the ring that do not fit view 0, and return their numbers."""
+        views = self.views
+        if views.masks is None or views.to_given is not None:
+            return []
+        found = list(find_misfits(views.images, views.masks))
+        if found:
+            log.warning(
+                "views %s do not fit view 0: the object is off their middle, or has colours that "
+                "view 0 lacks. The mesh shows what the outlines of all views share",
+                ", ".join(map(str, found)),
+            )
+        return found
+
     def with_progress(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Yield the frames of the video, and call `on_progress` after each."""
         for number, frame in enumerate(frames, start=1):
@@ -251,6 +266,7 @@ class _Run:
             "seed": self.options.seed,
             "device": device_name(device),
             "replaced_masks": list(views.replaced),
+            "misfits": self.misfits(),
         }
         log.info("seconds of this run: %s", self.times)
         if metrics["mask_iou"] is not None and metrics["mask_iou"] < POOR_IOU:

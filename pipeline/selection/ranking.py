@@ -25,6 +25,7 @@ from evaluation.cli_args import angle
 from evaluation.results import table_row, to_json
 from multiview.cameras import CAMERA_DISTANCE, NUM_VIEWS, VIEWS_ELEVATION_DEG, orbit_cameras
 from multiview.image_file import read_image
+from multiview.plausibility import new_colours, off_centre, plausibility
 from multiview.views import read_views
 from multiview.visual_hull import close_underside
 from pipeline.selection.elevation import render_hull
@@ -35,7 +36,6 @@ from pipeline.selection.hull_renderer import (
     raycast_sdf,
     silhouette_distances,
 )
-from pipeline.selection.plausibility import new_colours, off_centre, plausibility
 from pipeline.selection.similarity import (
     BEST_PSNR,
     CROP_SIDE,
@@ -141,7 +141,8 @@ def score_sample(
         seen = _compare_with_input(views, distances, target, elevation_deg)
         measured |= {f"input_{name}": value for name, value in seen._asdict().items()}
     worst = int(np.argmin([half.pattern for half in halves]))
-    off, new = off_centre(views), new_colours(views)
+    off = float(off_centre(views.masks).mean())
+    new = float(new_colours(views.colours, views.masks).mean())
     score = _weighted_mean(measured) * plausibility(off, new)
     measured |= {"off_centre": off, "new_colours": new}
     return SampleScore(**measured, worst_view=worst, score=score)  # type: ignore[arg-type]

@@ -158,7 +158,7 @@ def test_the_metrics_say_how_good_it_is_and_what_made_it(whole, strip):
     assert list(metrics["stage_seconds"]) == stages
     record = {"kind": "mlp", "preset": "default", "steps": 6, "all_steps": 6, "seed": 7}
     record |= {"device": "cpu", "watertight": True, "manifold": True, "replaced_masks": []}
-    record |= {"consistent_normals": True, "clean": True}
+    record |= {"consistent_normals": True, "clean": True, "misfits": []}
     assert {**metrics, **record} == metrics
     line = summary(metrics)
     hygiene = f"closed, manifold, {metrics['textured_faces']:,} faces"
