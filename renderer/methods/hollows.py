@@ -22,10 +22,13 @@ from renderer.methods.stereo import CameraTensors, matching_cost, sample_nearest
 
 log = logging.getLogger(__name__)
 
-_DEPTHS = (0.1, 0.17, 0.24, 0.32, 0.4, 0.5, 0.6, 0.7)
+_DEPTHS = (0.1, 0.17, 0.24, 0.32, 0.4, 0.5, 0.6)
 """Of the tried hollows below the highest point, world units."""
-_WALL, _WALL_CELLS = 0.025, 1.5
+_WALL, _WALL_CELLS = 0.03, 1.5
 """Thickness of their walls, world units, and the least one in cells."""
+_OPENING = 0.32
+"""A hollow opens to the top where the hull is at most this much lower than at its highest point:
+the hull of a bowl is a cone above its rim."""
 _VISIBLE = 0.03
 """Largest difference of a place's depth and what a depth map shows there, world units."""
 _DEEPER = 0.02
@@ -84,8 +87,11 @@ def _carved(hull: np.ndarray, floor: float) -> np.ndarray:
     inside = ndimage.distance_transform_edt(np.pad(hull < 0, 1), sampling=(1, 1, 1e6))
     lateral = 0.5 * spacing - inside[1:-1, 1:-1, 1:-1] * spacing
     heights = cell_centres(len(hull))
-    bottom = heights[(hull < 0).argmax(axis=2)][:, :, None] + wall
+    solid = hull < 0
+    bottom = heights[solid.argmax(axis=2)][:, :, None] + wall
     hollow = np.maximum(lateral + wall, np.maximum(floor, bottom) - heights)
+    last = np.where(solid, np.arange(len(hull)), -1).max(axis=2)
+    hollow[heights[last] < heights[last.max()] - _OPENING] = np.inf
     return np.maximum(hull, -hollow).astype(np.float32)
 
 
