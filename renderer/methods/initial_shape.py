@@ -61,8 +61,8 @@ class InitialShape:
     """The shape before any training.
 
     Attributes:
-        hull: signed distance of the visual hull with its underside closed and without any hollow
-            carved, (V, V, V) float32.
+        hull: signed distance of the visual hull with its underside closed and a hollow carved, if
+            the views show one, (V, V, V) float32.
         sdf: signed distance of the carved shape, nowhere below `hull`, (V, V, V) float32.
         confirmed: share of the object's pixels with a consistent depth.
     """
@@ -99,7 +99,7 @@ def estimate_initial_shape(
     on_device = torch.from_numpy(hollow).to(device)
     sdf = fuse_depth_maps(depths, hull_depths, confirmed, on_device, tensors)
     share = confirmed.sum() / torch.isfinite(depths).sum().clamp_min(1)
-    return InitialShape(hull, sdf.cpu().numpy(), float(share))
+    return InitialShape(hollow, sdf.cpu().numpy(), float(share))
 
 
 def _carve_hollow(
