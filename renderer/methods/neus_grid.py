@@ -59,8 +59,8 @@ _LEARNING_RATE = 0.05
 """Of the shape, in cells, and of the colours' logits."""
 _FINAL_RATE = 0.2
 """Learning rates at the last step, as a share of the first ones."""
-_LOSS_WEIGHTS = {"color": 1.0, "mask": 2.0, "eikonal": 0.005}
-_SLACK = 1.5
+_LOSS_WEIGHTS = {"color": 1.0, "mask": 0.5, "eikonal": 0.005}
+_SLACK = 1.0
 """The surface may be outside of the hull by this much, cells: masks are not more exact."""
 _MASK_MARGIN = 6.0
 """Rays are trained up to this far from the masks, 256ths of the image: others see nothing."""
