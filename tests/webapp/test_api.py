@@ -97,11 +97,9 @@ def test_events_follow_a_job_to_its_end_and_it_goes_on_without_its_client(http, 
 
 
 @pytest.mark.integration
-def test_twenty_at_once_are_all_done_in_order_and_one_more_is_refused(http, page):
+def test_twenty_at_once_are_all_done_one_at_a_time_in_order(http, page):
     with ThreadPoolExecutor(20) as pool:
         posted = list(pool.map(lambda seed: submit(http, samples=1, seed=seed), range(20)))
-    while not page.view_generator.running and not wait(http, posted[0]):
-        time.sleep(0.01)
     statuses = [http.get(job).json() for job in posted]
     assert max(each["place"] for each in statuses) >= 10
     ended = [wait(http, job, 120) for job in posted]
