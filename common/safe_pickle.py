@@ -10,7 +10,7 @@ import math
 import pickle
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -116,7 +116,14 @@ for _package in ("numpy.core", "numpy._core"):  # before and since NumPy 2
     _ALLOWED[f"{_package}.numeric", "_frombuffer"] = _frombuffer
 
 
-class _ArraysOnly(pickle.Unpickler):
+# That in C allocates and clears memory for any number of objects that a file names (LONG_BINPUT).
+if TYPE_CHECKING:
+    SlowUnpickler = pickle.Unpickler
+else:
+    SlowUnpickler = pickle._Unpickler
+
+
+class _ArraysOnly(SlowUnpickler):
     def find_class(self, module: str, name: str) -> Any:
         try:
             return _ALLOWED[module, name]
@@ -171,5 +178,8 @@ def read_pickle(path: Path) -> Any:
         return _resolve(content, python2=head[:1] != b"\x80" or head[1:] < b"\x03")
     except pickle.UnpicklingError as error:
         raise ValueError(f"{path}: not a pickle that can be read safely: {error}") from error
+    except KeyError as error:
+        found = f"it has the unknown code {error}"
+        raise ValueError(f"{path}: not a pickle that can be read safely: {found}") from error
     except Exception as error:  # a damaged pickle can raise anything
         raise ValueError(f"{path}: the pickle is damaged: {error}") from error

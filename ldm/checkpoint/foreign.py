@@ -18,6 +18,8 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
+from common.safe_pickle import SlowUnpickler
+
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 """The first of the pickles in torch's format before 1.6."""
 MAX_DEPTH = 3
@@ -112,7 +114,7 @@ for _storage, _dtype in _STORAGES.items():
     _KNOWN["torch", f"{_storage}Storage"] = _KNOWN["torch", _dtype] = getattr(torch, _dtype)
 
 
-class _TensorsOnly(pickle.Unpickler):
+class _TensorsOnly(SlowUnpickler):
     """Builds plans of tensors, plain containers and inert objects."""
 
     def __init__(self, file: IO[bytes]) -> None:

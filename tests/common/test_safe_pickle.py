@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -124,3 +125,13 @@ def test_damaged_and_missing_files_are_named(tmp_path: Path):
             read_pickle(tmp_path / "cut.pkl")
     with pytest.raises(FileNotFoundError, match=r"none\.pkl"):
         read_pickle(tmp_path / "none.pkl")
+
+
+def test_memory_that_a_file_names_is_not_allocated(tmp_path: Path):
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x02]r" + (2**24).to_bytes(4, "little") + b".")
+    tracemalloc.start()
+    try:
+        assert read_pickle(tmp_path / "a.pkl") == []
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import collections
 import logging
 import os
+import pickle
 import re
 import sys
+import tracemalloc
 import types
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import torch
 from omegaconf import OmegaConf
 
 from ldm.checkpoint.files import read_state_dict
+from ldm.checkpoint.foreign import LEGACY_MAGIC
 from ldm.checkpoint.load import convert
 
 STATE = {
@@ -135,6 +138,19 @@ def test_tensors_of_impossible_sizes_are_refused(tmp_path: Path, foreign, argume
         path = save(tmp_path / "bad.ckpt", {"state_dict": {"a": tensor}, **extras(foreign)})
     with pytest.raises(ValueError, match=r"bad\.ckpt: damaged"):
         read_state_dict(path)
+
+
+def test_memory_that_a_file_names_is_not_allocated(tmp_path: Path):
+    parts = [pickle.dumps(part, 2) for part in (LEGACY_MAGIC, 1001, {})]
+    parts.append(b"\x80\x02cold\nThing\nr" + (2**24).to_bytes(4, "little") + b".")
+    (tmp_path / "a.ckpt").write_bytes(b"".join(parts))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"a\.ckpt: damaged"):
+            read_state_dict(tmp_path / "a.ckpt")
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
 
 
 NAMES = ("spatial_volume.a.weight", "model.diffusion_model.out.weight")
