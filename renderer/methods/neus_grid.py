@@ -67,6 +67,8 @@ _MASK_MARGIN = 6.0
 _LEVEL_CELLS, _LEVEL_STARTS = (4, 2, 1), 6
 """Side of a cell of each trained grid, in cells of the shape, coarse ones first; each starts this
 share (a sixth) of all steps after the one before it."""
+_NEAR = 2.0
+"""Distances that are kept for the mesh, cells."""
 _CUBIC = (-0.0703125, 0.8671875, 0.2265625, -0.0234375)
 """Weights of the cells -1 to 2 at a quarter of a cell from cell 0."""
 _RENEW_EVERY = 25
@@ -291,7 +293,8 @@ class GridNeuS(nn.Module):
     @torch.no_grad()
     def shape(self) -> SDFGrid:
         """Return the signed distances in world units, on cells of half the side."""
-        sdf = double_resolution((self.distances()[0, 0] * self.cell).cpu().numpy())
+        near = self.distances()[0, 0].clamp(-_NEAR, _NEAR)  # cubic weights overshoot at jumps
+        sdf = double_resolution((near * self.cell).cpu().numpy())
         return SDFGrid(sdf, float(cell_centres(len(sdf))[0]), self.cell / 2)
 
 
