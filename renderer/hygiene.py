@@ -21,6 +21,17 @@ PROPERTIES = ("watertight", "manifold", "consistent_normals", "clean")
 """What a mesh is or is not."""
 
 
+def without_debris(mesh: Trimesh) -> Trimesh:
+    """The mesh without its debris: parts, connected through edges, of less than `DEBRIS_AREA`."""
+    trimesh = import_optional("trimesh", "the hygiene of meshes")
+    parts = trimesh.graph.connected_component_labels(mesh.face_adjacency, len(mesh.faces))
+    areas = np.bincount(parts, weights=mesh.area_faces)
+    kept = mesh.copy()
+    kept.update_faces((areas >= DEBRIS_AREA * areas.sum())[parts])
+    kept.remove_unreferenced_vertices()
+    return kept
+
+
 def merge_equal_vertices(mesh: Trimesh) -> Trimesh:
     """The shape of a mesh, each position being one vertex; faces of equal corners are left out."""
     trimesh = import_optional("trimesh", "the hygiene of meshes")

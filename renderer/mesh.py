@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from common.files import atomic_write
 from common.optional import import_optional
+from renderer.hygiene import without_debris
 
 if TYPE_CHECKING:
     from trimesh import Trimesh
@@ -136,7 +137,7 @@ def simplify(mesh: Trimesh, faces: int) -> Trimesh:
         vertices, kept = fast.simplify(points, triangles, target_count=target, agg=aggressiveness)
         if not mesh.is_watertight:
             return trimesh.Trimesh(vertices, kept)
-        simpler = trimesh.Trimesh(*_part_touching_sheets(vertices, kept))
+        simpler = without_debris(trimesh.Trimesh(*_part_touching_sheets(vertices, kept)))
         oriented = simpler.is_winding_consistent and simpler.volume > 0
         if simpler.is_watertight and oriented and len(simpler.faces) <= faces:
             return simpler

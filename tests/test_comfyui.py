@@ -160,7 +160,7 @@ def test_image_and_mask_become_the_views_of_the_api_with_a_stand_in(
     assert comfyui.bars[2][-1] == pytest.approx(1)
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_the_best_sample_becomes_a_mesh_with_a_stand_in(nodes: dict[str, type], comfyui: StandIn):
     from multiview.cameras import orbit_cameras
     from syncdreamer import MultiviewImages

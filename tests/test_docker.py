@@ -65,7 +65,7 @@ def comes_along(path: str) -> bool:
 
 
 def test_what_the_commands_need_comes_into_the_image_and_nothing_else():
-    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests"}
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests", "comfyui"}
     scripts = {path.name for path in ROOT.glob("*.py")}
     for name in packages | scripts | {"configs", "testset", "eval_examples", "validation_set"}:
         assert comes_along(name), f"{name} is left out by .dockerignore"

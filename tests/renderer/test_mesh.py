@@ -9,6 +9,7 @@ import torch
 from multiview.cameras import orbit_cameras
 from multiview.rasterise import rasterise, rasterise_mesh
 from renderer import mesh as meshes
+from renderer.hygiene import measure_hygiene, without_debris
 from renderer.mesh import extract, remove_floaters, simplify, smooth, with_vertex_colors
 
 trimesh = pytest.importorskip("trimesh")
@@ -210,3 +211,13 @@ def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "fast_simplification", None)
     with pytest.raises(ImportError, match=r"fast_simplification.*requirements\.txt"):
         simplify(extract(ball(0.3), FIRST, SPACING), 100)
+
+
+def test_debris_goes_and_what_is_small_but_no_debris_stays():
+    ball, crumb, handle = (trimesh.creation.icosphere(2, radius) for radius in (1.0, 0.05, 0.2))
+    crumb.apply_translation((2, 0, 0))
+    handle.apply_translation((0, 2, 0))
+    cleaned = without_debris(trimesh.util.concatenate([ball, crumb, handle]))
+    assert cleaned.volume == pytest.approx(ball.volume + handle.volume)
+    assert measure_hygiene(cleaned)["parts"] == 2
+    assert measure_hygiene(cleaned)["clean"]
