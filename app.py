@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
         raise ImportError("the web page needs Gradio: pip install -r requirements/app.txt")
     from pipeline.config import read_config
     from pipeline.inputs import collect_images
-    from webapp.server import Interface, Limits, listen, serve
+    from webapp.server import Interface, Limits, listen, open_server, serve
     from webapp.service import ELEVATIONS
 
     lowest, highest = ELEVATIONS
@@ -87,7 +87,9 @@ def main(argv: list[str] | None = None) -> None:
     with bound:
         view_generator.model()
         limits = Limits(args.max_queue, args.max_upload_mb)
-        serve(view_generator, config, examples, limits, interface, bound)
+        given = view_generator, config, examples, limits, interface, bound
+        with open_server(*given) as (server, _):
+            serve(server, bound)
 
 
 if __name__ == "__main__":

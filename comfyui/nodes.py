@@ -17,14 +17,17 @@ import folder_paths
 import numpy as np
 import torch
 
+from common.cli import SEED
 from ldm.sampling.config import Solver
 from multiview.transforms_json import TRANSFORMS
+from pipeline.selection.elevation import ElevationConfig
+from pipeline.selection.elevation_drafts import draft_sampler
 from pipeline.selection.ranking import score_sample
 from renderer.config import Preset
 from syncdreamer import MultiviewImages, SyncDreamerPipeline, reconstruct_mesh
 
 BUNDLED = "published weights in ckpt/, else the small model"
-SEED = {"default": 6033, "min": 0, "max": 2**62, "control_after_generate": True}
+SEED_INPUT = {"default": SEED, "min": 0, "max": 2**62, "control_after_generate": True}
 MASK_HELP = "1 where the object is not, as Load Image has it; without, the background is removed"
 
 
@@ -81,7 +84,11 @@ class Elevation:
     def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
         """Inputs of the node."""
         return {
-            "required": {"model": ("SYNCDREAMER",), "image": ("IMAGE",), "seed": ("INT", SEED)},
+            "required": {
+                "model": ("SYNCDREAMER",),
+                "image": ("IMAGE",),
+                "seed": ("INT", SEED_INPUT),
+            },
             "optional": {"mask": ("MASK", {"tooltip": MASK_HELP})},
         }
 
@@ -94,7 +101,8 @@ class Elevation:
     ) -> tuple[float]:
         """Run the node."""
         pixels, options = _image(image, mask)
-        on_step = _steps_bar(6 * min(8, model.config.sampler.steps))
+        drafts = len(ElevationConfig().drafts_at)
+        on_step = _steps_bar(drafts * draft_sampler(model.config.sampler).steps)
         return (model.estimate_elevation(pixels, seed=seed, on_step=on_step, **options),)
 
 
@@ -114,7 +122,7 @@ class Views:
                 "model": ("SYNCDREAMER",),
                 "image": ("IMAGE",),
                 "elevation": ("FLOAT", {**degrees, "tooltip": "degrees the camera looks down"}),
-                "seed": ("INT", SEED),
+                "seed": ("INT", SEED_INPUT),
                 "steps": ("INT", {"default": 0, "max": 1000, "tooltip": "0: the model's own"}),
                 "guidance_scale": ("FLOAT", {"default": 2.0, "min": 0.0, "max": 20.0, "step": 0.1}),
                 "solver": (["ddim", "dpm++", "dpm++sde", "unipc"],),

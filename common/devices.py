@@ -31,7 +31,7 @@ def pick_device(name: str) -> torch.device:
 def fastest_dtype(device: torch.device) -> str:
     """Return the precision of the networks, "bf16", "fp16" or "fp32", in which a device is fastest.
 
-    A CPU is faster in bf16 if it has AMX; without, where bf16 is emulated, it is slower.
+    A CPU with AMX is in bf16. Others, and GPUs, have not been measured.
     """
     import torch
 

@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -45,6 +45,21 @@ def check_content(path: Path, what: str, advice: str = "; download it again") ->
         found = stand_in(file.read(512), what, advice)
     if found:
         raise ValueError(f"{path}: {found}")
+
+
+def check_suffix(path: Path, what: str, suffixes: Sequence[str]) -> str:
+    """Return the suffix of a file, in lower case, if it is one of `suffixes`, see `check_content`.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such file, or it is not `what` it should be.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such {what} file")
+    suffix = path.suffix.lower()
+    if suffix not in suffixes:
+        raise ValueError(f"{path}: expected a {what} in one of the formats {' '.join(suffixes)}")
+    check_content(path, f"a {what}")
+    return suffix
 
 
 def stand_in(head: bytes, what: str, advice: str = "") -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from common.files import check_content
+from common.files import check_suffix
 from common.optional import import_optional
 from common.ply import PLY_TYPES
 from multiview.cameras import Z_UP_TO_Y_UP
@@ -56,12 +56,7 @@ def read_mesh(path: Path) -> Trimesh:
         ValueError: another format, unreadable, truncated, without faces, or with invalid numbers.
     """
     trimesh = import_optional("trimesh", "reading meshes")
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such mesh file")
-    suffix = path.suffix.lower()
-    if suffix not in FORMATS:
-        raise ValueError(f"{path}: expected a mesh in one of the formats {' '.join(FORMATS)}")
-    check_content(path, "a mesh")
+    suffix = check_suffix(path, "mesh", FORMATS)
     try:
         if suffix == ".obj":
             vertices, faces = _read_obj(path.read_text(encoding="utf-8-sig", errors="replace"))

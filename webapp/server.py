@@ -150,17 +150,8 @@ def listen(host: str, port: int) -> socket.socket:
     return bound
 
 
-def serve(
-    view_generator: ViewGenerator,
-    config: PipelineConfig,
-    examples: list[Path],
-    limits: Limits,
-    interface: Interface,
-    bound: socket.socket,
-) -> None:
-    """Serve the page until Ctrl-C or SIGTERM, see `open_server`."""
-    given = view_generator, config, examples, limits, interface, bound
-    with open_server(*given) as (server, _):
-        host, port = bound.getsockname()[:2]
-        log.info("serving at http://%s:%d (Ctrl-C to stop)", host, port)
-        server.run(sockets=[bound])
+def serve(server: uvicorn.Server, bound: socket.socket) -> None:
+    """Run a server of `open_server` until Ctrl-C or SIGTERM."""
+    host, port = bound.getsockname()[:2]
+    log.info("serving at http://%s:%d (Ctrl-C to stop)", host, port)
+    server.run(sockets=[bound])

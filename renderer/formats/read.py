@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from common.files import check_content
+from common.files import check_suffix
 from common.optional import import_optional
 from multiview.cameras import Z_UP_TO_Y_UP
 from renderer.texture import textured, turned
@@ -30,12 +30,7 @@ def read_textured(path: Path) -> Trimesh:
         ValueError: another format, unreadable, without faces, or with invalid numbers.
     """
     trimesh = import_optional("trimesh", "reading meshes")
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such mesh file")
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise ValueError(f"{path}: expected a mesh in one of the formats {' '.join(SUFFIXES)}")
-    check_content(path, "a mesh")
+    suffix = check_suffix(path, "mesh", SUFFIXES)
     try:  # from a stream, so that no other file is opened
         content, flags = io.BytesIO(path.read_bytes()), {"force": "mesh", "process": False}
         mesh = trimesh.load(content, file_type=suffix[1:], **flags)
