@@ -77,16 +77,17 @@ def _meta_json(uid: str, meta: dict[str, Any]) -> bytes:
 def pack(root: Path, out: Path, shard_bytes: int = 2**30, num_views: int = 16) -> Index:
     """Write a folder tree as shards; the next call continues an interrupted one.
 
-    `out` is a new folder, or that of an interrupted call with the same arguments. `shard_bytes`
-    limits a shard; only a single larger object exceeds it. ValueError names the object and its
-    missing or damaged file, or the wrong `out`; OSError the shard that cannot be written.
+    `out` is a new folder, or that of a call with the same arguments; if that was complete, nothing
+    is done. `shard_bytes` limits a shard; only a single larger object exceeds it. ValueError names
+    the object and its missing or damaged file, or the wrong `out`; OSError the shard that cannot be
+    written.
     """
     dataset = FolderDataset(root)
     out.mkdir(parents=True, exist_ok=True)
     with file_lock(out / INDEX, wait=False):
-        if (out / INDEX).exists():
-            raise ValueError(f"{out}: has shards already; choose a new folder")
         uids = [name.decode() for name in dataset.uids]
+        if (out / INDEX).exists():
+            return _complete_index(out, uids, num_views)
         unfinished = f"{FORMAT}, unfinished, at most {shard_bytes} bytes"
         shards = _finished_shards(out, unfinished, uids, num_views)
         for left in out.glob(".shard-*.tmp.tar"):  # of a process that was killed
@@ -112,23 +113,42 @@ def _write_index(path: Path, form: str, index: Index) -> None:
         temporary.write_text(json.dumps(content, separators=(",", ":")))
 
 
+def _complete_index(out: Path, uids: list[str], num_views: int) -> Index:
+    """The index of a complete call, which must have had the same objects; ValueError if not."""
+    try:
+        index = read_index(FileReader(str(out)))
+        if _packed(out, index, uids, num_views) < len(uids):
+            raise ValueError("other objects")
+    except (ValueError, FileNotFoundError) as error:
+        said = "has shards already, with other objects, views or files; choose a new folder"
+        raise ValueError(f"{out}: {said}") from error
+    log.info("%s: was complete, nothing is packed; delete it to pack changed images", out)
+    return index
+
+
 def _finished_shards(out: Path, form: str, uids: list[str], num_views: int) -> list[Shard]:
     """List the shards of an interrupted call, which must have had the same arguments."""
     if not (out / UNFINISHED).exists():
         return []
     try:
         index = read_index(FileReader(str(out)), UNFINISHED, form)
-        packed = [uid for shard in index.shards for uid, _, _ in shard.objects]
-        if packed != uids[: len(packed)] or index.num_views != num_views:
-            raise ValueError("other objects")
-        if any((out / shard.name).stat().st_size != shard.size for shard in index.shards):
-            raise ValueError("other files")
+        _packed(out, index, uids, num_views)
     except (ValueError, FileNotFoundError) as error:
         raise ValueError(
             f"{out}: is of an interrupted run with other objects, views or another shard size; "
             f"delete it first"
         ) from error
     return index.shards
+
+
+def _packed(out: Path, index: Index, uids: list[str], num_views: int) -> int:
+    """Number of packed objects; ValueError or FileNotFoundError if they are not the first ones."""
+    packed = [uid for shard in index.shards for uid, _, _ in shard.objects]
+    if packed != uids[: len(packed)] or index.num_views != num_views:
+        raise ValueError("other objects")
+    if any((out / shard.name).stat().st_size != shard.size for shard in index.shards):
+        raise ValueError("other files")
+    return len(packed)
 
 
 def _write_shard(
@@ -221,7 +241,7 @@ def main(argv: list[str] | None = None) -> None:
             parser.error("--shard_mb must be at least 1, --num_views from 1 to 999")
         index = pack(args.root, args.out, args.shard_mb * 2**20, args.num_views)
         count = sum(len(shard.objects) for shard in index.shards)
-        log.info("wrote %d objects in %d shards to %s", count, len(index.shards), args.out)
+        log.info("%s has %d objects in %d shards", args.out, count, len(index.shards))
         return
     problems = check(args.location)
     for problem in problems:

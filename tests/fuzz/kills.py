@@ -30,14 +30,12 @@ KILLS = 3
 class Command:
     """A command line for an output folder, and the patterns of its results in it.
 
-    `again` is a file and the flag with which the command continues once it exists; `last` is the
-    file after which a command has ended that refuses to run again.
+    `again` is a file and the flag with which the command continues once it exists.
     """
 
     arguments: Callable[[Path], list[object]]
     results: tuple[str, ...]
     again: tuple[str, str] | None = None
-    last: str | None = None
 
     def start(self, out: Path) -> subprocess.Popen[bytes]:
         line = [sys.executable, *map(str, self.arguments(out))]
@@ -75,7 +73,6 @@ def commands(folder: Path) -> dict[str, Command]:
         "pack": Command(
             lambda out: ["-m", "ldm.shards", "pack", tree, out, "--shard_mb", 1],
             ("*.tar", "index.json"),
-            last="index.json",
         ),
         "benchmark": Command(
             lambda out: [*score, "--out", out],
@@ -94,8 +91,6 @@ def run_round(command: Command, out: Path, seconds: float, draw: random.Random) 
         except subprocess.TimeoutExpired:
             running.kill()
             running.wait()
-        if command.last and (out / command.last).exists():
-            return
     if status := command.start(out).wait():
         raise ValueError(f"{out}: the command ended with {status}, see {out.name}.log")
 

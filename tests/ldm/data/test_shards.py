@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ import webdataset
 from ldm.data.folder import FolderDataset
 from ldm.data.loader import DataConfig, make_loader, open_dataset
 from ldm.data.samples import decode_item
-from ldm.data.shard_dataset import FileReader, ShardDataset, member_names
+from ldm.data.shard_dataset import FileReader, ShardDataset, member_names, read_index
 from ldm.shards import build_parser, check, main, pack
 from tests.ldm.training.training_tree import elevations, encode_png, make_tree, png
 
@@ -190,8 +191,19 @@ def test_an_interrupted_pack_goes_on_and_gives_the_same_shards(
     assert not list(out.glob(".*.tmp.*"))
     files = {path.name: path.read_bytes() for path in out.glob("[!.]*")}
     assert files == {path.name: path.read_bytes() for path in shards.glob("[!.]*")}
-    with pytest.raises(ValueError, match="has shards already"):
-        pack(tree, out, LIMIT, N)
+
+
+def test_a_complete_pack_is_left_as_it_is_and_one_of_other_objects_refused(
+    tree: Path, shards: Path, tmp_path: Path
+):
+    out = shutil.copytree(shards, tmp_path / "out")
+    before = {path: path.stat().st_mtime_ns for path in out.glob("[!.]*")}
+    assert pack(tree, out, LIMIT, N) == read_index(FileReader(str(shards)))
+    assert {path: path.stat().st_mtime_ns for path in out.glob("[!.]*")} == before
+    for uids in (UIDS[:2], [*UIDS, "u7"]):
+        other = make_tree(tmp_path / f"tree{len(uids)}", uids, N)
+        with pytest.raises(ValueError, match="has shards already, with other objects"):
+            pack(other, out, LIMIT, N)
 
 
 def test_damage_in_the_tree_is_found_before_it_is_packed(tree: Path, tmp_path: Path):
@@ -251,7 +263,7 @@ def test_the_command_packs_and_checks(tree: Path, tmp_path: Path, caplog):
     caplog.set_level("INFO")
     out = tmp_path / "out"
     main(["pack", str(tree), str(out), "--num_views", str(N)])
-    assert "wrote 7 objects in 1 shards" in caplog.text
+    assert "out has 7 objects in 1 shards" in caplog.text
     main(["check", str(out)])
     assert f"{out}: all shards are complete" in caplog.text
     with pytest.raises(SystemExit):
