@@ -42,3 +42,14 @@ def stop_on_signals() -> Iterator[StopFlag]:
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def keep_sigterm() -> Iterator[None]:
+    """Put the handler of SIGTERM back that an imported package replaces."""
+    former = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        with suppress(ValueError, TypeError):  # outside the main thread; none that Python knows
+            signal.signal(signal.SIGTERM, former)

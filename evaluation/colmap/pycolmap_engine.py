@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from common.signals import keep_sigterm
 from evaluation.colmap.engine import (
     INSTALL_PYCOLMAP,
     NUM_THREADS,
@@ -18,7 +19,8 @@ class PyColmap:
 
     def __init__(self) -> None:
         try:
-            import pycolmap
+            with keep_sigterm():  # its own prints a stack trace and leaves files behind
+                import pycolmap
         except ImportError as error:
             problem = f"the package pycolmap cannot be imported ({' '.join(str(error).split())})"
             raise ModuleNotFoundError(f"{problem}: {INSTALL_PYCOLMAP}") from error

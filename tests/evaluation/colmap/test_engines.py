@@ -1,12 +1,25 @@
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
 from evaluation.colmap.engine import Workspace, open_engine
 from evaluation.colmap.points import count_points
 from evaluation.colmap.program_engine import EXACT_MATCHING, ColmapProgram
+from tests.conftest import run
 from tests.evaluation.colmap.conftest import recorder, script
+
+
+@pytest.mark.skipif(os.name == "nt", reason="os.kill ends a process on Windows")
+def test_pycolmap_leaves_sigterm_to_the_command():
+    """It would print a stack trace and end the process before that has cleaned up."""
+    pytest.importorskip("pycolmap")
+    code = "import os, signal; signal.signal(signal.SIGTERM, lambda *_: os._exit(7)); "
+    code += "from evaluation.colmap.pycolmap_engine import PyColmap; PyColmap(); "
+    done = run("-c", f"{code}os.kill(os.getpid(), signal.SIGTERM)")
+    assert (done.returncode, done.stderr) == (7, "")
 
 
 def test_a_program_that_matches_approximately_is_warned_of(tmp_path, caplog):
