@@ -92,13 +92,15 @@ def run_blender(
     long, or was aborted.
     """
     begin = log.tell()
+    # Debian's Blender takes the packages of the Python that is first in the path: not conda's.
+    path = os.pathsep.join([str(Path(command[0]).parent), os.environ.get("PATH", os.defpath)])
     try:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **environment},
+            env={**os.environ, "PATH": path, **environment},
             start_new_session=True,  # a process group, which can be terminated as a whole
         )
     except OSError as error:

@@ -19,7 +19,7 @@ import pytest
 import render_batch
 from blender.dataset_index import check_settings, read_uid_set, write_warnings
 from blender.objects import DatasetObject
-from blender.process import RenderError, check_version, find_blender
+from blender.process import RenderError, check_version, find_blender, run_blender
 from tests.conftest import ROOT
 
 QUICK = ["--resolution", "16", "--num_images", "4", "--retries", "0", "--workers", "3"]
@@ -101,6 +101,19 @@ def engine(request: pytest.FixtureRequest) -> str:
     if request.param == "ray":
         pytest.importorskip("ray", reason="needs Ray: pip install -r requirements/render.txt")
     return request.param
+
+
+def test_blender_finds_the_python_beside_it_first(tmp_path: Path, monkeypatch):
+    """Debian's takes the packages of the first Python in the path, which may be conda's."""
+    for folder in ("usr", "conda"):
+        (tmp_path / folder).mkdir()
+        for name in ("blender", "python3"):
+            (tmp_path / folder / name).write_text("#!/bin/sh\ncommand -v python3\n")
+            (tmp_path / folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "conda"), prepend=os.pathsep)
+    with (tmp_path / "log").open("wb") as log:
+        run_blender([f"{tmp_path}/usr/blender"], log, time.monotonic() + 20, lambda: False, {})
+    assert (tmp_path / "log").read_text() == f"{tmp_path}/usr/python3\n"
 
 
 def test_a_list_of_objects_that_cannot_be_extended_is_refused_before_the_work(batch):
