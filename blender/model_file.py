@@ -20,6 +20,10 @@ FAR, LARGE, SMALL = 100.0, 1e5, 1e-4
 """Distance from the origin in sizes of the object, and sizes, from which on single precision, in
 which Blender computes, is not enough."""
 
+COLOURED = 0x8000
+"""Bit of a triangle of a binary STL that has a colour of 15 bits, as VisCAM and SolidView set it;
+Materialise Magics names the colour in the header."""
+
 
 def repair_model(path: Path, folder: Path) -> tuple[Path, list[str], str]:
     """Find what Blender's importer would misread, and write a repaired copy if necessary.
@@ -37,9 +41,9 @@ def repair_model(path: Path, folder: Path) -> tuple[Path, list[str], str]:
         raw = path.read_bytes()
         copy: bytes | None = None
         if suffix == ".stl":
-            copy = repair_stl(raw)
+            copy, problems = repair_stl(raw)
         elif suffix == ".obj":
-            copy = repair_obj(raw, path.parent, folder)
+            copy, problems = repair_obj(raw, path, folder)
         elif suffix == ".ply":
             copy, problems = repair_ply(raw, centre_and_scale)
     except ValueError as error:
@@ -67,12 +71,12 @@ def centre_and_scale(corners: np.ndarray) -> np.ndarray | None:
     return (corners - centre) / size
 
 
-def repair_stl(raw: bytes) -> bytes | None:
+def repair_stl(raw: bytes) -> tuple[bytes | None, list[str]]:
     """A binary STL if the file is one of another size, or text with capitals; None to keep it.
 
-    ValueError if it is cut off.
+    The list says if colours are not rendered. ValueError if the file is cut off.
     """
-    head = raw[:1000].removeprefix(b"\xef\xbb\xbf").lstrip()
+    head, problems = raw[:1000].removeprefix(b"\xef\xbb\xbf").lstrip(), []
     (count,) = struct.unpack("<I", raw[80:84].ljust(4, b"\0"))
     expected = 84 + 50 * count
     is_text = len(raw) != expected and head[:5].lower() == b"solid" and b"\0" not in head
@@ -87,14 +91,17 @@ def repair_stl(raw: bytes) -> bytes | None:
             whole = max(len(raw) - 84, 0) // 50
             raise ValueError(f"cut off: it announces {count} triangles and has {whole}")
         kind = np.dtype([("normal", "<f4", 3), ("corners", "<f4", 9), ("rest", "<u2")])
-        corners = np.frombuffer(raw, kind, count, 84)["corners"].reshape(-1, 3)
+        table = np.frombuffer(raw, kind, count, 84)
+        corners = table["corners"].reshape(-1, 3)
+        if b"COLOR=" in raw[:80] or (count and (table["rest"] & COLOURED).all()):
+            problems.append("its colours are not rendered; save it as .ply or .glb with them")
     moved = centre_and_scale(corners)
     if moved is None and _is_plain(raw, is_text, expected):
-        return None
+        return None, problems
     corners = corners if moved is None else moved
     triangles = np.zeros((len(corners) // 3, 50), np.uint8)
     triangles[:, 12:48] = corners.astype("<f4").reshape(-1, 9).view(np.uint8)
-    return bytes(80) + struct.pack("<I", len(triangles)) + triangles.tobytes()
+    return bytes(80) + struct.pack("<I", len(triangles)) + triangles.tobytes(), problems
 
 
 def _is_plain(raw: bytes, is_text: bool, expected: int) -> bool:
@@ -102,30 +109,70 @@ def _is_plain(raw: bytes, is_text: bool, expected: int) -> bool:
     return raw.startswith(b"solid") and b"vertex" in raw if is_text else len(raw) == expected
 
 
-def repair_obj(raw: bytes, parent: Path, folder: Path) -> bytes | None:
-    """An OBJ with line feeds, corners near the origin and colours to 1; None to keep it."""
-    lines = re.split(rb"\r\n|\r|\n", raw.removeprefix(b"\xef\xbb\xbf"))
+def repair_obj(raw: bytes, path: Path, folder: Path) -> tuple[bytes | None, list[str]]:
+    """An OBJ with line feeds, corners near the origin and colours to 1; None to keep it.
+
+    The list names files of materials that are missing.
+    """
+    text = raw.removeprefix(b"\xef\xbb\xbf")
+    lines = re.split(rb"\r\n|\r|\n", text)
     where = [index for index, line in enumerate(lines) if line.lstrip()[:2] in (b"v ", b"v\t")]
     values = [lines[index].split(b"#")[0].split()[1:] for index in where]
     try:
         corners = np.array([value[:3] for value in values], dtype=np.float64).reshape(-1, 3)
         colours = [np.array(value[3:6], dtype=np.float64) for value in values if len(value) >= 6]
     except ValueError:
-        return None  # the importer's error says what is wrong
+        return None, []  # the importer's error says what is wrong
     moved = centre_and_scale(corners)
     largest = float(np.max(colours)) if colours else 0.0
-    if moved is None and largest <= 1 and (b"\n" in raw or b"\r" not in raw):
-        return None
+    lists = [k for k, line in enumerate(lines) if line.lstrip()[:7] in (b"mtllib ", b"mtllib\t")]
+    named = [file for k in lists for file in _library_files(lines[k], path.absolute().parent)]
+    found = {file: find_file(file) for file in (*named, path.absolute().with_suffix(".mtl"))}
+    problems = [
+        f"its materials {file} are missing, their faces will be grey"
+        for file in named
+        if not any(found.values()) and b"usemtl" in raw
+    ]
+    as_named = len(named) == len(lists) and all(found[file] in (None, file) for file in named)
+    plain = text == raw and (b"\n" in raw or b"\r" not in raw) and as_named
+    if moved is None and largest <= 1 and plain:
+        return None, problems
     corners = corners if moved is None else moved
     for index, value, corner in zip(where, values, corners, strict=True):
         rest = value[3:]
         if len(value) >= 6 and largest > 1:
             rest = [b"%.6f" % (float(part) / 255) for part in value[3:6]]
         lines[index] = b" ".join([b"v", *(b"%.9g" % axis for axis in corner), *rest])
-    for index, line in enumerate(lines):
-        kind, _, name = line.strip().partition(b" ")
-        if kind == b"mtllib":  # is looked for beside the copy
-            lines[index] = b"mtllib " + os.fsencode(
-                os.path.relpath(parent.resolve() / os.fsdecode(name.strip()), folder.resolve())
-            )
-    return b"\n".join(lines)
+    for k in reversed(lists):
+        del lines[k]
+    for file in filter(None, dict.fromkeys(found.values())):  # looked for beside the copy
+        beside = os.path.relpath(file.resolve(), folder.resolve())
+        lines.insert(0, b"mtllib " + os.fsencode(beside))
+    return b"\n".join(lines), problems
+
+
+def _library_files(line: bytes, folder: Path) -> list[Path]:
+    """Files of materials that a line of an OBJ names: one, or else several without spaces."""
+    name = os.fsdecode(line.split(None, 1)[-1].strip().strip(b'"'))
+    whole = folder / name
+    return [whole] if find_file(whole) else [folder / part for part in name.split()] or [whole]
+
+
+def find_file(path: Path) -> Path | None:
+    """Find a file, also if its absolute path differs in capitals or has backslashes."""
+    found = Path(path.anchor)
+    try:
+        if path.is_file():
+            return path
+        for part in re.split(r"[/\\]", str(path.relative_to(path.anchor))):
+            names = sorted(found.iterdir()) if found.is_dir() else []
+            same = [name for name in names if name.name.casefold() == part.casefold()]
+            if part in ("", ".", "..") or (found / part).exists():
+                found = found / part
+            elif same:
+                found = same[0]
+            else:
+                return None
+        return found if found.is_file() else None
+    except OSError:  # a name that is too long, or a folder that may not be read
+        return None

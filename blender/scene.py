@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ import bpy
 import numpy as np
 from mathutils import Matrix
 
-from blender.model_file import repair_model
+from blender.model_file import find_file, repair_model
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +157,7 @@ def _load_error(image: bpy.types.Image) -> str | None:
     file = Path(bpy.path.abspath(image.filepath))
     on_disk = image.source == "FILE" and image.packed_file is None
     if on_disk and not file.is_file():
-        other = _find_file(file)
+        other = find_file(file)
         if other is None and not len(image.pixels):
             return f"texture {file} is missing"
         if other is not None:
@@ -168,21 +167,6 @@ def _load_error(image: bpy.types.Image) -> str | None:
     if len(image.pixels):  # reads the file
         return None
     return f"texture {file if on_disk else image.name} cannot be decoded"
-
-
-def _find_file(path: Path) -> Path | None:
-    """Find a file whose path differs in capitals or has backslashes; None if there is none."""
-    found = Path(path.anchor)
-    for part in re.split(r"[/\\]", str(path.relative_to(path.anchor))):
-        names = sorted(found.iterdir()) if found.is_dir() else []
-        same = [name for name in names if name.name.casefold() == part.casefold()]
-        if part in ("", ".", "..") or (found / part).exists():
-            found = found / part
-        elif same:
-            found = same[0]
-        else:
-            return None
-    return found if found.is_file() else None
 
 
 def _rendered_objects() -> Iterator[bpy.types.Object]:

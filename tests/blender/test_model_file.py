@@ -125,11 +125,60 @@ def test_stl_files_of_an_unexpected_size_or_in_capitals_are_read(tmp_path: Path)
 
 
 def test_obj_files_with_old_line_ends_and_colours_to_255_are_read(tmp_path: Path):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "a.mtl").write_text("newmtl m\n")
     file, _, _ = repair(tmp_path, "a.obj", obj(BOX.vertices, " 255 51 0", end="\r"))
     lines = file.read_text().splitlines()
     assert lines[1].split()[4:] == ["1.000000", "0.200000", "0.000000"]
     library = lines[0].removeprefix("mtllib ")
     assert (file.parent / library).resolve() == (tmp_path / "models" / "a.mtl").resolve()
+
+
+def libraries(file: Path) -> list[Path]:
+    lines = file.read_bytes().splitlines()
+    names = [line.split(None, 1)[1].decode() for line in lines if line.startswith(b"mtllib")]
+    return [(file.parent / name).resolve() for name in names]
+
+
+@pytest.mark.parametrize(
+    ("line", "there", "copied"),
+    [
+        ("mtllib a b.mtl", ["a b.mtl"], False), ('mtllib "a b.mtl"', ["a b.mtl"], False),
+        ("mtllib Sub\\A.MTL", ["sub/a.mtl"], True), ("mtllib gone.mtl", ["m.mtl"], False),
+        ("mtllib b.mtl c.mtl", ["b.mtl", "c.mtl"], True),
+        ("\xef\xbb\xbfmtllib b.mtl", ["b.mtl"], True),
+    ],
+)  # fmt: skip
+def test_materials_of_an_obj_are_found_as_on_windows_and_missing_ones_reported(
+    tmp_path: Path, line: str, there: list[str], copied: bool
+):
+    raw = line.encode("latin1") + b"\nusemtl m\n" + obj(BOX.vertices).partition(b"\n")[2]
+    file, problems, _ = repair(tmp_path, "m.obj", raw)
+    assert all(problem.endswith("are missing, their faces will be grey") for problem in problems)
+    assert problems
+    for name in there:
+        (tmp_path / "models" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "models" / name).write_text("newmtl m\n")
+    file, problems, _ = repair(tmp_path, "m.obj", raw)
+    assert not problems
+    assert (file.parent.name == "temporary") == copied
+    if copied:
+        found = {(tmp_path / "models" / name).resolve() for name in there}
+        assert set(libraries(file)) == found
+
+
+@pytest.mark.parametrize(
+    ("raw", "coloured"),
+    [
+        (b"COLOR=" + stl(BOX.vertices)[6:], True), (stl(BOX.vertices), False),
+        (stl(BOX.vertices)[:84] + 12 * (bytes(48) + b"\x00\x80"), True),
+    ],
+)  # fmt: skip
+def test_colours_of_an_stl_are_reported(tmp_path: Path, raw: bytes, coloured: bool):
+    _, problems, _ = repair(tmp_path, "a.stl", raw)
+    assert [problem.startswith("its colours are not rendered") for problem in problems] == (
+        [True] * coloured
+    )
 
 
 @pytest.mark.parametrize(
