@@ -41,14 +41,23 @@ def mask_area(image: Image.Image) -> float:
     )
 
 
-def refuse_faint(alpha: Image.Image) -> None:
-    """Raise ValueError if an alpha shows nothing, though it is not 0 everywhere."""
-    _, high = level_range(alpha)
+def refuse_faint(high: int) -> None:
+    """Raise ValueError if an alpha of at most `high` of 255, which is not 0, shows nothing."""
     if 0 < high <= FAINT:
         raise ValueError(
             f"its alpha is at most {high} of 255, which leaves nothing to be seen; "
             f"if it is a mask saved as 0 and {high}, multiply it by {255 // high}"
         )
+
+
+def border_shares(solid: np.ndarray) -> list[float]:
+    """Shares of the four borders that a mask, bool (H, W), covers."""
+    return [float(side.mean()) for side in (solid[0], solid[-1], solid[:, 0], solid[:, -1])]
+
+
+def looks_inverted(solid: np.ndarray) -> bool:
+    """Whether a mask, bool (H, W), is probably that of the background."""
+    return min(border_shares(solid)) > BORDER and solid.mean() < 1 - HOLE
 
 
 def check_mask(image: Image.Image, name: object, keep_haze: bool = False) -> Image.Image:
@@ -73,7 +82,7 @@ def check_mask(image: Image.Image, name: object, keep_haze: bool = False) -> Ima
         said = "%s is opaque everywhere: its background counts as the object, for the mask covers "
         log.warning(said + "the whole image", name)
         return image
-    refuse_faint(alpha)
+    refuse_faint(high)
     if high < 128:
         said = "%s: its alpha is at most %d of 255: the object is hardly visible"
         log.warning(said, name, high)
@@ -82,11 +91,11 @@ def check_mask(image: Image.Image, name: object, keep_haze: bool = False) -> Ima
     step = math.ceil(max(image.size) / SIDE)
     small = np.asarray(alpha.reduce(step))
     solid = small >= 128
-    borders = [float(side.mean()) for side in (solid[0], solid[-1], solid[:, 0], solid[:, -1])]
+    borders = border_shares(solid)
     if area > WHOLE_IMAGE:
         said = "%s: the mask covers the whole image (%.1f %%): was the object found?"
         log.warning(said, name, 100 * area)
-    elif min(borders) > BORDER and area < 1 - HOLE:
+    elif looks_inverted(solid):
         log.warning(
             "%s: the mask covers all borders (%.0f %% of them) and leaves %.0f %% of the image "
             "inside them: is it inverted, 255 on the background?",

@@ -42,8 +42,8 @@ def remove_background(image: Image.Image, segment: Segmenter, backend: str) -> I
     """
     own = image.getchannel("A") if image.mode == "RGBA" else None
     if own is not None:
-        refuse_faint(own)
-        if (high := level_range(own)[1]) < 128:
+        refuse_faint(high := level_range(own)[1])
+        if high < 128:
             raise ValueError(f"the image is transparent everywhere: alpha at most {high} of 255")
     step = math.ceil(math.sqrt(image.width * image.height / DECIDED_PIXELS))
     small = composite_white_01(image.reduce(step) if step > 1 else image)

@@ -13,7 +13,7 @@ from PIL import Image
 from common.files import atomic_write
 from multiview.cameras import NUM_VIEWS, Cameras
 from multiview.colmap_model import MODEL, MODEL_FILES, write_colmap
-from multiview.image_file import SUFFIXES, read_image
+from multiview.image_file import MAX_INPUT_PIXELS, SUFFIXES, read_image
 from multiview.images import composite_white_01, strip_to_views, view_names
 from multiview.transforms_json import TRANSFORMS, write_transforms
 
@@ -48,29 +48,32 @@ def read_views(path: Path, num_views: int = NUM_VIEWS) -> np.ndarray:
 
     Raises:
         FileNotFoundError: there is no such folder or file, or views are missing; names them.
-        ValueError: a file is not an image, or the views differ in size, are not square, or are
-            smaller than `MIN_SIZE`.
+        ValueError: a file is not an image, or the views differ in size, are not square, are
+            smaller than `MIN_SIZE`, or have more than `MAX_INPUT_PIXELS` together.
     """
     return _on_white(_read_images(path, num_views))
 
 
 def read_views_and_alpha(
-    path: Path, num_views: int = NUM_VIEWS
+    path: Path, num_views: int = NUM_VIEWS, most_pixels: int | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Read views, see `read_views`, and the alpha of their files, float32 in [0, 1], (N, S, S).
 
-    The alpha is None if it is 1 everywhere, or if not all views have it (with a warning).
+    The alpha is None if it is 1 everywhere, or if not all views have it (with a warning). Views of
+    more than `most_pixels` a side are reduced to that.
     """
-    images = _read_images(path, num_views)
+    images = _read_images(path, num_views, most_pixels)
     return _on_white(images), _alpha(path, images, num_views)
 
 
-def _read_images(path: Path, num_views: int) -> dict[str, Image.Image]:
+def _read_images(
+    path: Path, num_views: int, most_pixels: int | None = None
+) -> dict[str, Image.Image]:
     """Read one strip, or N views of the same size, by file name."""
     if path.is_file():
         strip = read_image(path)
         _check_strip(path, strip.size, num_views)
-        return {path.name: strip}
+        return {path.name: _reduced(path, strip, most_pixels)}
     if not path.is_dir():
         if path.suffix.lower() in SUFFIXES:
             raise FileNotFoundError(f"{path}: no such file")
@@ -88,9 +91,22 @@ def _read_images(path: Path, num_views: int) -> dict[str, Image.Image]:
         if len(files[index]) > 1:
             names = " and ".join(file.name for file in files[index])
             raise ValueError(f"{path}: {names} are all view {index}; remove all but one")
-    images = {file.name: read_image(file) for index in range(num_views) for file in files[index]}
-    _check_sizes(path, list(images), [image.size for image in images.values()])
+    images, sizes = {}, []
+    for file in (files[index][0] for index in range(num_views)):
+        image = read_image(file, max_pixels=MAX_INPUT_PIXELS // num_views)
+        sizes.append(image.size)
+        images[file.name] = _reduced(file, image, most_pixels)
+    _check_sizes(path, list(images), sizes)
     return images
+
+
+def _reduced(path: Path, image: Image.Image, most: int | None) -> Image.Image:
+    """Reduce one view, or views side by side, to at most so many pixels a side."""
+    if most is None or image.height <= most:
+        return image
+    log.info("%s: reduced from %d to %d pixels a side", path, image.height, most)
+    width = max(round(image.width * most / image.height), 1)
+    return image.resize((width, most), Image.Resampling.BICUBIC, reducing_gap=3.0)
 
 
 def view_files(folder: Path) -> dict[int, list[Path]]:

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 MOST_VIEWS = 32
 """Images that are used of one object: more hardly help, and take time."""
-_READ_PIXELS = 16 * 1024**2
+READ_PIXELS = 16 * 1024**2
 """Pixels of all images together to which they are reduced."""
 _SAME_SHAPE = 0.01
 """Relative difference of the aspects of an image and its camera: it is the same image, scaled."""
@@ -90,7 +90,7 @@ def read_posed_views(folder: Path, cameras: Path) -> PosedViews:
     if len(chosen) < len(files):
         said = "%s: %d of %d images are used, which look from directions far apart"
         log.info(said, path, len(chosen), len(files))
-    most = math.sqrt(_READ_PIXELS / len(chosen))
+    most = math.sqrt(READ_PIXELS / len(chosen))
     views = [_read_view(files[image.name], image, most) for image in chosen]
     return PosedViews(tuple(views), listed.z_up, listed.cube)
 
@@ -168,6 +168,8 @@ def _read_view(file: Path, posed: PosedImage, most: float) -> PosedView:
     scale = np.array([[across * size[0] / image.width], [down * size[1] / image.height], [1.0]])
     intrinsics *= scale
 
+    if (step := int(max(image.size) / (4 * most))) > 1:
+        image = image.reduce(step)  # for the memory; the rest is reduced with a better filter
     pixels = composite_white_01(image)
     alpha = None
     if image.mode == "RGBA":

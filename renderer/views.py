@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,14 +12,15 @@ import numpy as np
 from PIL import Image
 
 from common.files import atomic_write
-from multiview.cameras import orbit_cameras
+from multiview.cameras import NUM_VIEWS, orbit_cameras
+from multiview.mask_check import looks_inverted, refuse_faint
 from multiview.segmentation import clean_alpha, open_segmenter
 from multiview.views import read_views_and_alpha
 from renderer.config import RendererConfig
 from renderer.framing import frame_views
 from renderer.mask_repair import fit_in_reverse, repair_masks
 from renderer.methods.base import Views
-from renderer.posed_views import read_posed_views
+from renderer.posed_views import READ_PIXELS, read_posed_views
 
 log = logging.getLogger(__name__)
 
@@ -48,20 +50,16 @@ def read_input(
 
     Raises:
         FileNotFoundError, ValueError: the file is missing or unsuitable.
-        MaskError: no view has a usable mask.
+        MaskError: no view has a usable mask, or most are inverted.
     """
     posed = None if cameras_file is None else read_posed_views(path, cameras_file)
     if posed is None:
-        images, alpha = map(_listed, read_views_and_alpha(path))
+        most = math.isqrt(READ_PIXELS // NUM_VIEWS)
+        images, alpha = map(_listed, read_views_and_alpha(path, NUM_VIEWS, most))
     else:
         images, alpha = [view.image for view in posed.views], posed.alphas()
     assert images is not None
-    if alpha is not None and not any(mask.any() for mask in alpha):
-        raise ValueError(
-            f"{path}: the alpha is 0 everywhere, expected 1 on the object, or views without alpha"
-        )
-    if min(image.min() for image in images) >= WHITE:
-        raise ValueError(f"{path}: all views are white: there is no object in them")
+    _check_shown(path, images, alpha)
     digest = hashlib.sha256()
     for array in (*images, *(alpha or ())):
         digest.update(array.tobytes())
@@ -86,6 +84,21 @@ def read_input(
             said = "%s: the masks of views %s contradict the others and are replaced by their hull"
             log.warning(said, path, ", ".join(map(str, views.replaced)))
     return views, digest.hexdigest()
+
+
+def _check_shown(path: Path, images: list[np.ndarray], alpha: list[np.ndarray] | None) -> None:
+    """Raise ValueError if there is nothing in the images, by their alpha or colours."""
+    highest = round(255 * max(float(mask.max()) for mask in alpha)) if alpha else 255
+    if highest == 0:
+        raise ValueError(
+            f"{path}: the alpha is 0 everywhere, expected 1 on the object, or views without alpha"
+        )
+    try:
+        refuse_faint(highest)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if min(image.min() for image in images) >= WHITE:
+        raise ValueError(f"{path}: all views are white: there is no object in them")
 
 
 def _listed(array: np.ndarray | None) -> list[np.ndarray] | None:
@@ -123,7 +136,11 @@ def _check_order(path: Path, views: Views) -> None:
 
 
 def _check_masks(path: Path, masks: list[np.ndarray], segmenter: str | None) -> None:
-    """Raise MaskError if all masks (H, W) are empty or full, and warn if some are."""
+    """Raise MaskError if masks (H, W) cannot be the object's, and warn if some are not."""
+    inverted = sum(looks_inverted(mask >= 0.5) for mask in masks)
+    if 2 * inverted > len(masks):
+        said = f"{inverted} of {len(masks)} masks cover all borders and leave the middle free"
+        raise MaskError(f"{path}: {said}: are they inverted, 255 on the background?", segmenter)
     shares = np.array([(mask >= 0.5).mean() for mask in masks])
     empty, full = shares == 0, shares > FULL
     if not (empty | full).any():

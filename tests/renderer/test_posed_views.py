@@ -72,7 +72,7 @@ def test_smaller_images_of_the_same_shape_have_smaller_intrinsics_and_others_are
 
 def test_large_images_are_reduced_and_most_of_many_left_out(tmp_path, monkeypatch, caplog):
     caplog.set_level("INFO")
-    monkeypatch.setattr(posed_views, "_READ_PIXELS", 4 * 32**2)
+    monkeypatch.setattr(posed_views, "READ_PIXELS", 4 * 32**2)
     monkeypatch.setattr(posed_views, "MOST_VIEWS", 4)
     path = write_photos(tmp_path, photos := take_photos(12))
     views = read_posed_views(tmp_path, path).views

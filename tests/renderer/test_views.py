@@ -61,6 +61,27 @@ def test_a_folder_of_views_gives_the_same_as_a_strip(strip, tmp_path):
     assert digest == same
 
 
+def test_large_views_are_reduced_and_those_that_no_memory_holds_refused(
+    strip, tmp_path, monkeypatch, caplog
+):
+    given, _ = read_input(strip, TINY, "cpu")
+    size = given.size
+    monkeypatch.setattr("renderer.views.READ_PIXELS", 16 * (size // 2) ** 2)
+    caplog.set_level("INFO")
+    for k, view in enumerate(np.split(read_image(strip), 16, axis=1)):
+        Image.fromarray(view).save(tmp_path / f"{k:03d}.png")
+    means = given.images.reshape(16, size // 2, 2, size // 2, 2, 3).mean(axis=(2, 4))
+    for path in (strip, tmp_path):
+        small, _ = read_input(path, TINY, "cpu")
+        assert small.images.shape == (16, size // 2, size // 2, 3)
+        assert small.cameras.intrinsics[0, 0, 2] == size / 4
+        assert np.abs(small.images - means).mean() < 0.01
+    assert f"000.png: reduced from {size} to {size // 2} pixels a side" in caplog.text
+    monkeypatch.setattr("multiview.views.MAX_INPUT_PIXELS", 16 * size**2 - 16)
+    with pytest.raises(ValueError, match=r"000\.png: the image of .* make it smaller first"):
+        read_input(tmp_path, TINY, "cpu")
+
+
 def test_a_few_bad_masks_only_give_a_warning(tmp_path, caplog):
     alpha = opaque_views(3, 9)
     alpha[5] = 0
@@ -90,6 +111,19 @@ def test_a_segmenter_that_found_nothing_is_named_and_alpha_has_none(strip, tmp_p
     with pytest.raises(MaskError, match="u2net") as caught:
         read_input(strip, replace(TINY, segmenter="u2net"), "cpu")
     assert caught.value.segmenter == "u2net"
+
+
+@pytest.mark.parametrize(
+    ("alpha", "message"),
+    [
+        (ellipsoid()[..., 3] < 0.5, r"16 of 16 masks cover all borders .* are they inverted"),
+        ((ellipsoid()[..., 3] > 0.5) / 255, "alpha is at most 1 of 255, .* multiply it by 255"),
+    ],
+)
+def test_inverted_and_faint_alpha_is_refused_with_advice(tmp_path, alpha, message):
+    path = write_strip(tmp_path / "0.png", with_alpha(alpha))
+    with pytest.raises(ValueError, match=rf"0\.png: .*{message}"):
+        read_input(path, TINY, "cpu")
 
 
 def test_views_in_reverse_order_are_refused_and_the_order_that_fits_is_named(tmp_path):
