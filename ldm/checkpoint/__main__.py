@@ -14,7 +14,7 @@ import logging
 import sys
 from pathlib import Path
 
-from common.cli import run_script
+from common.cli import project_file, run_script
 from common.config import load_config
 from demo.model import choose_model_class
 from ldm.checkpoint.load import DTYPES, convert, inspect, manifest
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
         convert(args.source, args.target, DTYPES.get(args.dtype))
         log.info("wrote %s", args.target)
         return
-    config = load_config(GenerateConfig, args.cfg).model
+    config = load_config(GenerateConfig, project_file(args.cfg)).model
     model_class = choose_model_class(config)
     if args.command == "manifest":
         sys.stdout.write("".join(f"{line}\n" for line in manifest(config, model_class)))

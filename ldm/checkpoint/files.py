@@ -30,6 +30,8 @@ STATE_KEYS = ("state_dict", "model_state_dict", "model", "module", "params", "ne
 """Entries of checkpoints that hold tensors by name: the moving average of the weights, or these."""
 LDM_EMA = "model_ema."
 """Prefix of the moving average of `model.` in files of latent diffusion; its names lack dots."""
+EMA_PREFIXES = (LDM_EMA, "ema.", "ema_model.", "ema_model.module.")
+"""Prefixes of moving averages beside the weights."""
 KINDS = (
     (("spatial_volume.", "model.diffusion_model."), "a SyncDreamer checkpoint"),
     (("module.",), "a checkpoint of a model wrapped for several GPUs (all names begin 'module.')"),
@@ -134,45 +136,51 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 def choose_weights(content: Any) -> tuple[dict[str, Tensor], list[str]]:
     """Find the named tensors in a checkpoint's content: those of a moving average (EMA), if any.
 
+    Without an entry of a usual name, the dictionary that has most of them is taken.
     Prefixes of wrappers are removed where the names then are those of a known kind of checkpoint.
     Returns the tensors and what was done besides taking `state_dict`.
     """
-    if not isinstance(content, Mapping):
-        return {}, []
-    entries = [(key, _named_tensors(content.get(key))) for key in (*STATE_KEYS, *EMA_KEYS)]
-    found = [(key, tensors) for key, tensors in entries if tensors]
-    states = [(key, tensors) for key, tensors in found if key in STATE_KEYS][:1]
-    averages = [(key, tensors) for key, tensors in found if key in EMA_KEYS][:1]
     state: dict[str, Tensor] = {}
-    taken = []
-    for key, tensors in states + averages:
-        names, note = _without_wrappers(tensors)
-        state.update(zip(names, tensors.values(), strict=True))
-        taken += [f"took '{key}'"] * (key != "state_dict") + note
-    if not state:
-        tensors = _named_tensors(content)
-        names, taken = _without_wrappers(tensors)
-        state = dict(zip(names, tensors.values(), strict=True))
-    return _with_ldm_ema(state, taken)
+    taken: list[str] = []
+    if not isinstance(content, Mapping):
+        return state, taken
+    states, averages = (
+        [found for key in keys if (found := _largest(content.get(key), key))[1]][:1]
+        for keys in (STATE_KEYS, EMA_KEYS)
+    )
+    for key, tensors in states + averages or [_largest(content)]:
+        named, note = _without_wrappers(tensors)
+        state.update(named)
+        taken += [f"took '{key}'"] * (key not in ("state_dict", "")) + note
+    return _with_ema_beside(state, taken)
 
 
-def _named_tensors(entry: Any) -> dict[str, Tensor]:
-    items = entry.items() if isinstance(entry, Mapping) else ()
-    return {n: t.detach() for n, t in items if isinstance(n, str) and isinstance(t, Tensor)}
+def _largest(content: Any, key: str = "", depth: int = 2) -> tuple[str, dict[str, Tensor]]:
+    """The tensors by name of a dictionary, or of the one in it that has most of them; its key."""
+    items = content.items() if isinstance(content, Mapping) else ()
+    named = [(name, entry) for name, entry in items if isinstance(name, str)]
+    best = key, {name: entry.detach() for name, entry in named if isinstance(entry, Tensor)}
+    for name, entry in named if depth else ():
+        found = _largest(entry, f"{key}.{name}".lstrip("."), depth - 1)
+        best = found if len(found[1]) > len(best[1]) else best
+    return best
 
 
-def _without_wrappers(tensors: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
-    """Names without prefixes of wrappers; `torch.compile` also puts its own in their middle."""
-    names = [name.replace("_orig_mod.", "") for name in tensors]
-    if names and all(name.startswith("module.") for name in names):
-        shorter = [name.removeprefix("module.") for name in names]
-        names = shorter if describe_state_dict(shorter) != UNKNOWN else names
-    if names == list(tensors) or len(set(names)) < len(names):
-        return list(tensors), []
-    return names, ["removed the prefixes 'module.' and '_orig_mod.' of wrapped models"]
+def _without_wrappers(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Tensors without prefixes of wrappers; `torch.compile` also puts its own in names' middle."""
+    counted = {name: tensor for name, tensor in tensors.items() if name != "n_averaged"}
+    names = [name.replace("_orig_mod.", "") for name in counted]
+    for prefix in ("module.", "model."):
+        if names and all(name.startswith(prefix) for name in names):
+            shorter = [name.removeprefix(prefix) for name in names]
+            names = shorter if describe_state_dict(shorter) != UNKNOWN else names
+    if names == list(counted) or len(set(names)) < len(names):
+        return tensors, []
+    note = "removed the prefixes 'module.', 'model.' and '_orig_mod.' of wrapped models"
+    return dict(zip(names, counted.values(), strict=True)), [note]
 
 
-def _with_ldm_ema(
+def _with_ema_beside(
     state: dict[str, Tensor], taken: list[str]
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Take the moving average that a SyncDreamer checkpoint may have beside the weights.
@@ -181,13 +189,18 @@ def _with_ldm_ema(
     """
     if not any(name.startswith("spatial_volume.") for name in state):
         return state, taken
-    kept = {name: tensor for name, tensor in state.items() if not name.startswith(LDM_EMA)}
-    names = [name for name in kept if _average_name(name) in state]
-    kept.update({name: state[_average_name(name)] for name in names})
-    return kept, taken + [f"took the moving average (EMA) of {len(names)} tensors"] * bool(names)
+    kept = {name: tensor for name, tensor in state.items() if not name.startswith(EMA_PREFIXES)}
+    averages = {
+        name: state[average]
+        for name in kept
+        for average in (*(prefix + name for prefix in EMA_PREFIXES), _ldm_average_name(name))
+        if average in state
+    }
+    note = f"took the moving average (EMA) of {len(averages)} tensors"
+    return {**kept, **averages}, taken + [note] * bool(averages)
 
 
-def _average_name(name: str) -> str:
+def _ldm_average_name(name: str) -> str:
     return LDM_EMA + name.removeprefix("model.").replace(".", "")
 
 

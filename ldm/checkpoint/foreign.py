@@ -28,6 +28,7 @@ BLOCKED_MODULES = frozenset({"os", "posix", "nt", "sys", "subprocess"})
 BUILTIN_TYPES = {
     *("bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list", "long"),
     *("object", "range", "set", "slice", "str", "tuple", "type", "unicode", "xrange"),
+    *("Ellipsis", "NotImplemented"),
 }
 """Other builtins, such as eval, are in no honest checkpoint."""
 
@@ -135,7 +136,9 @@ class _TensorsOnly(SlowUnpickler):
             return type("Inert", (_Inert,), {})
         return self.foreign.setdefault(full, type("Inert", (_Inert,), {}))
 
-    def persistent_load(self, pid: Any) -> _Storage:
+    def persistent_load(self, pid: Any) -> Any:
+        if pid[0] == "module":  # a class with its source, in torch's format before 1.6
+            return pid[1]
         kind, dtype, key, _, count, *view = pid
         if kind != "storage" or not isinstance(dtype, torch.dtype) or any(view):
             raise pickle.UnpicklingError("a storage of an unknown kind")

@@ -96,6 +96,15 @@ def test_cut_files_are_named_as_damaged(tmp_path: Path, foreign, old: bool, leng
         read_state_dict(path)
 
 
+@pytest.mark.filterwarnings("ignore:.*source code")
+def test_a_module_beside_the_weights_is_left_out(tmp_path: Path):
+    """In the old format it comes with the source of its class."""
+    for old in (False, True):
+        content = {"state_dict": STATE, "loss": torch.nn.Linear(2, 2), "more": ...}
+        path = save(tmp_path / "module.ckpt", content, old)
+        assert read_state_dict(path).keys() == STATE.keys()
+
+
 class Call:
     def __init__(self, function: object, *arguments: object) -> None:
         self.call = function, arguments
@@ -174,6 +183,15 @@ def prefixed(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Ten
         ({"model": prefixed("module.", WEIGHTS), "epoch": 3}, WEIGHTS, "took 'model'; removed"),
         ({"state_dict": WEIGHTS, "state_dict_ema": AVERAGE}, AVERAGE, "took 'state_dict_ema'"),
         ({"module": WEIGHTS, "ema": prefixed("module.", AVERAGE)}, AVERAGE, "took 'ema'"),
+        (
+            {"state_dict": WEIGHTS, "ema": {"decay": torch.tensor(0.9), "shadow": AVERAGE}},
+            AVERAGE,
+            r"took 'ema\.shadow'",
+        ),
+        ({"x": {"state_dict": WEIGHTS}, "epoch": 3}, WEIGHTS, r"took 'x\.state_dict'"),
+        ({"state_dict": prefixed("model.", WEIGHTS)}, WEIGHTS, "prefixes"),
+        ({**prefixed("module.", AVERAGE), "n_averaged": torch.tensor(3)}, AVERAGE, "prefixes"),
+        ({"state_dict": {**WEIGHTS, **prefixed("ema.", AVERAGE)}}, AVERAGE, "average .* of 2 "),
         (
             {**WEIGHTS, "model_ema.diffusion_modeloutweight": AVERAGE[NAMES[1]],
              "model_ema.decay": torch.tensor(0.9)},
