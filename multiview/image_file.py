@@ -142,6 +142,8 @@ def _what_it_is(path: Path, content: bytes | None) -> str:
         return found
     if content[4:8] == b"ftyp" and content[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1"):
         return "is a HEIC image: pip install pillow-heif, or convert it to JPEG or PNG"
+    if content.startswith((b"\x89PNG\r\n", b"\xff\xd8\xff")):
+        return "the image is damaged at its beginning"
     if content[:4] in (b"II*\0", b"MM\0*"):
         return "is a TIFF of a kind that cannot be read, or damaged; convert it to 8-bit PNG"
     return "not an image that can be read (PNG, JPEG, WebP, ...)"
@@ -243,13 +245,13 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
     levels = np.asarray(image).astype(np.float32)
     levels[np.isnan(levels)] = 0.0
     low, high = float(levels.min()), float(levels.max())
+    # 8, 10 or 12 bits in 16 or 32 would be nearly black in the full range
+    known = high <= 0 or image.format == "PPM"  # Pillow scales those by their own range
+    full = next((most for most in RANGES[3 * known :] if high <= most), 0)
+    expected = "0 to 65535"
     if image.mode == "F":
-        full = 1 if high <= 1.1 else 255 if 8 < high <= 255 else 65535 if 255 < high <= 65535 else 0
-        expected = "0 to 1, 0 to 255 or 0 to 65535"
-    else:  # 8, 10 or 12 bits in 16 or 32 would be nearly black in the full range
-        known = high <= 0 or image.format == "PPM"  # Pillow scales those by their own range
-        full = next((most for most in RANGES[3 * known :] if high <= most), 0)
-        expected = "0 to 65535"
+        full = 1 if high <= 1.1 else full if high > 8 else 0
+        expected = "0 to 1, or from 0 to between 8 and 65535"
     if not full or low < -0.1 * full:
         kind = "floating-point" if image.mode == "F" else "integer"
         found = f"{kind} levels from {low:g} to {high:g}"

@@ -198,7 +198,8 @@ def test_a_profile_changes_no_alpha_and_not_the_image_of_the_caller(tmp_path: Pa
         (np.float32([0, 100, 255]) * 257, "tif"), (np.int32([0, 100, 255]), "tif"),
         (np.uint16([0, 100, 255]), "png"), (np.uint16([0, 100, 255]) * 4, "png"),
         (np.uint16([0, 100, 255]) * 16, "png"), (np.uint16([0, 100, 255]) * 257, "png"),
-        (np.int32([0, 100, 255]) * 257, "tif"),
+        (np.int32([0, 100, 255]) * 257, "tif"), (np.float32([0, 100, 255]) * 4, "tif"),
+        (np.float32([0, 100, 255]) * 16, "tif"),
     ],
 )  # fmt: skip
 def test_grey_is_scaled_by_the_range_of_its_levels(tmp_path: Path, levels, suffix: str):
@@ -229,6 +230,7 @@ def test_what_cannot_be_read_is_called_what_it_is(tmp_path: Path):
         "is a web page": b"<!DOCTYPE html><html>",
         "is an SVG drawing": b'<?xml version="1.0"?><svg>',
         "TIFF": b"II*\0" + bytes(60),
+        "damaged at its beginning": b"\x89PNG\r\n\x1a\n" + bytes(40),
     }
     for message, content in contents.items():
         path = tmp_path / "a.jpg"
