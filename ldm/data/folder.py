@@ -20,6 +20,7 @@ from torch import Tensor
 from common.safe_pickle import read_pickle
 from common.uid_set import read_uid_set
 from ldm.data.samples import MAX_FILE_BYTES, EncodedFile, ObjectFiles, check_elevations, located
+from multiview.image_file import SUFFIXES
 from multiview.images import prepare_image, view_names
 
 VALIDATION_CROP_SIZE = 200
@@ -128,11 +129,14 @@ def read_validation_set(folder: Path, image_size: int) -> list[ValidationImage]:
 
     `a-30.png` is 30 degrees above the horizon, `a--10.png` 10 below. The object's longer side is
     scaled to `VALIDATION_CROP_SIZE`. ValueError if there are no images, or one has no elevation.
+    Other formats of images are read, too; what is no image is left out.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: the folder of validation images does not exist")
     images = []
-    for path in sorted(folder.glob("*.png")):
+    for path in sorted(folder.glob("[!.]*")):
+        if path.suffix.lower() not in SUFFIXES:
+            continue
         match = re.fullmatch(r"(.+?)-(-?\d{1,2}(?:\.\d+)?)", path.stem, flags=re.ASCII)
         if match is None or abs(float(match[2])) > 90:
             raise ValueError(
@@ -142,5 +146,5 @@ def read_validation_set(folder: Path, image_size: int) -> list[ValidationImage]:
         image = rearrange(torch.from_numpy(pixels), "h w c -> c h w").contiguous()
         images.append(ValidationImage(match[1], image, math.radians(float(match[2]))))
     if not images:
-        raise ValueError(f"{folder}: the folder has no PNG images")
+        raise ValueError(f"{folder}: there are no images in this folder")
     return images

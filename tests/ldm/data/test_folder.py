@@ -98,8 +98,9 @@ def test_only_the_files_that_are_needed_are_touched_once_an_object_is_known(tmp_
 def test_validation_images_are_framed_and_their_elevation_is_read(tmp_path: Path):
     picture = Image.new("RGBA", (40, 40))
     picture.paste((255, 0, 0, 255), (10, 10, 31, 21))
-    for name in ("b-x-30", "a--10", "c-7.5"):
-        picture.save(tmp_path / f"{name}.png")
+    for name in ("b-x-30.png", "a--10.PNG", "c-7.5.webp"):
+        picture.save(tmp_path / name, lossless=True)
+    (tmp_path / "notes.txt").write_text("no image")
     images = read_validation_set(tmp_path, 64)
     assert [image.name for image in images] == ["a", "b-x", "c"]
     assert [round(math.degrees(image.elevation), 9) for image in images] == [-10, 30, 7.5]
@@ -114,7 +115,7 @@ def test_validation_images_without_an_elevation_and_folders_without_images_are_r
         with pytest.raises(ValueError, match=rf"{name}\.png: the name must end"):
             read_validation_set(tmp_path, 64)
         (tmp_path / f"{name}.png").unlink()
-    with pytest.raises(ValueError, match="has no PNG"):
+    with pytest.raises(ValueError, match="there are no images"):
         read_validation_set(tmp_path, 64)
     with pytest.raises(FileNotFoundError, match=r"no: .*does not exist"):
         read_validation_set(tmp_path / "no", 64)
