@@ -9,7 +9,7 @@
 # make test   set up, lint, check types, run the quick tests (under 3 minutes on 2 cores)
 # make test-all   the same with the integration tests (under 12 minutes)
 # make test-slow  full-size models (15 minutes on 2 cores, 12 GB of disk, 12 GB of memory)
-# make test-blender   the tests that need Blender or Ray (requirements/render.txt), 4 minutes
+# make test-blender   the tests that need Blender or Ray (requirements/render.txt), 8 minutes
 # make test-app   the tests of the web app, also in Chromium (Debian: chromium, chromium-driver), 5 minutes
 #
 # All create .venv and are fast the second time. Flags for pip, for example PyTorch's own index
@@ -84,7 +84,7 @@ test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
 
 test-blender: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/blender -m "blender or ray"
+	$(BIN)/python -m pytest tests/blender tests/common tests/pipeline -m "blender or ray"
 
 test-app: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/webapp

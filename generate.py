@@ -17,8 +17,6 @@ import logging
 from pathlib import Path
 
 from common.cli import HelpFormatter, add_common_flags, run_script
-from common.config import load_config
-from common.devices import pick_device
 from pipeline import cli_args
 
 log = logging.getLogger(__name__)
@@ -55,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--overwrite", action="store_true",
         help="generate all samples again, replacing existing ones")  # fmt: skip
     cli_args.add_compile_flag(parser)
+    cli_args.add_worker_flags(parser)
     add_common_flags(parser)
     return parser
 
@@ -77,22 +76,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     args = parse(argv)
-    from ldm.config import GenerateConfig
-    from ldm.sampling.config import change_sampler
-    from pipeline.generate import GenerateOptions, generate
-    from pipeline.view_generator import SyncDreamerGenerator
+    if args.engine == "ray" or args.gpus or args.workers:
+        from pipeline.batch import make_strips, run_batch
 
-    config = load_config(GenerateConfig, args.cfg, args.set)
-    device = pick_device(args.device)
-    of_preset = {"published": config.sampler, **vars(config.presets)}[args.preset]
-    sampler = change_sampler(of_preset, cli_args.given_sampler(args))
-    options = GenerateOptions(
-        args.output, args.crop_size, args.sample_num, args.seed, sampler, device,
-        args.keep, args.overwrite, args.save_views, args.preview, args.cameras,
-    )  # fmt: skip
-    view_generator = SyncDreamerGenerator(
-        config.model, args.ckpt, device, args.dtype, args.batch_view_num, args.compile
-    )
+        with cli_args.flag_advice():
+            run_batch(args, make_strips, args.elevation)
+        return
+    from pipeline.generate import generate, read_options
+
+    options, view_generator = read_options(args)
     with cli_args.flag_advice():
         generate(args.input, args.elevation, options, view_generator)
 

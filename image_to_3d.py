@@ -20,9 +20,9 @@ from common.cli import HelpFormatter, add_common_flags, run_script
 from pipeline.cli_args import (
     add_compile_flag,
     add_pipeline_flags,
+    add_worker_flags,
     flag_advice,
     parse_flags,
-    with_advice,
 )
 from renderer.formats.options import add_export_flags
 
@@ -39,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_pipeline_flags(parser, "default")
     add("--overwrite", action="store_true", help="redo every step")
     add_compile_flag(parser)
+    add_worker_flags(parser)
     add_export_flags(parser)
     add_common_flags(parser)
     return parser
@@ -56,18 +57,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     args = parse(argv)
-    from pipeline.batch import images_to_3d
-    from pipeline.config import Context, read_config
-    from pipeline.paths import FAILURES
+    from pipeline.batch import make_meshes, run_batch
 
-    config, view_generator = read_config(args)
     with flag_advice():
-        failed = images_to_3d(
-            args.input, args.output, config, Context(view_generator), args.debug, with_advice
-        )
-    if failed:
-        images = "1 image" if len(failed) == 1 else f"{len(failed)} images"
-        raise ValueError(f"{images} failed: see {args.output / FAILURES}")
+        run_batch(args, make_meshes, [args.elevation])
 
 
 if __name__ == "__main__":

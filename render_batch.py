@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING
 from blender_script import add_view_flags, view_settings
 from common.cli import HelpFormatter, advise, run_script
 from common.files import file_lock
+from common.workers.flags import add_engine_flags, check_engine_flags, gpu_numbers
 
 if TYPE_CHECKING:
     from blender.job import RenderResult, RenderSetup
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 SETS = {"target": "fixed", "input": "random"}
 MAX_DEFAULT_WORKERS = 8
 """Limits the memory: large models take gigabytes each."""
+RAY_GRACE_SECONDS = 15.0
+"""For objects on Ray to terminate their Blender."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -45,14 +47,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--models", type=Path, required=True, help=source)
     add("--uids", type=Path, help="render only the objects in this list, .txt or .json")
     add("--out", type=Path, default=Path("training_examples"), help="folder of the training data")
-    place = "render on this machine, or on a Ray cluster with shared files"
-    add("--engine", choices=["local", "ray"], default="local", help=place)
-    add("--address", help="address of the Ray cluster, auto or <host>:<port> (default: start one)")
+    gpus = "GPUs of this machine among which objects are distributed, e.g. 0,1"
+    add_engine_flags(parser, gpus)
     workers = min(os.cpu_count() or 1, MAX_DEFAULT_WORKERS)
     add("--workers", type=int, default=workers, help="parallel Blender processes on this machine")
     threads = "threads per object; 0 divides the cores among the workers, and is 1 on Ray"
     add("--threads", type=int, default=0, help=threads)
-    add("--gpus", help="GPUs of this machine among which objects are distributed, e.g. 0,1")
     gpus = "for --engine ray (default: 1 if the cluster has any)"
     add("--gpus_per_object", type=float, help=gpus)
     add("--timeout", type=float, default=1800.0, help="seconds per attempt at an object")
@@ -69,17 +69,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """Parse and check the flags; exits with status 2 if they are invalid."""
     parser = build_parser()
     args = parser.parse_args(argv)
-    for name, low in (("workers", 1), ("threads", 0), ("retries", 0), ("samples", 1)):
+    for name, low in (("threads", 0), ("retries", 0), ("samples", 1)):
         if getattr(args, name) < low:
             parser.error(f"--{name} must be at least {low}, got {getattr(args, name)}")
     if not args.timeout > 0:
         parser.error(f"--timeout must be above 0, got {args.timeout}")
-    if args.gpus is not None and not re.fullmatch(r"\d+(,\d+)*,?", args.gpus):
-        parser.error(f"--gpus must be comma-separated numbers, got {args.gpus!r}")
-    if args.engine == "local" and (args.address or args.gpus_per_object is not None):
-        parser.error("--address and --gpus_per_object are for --engine ray")
-    if args.engine == "ray" and args.gpus is not None:
-        parser.error("--gpus is for --engine local; use --gpus_per_object on Ray")
+    check_engine_flags(parser, args)
+    if args.engine == "local" and args.gpus_per_object is not None:
+        parser.error("--gpus_per_object is for --engine ray")
     try:
         for camera_type in SETS.values():
             view_settings(args, camera_type)
@@ -103,7 +100,7 @@ def make_setup(args: argparse.Namespace) -> RenderSetup:
         blender=args.blender,
         timeout=args.timeout,
         retries=args.retries,
-        gpus=tuple(part for part in (args.gpus or "").split(",") if part),
+        gpus=gpu_numbers(args),
     )
 
 
@@ -113,10 +110,12 @@ def start_engine(
     """Check Blender and start to render; returns a generator of results."""
     from blender.engines import render_local, render_on_ray
     from blender.process import check_version, find_blender
+    from common.workers.ray_cluster import Cluster
 
     if args.engine == "ray":
-        threads = args.threads or 1
-        return render_on_ray(objects, setup, args.address, threads, args.gpus_per_object)
+        cores, gpus = args.threads or 1, args.gpus_per_object
+        cluster = Cluster(args.address, None, cores, gpus, RAY_GRACE_SECONDS)
+        return render_on_ray(objects, setup, cluster)
     with advise("; --blender takes the path of Blender", FileNotFoundError):
         program = find_blender(args.blender)
     log.info("%d objects, Blender %s (%s)", len(objects), check_version(program), program)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from common.cli import SEED, project_file
+from common.workers.flags import add_engine_flags, check_engine_flags
 from multiview.cameras import REFERENCE_IMAGE_SIZE
 from multiview.segmentation import BACKENDS
 
@@ -108,6 +109,16 @@ def add_compile_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_worker_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that divide images among workers, see `common.workers.flags`."""
+    add_engine_flags(
+        parser, "GPUs of this machine, e.g. 0,1,2,3: a process with a model on each shares the work"
+    )
+    parser.add_argument("--workers", type=int,
+        help="processes that share the images, the GPUs and the cores (default: one, or one a GPU; "
+        "on Ray as many as there is room for)")  # fmt: skip
+
+
 def add_pipeline_flags(parser: argparse.ArgumentParser, preset: str) -> None:
     """Add the flags that `read_config` reads, those of the model too; `preset` is the default."""
     add = parser.add_argument
@@ -142,6 +153,10 @@ def parse_flags(parser: argparse.ArgumentParser, argv: list[str] | None) -> argp
             if not (low <= value <= high or (name == "crop_size" and value == -1)):
                 also = {"crop_size": "auto, -1 or ", "elevation": "auto or "}.get(name, "")
                 parser.error(f"--{name} must be {also}from {low} to {high}, got {value}")
+    if hasattr(args, "engine"):
+        check_engine_flags(parser, args)
+        if args.gpus and args.device != "auto":
+            parser.error("--gpus and --device both say where to compute; give one of them")
     choose_model(args)
     return args
 
@@ -176,7 +191,7 @@ def with_advice(error: BaseException) -> str:
     cause: BaseException | None = error
     while cause is not None:
         found = next((text for kind, text in advice if isinstance(cause, kind)), None)
-        if found:
+        if found and found not in str(error):
             return f"{error}; {found}"
         cause = cause.__cause__
     return str(error)

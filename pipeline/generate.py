@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,12 +15,15 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from common.devices import peak_memory
+from common.config import load_config
+from common.devices import peak_memory, pick_device
 from common.records import ReplaceError
-from ldm.config import SamplerConfig
+from ldm.config import GenerateConfig, SamplerConfig
+from ldm.sampling.config import change_sampler
 from multiview.cameras import NUM_VIEWS
 from multiview.images import CropSize
 from multiview.views import read_views
+from pipeline.cli_args import given_sampler
 from pipeline.inputs import (
     Elevation,
     PreparedInput,
@@ -32,7 +36,7 @@ from pipeline.sample_store import Sample, StripFiles, check_conflicts, prepare_o
 from pipeline.selection.elevation import ElevationConfig
 from pipeline.selection.elevation_drafts import draft_path, draft_sampler, find_elevation
 from pipeline.selection.ranking import SCORES, SampleScore, rank_samples, read_scores
-from pipeline.view_generator import ViewGenerator
+from pipeline.view_generator import SyncDreamerGenerator, ViewGenerator
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +64,25 @@ class GenerateOptions:
     save_views: bool = False
     preview: bool = False
     cameras: CameraFormat = "transforms"
+
+
+def read_options(args: argparse.Namespace) -> tuple[GenerateOptions, SyncDreamerGenerator]:
+    """What checked flags ask for; the weights are not read yet.
+
+    Raises:
+        FileNotFoundError, ValueError: see `load_config` and `pick_device`.
+    """
+    config = load_config(GenerateConfig, args.cfg, args.set)
+    device = pick_device(args.device)
+    of_preset = {"published": config.sampler, **vars(config.presets)}[args.preset]
+    options = GenerateOptions(
+        args.output, args.crop_size, args.sample_num, args.seed,
+        change_sampler(of_preset, given_sampler(args)), device, args.keep, args.overwrite,
+        args.save_views, args.preview, args.cameras,
+    )  # fmt: skip
+    return options, SyncDreamerGenerator(
+        config.model, args.ckpt, device, args.dtype, args.batch_view_num, args.compile
+    )
 
 
 def generate(

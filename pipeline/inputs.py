@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import cycle
 from os import PathLike
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -28,6 +28,17 @@ Elevation = float | Literal["auto"]
 """Of an input's camera in degrees, or "auto" to estimate it."""
 ImageLike = str | PathLike[str] | Image.Image | np.ndarray
 """A file, an image, or an array (H, W), (H, W, 3) or (H, W, 4), uint8 or float in [0, 1]."""
+
+
+class ImageTask(NamedTuple):
+    """An image's file, the folder of its results, and its camera's elevation."""
+
+    path: Path
+    folder: Path
+    elevation: Elevation
+
+    def __str__(self) -> str:
+        return str(self.path)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,14 +109,8 @@ def prepare_inputs(
         FileNotFoundError, ValueError: naming the image, or elevations that do not match; of an
             image of a folder only if there are no `failures` to add it to.
     """
-    images = collect_images(paths, output)
-    if len(elevations) not in (1, len(images)):
-        raise ValueError(
-            f"expected one elevation for all images or one for each, got {len(elevations)} values "
-            f"for {len(images)} images"
-        )
     inputs = []
-    for (path, folder), given in zip(images, cycle(elevations), strict=False):
+    for path, folder, given in pair_elevations(collect_images(paths, output), elevations):
         try:
             image = InputImage.read(path).checked(keep_haze=crop_size != "auto")
             inputs.append(prepare_input(image, folder, given, crop_size, size, compare))
@@ -163,6 +168,19 @@ def collect_images(paths: Sequence[Path], output: Path) -> list[tuple[Path, Path
             f"{' and '.join(same)}"
         )
     return list(zip(images, folders, strict=True))
+
+
+def pair_elevations(
+    images: Sequence[tuple[Path, Path]], elevations: Sequence[Elevation]
+) -> list[ImageTask]:
+    """Add one elevation to all images, or one to each; ValueError if there are others."""
+    if len(elevations) not in (1, len(images)):
+        raise ValueError(
+            f"expected one elevation for all images or one for each, got {len(elevations)} values "
+            f"for {len(images)} images"
+        )
+    pairs = zip(images, cycle(elevations), strict=False)
+    return [ImageTask(path, folder, given) for (path, folder), given in pairs]
 
 
 def _images_in(path: Path) -> list[Path]:

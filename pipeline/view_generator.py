@@ -13,6 +13,7 @@ import torch
 from einops import rearrange
 
 from common.devices import fastest_dtype
+from common.workers.work import SetUpError
 from demo.model import choose_model_class
 from ldm.config import SamplerConfig, SyncDreamerConfig
 from ldm.generate_views import (
@@ -31,7 +32,7 @@ MAX_SAMPLES_AT_ONCE = 4
 """Of one input, that a GPU generates together; the default of --sample_num."""
 
 
-class ModelError(Exception):
+class ModelError(SetUpError):
     """The model cannot be loaded, so no image can be processed."""
 
 

@@ -12,19 +12,17 @@ from __future__ import annotations
 
 import argparse
 import logging
-import multiprocessing
 import os
 import sys
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from common.cli import add_common_flags, advise
 from common.devices import pick_device
 from common.files import file_lock
-from common.processes import how_it_ended, prepare_worker, terminate
+from common.workers.flags import add_engine_flags, check_engine_flags, choose_engine
+from common.workers.work import Engine, MakeWork, Work, Worker, follow
 from evaluation.cli_args import (
     add_colmap_flags,
     add_view_flags,
@@ -38,13 +36,10 @@ if TYPE_CHECKING:
     from evaluation.benchmark.dataset import ObjectFiles
     from evaluation.benchmark.evaluate import ObjectRecord, Settings
 
-    Evaluate = Callable[[ObjectFiles, Settings, Path, str, int], None]
-
 log = logging.getLogger(__name__)
 
 MAX_DEFAULT_WORKERS = 8
 """Limits the memory on machines with many cores."""
-POLL_SECONDS = 0.1
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -75,21 +70,29 @@ def build_parser() -> argparse.ArgumentParser:
 def add_metric_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say what is measured, and in how many processes."""
     add = parser.add_argument
-    workers = f"parallel processes, about 1 GB each (default: cores, at most {MAX_DEFAULT_WORKERS})"
-    cores = min(os.cpu_count() or 1, MAX_DEFAULT_WORKERS)
-    add("--workers", type=int, default=cores, help=workers)
+    workers = (
+        f"parallel processes, about 1 GB each (default: cores, at most {MAX_DEFAULT_WORKERS}; "
+    )
+    workers += "on Ray as many as there is room for)"
+    add("--workers", type=int, help=workers)
+    add_engine_flags(parser, "GPUs of this machine, e.g. 0,1, that the processes share in turn")
     add_view_flags(parser)
     add_colmap_flags(parser)
     halves = "also reconstruct the even and the odd views of each object and compare the two"
     add("--self_consistency", action="store_true", help=halves)
 
 
+def metric_engine(args: argparse.Namespace) -> Engine:
+    """The engine that the flags of `add_metric_flags` ask for."""
+    cores = min(os.cpu_count() or 1, MAX_DEFAULT_WORKERS) if args.engine == "local" else None
+    return choose_engine(args, [args.device], args.workers or cores)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Evaluate all objects and write the report."""
     parser = build_parser()
     args = parser.parse_args(argv)
-    if args.workers < 1:
-        parser.error(f"--workers must be at least 1, got {args.workers}")
+    check_engine_flags(parser, args)
     for name in args.objects or ():
         if Path(name).name != name or name in ("", ".", ".."):
             parser.error(f"--objects must be folder names, got {name!r}")
@@ -104,7 +107,9 @@ def main(argv: list[str] | None = None) -> None:
     if args.out.exists() and not args.out.is_dir():
         raise NotADirectoryError(f"{args.out}: --out must be a folder, this is a file")
     settings, missing = choose_settings(args)
-    records = evaluate_and_report(objects, settings, missing, args.out, args.name, args.workers)
+    records = evaluate_and_report(
+        objects, settings, missing, args.out, args.name, metric_engine(args)
+    )
     failed = _print_results(records, args.debug)
     log.info("wrote results.csv, table.md, table.tex and index.html to %s", args.out)
     if failed:
@@ -118,7 +123,7 @@ def evaluate_and_report(
     missing: list[str],
     out: Path,
     name: str,
-    workers: int,
+    engine: Engine,
 ) -> list[ObjectRecord]:
     """Evaluate objects, see `evaluate_all`, and write the report, see `write_report`."""
     from evaluation.benchmark.report import ReportRow, write_report
@@ -126,7 +131,7 @@ def evaluate_and_report(
     folder = out / "objects"
     folder.mkdir(parents=True, exist_ok=True)
     with file_lock(folder, wait=False):
-        records = evaluate_all(objects, settings, folder, workers)
+        records = evaluate_all(objects, settings, folder, engine)
         folders = [folder / files.name for files in objects]
         rows = [ReportRow(*row) for row in zip(objects, records, folders, strict=True)]
         write_report(out, name, rows, missing)
@@ -180,59 +185,67 @@ def choose_settings(args: argparse.Namespace) -> tuple[Settings, list[str]]:
     return chosen, missing
 
 
-def evaluate_in_worker(
-    files: ObjectFiles, settings: Settings, folder: Path, key: str, threads: int
-) -> None:
-    """Evaluate an object in a worker process; warnings go to the record, not to the console."""
-    prepare_worker()
-    import torch
+class ObjectTask(NamedTuple):
+    """An object to be evaluated, its folder in the report, and the key of its record."""
 
+    files: ObjectFiles
+    folder: Path
+    key: str
+
+    def __str__(self) -> str:
+        return self.files.name
+
+
+def make_evaluation(settings: Settings, worker: Worker) -> Work:
+    """The work of the benchmark: an object; its warnings go to the record, not to the console."""
     from evaluation.benchmark.evaluate import evaluate_object
 
-    torch.set_num_threads(threads)
-    logging.getLogger().addHandler(logging.NullHandler())
-    evaluate_object(files, settings, folder, key)
+    settings = replace(settings, device=str(pick_device(worker.device)))
+    logging.basicConfig(handlers=[logging.NullHandler()], force=True)
+
+    def work(task: ObjectTask) -> None:
+        evaluate_object(task.files, settings, task.folder, task.key)
+        worker.tick()
+
+    return work
 
 
 def evaluate_all(
     objects: list[ObjectFiles],
     settings: Settings,
     folder: Path,
-    workers: int,
-    evaluate: Evaluate = evaluate_in_worker,
+    engine: Engine,
+    make_work: MakeWork = make_evaluation,
 ) -> list[ObjectRecord]:
-    """Evaluate objects in parallel, each in its own process; reuse unchanged records.
+    """Evaluate objects by several workers; reuse unchanged records.
 
-    `folder` is the parent of the folders with the record and the strips of each object; `evaluate`
-    runs in the processes and writes the record. Errors of the returned records say if a process
-    crashed or could not be started.
+    `folder` is the parent of the folders with the record and the strips of each object, which
+    `make_work` writes. Errors of the returned records say if a worker crashed or could not start.
     """
-    from tqdm import tqdm
+    from evaluation.benchmark.evaluate import ObjectRecord
 
-    threads = max((os.cpu_count() or 1) // min(workers, len(objects)), 1)
-    stop, pool = threading.Event(), ThreadPoolExecutor(workers)
-    try:
-        tasks = [
-            pool.submit(_evaluate, files, settings, folder / files.name, threads, evaluate, stop)
-            for files in objects
-        ]
-        for _ in tqdm(as_completed(tasks), total=len(tasks), unit="object", disable=None):
-            pass
-    finally:
-        stop.set()
-        pool.shutdown(cancel_futures=True)
-    return [task.result() for task in tasks]
+    found = [_record_or_task(files, settings, folder / files.name) for files in objects]
+    tasks = [each for each in found if isinstance(each, ObjectTask)]
+    errors = {
+        outcome.task: outcome.error
+        for outcome in follow(engine, make_work, settings, tasks, "evaluated")
+    }
+
+    def record_of(task: ObjectTask) -> ObjectRecord:
+        record = ObjectRecord.load(task.folder)
+        if record is not None and record.key == task.key:
+            return record
+        return ObjectRecord(
+            task.key, Result(task.files.name), {"crash": errors[task] or "no record"}
+        )
+
+    return [record_of(each) if isinstance(each, ObjectTask) else each for each in found]
 
 
-def _evaluate(
-    files: ObjectFiles,
-    settings: Settings,
-    folder: Path,
-    threads: int,
-    evaluate: Evaluate,
-    stop: threading.Event,
-) -> ObjectRecord:
-    """The record of an object: an unchanged one, that of a process, or one of its failure."""
+def _record_or_task(
+    files: ObjectFiles, settings: Settings, folder: Path
+) -> ObjectRecord | ObjectTask:
+    """The unchanged record of an object, one of its failure, or what is to be done."""
     from evaluation.benchmark.evaluate import ObjectRecord, check_folder, record_key
 
     try:
@@ -245,18 +258,6 @@ def _evaluate(
         with advise("; choose another folder for --out", FileExistsError):
             check_folder(folder)
         ObjectRecord.remove(folder)
-        spawn = multiprocessing.get_context("spawn")
-        arguments = (files, settings, folder, key, threads)
-        process = spawn.Process(target=evaluate, args=arguments, daemon=True)
-        process.start()
     except Exception as error:  # noqa: BLE001 - recorded, other objects continue
         return ObjectRecord("", Result(files.name), {"start": str(error) or type(error).__name__})
-    while process.exitcode is None:
-        process.join(POLL_SECONDS)
-        if stop.is_set():
-            terminate([process])
-    record = ObjectRecord.load(folder)
-    if record is not None and record.key == key:
-        return record
-    message = f"the process that evaluated the object ended by {how_it_ended(process)}"
-    return ObjectRecord(key, Result(files.name), {"crash": message})
+    return ObjectTask(files, folder, key)

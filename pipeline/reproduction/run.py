@@ -31,6 +31,7 @@ from pipeline.cli_args import (
 )
 
 if TYPE_CHECKING:
+    from common.workers.work import Engine
     from evaluation.benchmark.dataset import ObjectFiles
     from evaluation.benchmark.evaluate import ObjectRecord, Settings
     from pipeline.reproduction.steps import Plan
@@ -70,31 +71,32 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     args = parse_flags(build_parser(), argv)
-    from evaluation.benchmark.run import choose_settings
-    from pipeline.reproduction.devices import all_devices, run_on_devices
+    from common.workers.flags import choose_engine
+    from evaluation.benchmark.run import choose_settings, metric_engine
+    from pipeline.reproduction.devices import all_devices, run_on_objects
     from pipeline.reproduction.steps import make_mesh, make_views
 
     objects = find_objects(args)
     plan = read_plan(args)
-    devices = all_devices(args.device)
+    engine = choose_engine(args, all_devices(args.device), None)
     make_writable(plan.output, plan.output)
     with file_lock(plan.output / TABLE, wait=False), flag_advice():
         settings, missing = choose_settings(args)
         steps = plan.sampler.steps * plan.num_samples
         log.info(
-            "%d objects, %d samples of %d steps each, on %s",
-            len(objects), plan.num_samples, plan.sampler.steps, ", ".join(devices),
+            "%d objects, %d samples of %d steps each",
+            len(objects), plan.num_samples, plan.sampler.steps,
         )  # fmt: skip
-        failures = run_on_devices(make_views, plan, objects, devices, "views", steps)
+        failures = run_on_objects(engine, make_views, plan, objects, "views", steps)
         objects = [files for files in objects if files.name not in failures]
         with_truth = [files for files in objects if files.true_mesh]
         if plan.renderer is not None and with_truth:
-            failures |= run_on_devices(make_mesh, plan, with_truth, devices, "meshes", 1)
+            failures |= run_on_objects(engine, make_mesh, plan, with_truth, "meshes", 1)
             objects = [files for files in objects if files.name not in failures]
         if not objects:
             raise ValueError("no object was finished; the reasons are above")
         records = [
-            _evaluate(objects, plan, k, settings, missing, args.workers)
+            _evaluate(objects, plan, k, settings, missing, metric_engine(args))
             for k in range(plan.num_samples)
         ]
         failures |= {
@@ -158,7 +160,7 @@ def _evaluate(
     sample: int,
     settings: Settings,
     missing: list[str],
-    workers: int,
+    engine: Engine,
 ) -> list[ObjectRecord]:
     """Evaluate one sample of all objects; its report is in samples/<number>."""
     from evaluation.benchmark.run import evaluate_and_report
@@ -167,7 +169,7 @@ def _evaluate(
     log.info("evaluating sample %d of %d", sample + 1, plan.num_samples)
     files = [evaluated_files(each, plan, sample) for each in objects]
     folder = plan.output / "samples" / str(sample)
-    return evaluate_and_report(files, settings, missing, folder, f"sample {sample}", workers)
+    return evaluate_and_report(files, settings, missing, folder, f"sample {sample}", engine)
 
 
 def _write_table(

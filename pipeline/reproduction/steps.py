@@ -6,20 +6,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
+from common.devices import pick_device
 from common.files import atomic_write
 from common.records import RunDirectory
+from common.workers.work import Work, Worker
 from evaluation.benchmark.dataset import ObjectFiles
 from ldm.config import SamplerConfig, SyncDreamerConfig
 from ldm.generate_views import StepCallback
 from multiview.cameras import VIEWS_ELEVATION_DEG
 from multiview.images import view_names
 from multiview.views import read_views
+from pipeline.cli_args import flag_advice
 from pipeline.generate import GenerateOptions, generate
 from pipeline.image_to_3d import reconstruct_step
-from pipeline.reproduction.devices import Tick, Work
 from pipeline.selection.ranking import SCORES, read_scores
 from pipeline.view_generator import SyncDreamerGenerator, ViewGenerator
 from renderer.config import Preset, RendererConfig
@@ -74,9 +75,9 @@ class Plan:
 
 
 class _CountingGenerator(SyncDreamerGenerator):
-    """Calls `tick` after every denoising step."""
+    """Calls the worker's `tick` after every denoising step."""
 
-    tick: Tick
+    worker: Worker
     generate_batch = ViewGenerator.generate_batch  # one by one, so that the steps are counted
 
     def generate(
@@ -85,20 +86,20 @@ class _CountingGenerator(SyncDreamerGenerator):
         elevation_deg: float,
         seed: int,
         sampler: SamplerConfig,
-        on_step: StepCallback | None = None,  # noqa: ARG002 - `tick` takes its place
+        on_step: StepCallback | None = None,  # noqa: ARG002 - the worker's takes its place
     ) -> np.ndarray:
         """See `SyncDreamerGenerator.generate`."""
-        return super().generate(pixels, elevation_deg, seed, sampler, lambda _: self.tick())
+        return super().generate(pixels, elevation_deg, seed, sampler, lambda _: self.worker.tick())
 
 
-def make_views(plan: Plan, device: str) -> Work:
+def make_views(plan: Plan, worker: Worker) -> Work:
     """Generate the samples of an object; a unit of work is a denoising step."""
-    on = torch.device(device)
+    on = pick_device(worker.device)
     generator = _CountingGenerator(plan.model, plan.checkpoint, on, plan.dtype, plan.views_at_once)
+    generator.worker = worker
 
-    def work(files: ObjectFiles, tick: Tick) -> None:
+    def work(files: ObjectFiles) -> None:
         assert files.true is not None
-        generator.tick = tick
         options = GenerateOptions(
             output=plan.views(files.name),
             crop_size=CROP_SIZE,
@@ -109,24 +110,26 @@ def make_views(plan: Plan, device: str) -> Work:
             keep="all" if plan.ranking else None,
             overwrite=plan.overwrite,
         )
-        generate([files.true / INPUT_VIEW], [VIEWS_ELEVATION_DEG], options, generator)
+        with flag_advice():
+            generate([files.true / INPUT_VIEW], [VIEWS_ELEVATION_DEG], options, generator)
 
     return work
 
 
-def make_mesh(plan: Plan, device: str) -> Work:
+def make_mesh(plan: Plan, worker: Worker) -> Work:
     """Reconstruct the chosen sample of an object, one unit of work."""
+    device = pick_device(worker.device)
 
-    def work(files: ObjectFiles, tick: Tick) -> None:
+    def work(files: ObjectFiles) -> None:
         assert plan.renderer is not None
         folder = plan.mesh_folder(files.name)
         directory = RunDirectory(folder.parent, plan.overwrite)
         strip = plan.views(files.name) / f"{plan.chosen(files.name)}.png"
-        options = ReconstructionOptions(plan.seed, torch.device(device), plan.preset)
-        with directory.open():
+        options = ReconstructionOptions(plan.seed, device, plan.preset)
+        with directory.open(), flag_advice():
             reconstruct_step(directory, strip, folder, plan.renderer, options)
         if directory.done:
-            tick()
+            worker.tick()
 
     return work
 

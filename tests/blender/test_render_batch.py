@@ -20,6 +20,7 @@ import render_batch
 from blender.dataset_index import check_settings, read_uid_set, write_warnings
 from blender.objects import DatasetObject
 from blender.process import RenderError, check_version, find_blender, run_blender
+from common.workers.ray_cluster import Cluster
 from tests.conftest import ROOT
 
 QUICK = ["--resolution", "16", "--num_images", "4", "--retries", "0", "--workers", "3"]
@@ -304,4 +305,4 @@ def test_without_ray_it_says_what_to_install(batch: Batch, monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "ray", None)
     setup = render_batch.make_setup(render_batch.parse(batch.command("--engine", "ray")))
     with pytest.raises(ModuleNotFoundError, match=r"pip install -r requirements/render\.txt"):
-        next(render_on_ray([DatasetObject("a", Path("a.glb"))], setup, None, 1, None))
+        next(render_on_ray([DatasetObject("a", Path("a.glb"))], setup, Cluster()))

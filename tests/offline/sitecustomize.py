@@ -6,6 +6,7 @@ The tests' configuration puts it there, so that no test needs the network withou
 from __future__ import annotations
 
 import ipaddress
+import os
 import sys
 from typing import Any
 
@@ -41,4 +42,5 @@ def refuse_other_machines(event: str, arguments: tuple[Any, ...]) -> None:
         raise PermissionError(f"the tests use no network: {event} to {host!r}")
 
 
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "false"  # Ray is at the loopback address
 sys.addaudithook(refuse_other_machines)

@@ -11,6 +11,7 @@ import signal
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,11 @@ from PIL import Image
 import image_to_3d as script
 from common.files import sha256
 from common.records import ReplaceError, RunDirectory, Step
+from common.workers.work import Worker, run_here
 from ldm.config import SamplerConfig
 from multiview.segmentation import segment_white
 from pipeline import image_to_3d as module
-from pipeline.batch import images_to_3d
+from pipeline.batch import process_images
 from pipeline.config import Context, PipelineConfig
 from pipeline.image_to_3d import StepError, image_to_3d
 from pipeline.paths import EXPORTED
@@ -42,6 +44,13 @@ STEPS = [
 
 class Killed(BaseException):
     pass
+
+
+def images_to_3d(paths: list[Path], out: Path, config: PipelineConfig, context: Context):
+    def make_work(_: None, worker: Worker):
+        return lambda task: image_to_3d(task.path, task.folder, config, context)
+
+    return process_images(paths, out, ["auto"], make_work, None, partial(run_here, "cpu"))
 
 
 Convert = Callable[..., RunDirectory]
@@ -328,7 +337,7 @@ def test_steps_of_a_version_with_more_settings_are_kept(out):
 
 @pytest.mark.integration
 def test_the_models_own_drafts_and_samples_are_generated(tiny_checkpoint, photo, out):
-    with pytest.raises(StepError, match=r"photo\.png: "):  # of noise no mesh can be made
+    with pytest.raises(ValueError, match=r"photo\.png: "):  # of noise no mesh can be made
         script.main(
             [str(photo), "-o", str(out), "--cfg", "configs/tiny.yaml",
              "--ckpt", str(tiny_checkpoint), "--device", "cpu", "--sample_num", "1",
@@ -418,11 +427,12 @@ def test_a_batch_says_at_once_what_is_wrong_with_its_folder(photo, config, conte
     assert not out.exists()
 
 
-def test_the_flags_come_to_the_settings(monkeypatch, tmp_path):
+def test_the_flags_come_to_the_settings(monkeypatch, photo):
     calls = []
     monkeypatch.setattr("pipeline.view_generator.sampling_settings", lambda *_: {})
-    monkeypatch.setattr("pipeline.batch.images_to_3d", lambda *given: calls.append(given))
-    base = ["a.png", "-o", "out", "--ckpt", "x.ckpt", "--device", "cpu"]
+    monkeypatch.setattr("pipeline.batch.image_to_3d", lambda *given: calls.append(given) or made)
+    made = RunDirectory(Path("out"))
+    base = [str(photo), "-o", "out", "--ckpt", "x.ckpt", "--device", "cpu"]
     script.main(base)
     script.main([*base, "--elevation", "-5", "--preset", "fast", "--set", "sampler.eta=0.5",
                  "--set", "use_mask=false", "--sample_steps", "7",
@@ -447,7 +457,7 @@ def test_the_flags_come_to_the_settings(monkeypatch, tmp_path):
         ("grid.stepps=3", "neus.yaml with "),
     ],
 )
-def test_a_setting_that_no_file_has_is_an_error_of_the_file_it_is_for(wrong, message, tmp_path):
+def test_a_setting_that_no_file_has_is_an_error_of_the_file_it_is_for(wrong, message, photo):
     flags = ["--set", "use_mask=false", "--set", wrong, "--cfg", "configs/demo.yaml"]
     with pytest.raises(ValueError, match=re.escape(message)):
-        script.main(["a.png", "-o", str(tmp_path), "--ckpt", "x.ckpt", "--device", "cpu", *flags])
+        script.main([str(photo), "-o", "out", "--ckpt", "x.ckpt", "--device", "cpu", *flags])

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import time
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -16,10 +17,13 @@ for package in ("trimesh", "mesh2sdf", "scipy", "pycolmap", "lpips"):
     pytest.importorskip(package, reason="needs requirements/eval.txt")
 
 from common.files import file_lock
+from common.workers.processes import run_in_processes
+from common.workers.work import Work, Worker
 from evaluation.benchmark import run as benchmark
 from evaluation.benchmark.dataset import ObjectFiles
 from evaluation.benchmark.evaluate import ObjectRecord, Settings
 from evaluation.benchmark.report import ReportRow, write_report
+from evaluation.benchmark.run import ObjectTask
 from evaluation.results import Result
 from tests.evaluation.benchmark.conftest import rows, run
 from tests.evaluation.conftest import EXAMPLES, ring_of_views, save_views
@@ -94,12 +98,15 @@ def test_a_second_run_evaluates_only_what_changed(
 
 
 @pytest.mark.integration
-def test_a_process_that_dies_or_cannot_start_is_reported_and_the_others_go_on(tmp_path: Path):
+def test_a_process_that_dies_or_cannot_start_is_reported_and_the_others_go_on(
+    tmp_path: Path, monkeypatch
+):
+    monkeypatch.setattr("common.workers.processes.RETRIES", 0)
     (tmp_path / "blocked").write_text("a file where its folder should be")
     names = ("dies", "lives", "is killed", "blocked")
     objects = [ObjectFiles(name, *[None] * 5) for name in names]
-    records = benchmark.evaluate_all(objects, SETTINGS, tmp_path, workers=2, evaluate=die_or_save)
-    ended = "the process that evaluated the object ended by"
+    records = benchmark.evaluate_all(objects, SETTINGS, tmp_path, TWO, make_dying)
+    ended = "the process on cpu ended by"
     assert records[0].errors == {"crash": f"{ended} exit status 3"}
     assert records[1].errors == {}
     assert records[2].errors == {"crash": f"{ended} signal 9"}
@@ -110,11 +117,11 @@ def test_a_process_that_dies_or_cannot_start_is_reported_and_the_others_go_on(tm
 
 
 def test_interrupting_ends_the_processes_and_leaves_no_record(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(benchmark, "as_completed", interrupt)
+    monkeypatch.setattr("common.workers.processes.wait", interrupt)
     objects = [ObjectFiles(name, *[None] * 5) for name in ("a", "b")]
     of_other_tests = set(multiprocessing.active_children())
     with pytest.raises(KeyboardInterrupt):
-        benchmark.evaluate_all(objects, SETTINGS, tmp_path, workers=2, evaluate=sleep_long)
+        benchmark.evaluate_all(objects, SETTINGS, tmp_path, TWO, make_sleep)
     assert set(multiprocessing.active_children()) <= of_other_tests
     assert not list(tmp_path.rglob("record.json"))
 
@@ -126,7 +133,7 @@ def test_files_of_others_in_the_reports_folder_are_refused_and_left(tmp_path: Pa
         path.parent.mkdir(parents=True)
         path.write_text("precious")
     objects = [ObjectFiles(name, *[None] * 5) for name in ("a", "b", "c")]
-    a, b, c = benchmark.evaluate_all(objects, SETTINGS, tmp_path, workers=1, evaluate=die_or_save)
+    a, b, c = benchmark.evaluate_all(objects, SETTINGS, tmp_path, TWO, make_dying)
     assert "such as 000.png; choose another folder for --out" in a.errors["start"]
     assert "such as colmap/mine.txt" in b.errors["start"]
     assert c.errors == {}
@@ -168,16 +175,22 @@ def test_the_truth_compared_with_itself_is_perfect_and_warned_about(tmp_path: Pa
     assert "the predicted views are the true ones" in (tmp_path / "out/index.html").read_text()
 
 
-def die_or_save(files: ObjectFiles, _: Settings, folder: Path, key: str, threads: int) -> None:
-    if files.name == "dies":
-        os._exit(3)
-    if files.name == "is killed":
-        os.kill(os.getpid(), signal.SIGKILL)
-    ObjectRecord(key, Result(files.name)).save(folder)
+TWO = partial(run_in_processes, ["cpu", "cpu"])
 
 
-def sleep_long(*_: object) -> None:
-    time.sleep(600)
+def make_dying(_: Settings, worker: Worker) -> Work:
+    def work(task: ObjectTask) -> None:
+        if task.files.name == "dies":
+            os._exit(3)
+        if task.files.name == "is killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        ObjectRecord(task.key, Result(task.files.name)).save(task.folder)
+
+    return work
+
+
+def make_sleep(_: Settings, worker: Worker) -> Work:
+    return lambda _: time.sleep(600)
 
 
 def interrupt(*_: object) -> None:

@@ -52,7 +52,7 @@ def test_a_run_that_is_killed_and_started_again_gives_the_same_table(objects: Pa
     assert not (tmp_path / "killed" / "table.md").exists()
     table, log = whole.communicate()
     assert whole.returncode == 0, log
-    assert "2 of 2 objects, done" in log
+    assert "views: 2 of 2, done" in log
     again = start(objects, tmp_path / "killed")
     assert again.communicate()[0] == table
     written = [(tmp_path / name / "table.md").read_bytes() for name in ("whole", "killed")]
