@@ -1,4 +1,4 @@
-"""Tables, HTML page and error maps of a report."""
+"""Whole runs: scores, what a second run evaluates, tables, HTML page and error maps."""
 
 from __future__ import annotations
 
@@ -25,6 +25,73 @@ from evaluation.benchmark.tables import make_tables
 from evaluation.results import Result
 from tests.conftest import SHARED, needs_shared
 from tests.evaluation.benchmark.conftest import report_row, rows, run
+from tests.evaluation.conftest import EXAMPLES
+
+
+def test_good_objects_are_scored_and_broken_ones_reported(report: Path):
+    found = rows(report)
+    assert " ".join(found) == "broken equal & <same> locomotive noisy unpredicted mean"
+    assert found["equal & <same>"]["psnr"] == "inf"
+    assert float(found["equal & <same>"]["ssim"]) == pytest.approx(1)
+    assert 20 < float(found["noisy"]["psnr"]) < 30
+    assert 0.8 < float(found["locomotive"]["iou"]) < 0.9
+    assert int(found["locomotive"]["points"]) > 50
+    assert found["locomotive"]["points_form"] == "sparse"
+    assert found["locomotive"]["consistent_normals"] == "True"
+    assert int(found["locomotive"]["faces"]) > 1000
+    assert not found["noisy"]["faces"]
+    assert "004.png: not an image" in found["broken"]["errors"]
+    assert "no predicted views" in found["unpredicted"]["errors"]
+    without = {name for name in found if not found[name]["psnr"]}
+    assert without == {"broken", "unpredicted"} == {n for n in found if found[n]["errors"]}
+
+
+@pytest.mark.integration
+def test_the_single_commands_give_the_same_numbers(report: Path, capsys):
+    import eval_mesh
+    import eval_nvs
+
+    row = rows(report)["locomotive"]
+    true, predicted = EXAMPLES / "locomotive-gt", EXAMPLES / "locomotive-pr"
+    eval_nvs.main(["--gt", str(true), "--pr", str(predicted), "--name", "x"])
+    eval_mesh.main([
+        "--pr_mesh", str(predicted / "mesh.ply"), "--pr_name", "x", "--gt_dir", str(true),
+        "--gt_mesh", str(EXAMPLES / "locomotive-mesh" / "meshes" / "model.obj"),
+        "--gt_name", "locomotive",
+    ])  # fmt: skip
+    nvs, mesh = (line.split("\t")[1:] for line in capsys.readouterr().out.splitlines())
+    expected = [row[metric] for metric in ("psnr", "ssim", "lpips", "chamfer", "iou")]
+    assert [*nvs, *mesh] == [f"{float(value):.5f}" if value else "n/a" for value in expected]
+
+
+@pytest.mark.integration
+def test_a_second_run_evaluates_only_what_changed(
+    objects: Path, report: Path, tmp_path: Path, caplog
+):
+    caplog.set_level("INFO")
+    root, out = tmp_path / "objects", tmp_path / "report"
+    shutil.copytree(objects, root)
+    shutil.copytree(report, out)
+    for name in ("broken", "unpredicted", "locomotive"):
+        for kind in ("gt", "pr"):
+            for suffix in ("", f"-{kind}"):
+                shutil.rmtree(root / kind / f"{name}{suffix}", ignore_errors=True)
+    assert run(out, root) == 0
+    assert caplog.text.count("unchanged") == 2
+    before = rows(out)
+
+    caplog.clear()
+    shutil.copy(root / "gt" / "noisy" / "000.png", root / "pr" / "noisy" / "000.png")
+    assert run(out, root) == 0
+    assert "equal & <same>: unchanged" in caplog.text
+    assert "noisy: unchanged" not in caplog.text
+    (out / "objects" / "noisy" / "error.jpg").unlink()
+    assert run(out, root) == 0
+    assert (out / "objects" / "noisy" / "error.jpg").is_file()
+    after = rows(out)
+    assert after["noisy"]["psnr"] == "inf"
+    assert after["noisy"]["psnr"] != before["noisy"]["psnr"]
+    assert after["equal & <same>"] == before["equal & <same>"]
 
 
 def test_tables_hold_the_papers_rows_and_ours(report: Path):
