@@ -66,6 +66,22 @@ def one_line(error: BaseException) -> str:
     return " ".join(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", str(error)).split())
 
 
+def limit_numpy_threads() -> None:
+    """Give NumPy's own BLAS one thread.
+
+    Several spin while they wait for each other: a product of small arrays, which gains nothing from
+    them, takes many times as long while another program runs.
+    """
+    try:
+        import numpy  # noqa: F401 - loads its BLAS
+        from threadpoolctl import ThreadpoolController
+    except ImportError:  # in Blender's own Python
+        return
+    for library in ThreadpoolController().lib_controllers:
+        if Path(library.filepath).parent.name.startswith("numpy"):  # torch may have one too
+            library.set_num_threads(1)
+
+
 def run_script(main: Callable[[list[str] | None], None]) -> None:
     """Run a command's `main`: exit 1 with one line when it fails, with a traceback if --debug."""
     if sys.stderr is None:  # closed by the parent process
@@ -76,6 +92,7 @@ def run_script(main: Callable[[list[str] | None], None]) -> None:
     # idle threads sleep; by default they spin, and take cores that other programs leave free.
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    limit_numpy_threads()
     with suppress(ValueError):  # outside the main thread; SIGTERM cleans up as Ctrl-C does
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:

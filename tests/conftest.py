@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import math
 import os
 import subprocess
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from common.cli import limit_numpy_threads
 from common.config import load_config
 from demo.model import choose_model_class
 from ldm.checkpoint.load import empty_model, storage_dtype
@@ -75,6 +77,7 @@ def pytest_configure() -> None:
 
     They use no network, and share the cores with the other processes of `pytest -n`.
     """
+    limit_numpy_threads()
     found = filter(None, [str(OFFLINE), os.environ.get("PYTHONPATH")])
     os.environ["PYTHONPATH"] = os.pathsep.join(found)
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
@@ -97,8 +100,10 @@ def pytest_runtest_makereport(
 
 
 @pytest.fixture(autouse=True)
-def same_random_numbers_every_time() -> None:
+def same_start_for_every_test() -> None:
+    """The random numbers and the level of the log, whatever the tests before have set."""
     torch.manual_seed(0)
+    logging.getLogger().setLevel(logging.WARNING)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -63,6 +63,20 @@ def test_idle_threads_sleep_unless_the_user_says_otherwise(given, expected):
     assert f"'OMP_WAIT_POLICY': '{expected}'" in done.stdout.decode()
 
 
+def test_numpys_threads_do_not_spin_in_a_command(monkeypatch):
+    from threadpoolctl import ThreadpoolController
+
+    libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+    ours = [each for each in libraries if "numpy" in each.filepath]
+    if not ours:
+        pytest.skip("NumPy has no BLAS of its own here")
+    for library in ours:
+        library.set_num_threads(2)
+    monkeypatch.setattr(sys, "argv", ["script"])
+    run_script(lambda _: None)
+    assert [library.get_num_threads() for library in ours] == [1] * len(ours)
+
+
 def test_an_interrupt_exits_130(monkeypatch):
     def interrupt(argv):
         raise KeyboardInterrupt
