@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 Kind = Literal["grid", "mlp", "nerf"]
 Preset = Literal["fast", "default", "best"]
 
-_FAST_GRID = "grid.resolution=64 grid.steps=150"
+_FAST_GRID = "grid.resolution=64 grid.steps=150 faces=10000"
 _BEST_GRID = "grid.resolution=128 grid.steps=500 grid.smoothness=0.02"
 _FAST_MLP = "mlp.steps=1000 mlp.learning_rate.interval=500 mlp.rays=1536 mlp.resolution=256"
 _BEST_MLP = "mlp.steps=6000 mlp.learning_rate.interval=3000"
