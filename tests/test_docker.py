@@ -82,6 +82,7 @@ def test_the_command_that_it_begins_with_is_there():
     assert (ROOT / given.strip("[]").split(",")[0].strip('"')).is_file()
 
 
+@pytest.mark.integration
 def test_the_system_has_the_packages_by_these_names():
     if shutil.which("apt-get") is None:
         pytest.skip("this is not Debian or Ubuntu")

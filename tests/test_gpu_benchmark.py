@@ -24,6 +24,7 @@ def measured(measure, *arguments: str, modes: tuple[str, ...] = ("eager",)) -> l
     return rows
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("measure", "arguments", "count"),
     [
@@ -67,7 +68,7 @@ def test_a_part_alone_prints_its_rows(capsys):
 def test_the_command_ends_in_time_and_reports_every_part(tmp_path: Path):
     """Most parts are cut off: each says so, and the others go on."""
     out = tmp_path / "tables" / "gpu.md"
-    command = ("-m", "benchmarks.gpu", "--device", "cpu", "--tiny", "--seconds", "24")
+    command = ("-m", "benchmarks.gpu", "--device", "cpu", "--tiny", "--seconds", "12")
     done = run(*command, "--out", out, "--commit", "abc123", timeout=120)
     assert done.returncode == 0, done.stderr
     text = out.read_text()

@@ -74,6 +74,7 @@ def test_a_wheel_has_all_that_a_command_needs_in_any_folder(tmp_path):
     assert (tmp_path / "out" / "0.png").exists()
 
 
+@pytest.mark.integration
 def test_the_command_names_those_that_there_are():
     for module in COMMANDS.values():
         found = find_spec(module)
@@ -97,6 +98,7 @@ def test_every_package_is_installed():
     assert found == packages - {"tests", "docs", "benchmarks", "comfyui"}
 
 
+@pytest.mark.integration
 def test_the_api_is_imported_from_syncdreamer_without_what_needs_an_extra(tmp_path):
     code = (
         "import sys, syncdreamer\n"

@@ -202,6 +202,7 @@ def test_terminating_the_batch_terminates_blender_and_a_later_run_completes_it(b
     assert batch.runs() == {"b": 2}
 
 
+@pytest.mark.integration
 def test_a_tree_is_not_mixed_of_two_settings(batch: Batch):
     batch.add("a")
     assert batch.run()[0] == 0
@@ -231,6 +232,7 @@ def test_objects_take_turns_on_gpus_and_a_missing_model_of_a_list_is_one_failure
     assert "GPU 7" in logs["b"]
 
 
+@pytest.mark.integration
 def test_warnings_on_models_are_counted_and_kept_in_a_table(batch: Batch):
     def table() -> list[tuple[str, str]]:
         with (batch.out / "warnings.csv").open(newline="") as file:

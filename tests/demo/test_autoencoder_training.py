@@ -130,6 +130,7 @@ def errors(folder: Path) -> list[float]:
     return [json.loads(line)["error"] for line in lines]
 
 
+@pytest.mark.integration
 def test_a_training_ends_with_an_autoencoder_that_the_model_starts_from(tmp_path, data):
     train_autoencoder.main(flags(tmp_path, data, "step.max_steps=60"))
     found = errors(tmp_path)
@@ -146,6 +147,7 @@ def test_a_training_ends_with_an_autoencoder_that_the_model_starts_from(tmp_path
     assert 0.2 < model.first_stage_model.encode(images).mean.std() < 5
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("stopped_by", "saved"), [(KeyboardInterrupt, 8), (SystemExit, 11)])
 def test_a_resumed_training_has_the_same_numbers(tmp_path, data, stopped_by, saved):
     """Killed, it goes on from the last checkpoint; a signal ends it with one."""

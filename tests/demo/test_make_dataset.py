@@ -198,6 +198,7 @@ def test_make_demo_model_trains_only_on_usable_sets(tmp_path: Path, failing: str
     assert ("demo.evaluate" in calls) == (not failing)
 
 
+@pytest.mark.integration
 def test_two_processes_make_the_same_set(tmp_path: Path):
     make(tmp_path / "one", "--toys", "2")
     make(tmp_path / "two", "--toys", "2", "--workers", "2")

@@ -49,6 +49,7 @@ def test_both_forms_of_ssim_equal_torchmetrics_before_and_since_its_change():
     assert ssim(*dull, "current")[0] == pytest.approx(0.7467858954089408, abs=1e-6)
 
 
+@pytest.mark.integration
 def test_the_chickens_psnr_and_ssim_equal_the_published_evaluations(
     chicken: Path, eval_goldens: dict[str, np.ndarray]
 ):

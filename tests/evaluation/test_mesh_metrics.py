@@ -58,6 +58,7 @@ def test_chamfer_and_iou_of_two_spheres_equal_the_published_evaluations():
     assert (inside(a).sum(), inside(b).sum()) == (8733, 10153)
 
 
+@pytest.mark.integration
 def test_chamfer_is_the_mean_of_both_directions_and_iou_the_ratio_of_volumes():
     a = np.array([[0.0, 0, 0], [1, 0, 0]])
     b = np.array([[0.0, 0, 0.3]])
@@ -88,6 +89,7 @@ def test_points_are_averaged_voxel_by_voxel():
     assert voxel_down_sample(np.empty((0, 3)), 0.01).shape == (0, 3)
 
 
+@pytest.mark.integration
 def test_visible_points_are_on_the_surface_and_a_mesh_compared_with_itself_is_perfect():
     mesh = sphere(0.4)
     points = visible_points(mesh, CPU)
@@ -167,6 +169,7 @@ def test_missing_packages_are_named_before_the_work(monkeypatch):
         evaluate_mesh(Path("no.ply"), Path("no.obj"), Path("nowhere"), 0.0, CPU)
 
 
+@pytest.mark.integration
 def test_an_open_true_mesh_is_warned_about(tmp_path: Path, caplog):
     predicted, true, depth = example(tmp_path)
     mesh = sphere(0.4)

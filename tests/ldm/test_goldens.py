@@ -206,21 +206,26 @@ def sample_conditioning(model: SyncDreamer) -> Conditioning:
     return model.make_conditioning(features, torch.tensor([math.radians(30.0)]), posterior)
 
 
-def check_step(check, model: SyncDreamer) -> None:
+def check_step(check, model: SyncDreamer, scales: tuple[float, ...]) -> None:
     conditioning = sample_conditioning(model)
     scale = model.config.autoencoder.scale
     check("x_input", conditioning.input_latents * scale)
     step = ddim_steps(model.alphas_cumprod, 50, eta=1.0)[24]
     assert step.timestep == 501
     x_t, z = noise("step-x", LATENTS), noise("step-noise", LATENTS)
-    for guidance in (1.0, 2.0):
+    for guidance in scales:
         e_t = noise_predictor(model, conditioning, guidance)(x_t, step.timestep)
         check(f"e_t_cfg{guidance:.0f}", e_t)
         check(f"x_prev_cfg{guidance:.0f}", ddim_update(x_t, e_t, step, z))
 
 
 def test_one_denoising_step(goldens: Goldens, model64: SyncDreamer):
-    check_step(partial(goldens.check, "denoise_step_unet64"), model64)
+    check_step(partial(goldens.check, "denoise_step_unet64"), model64, (2.0,))
+
+
+@pytest.mark.slow
+def test_one_denoising_step_without_guidance(goldens: Goldens, model64: SyncDreamer):
+    check_step(partial(goldens.check, "denoise_step_unet64"), model64, (1.0,))
 
 
 def run_trajectory(model: SyncDreamer) -> torch.Tensor:
@@ -233,6 +238,7 @@ def run_trajectory(model: SyncDreamer) -> torch.Tensor:
     ]
 
 
+@pytest.mark.slow
 def test_a_trajectory_of_four_steps_and_its_pictures(goldens: Goldens, model64: SyncDreamer):
     latents = run_trajectory(model64)
     goldens.check("trajectory_unet64", "final_latents", latents, 1e-3)
@@ -279,7 +285,7 @@ def test_the_full_size_model():
 
     timesteps = torch.from_numpy(np.load(SHARED / "goldens" / "unet320.npz")["timesteps"])
     check_unet(checker("unet320"), model, "unet320", 1, timesteps)
-    check_step(checker("denoise_step_unet320"), model)
+    check_step(checker("denoise_step_unet320"), model, (1.0, 2.0))
     latents = run_trajectory(model)
     checker("trajectory_unet320")("final_latents", latents, 1e-3)
     views = model.decode(latents[0, :2], 1)[:, :, ::8, ::8]

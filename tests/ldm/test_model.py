@@ -46,6 +46,7 @@ def conditioning_and_latents(
     return conditioning, torch.randn(batch, *config.latent_shape)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("views_at_once", [1, 3, 7, 16, 99])
 def test_views_in_groups_are_views_at_once(tiny_model: SyncDreamer, views_at_once: int):
     conditioning, latents = conditioning_and_latents(tiny_model)
@@ -54,6 +55,7 @@ def test_views_in_groups_are_views_at_once(tiny_model: SyncDreamer, views_at_onc
     assert relative_error(parts, whole.numpy()) < 1e-5
 
 
+@pytest.mark.integration
 def test_a_sample_alone_is_the_same_as_in_a_batch(tiny_model: SyncDreamer):
     conditioning, latents = conditioning_and_latents(tiny_model, batch=3)
     together = noise_predictor(tiny_model, conditioning, 2.0, 8)(latents, 300)
@@ -82,6 +84,7 @@ def test_one_noisy_view_changes_the_prediction_of_the_others(tiny_model: SyncDre
     assert (after[:, 11] - before[:, 11]).abs().max() > 1e-4
 
 
+@pytest.mark.integration
 def test_a_step_builds_one_volume_and_runs_the_unet_once_a_group_of_views(
     tiny_model: SyncDreamer, monkeypatch
 ):
@@ -108,6 +111,7 @@ def test_a_step_builds_one_volume_and_runs_the_unet_once_a_group_of_views(
         assert len(unet.forward.call_args.args[0]) == 8 * guidance  # one branch at a scale of 1
 
 
+@pytest.mark.integration
 def test_branches_may_drop_the_image_and_the_volume_apart(tiny_model: SyncDreamer):
     """Any branch predicts what it would predict alone."""
     conditioning, latents = conditioning_and_latents(tiny_model)
@@ -150,6 +154,7 @@ def test_half_precision_is_close_and_keeps_what_must_be_exact(tiny_model, dtype)
     assert relative_error(rough, exact.numpy()) < 0.05
 
 
+@pytest.mark.integration
 def test_every_weight_but_the_known_unused_ones_takes_part(tiny_config: SyncDreamerConfig):
     """Guards against a layer that is built and then forgotten."""
     torch.manual_seed(0)

@@ -82,6 +82,7 @@ def test_settings_out_of_range_are_refused(setting: dict):
         SamplerConfig(**setting)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "log_snr"])
 def test_any_number_of_steps_gives_exactly_that_many_distinct_ones_in_the_schedule(spacing):
     for steps in range(1, 1001):

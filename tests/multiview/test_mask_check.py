@@ -67,6 +67,7 @@ def save(image: Image.Image, path: Path) -> Path:
     return path
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("level", [5])
 def test_alpha_that_shows_nothing_is_refused(tmp_path: Path, level: int):
     path = save(object_on(0, level), tmp_path / "a.png")

@@ -59,6 +59,7 @@ def test_the_hull_of_a_ball_encloses_it_closely():
     assert np.abs(hull - (ball - radius))[near].mean() < 0.012
 
 
+@pytest.mark.integration
 def test_a_single_view_cuts_off_no_more_than_the_tolerance():
     masks = ball_masks([(0, 0, 0, 0.3)], CAMERAS, SIZE) > 0
     whole = visual_hull(masks, CAMERAS, RESOLUTION) < 0
@@ -72,6 +73,7 @@ def test_a_single_view_cuts_off_no_more_than_the_tolerance():
     assert (visual_hull(masks, CAMERAS, RESOLUTION, 0.6) < 0).sum() < 0.8 * whole.sum()
 
 
+@pytest.mark.integration
 def test_the_closure_of_a_cylinder_removes_the_cone_below_it():
     def cylinder(x, y, z):
         return (np.hypot(x, y) < 0.35) & (np.abs(z) < 0.3)
@@ -92,6 +94,7 @@ def test_the_closure_of_a_cylinder_removes_the_cone_below_it():
     assert low == pytest.approx(-0.3 + SAG * (cone + 0.3), abs=0.04)
 
 
+@pytest.mark.integration
 def test_what_the_cameras_see_from_the_side_is_not_cut():
     def table(x, y, z):
         legs = (np.abs(np.abs(x) - 0.3) < 0.05) & (np.abs(np.abs(y) - 0.3) < 0.05)

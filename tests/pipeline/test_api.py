@@ -59,6 +59,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.integration
 def test_a_call_reports_every_step_and_another_precision_is_loaded(
     small_checkpoint: Path, toy: Path
 ):
@@ -100,6 +101,7 @@ def by_the_command(toy: Path, small_checkpoint: Path, out: Path, *flags: str) ->
         return strip_to_views(np.asarray(strip))
 
 
+@pytest.mark.integration
 def test_the_pixels_are_those_of_the_command(pipeline, toy, small_checkpoint, tmp_path):
     flags = ["--elevation", "20", "--crop_size", "auto"]
     expected = by_the_command(toy, small_checkpoint, tmp_path / "command", *flags)
@@ -285,6 +287,7 @@ def test_views_become_a_mesh(quick_renderer, tmp_path):
     assert mesh.read_bytes()[:4] == b"glTF"
 
 
+@pytest.mark.integration
 def test_an_interrupted_reconstruction_is_no_success(quick_renderer, tmp_path, monkeypatch):
     """The first Ctrl-C ends the training; the files are written, and the caller hears of it."""
     step = Training.train_step

@@ -15,7 +15,7 @@ from pipeline.view_generator import SyncDreamerGenerator
 from tests.conftest import ROOT, relative_error, run, seeded_model
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_the_networks_are_traced_as_a_whole_and_once(small_config):
     """Without code generation, which takes minutes on a CPU."""
     unet = replace(small_config.unet, res_blocks=1, attention_levels=(2,))

@@ -96,6 +96,7 @@ def test_bad_masks_are_found_and_repaired(kind: str, views: tuple[int, ...]):
         assert repaired.agreement[k] < repaired.agreement[good].min()
 
 
+@pytest.mark.integration
 def test_noisy_outlines_are_kept_and_a_bad_mask_among_them_is_not():
     assert repair_masks(wobbling(TRUE, pixels=2.0), CAMERAS).replaced == ()
     masks = wobbling(TRUE, pixels=1.0)
@@ -120,6 +121,7 @@ def test_any_number_and_size_of_views_will_do(count: int, size: int, least: floa
     assert overlap(repaired.masks[1], true[1]) > least
 
 
+@pytest.mark.integration
 def test_a_rod_thinner_than_the_grid_is_kept_and_rendered():
     cameras = orbit_cameras(16, image_size=256)
     balls = [(0.005 * i, 0.002 * i, 0.003 * i, 0.008) for i in range(-80, 81)]

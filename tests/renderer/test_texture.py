@@ -119,6 +119,7 @@ def test_one_view_of_sixteen_that_shows_something_else_is_outvoted():
     assert (off > 0.1).mean() < 0.02  # 1 in 16 without the vote
 
 
+@pytest.mark.integration
 def test_detail_stays_sharp_where_views_do_not_match_exactly():
     """48 stripes around a ball, half a period away in every second view, as generated views do."""
     ball = trimesh.creation.icosphere(6, radius=0.4)

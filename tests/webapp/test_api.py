@@ -112,6 +112,7 @@ def test_twenty_at_once_are_all_done_one_at_a_time_in_order(http, page):
     ]
 
 
+@pytest.mark.integration
 def test_a_full_queue_is_429_with_the_time_to_wait_and_one_says_how_long_it_takes(jobs, quick_jobs):
     with (
         serve_page(0.3, max_queue=1, interface={"jobs": jobs}) as page,

@@ -210,6 +210,7 @@ def random_body(rng: random.Random) -> tuple[bytes, dict[str, str]]:
     return bytes(body), {"content-type": rng.choice(kinds)}
 
 
+@pytest.mark.integration
 def test_200_damaged_requests_are_no_error_of_the_server(http):
     rng = random.Random(0)
     statuses: dict[int, int] = {}
@@ -233,6 +234,7 @@ def test_200_damaged_requests_are_no_error_of_the_server(http):
 FUNCTIONS = ("open_image", "generate", "build_mesh", "convert", "views", "stop")
 
 
+@pytest.mark.integration
 def test_the_page_works_beside_and_gradios_own_client_finds_its_functions(tmp_path, quick_jobs):
     gradio_client = pytest.importorskip("gradio_client")
     image = tmp_path / "toy.png"

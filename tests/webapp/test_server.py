@@ -193,6 +193,7 @@ def test_visitors_beyond_the_queue_are_refused(quick_meshes):
         assert "full" in answers[1].text
 
 
+@pytest.mark.integration
 def test_a_second_click_does_not_start_a_second_job(quick_meshes):
     with visit(0.05) as (page, visitor):
         visitor.open_image(TOY)

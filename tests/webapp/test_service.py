@@ -68,6 +68,7 @@ def test_settings_of_the_page_are_clipped_to_their_limits(service):
             service.request(False, *nonsense)
 
 
+@pytest.mark.integration
 def test_samples_are_ranked_and_unchanged_ones_are_reused(service, generate, progresses):
     samples = generate(3)
     assert [sample.rank for sample in samples] == [1, 2, 3]

@@ -70,6 +70,7 @@ def with_state(path: Path, state: dict[str, torch.Tensor]) -> Path:
     return path
 
 
+@pytest.mark.integration
 def test_the_schedule_and_cameras_of_the_file_win_over_computed_ones(
     tiny_config, tiny_model, tmp_path: Path, caplog
 ):
@@ -138,6 +139,7 @@ class Hyperparameters(dict):
     """Old Lightning files keep their settings in such a class of its own."""
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "other",
     [
@@ -155,6 +157,7 @@ def test_the_tensors_are_taken_out_of_a_file_with_foreign_classes(
         same_state(load(tiny_config, path), tiny_model.state_dict())
 
 
+@pytest.mark.integration
 def test_a_converted_half_precision_file_gives_what_casting_on_loading_gives(
     tiny_config, tiny_checkpoint, tmp_path: Path
 ):

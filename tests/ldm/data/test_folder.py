@@ -85,6 +85,7 @@ def test_bad_trees_are_refused_naming_the_object_and_the_file(
     assert not Path("ran").exists()
 
 
+@pytest.mark.integration
 def test_only_the_files_that_are_needed_are_touched_once_an_object_is_known(tmp_path: Path):
     dataset = FolderDataset(make_tree(tmp_path, ["a"]))
     expected = dataset.read(0, 3, 16)

@@ -53,6 +53,7 @@ def plain_branch(
     return torch.stack(views, dim=1)
 
 
+@pytest.mark.integration
 def test_the_formula_is_that_of_three_plain_calls(small_model: SyncDreamer):
     conditioning = conditioning_of(small_model)
     x_t = torch.randn(1, *small_model.config.latent_shape)
@@ -86,7 +87,7 @@ def given_image(model: SyncDreamer) -> tuple[ImageFeatures, float, torch.Tensor]
     return model.encode_image(image), math.radians(30.0), noise("sample-posterior", (1, 4, 32, 32))
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_a_step_is_that_of_harmonyviews_code(goldens: Goldens, model64: SyncDreamer):
     features, elevation, posterior = given_image(model64)
     conditioning = model64.make_conditioning(features, torch.tensor([elevation]), posterior)
@@ -107,6 +108,7 @@ def test_a_trajectory_is_that_of_harmonyviews_code(goldens: Goldens, model64: Sy
     goldens.check("harmony_unet64", "final_latents", latents[None], 1e-3)
 
 
+@pytest.mark.integration
 def test_outside_the_interval_one_branch_is_evaluated(small_model: SyncDreamer):
     """At timesteps 999, 749, 499 and 249, where sigma is 14.6, 4.1, 1.6 and 0.7."""
     size = small_model.config.cameras.image_size

@@ -73,6 +73,7 @@ def test_its_formulas_are_evaluated_in_the_published_order(
     assert torch.equal(found, x[0])
 
 
+@pytest.mark.integration
 def test_samples_of_a_batch_are_those_alone_up_to_rounding(
     small_model: SyncDreamer, features: ImageFeatures
 ):

@@ -28,6 +28,7 @@ def test_the_ranks_share_the_validation_images_evenly(count: int, world_size: in
     assert in_order[:count] == list(range(count))
 
 
+@pytest.mark.slow
 def test_two_processes_generate_each_validation_image_once(run: SmallRun, tmp_path: Path):
     images = tmp_path / "val"
     images.mkdir()

@@ -55,7 +55,10 @@ def test_a_resumed_training_has_the_same_numbers(finished: SmallRun, tmp_path: P
     assert images[0].read_bytes() == images[1].read_bytes()
 
 
-@pytest.mark.parametrize("killed_after", [2, 5, 7])
+@pytest.mark.parametrize(
+    "killed_after",
+    [5, pytest.param(2, marks=pytest.mark.slow), pytest.param(7, marks=pytest.mark.slow)],
+)
 def test_a_killed_training_goes_on_with_the_numbers_it_would_have_had(
     finished: SmallRun, tmp_path: Path, killed_after: int
 ):

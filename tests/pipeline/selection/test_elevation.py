@@ -38,6 +38,7 @@ def reframed(image: np.ndarray, factor: float) -> np.ndarray:
     return np.asarray(framed)
 
 
+@pytest.mark.integration
 def test_true_views_tell_the_elevation_of_inputs_however_these_are_framed():
     assert np.median(errors(range(4))) < 5
 

@@ -43,6 +43,7 @@ def share_first(objects: list[tuple[np.ndarray, ...]]) -> float:
     return float(np.mean(won))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", ["neighbours", "flipped", "noisy", "blurred", "other", "reversed"])
 def test_true_views_come_before_spoiled_ones(kind: str, clean: SampleScore):
     toy = toy_views(4)
@@ -58,6 +59,7 @@ def test_the_view_that_fits_worst_is_named():
     assert score_sample(views).worst_view == 6
 
 
+@pytest.mark.integration
 def test_an_input_that_fits_raises_the_score_and_another_one_lowers_it(clean: SampleScore):
     toy, other = toy_views(4), toy_views(3)
     false = score_sample(toy.views, crop_object(other.image, CROP_SIDE), other.elevation_deg)
@@ -84,6 +86,7 @@ def test_a_view_without_an_object_is_a_problem_of_the_sample_and_no_error():
     assert "no object in the views 3" in score.problem
 
 
+@pytest.mark.integration
 def test_the_command_orders_strips(tmp_path: Path, capsys):
     toy = toy_views(4)
     spoiled = corrupt(toy.views, "swapped", toy.views, 1)
@@ -116,6 +119,7 @@ def test_true_views_of_scanned_objects_come_first_in_nearly_all_cases():
     assert share_first(scans) >= 0.95
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", FAILURES + CONSISTENT)
 @pytest.mark.skipif(not GENERATED.is_dir(), reason="generated views are not beside the project")
 def test_generated_views_that_do_not_fit_together_are_said(name: str):

@@ -68,6 +68,7 @@ def load(path: Path) -> trimesh.Trimesh:
 READ = {"glb": load, "obj": read_obj, "usdz": read_usdz, "ply": load, "stl": load, "3mf": load}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", READ)
 def test_a_toy_keeps_its_place_its_volume_and_its_colours(files: Path, name: str):
     toy, mesh = textured_toy(), READ[name](files / FORMATS[name])

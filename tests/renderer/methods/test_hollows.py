@@ -37,6 +37,7 @@ def carved(shape: Shape) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
+@pytest.mark.integration
 def test_a_cup_is_hollowed_and_keeps_its_walls_and_bottom():
     hull, hollow = carved(cup)
     centres = cell_centres(64)
@@ -49,6 +50,7 @@ def test_a_cup_is_hollowed_and_keeps_its_walls_and_bottom():
     assert 2 <= wall.sum() <= 8  # two walls of a few cells
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("shape", [block, ball(0.4)])
 def test_nothing_of_a_solid_is_carved(shape: Shape):
     _, hollow = carved(shape)

@@ -29,6 +29,7 @@ def in_the_hollow(points: np.ndarray) -> np.ndarray:
     return (np.linalg.norm(points[:, :2], axis=1) < 0.2) & (points[:, 2] > 0)
 
 
+@pytest.mark.integration
 def test_a_hollow_that_no_silhouette_shows_is_carved(carved_bowl):
     views = traced_views(bowl, 64)
     silhouettes = visual_hull(views.masks > 0.5, views.cameras, RESOLUTION, 0.0)
@@ -45,6 +46,7 @@ def test_nothing_is_added_to_the_hull(carved_bowl):
     assert carved_bowl.sdf.dtype == carved_bowl.hull.dtype == np.float32
 
 
+@pytest.mark.integration
 def test_a_convex_shape_stays_as_it_is():
     views = traced_views(ball(0.4), 64)
     carved = estimate_initial_shape(views.images, views.masks, views.cameras, RESOLUTION, CPU)
@@ -54,6 +56,7 @@ def test_a_convex_shape_stays_as_it_is():
     assert carved.confirmed > 0.95
 
 
+@pytest.mark.integration
 def test_views_that_show_nothing_alike_leave_the_hull(monkeypatch: pytest.MonkeyPatch):
     views = traced_views(ball(0.4), 48)
     noise = np.random.default_rng(0).random(views.images.shape, dtype=np.float32)
