@@ -33,9 +33,9 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(objects: Path, output: Path) -> subprocess.Popen[str]:
+def start(objects: Path, output: Path, *flags: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*COMMAND, "--gt", str(objects), "--output", str(output)],
+        [*COMMAND, "--gt", str(objects), "--output", str(output), *flags],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
@@ -61,6 +61,18 @@ def test_a_run_that_is_killed_and_started_again_gives_the_same_table(objects: Pa
     with Image.open(tmp_path / "killed" / "true" / "engine" / "000.png") as image:
         assert image.size == (64, 64)
     assert (tmp_path / "killed" / "samples" / "1" / "index.html").is_file()
+
+
+@pytest.mark.ray
+def test_on_a_ray_cluster_the_table_is_the_same(objects: Path, tmp_path: Path, monkeypatch):
+    pytest.importorskip("ray", reason="needs Ray: pip install -r requirements/render.txt")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    table, log = start(objects, tmp_path / "ray", "--engine", "ray", "--workers", "2").communicate()
+    assert "views: 2 of 2, done" in log
+    assert "evaluated: 2 of 2, done" in log
+    assert start(objects, tmp_path / "here").communicate()[0] == table
+    strips = [(tmp_path / name / "views/disc/1.png").read_bytes() for name in ("ray", "here")]
+    assert strips[0] == strips[1]
 
 
 def test_missing_objects_are_named_with_the_command_that_fetches_them(tmp_path: Path, capsys):
