@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from common.cli import limit_numpy_threads, one_line
+from common.cli import one_line
 from common.workers.work import (
     RETRIES,
     MakeWork,
@@ -151,7 +151,6 @@ def _prepare_worker() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     os.environ["TQDM_DISABLE"] = "1"  # read by tqdm when it is imported
-    limit_numpy_threads()
 
 
 def _exit_with_parent() -> None:

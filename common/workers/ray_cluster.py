@@ -101,10 +101,14 @@ def run_on_ray(
     """
     ray = import_optional("ray", "working on a cluster", "requirements/render.txt")
     search_path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
-    environment = {"env_vars": {"PYTHONPATH": search_path, "TQDM_DISABLE": "1"}}
+    variables = {"PYTHONPATH": search_path, "TQDM_DISABLE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     on_sigterm = signal.getsignal(signal.SIGTERM)
     without_dashboard = None if cluster.address else False
-    ray.init(address=cluster.address, runtime_env=environment, include_dashboard=without_dashboard)
+    ray.init(
+        address=cluster.address,
+        runtime_env={"env_vars": variables},
+        include_dashboard=without_dashboard,
+    )
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler skips the clean-up
     try:

@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from common.cli import one_line
+from common.cli import limit_numpy_threads, one_line
 from common.workers.progress import Progress
 
 RETRIES = 2
@@ -103,3 +103,4 @@ def limit_threads(number: int) -> None:
     chosen = os.environ.setdefault("OMP_NUM_THREADS", str(number))
     if "torch" in sys.modules and chosen.isdigit():  # it read the environment when it was imported
         sys.modules["torch"].set_num_threads(int(chosen))
+    limit_numpy_threads()
