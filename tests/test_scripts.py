@@ -73,8 +73,17 @@ def page_text(page: Path) -> str:
     return page.read_text(encoding="utf-8")
 
 
+def notebook_text(path: Path) -> str:
+    """The code of a notebook; what it runs in a shell is a line like those of the pages."""
+    cells = json.loads(page_text(path))["cells"]
+    assert not any(cell.get("outputs") for cell in cells)
+    lines = [line for cell in cells if cell["cell_type"] == "code" for line in cell["source"]]
+    return re.sub("^!", "", "".join(f"{line.rstrip()}\n" for line in lines), flags=re.M)
+
+
 def documented_commands() -> list[list[str]]:
-    joined = "\n".join(map(page_text, PAGES)).replace("\\\n", " ")
+    texts = [*map(page_text, PAGES), *map(notebook_text, (ROOT / "docs").glob("*.ipynb"))]
+    joined = "\n".join(texts).replace("\\\n", " ")
     pattern = r"(?:^ *|`)(?:\.venv/bin/)?python ((?:-m )?[\w.]+[^`\n]*)"
     found = re.findall(pattern, joined, flags=re.M)
     pattern = r"^ *blender --background --python (\S+) -- (.*)$"
