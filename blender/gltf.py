@@ -1,4 +1,4 @@
-"""glTF files as Blender's importer needs them: one scene, no byte order mark, decodable parts.
+"""glTF files as Blender's importer needs them: one scene near the origin, UTF-8, decodable parts.
 
 Imported by Blender's Python, which has NumPy only.
 """
@@ -13,6 +13,9 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 import numpy as np
+
+from blender.corners import check_finite
+from blender.gltf_frame import bring_near
 
 DRACO, INSTANCES = "KHR_draco_mesh_compression", "EXT_mesh_gpu_instancing"
 WEBP, BASIS = "EXT_texture_webp", "KHR_texture_basisu"
@@ -29,8 +32,9 @@ Textures that cannot be decoded are found after the import."""
 def repair_gltf(path: Path, folder: Path) -> tuple[Path, list[str], str]:
     """Write a copy of a glTF file without what Blender's importer cannot read, if necessary.
 
-    Only the default scene keeps its meshes; Draco is dropped where the file has the data without
-    it; textures of other formats are put where the importer looks.
+    Only the default scene keeps its meshes, which are brought near the origin; Draco is dropped
+    where the file has the data without it; textures of other formats are put where the importer
+    looks.
 
     Returns the file to import (`path` or a file in `folder`), problems that the rendering will
     show, and what to add to the importer's error, if it fails.
@@ -38,7 +42,7 @@ def repair_gltf(path: Path, folder: Path) -> tuple[Path, list[str], str]:
     """
     try:
         text, binary = _split(path.read_bytes())
-        content = json.loads(text.decode("utf-8-sig"))
+        content = json.loads(text)  # also UTF-16
     except (ValueError, IndexError, struct.error, RecursionError):
         return path, [], ""  # the importer's error says what is wrong
     before = json.dumps(content)
@@ -46,7 +50,7 @@ def repair_gltf(path: Path, folder: Path) -> tuple[Path, list[str], str]:
         problems, hint = _repair(content, binary, path.parent)
     except (KeyError, IndexError, TypeError, AttributeError):
         return path, [], ""
-    if json.dumps(content) == before and not text.startswith(b"\xef\xbb\xbf"):
+    if json.dumps(content) == before and json.detect_encoding(text) == "utf-8":
         return path, problems, hint
     for part in (*_list(content, "buffers"), *_list(content, "images")):
         if "uri" in part and not part["uri"].startswith("data:"):
@@ -68,7 +72,7 @@ def _repair(content: dict[str, Any], binary: bytes | None, folder: Path) -> tupl
             nodes[index].pop(name, None)
     _drop_draco(content)
     _place_textures(content)
-    _check_corners(content, binary, folder)
+    bring_near(content, shown, _read_corners(content, binary, folder))
     unknown = sorted(name for name in used if not name.startswith(HARMLESS))
     problems = [f"it uses {name}, which is not rendered" for name in unknown]
     hard = dict.fromkeys(
@@ -173,13 +177,21 @@ def _place_textures(content: dict[str, Any]) -> None:
         content["extensionsRequired"].remove(WEBP)
 
 
-def _check_corners(content: dict[str, Any], binary: bytes | None, folder: Path) -> None:
-    """Check the corners stored as 32-bit floats; ValueError if some are not finite."""
+def _read_corners(
+    content: dict[str, Any], binary: bytes | None, folder: Path
+) -> dict[int, np.ndarray]:
+    """The corners, (P, 3), that are stored as 32-bit floats, by the numbers of their accessors.
+
+    ValueError if some are not finite.
+    """
+    read: dict[int, np.ndarray] = {}
     accessors, views = _list(content, "accessors"), _list(content, "bufferViews")
     buffers: dict[int, bytes] = {}
     for part in _primitives(content):
-        accessor = accessors[part["attributes"]["POSITION"]]
-        if "bufferView" not in accessor or accessor["componentType"] != 5126:
+        number = part["attributes"]["POSITION"]
+        accessor = accessors[number]
+        plain = "bufferView" in accessor and "sparse" not in accessor
+        if number in read or not plain or accessor["componentType"] != 5126:
             continue
         view = views[accessor["bufferView"]]
         index = view["buffer"]
@@ -191,7 +203,11 @@ def _check_corners(content: dict[str, Any], binary: bytes | None, folder: Path) 
         if count > 0 and stride >= 12:
             raw = np.frombuffer(buffers[index], np.uint8, (count - 1) * stride + 12, start)
             corners = np.lib.stride_tricks.as_strided(raw, (count, 12), (stride, 1))
-            check_finite(np.ascontiguousarray(corners).view("<f4"))
+            found = np.ascontiguousarray(corners).view("<f4")
+            check_finite(found)
+            if count == accessor["count"]:
+                read[number] = found
+    return read
 
 
 def _buffer(described: dict[str, Any], binary: bytes | None, folder: Path) -> bytes:
@@ -202,10 +218,3 @@ def _buffer(described: dict[str, Any], binary: bytes | None, folder: Path) -> by
         return base64.b64decode(uri.split(",", 1)[1])
     file = folder / unquote(uri)
     return file.read_bytes() if file.is_file() else b""  # the importer names a missing one
-
-
-def check_finite(corners: np.ndarray) -> None:
-    """Check corners, (P, 3); ValueError with their number if some are not finite."""
-    wrong = int((~np.isfinite(corners).all(axis=-1)).sum())
-    if wrong:
-        raise ValueError(f"{wrong} of {len(corners)} corners are not finite; remove them")

@@ -5,6 +5,7 @@ Imported by Blender's Python, which has NumPy only.
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import struct
@@ -12,13 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from blender.gltf import check_finite, repair_gltf
+from blender.corners import centre_and_scale
+from blender.gltf import repair_gltf
 from blender.ply import repair_ply
 from common.files import check_content
-
-FAR, LARGE, SMALL = 100.0, 1e5, 1e-4
-"""Distance from the origin in sizes of the object, and sizes, from which on single precision, in
-which Blender computes, is not enough."""
 
 COLOURED = 0x8000
 """Bit of a triangle of a binary STL that has a colour of 15 bits, as VisCAM and SolidView set it;
@@ -40,12 +38,14 @@ def repair_model(path: Path, folder: Path) -> tuple[Path, list[str], str]:
         problems: list[str] = []
         raw = path.read_bytes()
         copy: bytes | None = None
+        if suffix == ".fbx" and not raw.startswith(b"Kaydara FBX Binary"):
+            raise ValueError("is no binary FBX file; save it as one, or as .glb")
         if suffix == ".stl":
             copy, problems = repair_stl(raw)
         elif suffix == ".obj":
             copy, problems = repair_obj(raw, path, folder)
         elif suffix == ".ply":
-            copy, problems = repair_ply(raw, centre_and_scale)
+            copy, problems = repair_ply(raw)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if copy is None:
@@ -55,27 +55,13 @@ def repair_model(path: Path, folder: Path) -> tuple[Path, list[str], str]:
     return file, problems, ""
 
 
-def centre_and_scale(corners: np.ndarray) -> np.ndarray | None:
-    """Move corners, (P, 3), to the origin and scale them to 1, if single precision needs it.
-
-    ValueError if some are not finite.
-    """
-    check_finite(corners)
-    if not len(corners):
-        return None
-    corners = corners.astype(np.float64)
-    lower, upper = corners.min(axis=0), corners.max(axis=0)
-    centre, size = (lower + upper) / 2, float((upper - lower).max())
-    if size == 0 or (SMALL < size < LARGE and np.abs(centre).max() < FAR * size):
-        return None
-    return (corners - centre) / size
-
-
 def repair_stl(raw: bytes) -> tuple[bytes | None, list[str]]:
     """A binary STL if the file is one of another size, or text with capitals; None to keep it.
 
     The list says if colours are not rendered. ValueError if the file is cut off.
     """
+    if len(raw) < 84 and not raw[:5].lower() == b"solid":
+        raise ValueError(f"cut off: it has {len(raw)} bytes, the header alone has 84")
     head, problems = raw[:1000].removeprefix(b"\xef\xbb\xbf").lstrip(), []
     (count,) = struct.unpack("<I", raw[80:84].ljust(4, b"\0"))
     expected = 84 + 50 * count
@@ -114,7 +100,8 @@ def repair_obj(raw: bytes, path: Path, folder: Path) -> tuple[bytes | None, list
 
     The list names files of materials that are missing.
     """
-    text = raw.removeprefix(b"\xef\xbb\xbf")
+    wide = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = raw.decode("utf-16").encode() if wide else raw.removeprefix(codecs.BOM_UTF8)
     lines = re.split(rb"\r\n|\r|\n", text)
     where = [index for index, line in enumerate(lines) if line.lstrip()[:2] in (b"v ", b"v\t")]
     values = [lines[index].split(b"#")[0].split()[1:] for index in where]

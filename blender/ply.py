@@ -7,25 +7,27 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
 
 import numpy as np
 
+from blender.corners import centre_and_scale
 from common.ply import PLY_TYPES
 
-COLOURS = ("red", "green", "blue", "alpha", "diffuse_red", "diffuse_green", "diffuse_blue")
+NAMES = {
+    **{f"diffuse_{name}": name for name in ("red", "green", "blue", "alpha")},
+    **{name[0]: name for name in ("red", "green", "blue")},
+}
+"""Other names of colours, and those that Blender reads."""
 
 
-def repair_ply(
-    raw: bytes, centre_and_scale: Callable[[np.ndarray], np.ndarray | None]
-) -> tuple[bytes | None, list[str]]:
+def repair_ply(raw: bytes) -> tuple[bytes | None, list[str]]:
     """A PLY whose vertices Blender reads, or None to keep it; and what it will not show.
 
-    ValueError if corners are not finite.
+    ValueError if it is no PLY file, or corners are not finite.
     """
     end = re.search(rb"end_header[ \t]*(\r\n|\n|\r)", raw)
     if not raw.startswith(b"ply") or end is None:
-        return None, []  # the importer's error says what is wrong
+        raise ValueError("is no PLY file: it begins with ply and a header")
     lines = raw[: end.start()].decode("latin-1").splitlines()
     problems = _colour_problems(lines)
     try:
@@ -35,8 +37,9 @@ def repair_ply(
     except (ValueError, KeyError, IndexError, StopIteration):
         return None, problems
     moved = centre_and_scale(corners)
-    wide = [name for name in COLOURS if kinds.get(name) == "u2"]
-    if moved is None and not wide and "diffuse_red" not in kinds:
+    colours = (*NAMES, *NAMES.values())
+    wide = [name for name in dict.fromkeys(colours) if kinds.get(name) == "u2"]
+    if moved is None and not wide and not kinds.keys() & NAMES:
         return None, problems
     for k, axis in enumerate("xyz"):
         if moved is not None:
@@ -96,7 +99,7 @@ def _write(
         words = line.split()
         element = words[1] if words[:1] == ["element"] else element
         if element == "vertex" and words[:1] == ["property"]:
-            words[1:] = [names[kinds[words[2]]], words[2].removeprefix("diffuse_")]
+            words[1:] = [names[kinds[words[2]]], NAMES.get(words[2], words[2])]
         header.append(" ".join(words))
     start = "\n".join([*header, "end_header", ""]).encode("latin-1")
     if form == "ascii":

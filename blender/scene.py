@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -49,6 +50,9 @@ def load_scene(path: Path, up: str = "auto") -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         file, problems, hint = repair_model(path, Path(folder))
         _import(path, file, IMPORTERS[suffix], hint)
+        for image in bpy.data.images:  # their paths may lead through the folder
+            if image.filepath:
+                image.filepath = os.path.normpath(bpy.path.abspath(image.filepath))
     _hide_lights_and_bone_shapes()
     _add_vertex_colour_materials()
     problems += _texture_problems()

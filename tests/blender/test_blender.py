@@ -228,11 +228,12 @@ def bad_models(folder: Path) -> dict[str, str]:
     (folder / "points.ply").write_text(f"{header}0 0 0\n")
     # not in the corners: importers set those that are not finite to 0
     changes = {"infinite": {"translation": [1e39, 0, 0]}, "far": {"scale": [1e25] * 3}}
+    skin = {"skins": [{"joints": [0]}]}  # with which it is not brought near before the import
     for name, change in changes.items():
         (folder / name).mkdir()
         parts = trimesh.exchange.gltf.export_gltf(trimesh.Scene([trimesh.creation.box()]))
         content = json.loads(parts.pop("model.gltf"))
-        content |= {"nodes": [{"mesh": 0, **change}], "scenes": [{"nodes": [0]}]}
+        content |= {"nodes": [{"mesh": 0, **change}], "scenes": [{"nodes": [0]}], **skin}
         (folder / name / "box.gltf").write_text(json.dumps(content))
         for part, raw in parts.items():
             (folder / name / part).write_bytes(raw)
@@ -240,7 +241,7 @@ def bad_models(folder: Path) -> dict[str, str]:
     (folder / "model.blend").write_bytes(b"BLENDER")
     return {
         "corrupt.glb": "cannot be read",
-        "text.fbx": "cannot be read",
+        "text.fbx": "no binary FBX file",
         "empty.obj": "no mesh with faces",
         "points.ply": "no mesh with faces",
         "infinite/box.gltf": "not finite",

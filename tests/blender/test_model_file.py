@@ -70,7 +70,7 @@ def repair(folder: Path, name: str, raw: bytes) -> tuple[Path, list[str], str]:
         ("a.obj", obj(BOX.vertices, " 0.5 0.5 0.5")), ("b.obj", obj(BOX.vertices, end="\r\n")),
         ("a.stl", stl(BOX.vertices)), ("b.stl", stl(BOX.vertices, text=True)),
         ("a.ply", ply(BOX.vertices)), ("b.ply", BOX.export(file_type="ply")),
-        ("a.glb", gltf()), ("a.fbx", b"anything"), ("text.glb", b"hello"), ("text.ply", b"hello"),
+        ("a.glb", gltf()), ("a.fbx", b"Kaydara FBX Binary"), ("text.glb", b"hello"),
         ("deep.gltf", b"[" * 10**5), ("c.ply", ply(BOX.vertices).replace(b"format ", b"f ")),
     ],
 )  # fmt: skip
@@ -96,6 +96,50 @@ def test_corners_far_away_or_close_together_are_normalised_in_double_precision(
     np.testing.assert_allclose(mesh.extents, BOX.extents, rtol=1e-4)
     np.testing.assert_allclose(mesh.bounds.mean(axis=0), 0, atol=1e-6)
     assert not problems
+
+
+def points_of(file: Path) -> np.ndarray:
+    """Corners of all nodes of a glTF file, in double precision."""
+    scene = trimesh.load(file, process=False)
+    parts = [
+        trimesh.transform_points(scene.geometry[name].vertices, matrix)
+        for matrix, name in map(scene.graph.get, scene.graph.nodes_geometry)
+    ]
+    return np.concatenate(parts)
+
+
+@pytest.mark.parametrize(
+    ("change", "corners"),
+    [
+        ({}, BOX.vertices * 64 + [2.0**19, 2.0**22, 0]),
+        ({}, BOX.vertices * 1e-20),
+        (
+            {"nodes": [{"children": [2, 1], "rotation": [0, 0.6, 0, 0.8]},
+                       {"mesh": 0, "translation": [5e5, 300, -5.4e6], "scale": [1, 2, 1]},
+                       {"mesh": 0, "translation": [5e5 + 1.3, 300, -5.4e6]}],
+             "scenes": [{"nodes": [0]}]}, BOX.vertices,
+        ),
+        (
+            {"nodes": [{"children": [1]}, {"mesh": 0, "children": [2], "matrix": [
+                0, 1, 0, 0, -1, 0, 0, 0, 0, 0, 1, 0, 1e7, 0, 0, 1]}, {"mesh": 0}]}, BOX.vertices,
+        ),
+    ],
+)  # fmt: skip
+def test_a_gltf_far_away_is_brought_near_in_double_precision(
+    tmp_path: Path, change: dict[str, Any], corners: np.ndarray
+):
+    given = gltf(corners, **change)
+    file, problems, _ = repair(tmp_path, "a.glb", given)
+    assert file.parent.name == "temporary"
+    assert not problems
+    expected = points_of(tmp_path / "models" / "a.glb")
+    low, high = expected.min(axis=0), expected.max(axis=0)
+    expected = (expected - (low + high) / 2) / (high - low).max()
+    found = points_of(file)
+    key = lambda points: points[np.lexsort(points.round(4).T)]  # noqa: E731
+    np.testing.assert_allclose(key(found), key(expected), atol=1e-6)
+    for node in content(file)["nodes"]:
+        assert np.abs(node.get("matrix", [0])).max() < 1.5
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -182,8 +226,13 @@ def test_colours_of_an_stl_are_reported(tmp_path: Path, raw: bytes, coloured: bo
 
 
 @pytest.mark.parametrize(
-    ("names", "kind"), [("red green blue", "ushort"), ("diffuse_red diffuse_green diffuse_blue",
-                                                       "uchar")])  # fmt: skip
+    ("names", "kind"),
+    [
+        ("red green blue", "ushort"),
+        ("diffuse_red diffuse_green diffuse_blue", "uchar"),
+        ("r g b", "ushort"),
+    ],
+)
 def test_ply_colours_of_other_types_and_names_are_read(tmp_path: Path, names: str, kind: str):
     file, problems, _ = repair(tmp_path, "a.ply", ply(BOX.vertices, names, kind))
     assert "property uchar red\n" in file.read_text()
@@ -209,9 +258,10 @@ def test_only_the_default_scene_of_a_gltf_keeps_its_meshes(tmp_path: Path):
     assert repair(tmp_path, "b.glb", raw)[0].name == "b.glb"
 
 
-def test_a_gltf_with_a_byte_order_mark_is_read_and_its_files_are_found(tmp_path: Path):
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_gltf_of_another_encoding_is_read_and_its_files_are_found(tmp_path: Path, encoding: str):
     text = json.dumps({"asset": {"version": "2.0"}, "images": [{"uri": "a%20b.png"}]})
-    file, _, _ = repair(tmp_path, "a.gltf", b"\xef\xbb\xbf" + text.encode())
+    file, _, _ = repair(tmp_path, "a.gltf", text.encode(encoding))
     image = json.loads(file.read_text())["images"][0]["uri"]
     assert image == str((tmp_path / "models" / "a%20b.png").resolve())
 
@@ -247,9 +297,11 @@ def test_gltf_extensions_are_named(tmp_path: Path):
         (b"", "is empty"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git-lfs pointer"),
         (b"\n<html><body>404", "web page"),
+        (b"PK\3\4" + bytes(40), "zip archive"),
+        (b"{}", "has 2 bytes|no binary FBX|no PLY"),
     ],
 )
-@pytest.mark.parametrize("suffix", ["glb", "fbx", "stl"])
+@pytest.mark.parametrize("suffix", ["fbx", "stl", "ply"])
 def test_files_that_are_no_models_are_named_as_what_they_are(
     tmp_path: Path, suffix: str, raw: bytes, message: str
 ):
