@@ -98,6 +98,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
         temporary.chmod(permissions)
         temporary.replace(path)
     except OSError as error:
+        if error.errno == errno.EROFS:
+            raise OSError(unwritable(path, error)) from error
         raise OSError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
         with suppress(OSError):

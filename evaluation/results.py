@@ -6,12 +6,12 @@ import csv
 import io
 import json
 import math
-import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from common.files import atomic_write, file_lock, read_text
+from common.records import make_writable
 
 NOT_MEASURED = "n/a"
 
@@ -70,8 +70,7 @@ def check_log(path: Path | None) -> None:
     folder = path.resolve().parent
     if not folder.is_dir():
         raise FileNotFoundError(f"{path}: the folder {folder} does not exist")
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(f"{path}: the folder {folder} is not writable")
+    make_writable(folder, folder)
 
 
 def append_result(path: Path, result: Result) -> None:

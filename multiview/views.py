@@ -113,7 +113,7 @@ def view_files(folder: Path) -> dict[int, list[Path]]:
     """Find the files of single views by their numbers: 000.png, else 000.jpg, 0.png, 00.PNG, ..."""
     files: dict[int, list[Path]] = {}
     for file in sorted(folder.glob("*")):
-        if re.fullmatch("[0-9]{1,4}", file.stem) and file.suffix.lower() in SUFFIXES:
+        if re.fullmatch("[0-9]{1,6}", file.stem) and file.suffix.lower() in SUFFIXES:
             files.setdefault(int(file.stem), []).append(file)
     usual = {index: folder / f"{index:03d}.png" for index in files}
     return {index: [usual[index]] if usual[index] in of else of for index, of in files.items()}

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from common.files import atomic_write
+from common.files import atomic_write, stand_in
 
 FORMAT = 1
 """Version of a checkpoint's content."""
@@ -89,6 +89,8 @@ def _read(path: Path) -> dict[str, Any]:
         stored = io.BytesIO(path.read_bytes())
     except OSError as error:
         raise OSError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if what := stand_in(stored.getvalue()[:512], "a checkpoint"):
+        raise CheckpointError(f"{path}: {what}")
     try:
         content = torch.load(stored, map_location="cpu", weights_only=True)
     except Exception as error:  # what damaged files raise has no common base

@@ -74,6 +74,11 @@ def test_what_cannot_be_written_is_named(tmp_path: Path):
     path = tmp_path / "missing" / "a.txt"
     with pytest.raises(OSError, match=r"missing.a\.txt"), atomic_write(path):
         pass
+    with (
+        pytest.raises(OSError, match=r"b\.txt: cannot be written to .*choose another folder"),
+        atomic_write(tmp_path / "b.txt"),
+    ):
+        raise OSError(errno.EROFS, "Read-only file system")
 
 
 def test_too_little_space_is_an_error(tmp_path: Path):

@@ -83,6 +83,10 @@ def test_damaged_and_dangerous_files_are_refused_in_short_words(tmp_path: Path, 
         assert "weights_only" not in str(caught.value)  # torch's advice is to run the file
         assert len(str(caught.value)) < len(str(path)) + 120
     assert not (tmp_path / "executed").exists()
+    for content, message in ((b"", "is empty"), (b"version https://git-lfs", "git-lfs pointer")):
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=message):
+            read_checkpoint(path, FINGERPRINT)
 
 
 @pytest.mark.parametrize("older", [False, True])
