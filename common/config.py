@@ -34,14 +34,15 @@ def load_config(schema: type[Schema], path: Path, overrides: Sequence[str] = ())
     text = read_text(path)
     where = f"{path} with {' '.join(overrides)}" if overrides else str(path)
     try:
-        read = OmegaConf.load(StringIO(text))
-        if OmegaConf.is_dict(read) and "target" in (OmegaConf.select(read, "model") or {}):
+        read, written = OmegaConf.load(StringIO(text)), load_yaml(text, BaseLoader) or {}
+        if not isinstance(written, dict):
+            raise ValueError("is no configuration: expected names and values, such as `seed: 1`")
+        if "target" in (OmegaConf.select(read, "model") or {}):
             raise ValueError(
                 "is a configuration of the published code, which names classes; this project's "
                 "own are in configs/"
             )
-        if OmegaConf.is_dict(read):
-            _keep_texts(schema, read, load_yaml(text, BaseLoader) or {})
+        _keep_texts(schema, read, written)
         merged = OmegaConf.merge(
             OmegaConf.structured(schema), read, *(_override(schema, text) for text in overrides)
         )

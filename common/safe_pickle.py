@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from common.files import stand_in
+
 _NUMBER_OR_TEXT = re.compile(r"[<>|=]?([biufcSUO])(\d{1,4})")
 
 
@@ -170,16 +172,19 @@ def read_pickle(path: Path) -> Any:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
+    with path.open("rb") as file:
+        head = file.read(512)
+    if what := stand_in(head, "a pickle"):
+        raise ValueError(f"{path}: {what}")
     try:
         with path.open("rb") as file:
-            head = file.read(2)
-            file.seek(0)
             content = _ArraysOnly(file, encoding="bytes").load()
-        return _resolve(content, python2=head[:1] != b"\x80" or head[1:] < b"\x03")
+        return _resolve(content, python2=head[:1] != b"\x80" or head[1:2] < b"\x03")
     except pickle.UnpicklingError as error:
         raise ValueError(f"{path}: not a pickle that can be read safely: {error}") from error
     except KeyError as error:
         found = f"it has the unknown code {error}"
         raise ValueError(f"{path}: not a pickle that can be read safely: {found}") from error
     except Exception as error:  # a damaged pickle can raise anything
-        raise ValueError(f"{path}: the pickle is damaged: {error}") from error
+        found = str(error) or "it is cut off"
+        raise ValueError(f"{path}: the pickle is damaged: {found}") from error

@@ -123,6 +123,11 @@ def test_damaged_and_missing_files_are_named(tmp_path: Path):
         (tmp_path / "cut.pkl").write_bytes(whole[:length])
         with pytest.raises(ValueError, match=r"cut\.pkl"):
             read_pickle(tmp_path / "cut.pkl")
+    contents = (whole[:10], b"", b"version https://git-lfs.github.com", b"<html></html>")
+    for content, message in zip(contents, ("damaged: .", "empty", "lfs", "web page"), strict=True):
+        (tmp_path / "cut.pkl").write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            read_pickle(tmp_path / "cut.pkl")
     with pytest.raises(FileNotFoundError, match=r"none\.pkl"):
         read_pickle(tmp_path / "none.pkl")
 

@@ -10,6 +10,8 @@ may be left. The exit status is 1 if a round fails.
 from __future__ import annotations
 
 import argparse
+import hashlib
+import os
 import random
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from pathlib import Path
 
 from common.cli import HelpFormatter, run_script
 from common.files import sha256
+from ldm.checkpoint.files import read_state_dict
 from tests.ldm.training.training_tree import make_tree
 
 ROOT = Path(__file__).parents[2]
@@ -41,13 +44,26 @@ class Command:
         line = [sys.executable, *map(str, self.arguments(out))]
         if self.again and (out / self.again[0]).is_file():
             line.append(self.again[1])
+        notes = out.parent / "notes"  # of the program that stands in for Blender
+        notes.mkdir(exist_ok=True)
+        variables = {**os.environ, "STAND_IN_NOTES": str(notes), "PYTHONPATH": str(ROOT)}
         with (out.parent / f"{out.name}.log").open("ab") as log:
-            return subprocess.Popen(line, cwd=ROOT, stdout=log, stderr=log)
+            return subprocess.Popen(line, cwd=ROOT, stdout=log, stderr=log, env=variables)
 
     def sums(self, out: Path) -> dict[str, str]:
         """Checksums of the results, and of what is left unfinished."""
         found = [path for pattern in (*self.results, "**/.*.tmp*") for path in out.glob(pattern)]
-        return {str(path.relative_to(out)): sha256(path) for path in found}
+        return {str(path.relative_to(out)): _checksum(path) for path in found}
+
+
+def _checksum(path: Path) -> str:
+    """Of the tensors of a checkpoint, whose file also has times; else of the whole file."""
+    if path.suffix != ".ckpt":
+        return sha256(path)
+    digest = hashlib.sha256()
+    for name, tensor in sorted(read_state_dict(path).items()):
+        digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def commands(folder: Path) -> dict[str, Command]:
@@ -58,6 +74,21 @@ def commands(folder: Path) -> dict[str, Command]:
     example = ROOT / "eval_examples"
     sample = ["generate.py", "--input", toy, "--elevation", 10, "--sample_num", 4]
     mesh = ["train_renderer.py", "-i", example / "locomotive-pr", "-n", "a", "--preset", "fast"]
+    mesh += ["--texture_size", 512, "--film_size", 512, "--set", "grid.steps=30"]
+    models, blender = folder / "models", folder / "blender"
+    models.mkdir(exist_ok=True)
+    for k in range(12):
+        (models / f"{k}.glb").write_text(str(k))
+    stand_in = ROOT / "tests" / "blender" / "stand_in.py"
+    blender.write_text(f'#!/bin/sh\nexec {sys.executable} {stand_in} "$@"\n')
+    blender.chmod(0o755)
+    render = ["render_batch.py", "--models", models, "--blender", blender, "--resolution", 64]
+    train = ["train_syncdreamer.py", "-b", ROOT / "configs" / "tiny.yaml", "--device", "cpu"]
+    settings = (f"data.source={tree}", 'data.validation=""', "run.clip_from=random",
+                "data.batch_size=2", "data.num_workers=0", "run.max_steps=6", "run.save_every=1",
+                "run.keep_every=6", "model.cameras.image_size=64", "model.volume.voxels=8",
+                "model.volume.depth_planes=8")  # fmt: skip
+    train += [part for setting in settings for part in ("--set", setting)]
     score = ["-m", "evaluation.benchmark", "--pr", example, "--gt", example, "--workers", 1]
     return {
         "generate": Command(lambda out: [*sample, "--output", out], ("*/*.png", "*.png")),
@@ -69,6 +100,15 @@ def commands(folder: Path) -> dict[str, Command]:
             lambda out: [*mesh, "-l", out, "--set", "save_every=2"],
             ("a/mesh.*", "a/*.png"),
             ("a/ckpt/last.ckpt", "--resume"),
+        ),
+        "render_batch": Command(
+            lambda out: [*render, "--out", out, "--workers", 2, "--retries", 0],
+            ("*/*/*.png", "*/*/meta.pkl", "uid_set.pkl"),
+        ),
+        "train": Command(
+            lambda out: [*train, "-l", out / "logs", "-c", out / "models"],
+            ("models/tiny/*.ckpt",),
+            ("models/tiny/last.ckpt", "--resume"),
         ),
         "pack": Command(
             lambda out: ["-m", "ldm.shards", "pack", tree, out, "--shard_mb", 1],
