@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 MIN_SIZE = 16
 """Pixels a side below which views show nothing."""
+MAX_VIEW_PIXELS = 1024**2
+"""Larger views are refused where they are not reduced: the scores of 16 would take gigabytes."""
 CAMERA_FILES = (Path(TRANSFORMS), *(MODEL / name for name in MODEL_FILES))
 """What `write_views` writes beside the views."""
 
@@ -49,7 +51,7 @@ def read_views(path: Path, num_views: int = NUM_VIEWS) -> np.ndarray:
     Raises:
         FileNotFoundError: there is no such folder or file, or views are missing; names them.
         ValueError: a file is not an image, or the views differ in size, are not square, are
-            smaller than `MIN_SIZE`, or have more than `MAX_INPUT_PIXELS` together.
+            smaller than `MIN_SIZE`, or have more than `MAX_VIEW_PIXELS`.
     """
     return _on_white(_read_images(path, num_views))
 
@@ -70,8 +72,9 @@ def _read_images(
     path: Path, num_views: int, most_pixels: int | None = None
 ) -> dict[str, Image.Image]:
     """Read one strip, or N views of the same size, by file name."""
+    largest = MAX_VIEW_PIXELS if most_pixels is None else MAX_INPUT_PIXELS // num_views
     if path.is_file():
-        strip = read_image(path)
+        strip = read_image(path, max_pixels=num_views * largest)
         _check_strip(path, strip.size, num_views)
         return {path.name: _reduced(path, strip, most_pixels)}
     if not path.is_dir():
@@ -93,7 +96,7 @@ def _read_images(
             raise ValueError(f"{path}: {names} are all view {index}; remove all but one")
     images, sizes = {}, []
     for file in (files[index][0] for index in range(num_views)):
-        image = read_image(file, max_pixels=MAX_INPUT_PIXELS // num_views)
+        image = read_image(file, max_pixels=largest)
         sizes.append(image.size)
         images[file.name] = _reduced(file, image, most_pixels)
     _check_sizes(path, list(images), sizes)

@@ -33,6 +33,15 @@ def test_rgba_views_are_composited_on_white(tmp_path: Path):
     np.testing.assert_allclose(views[3, 5, 2], [1.0, 127 / 255, 127 / 255], atol=1e-6)
 
 
+def test_views_whose_scores_would_take_gigabytes_are_refused(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("multiview.views.MAX_VIEW_PIXELS", 64 * 64 - 1)
+    folder = save_views(tmp_path / "a", ring_of_views())
+    strip = save_strip(tmp_path / "0.png", ring_of_views())
+    for path, name in ((folder, r"000\.png"), (strip, r"0\.png")):
+        with pytest.raises(ValueError, match=rf"{name}: the image of .* make it smaller first"):
+            read_views(path)
+
+
 def test_missing_views_are_named(tmp_path: Path):
     folder = save_views(tmp_path / "a", ring_of_views(16))
     for name in ("003.png", "011.png"):
