@@ -166,6 +166,7 @@ def _meshes() -> dict[str, Format]:
     ply = made("ply", coloured) + made("ply", coloured, encoding="ascii") + made("ply", textured)
     stl = made("stl", coloured, textured) + made("stl_ascii", textured)
     obj = made("obj", coloured, trimesh.creation.box())
+    obj.append(b"mtllib a.mtl\nusemtl m\n" + obj[1])
     glb = made("glb", scene, coloured, textured)
     return {
         "glb": Format("a.glb", glb, MESH_READERS, mutations.damage_glb),

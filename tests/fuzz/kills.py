@@ -1,10 +1,12 @@
 """Kill commands that can be continued at random moments, run them again, and compare the results.
 
     python -m tests.fuzz.kills --rounds 10
+    python -m tests.fuzz.kills --rounds 0 --pairs
 
 In each round a command is killed (SIGKILL) three times, then runs to its end in the same folder.
 Its results must be those of a run that was not interrupted, byte for byte, and nothing unfinished
-may be left. The exit status is 1 if a round fails.
+may be left. With `--pairs`, two of a command also run at once on the same output, where the second
+may refuse to, and on two outputs in one folder. The exit status is 1 if a round fails.
 """
 
 from __future__ import annotations
@@ -135,11 +137,29 @@ def run_round(command: Command, out: Path, seconds: float, draw: random.Random) 
         raise ValueError(f"{out}: the command ended with {status}, see {out.name}.log")
 
 
+def run_pairs(command: Command, out: Path, expected: dict[str, str]) -> list[str]:
+    """Run two at once on one output and on two; return what is wrong."""
+    wrong = []
+    for names in (("same", "same"), ("one", "other")):
+        folders = [out.with_name(f"{out.name}-{name}") for name in names]
+        statuses = [running.wait() for running in [command.start(folder) for folder in folders]]
+        worst = 1 if names[0] == names[1] else 0
+        if min(statuses) != 0 or max(statuses) > worst:
+            wrong.append(f"{names}: exit statuses {statuses}")
+        for folder in folders:
+            if command.sums(folder) != expected:
+                wrong.append(f"{folder.name}: other results")
+            if b"Traceback" in (folder.parent / f"{folder.name}.log").read_bytes():
+                wrong.append(f"{folder.name}: a traceback")
+    return wrong
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m tests.fuzz.kills", None, __doc__)
     parser.formatter_class = HelpFormatter
     add = parser.add_argument
     add("--rounds", type=int, default=5, help="of each command")
+    add("--pairs", action="store_true", help="also run two at once")
     add("--commands", nargs="+", help="only these (default: all)")
     add("--seed", type=int, default=0, help="of the moments")
     add("--output", type=Path, default=Path("output/kills"), help="a new folder")
@@ -166,6 +186,10 @@ def main(argv: list[str] | None = None) -> None:
         count = f"{args.rounds * KILLS} kills within {seconds:.1f} s, {len(expected)} files"
         print(f"{name}: {count}, rounds with other results: {bad or 'none'}", flush=True)
         failures += len(bad)
+        if args.pairs:
+            wrong = run_pairs(known[name], folder / f"{name}-pair", expected)
+            print(f"{name}: two at once: {'; '.join(wrong) or 'as alone'}", flush=True)
+            failures += len(wrong)
     sys.exit(failures > 0)
 
 

@@ -1,12 +1,14 @@
 """Give the server many jobs, kill it meanwhile at random moments, and watch its memory.
 
     python -m tests.fuzz.page --jobs 100
-    python -m tests.fuzz.page --jobs 40 --kills 40
+    python -m tests.fuzz.page --jobs 20 --kills 15
+    python -m tests.fuzz.page --jobs 10 --requests 1000
 
 The server is the real one; a stand-in generates the views and reconstructs. After a kill it is
 started again in the same folder. Every job must end, and with the results of the same job on a
 server that is not killed. The exit status is 1 if one does not, or if the memory grows by more
-than 64 MiB from the tenth job to the last.
+than 64 MiB from the tenth job to the last. Damaged requests must be accepted or refused, and the
+server must go on.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import random
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,6 +30,7 @@ import httpx
 from common.cli import HelpFormatter, run_script
 from tests.conftest import ROOT
 from tests.webapp.api_client import submit, wait
+from tests.webapp.test_api_access import random_body
 from webapp.server import listen
 
 MOST_GROWTH = 64
@@ -114,12 +118,27 @@ def killed_jobs(server: Server, count: int, kills: int, draw: random.Random) -> 
     return found
 
 
+def damaged_requests(server: Server, count: int, draw: random.Random) -> int:
+    """Send damaged requests; print how many got which status, return the wrong ones."""
+    statuses: Counter[int] = Counter()
+    with server.client() as http:
+        for _ in range(count):
+            body, headers = random_body(draw)
+            answer = http.post("/v1/jobs", content=body, headers=headers)
+            statuses[answer.status_code] += 1
+            if answer.status_code == 202:
+                http.delete(answer.headers["location"])
+    print(f"damaged requests: {dict(statuses)}, {server.memory():.0f} MiB after them", flush=True)
+    return sum(count for status, count in statuses.items() if status not in (202, 400, 422))
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m tests.fuzz.page", None, __doc__)
     parser.formatter_class = HelpFormatter
     add = parser.add_argument
     add("--jobs", type=int, default=100, help="number of jobs")
     add("--kills", type=int, default=0, help="of the server")
+    add("--requests", type=int, default=0, help="damaged ones, before the jobs")
     add("--seed", type=int, default=0, help="of the moments")
     add("--output", type=Path, default=Path("output/page"), help="a new folder")
     return parser
@@ -130,12 +149,13 @@ def main(argv: list[str] | None = None) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request
     server = Server(args.output.absolute() / "whole")
     try:
+        wrong = damaged_requests(server, args.requests, random.Random(args.seed))
         expected, memory = jobs_of(server, args.jobs)
     finally:
         server.kill()
     growth = memory[-1] - memory[min(9, len(memory) - 1)]
     print(f"memory from the tenth job to the last: {growth:+.0f} MiB")
-    wrong = sum(not result.startswith("done") for result in expected)
+    wrong += sum(not result.startswith("done") for result in expected)
     if args.kills:
         server = Server(args.output.absolute() / "killed")
         try:
@@ -143,7 +163,7 @@ def main(argv: list[str] | None = None) -> None:
         finally:
             server.kill()
         wrong += sum(one != other for one, other in zip(found, expected, strict=True))
-    print(f"{args.jobs} jobs, {args.kills} kills, {wrong} with other results")
+    print(f"{args.jobs} jobs, {args.kills} kills, {wrong} results or answers wrong")
     sys.exit(wrong > 0 or growth > MOST_GROWTH)
 
 
