@@ -49,7 +49,9 @@ class Progress:
         self.log()
 
     def log(self) -> None:
-        """Log the number of tasks done, and the time left."""
+        """Log the number of tasks done, and the time left; nothing of a single unit of work."""
+        if self.num_tasks * self.units == 1:
+            return
         self.logged = time.monotonic()
         left = "time left: known after two steps"
         if self.done >= self.total:

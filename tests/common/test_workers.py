@@ -90,6 +90,13 @@ def test_a_model_that_cannot_be_loaded_ends_the_work(engine: Engine, tmp_path: P
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.parametrize(("tasks", "lines"), [("a", 0), ("ab", 2)])
+def test_a_single_unit_of_work_has_no_progress(tasks, lines, tmp_path: Path, caplog):
+    caplog.set_level("INFO")
+    list(follow(partial(run_here, "cpu"), lambda *_: str, None, tasks, "letters"))
+    assert len(caplog.records) == lines
+
+
 def test_the_environment_has_the_last_word_on_threads(monkeypatch):
     numbers: list[int] = []
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(set_num_threads=numbers.append))
