@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import generate
 from common.workers.processes import run_in_processes
 from common.workers.ray_cluster import Cluster, run_on_ray
 from common.workers.work import Engine, Work, Worker, run_here
@@ -102,6 +103,24 @@ def test_six_meshes_are_the_same_by_two_workers_of_which_one_is_killed(
     for name in "abcdef":
         assert checksums(out / name) == checksums(whole / name)
         assert (out / name / "mesh.glb").stat().st_size > 1000
+
+
+@pytest.mark.integration
+def test_each_picture_of_a_batch_has_its_elevation_and_failures_are_listed(
+    folder: Path, tmp_path: Path, small_checkpoint: Path
+):
+    pictures = [folder / name for name in ("a.png", "x.png", "b.png")]
+    given = ["--input", *map(str, pictures), "--sample_num", "1", *by_small_model(small_checkpoint)]
+    batch, whole = (["--output", str(tmp_path / name)] for name in ("batch", "whole"))
+    with pytest.raises(ValueError, match=r"1 image failed: see .*failures\.csv"):
+        generate.main([*given, *batch, "--workers", "1", "--elevation", "10", "20", "30"])
+    assert failures(tmp_path / "batch") == ["x.png"]
+    del given[2]
+    generate.main([*given, *whole, "--elevation", "10", "30"])
+    for name in ("a/0.png", "b/0.png"):
+        assert (tmp_path / "batch" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    with pytest.raises(ValueError, match="got 3 values for 2 images"):
+        generate.main([*given, *batch, "--workers", "1", "--elevation", "10", "20", "30"])
 
 
 def worker_processes(parent: int) -> list[int]:
