@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
     if importlib.util.find_spec("gradio") is None:
         raise ImportError("the web page needs Gradio: pip install -r requirements/app.txt")
     from pipeline.config import read_config
-    from pipeline.inputs import collect_images
+    from pipeline.image_list import collect_images
     from webapp.server import Interface, Limits, listen, open_server, serve
     from webapp.service import ELEVATIONS
 

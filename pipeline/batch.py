@@ -1,4 +1,7 @@
-"""Process many images, here or by several workers; failures do not stop the others."""
+"""Process many images, here or by several workers; failures do not stop the others.
+
+What the work needs is imported by the workers: a command that only gives out tasks starts at once.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,8 @@ from typing import Any
 from common.workers.flags import choose_engine
 from common.workers.work import Engine, MakeWork, Work, Worker, follow
 from pipeline.cli_args import flag_advice
-from pipeline.config import Context, read_config
-from pipeline.generate import generate, read_options
-from pipeline.image_to_3d import image_to_3d
-from pipeline.inputs import (
+from pipeline.image_list import (
+    FAILURES,
     Elevation,
     ImageTask,
     collect_images,
@@ -23,7 +24,6 @@ from pipeline.inputs import (
     pair_elevations,
     write_failures,
 )
-from pipeline.paths import FAILURES
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +91,9 @@ def process_images(
 
 def make_meshes(args: argparse.Namespace, worker: Worker) -> Work:
     """The work of `image_to_3d.py` by its flags: from an image to a mesh."""
+    from pipeline.config import Context, read_config
+    from pipeline.image_to_3d import image_to_3d
+
     args.device = worker.device
     config, view_generator = read_config(args)
     context = Context(view_generator)
@@ -107,6 +110,8 @@ def make_meshes(args: argparse.Namespace, worker: Worker) -> Work:
 
 def make_strips(args: argparse.Namespace, worker: Worker) -> Work:
     """The work of `generate.py` by its flags: the samples of an image."""
+    from pipeline.generate import generate, read_options
+
     args.device = worker.device
     options, view_generator = read_options(args)
 

@@ -24,14 +24,9 @@ from multiview.cameras import NUM_VIEWS
 from multiview.images import CropSize
 from multiview.views import read_views
 from pipeline.cli_args import given_sampler
-from pipeline.inputs import (
-    Elevation,
-    PreparedInput,
-    list_left_out,
-    prepare_inputs,
-    write_failures,
-)
-from pipeline.paths import CURVE, ELEVATION, FAILURES
+from pipeline.image_list import FAILURES, Elevation, list_left_out, write_failures
+from pipeline.inputs import PreparedInput, prepare_inputs
+from pipeline.paths import CURVE, ELEVATION
 from pipeline.sample_store import Sample, StripFiles, check_conflicts, prepare_output
 from pipeline.selection.elevation import ElevationConfig
 from pipeline.selection.elevation_drafts import draft_path, draft_sampler, find_elevation

@@ -13,4 +13,3 @@ DRAFTS, SAMPLES, RECONSTRUCTION = "drafts", "samples", "reconstruction"
 METRICS = Path(RECONSTRUCTION, "metrics.json")
 EXPORTED = (*MESH_FILES, VIDEO_FILE)
 REPORT = "report.html"
-FAILURES = "failures.csv"

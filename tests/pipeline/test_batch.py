@@ -21,8 +21,8 @@ from common.workers.ray_cluster import Cluster, run_on_ray
 from common.workers.work import Engine, Work, Worker, run_here
 from pipeline.batch import process_images
 from pipeline.config import Context, PipelineConfig
+from pipeline.image_list import ImageTask
 from pipeline.image_to_3d import image_to_3d
-from pipeline.inputs import ImageTask
 from tests.conftest import ROOT
 from tests.fakes import FakeGenerator
 from tests.pipeline.conftest import by_small_model

@@ -21,7 +21,8 @@ from ldm.generate_views import StepInfo, generate_strip
 from multiview.image_file import read_image
 from multiview.images import auto_crop_size, views_to_strip
 from pipeline.generate import GenerateOptions, estimate_elevations, generate
-from pipeline.inputs import collect_images, prepare_inputs
+from pipeline.image_list import collect_images
+from pipeline.inputs import prepare_inputs
 from pipeline.selection.elevation_drafts import ElevationError, draft_sampler
 from pipeline.selection.ranking import SampleScore
 from pipeline.view_generator import SyncDreamerGenerator

@@ -430,7 +430,9 @@ def test_a_batch_says_at_once_what_is_wrong_with_its_folder(photo, config, conte
 def test_the_flags_come_to_the_settings(monkeypatch, photo):
     calls = []
     monkeypatch.setattr("pipeline.view_generator.sampling_settings", lambda *_: {})
-    monkeypatch.setattr("pipeline.batch.image_to_3d", lambda *given: calls.append(given) or made)
+    monkeypatch.setattr(
+        "pipeline.image_to_3d.image_to_3d", lambda *given: calls.append(given) or made
+    )
     made = RunDirectory(Path("out"))
     base = [str(photo), "-o", "out", "--ckpt", "x.ckpt", "--device", "cpu"]
     script.main(base)
