@@ -9,11 +9,12 @@ import codecs
 import os
 import re
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 
-from blender.corners import centre_and_scale
+from blender.corners import centre_and_scale, check_finite
 from blender.gltf import repair_gltf
 from blender.ply import repair_ply
 from common.files import check_content
@@ -38,8 +39,8 @@ def repair_model(path: Path, folder: Path) -> tuple[Path, list[str], str]:
         problems: list[str] = []
         raw = path.read_bytes()
         copy: bytes | None = None
-        if suffix == ".fbx" and not raw.startswith(b"Kaydara FBX Binary"):
-            raise ValueError("is no binary FBX file; save it as one, or as .glb")
+        if suffix == ".fbx":
+            check_fbx(raw)
         if suffix == ".stl":
             copy, problems = repair_stl(raw)
         elif suffix == ".obj":
@@ -53,6 +54,26 @@ def repair_model(path: Path, folder: Path) -> tuple[Path, list[str], str]:
     file = folder / f"model{suffix}"
     file.write_bytes(copy)
     return file, problems, ""
+
+
+def check_fbx(raw: bytes) -> None:
+    """ValueError if a file is no binary FBX, or some corners in it are not finite.
+
+    Those would become 0 without a word.
+    """
+    if not raw.startswith(b"Kaydara FBX Binary"):
+        raise ValueError("is no binary FBX file; save it as one, or as .glb")
+    for found in re.finditer(rb"\x08Vertices([df])", raw):
+        size = 8 if found[1] == b"d" else 4
+        try:
+            count, packed, length = struct.unpack_from("<III", raw, found.end())
+            data = raw[found.end() + 12 : found.end() + 12 + length]
+            if packed:
+                data = zlib.decompressobj().decompress(data, size * count)
+            corners = np.frombuffer(data, f"<f{size}", count // 3 * 3).reshape(-1, 3)
+        except (struct.error, zlib.error, ValueError):
+            return  # the importer's error says what is wrong
+        check_finite(corners)
 
 
 def repair_stl(raw: bytes) -> tuple[bytes | None, list[str]]:

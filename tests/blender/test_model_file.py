@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,14 @@ def gltf(corners: np.ndarray = BOX.vertices, **change: Any) -> bytes:
     return struct.pack("<4sII", b"glTF", 2, 12 + len(body)) + body
 
 
+def fbx(corners: np.ndarray) -> bytes:
+    """The part of a binary FBX that has corners: as they are, and packed."""
+    raw = b"Kaydara FBX Binary  \0\x1a\0"
+    for packed, part in ((0, BOX.vertices.tobytes()), (1, zlib.compress(corners.tobytes()))):
+        raw += b"\x08Verticesd" + struct.pack("<III", corners.size, packed, len(part)) + part
+    return raw
+
+
 def content(path: Path) -> dict[str, Any]:
     raw = path.read_bytes()
     (length,) = struct.unpack_from("<I", raw, 12)
@@ -70,7 +79,7 @@ def repair(folder: Path, name: str, raw: bytes) -> tuple[Path, list[str], str]:
         ("a.obj", obj(BOX.vertices, " 0.5 0.5 0.5")), ("b.obj", obj(BOX.vertices, end="\r\n")),
         ("a.stl", stl(BOX.vertices)), ("b.stl", stl(BOX.vertices, text=True)),
         ("a.ply", ply(BOX.vertices)), ("b.ply", BOX.export(file_type="ply")),
-        ("a.glb", gltf()), ("a.fbx", b"Kaydara FBX Binary"), ("text.glb", b"hello"),
+        ("a.glb", gltf()), ("a.fbx", fbx(BOX.vertices)), ("text.glb", b"hello"),
         ("deep.gltf", b"[" * 10**5), ("c.ply", ply(BOX.vertices).replace(b"format ", b"f ")),
     ],
 )  # fmt: skip
@@ -144,7 +153,8 @@ def test_a_gltf_far_away_is_brought_near_in_double_precision(
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize(
-    ("name", "make"), [("a.obj", obj), ("a.ply", ply), ("a.stl", stl), ("a.glb", gltf)]
+    ("name", "make"),
+    [("a.obj", obj), ("a.ply", ply), ("a.stl", stl), ("a.glb", gltf), ("a.fbx", fbx)],
 )
 def test_corners_that_are_not_finite_are_refused_in_every_format(
     tmp_path: Path, name: str, make: Callable[[np.ndarray], bytes], value: float
