@@ -1,7 +1,7 @@
 """Give the server many jobs, kill it meanwhile at random moments, and watch its memory.
 
     python -m tests.fuzz.page --jobs 100
-    python -m tests.fuzz.page --jobs 20 --kills 15
+    python -m tests.fuzz.page --jobs 8 --kills 6
     python -m tests.fuzz.page --jobs 10 --requests 1000
 
 The server is the real one; a stand-in generates the views and reconstructs. After a kill it is
