@@ -74,7 +74,8 @@ def read_mesh(path: Path) -> Trimesh:
             mesh.vertices = mesh.vertices @ Z_UP_TO_Y_UP
     except Exception as error:
         reason = str(error) or type(error).__name__
-        raise ValueError(f"{path}: the mesh cannot be read ({reason})") from error
+        advice = "it is damaged or cut off; write or download it again"
+        raise ValueError(f"{path}: the mesh cannot be read ({reason}): {advice}") from error
     _check_readable(path, mesh)
     return mesh
 

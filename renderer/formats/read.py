@@ -36,7 +36,8 @@ def read_textured(path: Path) -> Trimesh:
         mesh = trimesh.load(content, file_type=suffix[1:], **flags)
     except Exception as error:
         reason = str(error) or type(error).__name__
-        raise ValueError(f"{path}: the mesh cannot be read ({reason})") from error
+        advice = "it is damaged or cut off; write or download it again"
+        raise ValueError(f"{path}: the mesh cannot be read ({reason}): {advice}") from error
     if not len(getattr(mesh, "faces", ())):
         raise ValueError(f"{path}: the mesh is empty; expected triangles")
     if not np.isfinite(mesh.vertices).all() or not mesh.area > 0:

@@ -113,7 +113,7 @@ def test_a_missing_mesh_and_a_binary_ply_that_is_cut_off_are_refused(tmp_path: P
     whole = (tmp_path / "whole.ply").read_bytes()
     for share in (0.3, 0.6, 0.9):
         (tmp_path / "cut.ply").write_bytes(whole[: int(len(whole) * share)])
-        with pytest.raises(ValueError, match=r"cut\.ply: the mesh cannot be read"):
+        with pytest.raises(ValueError, match=r"cut\.ply: .* cannot be read .*write or download"):
             read_mesh(tmp_path / "cut.ply")
 
 
