@@ -48,6 +48,8 @@ _COLOR_DISTANCE = 4.0
 """Cells further from the surface have no initial colour."""
 CONFIRMATIONS = 1
 """Neighbours that must be consistent with a depth."""
+_AGREEING = 0.6
+"""Share of the pixels with a consistent depth below which stereo is not used."""
 _UNCONFIRMED = 0.03
 """Weight of the hull's depth where a depth is not consistent, against 1."""
 _TRUNCATION = 0.04
@@ -64,7 +66,7 @@ class InitialShape:
         hull: signed distance of the visual hull with its underside closed and a hollow carved, if
             the views show one, (V, V, V) float32.
         sdf: signed distance of the carved shape, nowhere below `hull`, (V, V, V) float32.
-        confirmed: share of the object's pixels with a consistent depth.
+        confirmed: share of the object's pixels with a consistent depth: how well the views agree.
     """
 
     hull: np.ndarray
@@ -96,10 +98,13 @@ def estimate_initial_shape(
     hull_depths = torch.from_numpy(depth_maps).to(device)
     depths = plane_sweep(views, hull_depths, tensors)
     confirmed = geometric_consistency(depths, tensors) >= CONFIRMATIONS
-    on_device = torch.from_numpy(hollow).to(device)
-    sdf = fuse_depth_maps(depths, hull_depths, confirmed, on_device, tensors)
-    share = confirmed.sum() / torch.isfinite(depths).sum().clamp_min(1)
-    return InitialShape(hollow, sdf.cpu().numpy(), float(share))
+    share = float(confirmed.sum() / torch.isfinite(depths).sum().clamp_min(1))
+    log.info("the views agree on the depth of %.2f of their pixels", share)
+    sdf = hollow
+    if share >= _AGREEING:
+        on_device = torch.from_numpy(hollow).to(device)
+        sdf = fuse_depth_maps(depths, hull_depths, confirmed, on_device, tensors).cpu().numpy()
+    return InitialShape(hollow, sdf, share)
 
 
 def _carve_hollow(
@@ -210,11 +215,12 @@ def _surface_cosine(depth: Tensor, cameras: CameraTensors, view: int) -> Tensor:
 
 def initial_distances(
     views: Views, resolution: int, slack: float, device: torch.device
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, float]:
     """Initial signed distances, and lower bounds of all later ones, in cells, (1, 1, V, V, V).
 
     The surface may be outside of the hull by `slack` cells. Without masks, all that is not white is
-    the object, and there are no bounds.
+    the object, and there are no bounds. The number is the share of the pixels on whose depth the
+    views agree.
 
     Raises:
         ValueError: the masks have no volume in common.
@@ -226,8 +232,8 @@ def initial_distances(
         for grid in (shape.sdf, shape.hull)
     )
     if views.masks is None:  # the hull of all that is not white may be wrong
-        return sdf, torch.full_like(hull, -torch.inf)
-    return sdf, hull - slack
+        return sdf, torch.full_like(hull, -torch.inf), shape.confirmed
+    return sdf, hull - slack, shape.confirmed
 
 
 def _threshold_white(images: np.ndarray) -> np.ndarray:

@@ -60,6 +60,10 @@ _LEARNING_RATE = 0.05
 _FINAL_RATE = 0.2
 """Learning rates at the last step, as a share of the first ones."""
 _LOSS_WEIGHTS = {"color": 1.0, "mask": 0.5, "eikonal": 0.005}
+_AGREEMENT, _SMOOTHER = (0.5, 0.9), 10.0
+"""Where views agree on the depth of at most the first share of their pixels, which is so of blurred
+views by a small model, the surface is this many times smoother; from the second share on, it is as
+smooth as is set. In between the factor grows exponentially."""
 _SLACK = 1.0
 """The surface may be outside of the hull by this much, cells: masks are not more exact."""
 _MASK_MARGIN = 6.0
@@ -83,7 +87,8 @@ class GridNeuSConfig:
         resolution: V, cells a side of the object's cube.
         steps: number of training steps.
         rays: per step.
-        smoothness: weight of the squared Laplacian.
+        smoothness: weight of the squared Laplacian for views that agree; for others it is up to
+            ten times as large.
     """
 
     resolution: int = 96
@@ -132,7 +137,9 @@ class GridNeuS(nn.Module):
         self.num_steps = config.steps
         self.pixel_offset = PIXEL_CENTRE
         self.cell = 2 * OBJECT_HALF_SIDE / config.resolution
-        start, bound = initial_distances(views, config.resolution, _SLACK, device)
+        start, bound, agreement = initial_distances(views, config.resolution, _SLACK, device)
+        doubt = (_AGREEMENT[1] - agreement) / (_AGREEMENT[1] - _AGREEMENT[0])
+        self.smoothness = config.smoothness * _SMOOTHER ** min(max(doubt, 0.0), 1.0)
         self.register_buffer("start", start)
         self.register_buffer("bound", bound)
         self.levels = nn.ParameterList(
@@ -192,7 +199,7 @@ class GridNeuS(nn.Module):
             "mask": self._mask_loss(distances, rays, interval, inv_s),
             **_regularization_losses(distances),
         }
-        weights = {**_LOSS_WEIGHTS, "smoothness": config.smoothness}
+        weights = {**_LOSS_WEIGHTS, "smoothness": self.smoothness}
         first, *others = (weights[name] * term for name, term in terms.items())
         loss = sum(others, first)
         error = (rendered.color.detach() - rays.colors).square().mean()

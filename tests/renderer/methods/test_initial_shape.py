@@ -57,16 +57,13 @@ def test_a_convex_shape_stays_as_it_is():
 
 
 @pytest.mark.integration
-def test_views_that_show_nothing_alike_leave_the_hull(monkeypatch: pytest.MonkeyPatch):
+def test_views_that_show_nothing_alike_leave_the_hull():
     views = traced_views(ball(0.4), 48)
     noise = np.random.default_rng(0).random(views.images.shape, dtype=np.float32)
     images = np.where(views.masks[..., None] > 0.5, noise, 1.0).astype(np.float32)
-    monkeypatch.setattr("renderer.methods.initial_shape.CONFIRMATIONS", 4)
     carved = estimate_initial_shape(images, views.masks, views.cameras, RESOLUTION, CPU)
-    points = points_of(carved.sdf)
-    seen = points[points[:, 2] > -0.2]
-    assert carved.confirmed < 0.2
-    assert np.abs(ball(0.4)(seen)).mean() < 0.02
+    assert carved.confirmed < 0.5
+    np.testing.assert_array_equal(carved.sdf, carved.hull)
 
 
 def test_depth_maps_are_those_of_a_ball():

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,12 @@ from multiview.cameras import orbit_cameras
 from renderer.export import render_view
 from renderer.mesh import extract, remove_floaters
 from renderer.methods.base import SDFGrid, Views
-from renderer.methods.neus_grid import GridNeuS, GridNeuSConfig, double_resolution
+from renderer.methods.neus_grid import (
+    GridNeuS,
+    GridNeuSConfig,
+    _regularization_losses,
+    double_resolution,
+)
 from renderer.trainer import Training
 from tests.renderer.traced import ball, bowl, overlap, traced_views
 
@@ -92,6 +99,21 @@ def test_values_are_interpolated_in_the_middles_of_half_cells():
     inner = (slice(4, -4),) * 3
     expected = fine[0] ** 2 - 2 * fine[1] + fine[2] * fine[0]
     np.testing.assert_allclose(doubled[inner], expected[inner])
+
+
+def test_views_that_disagree_make_a_smoother_surface(small_views):
+    noise = np.random.default_rng(0).random(small_views.images.shape, dtype=np.float32)
+    images = np.where(small_views.masks[..., None] > 0.5, noise, 1.0).astype(np.float32)
+    others = replace(small_views, images=images)
+    assert GridNeuS(TINY, small_views, CPU).smoothness == TINY.smoothness
+    bends = []
+    for smoothness in (None, TINY.smoothness):
+        run = new_training(others, TINY)
+        assert run.method.smoothness > 5 * TINY.smoothness
+        run.method.smoothness = smoothness or run.method.smoothness
+        distances = train(run, TINY.steps).method.distances().detach()
+        bends.append(_regularization_losses(distances)["smoothness"].item())
+    assert bends[0] < 0.8 * bends[1]
 
 
 def test_a_level_rests_until_its_first_step(small_views):
