@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 ODE = SamplerConfig(guidance_scale=1.0, eta=0.0, spacing="log_snr")
 SAMPLERS: list[SamplerConfig] = [
     *(replace(ODE, steps=steps, spacing="trailing") for steps in (10, 20, 50)),
+    replace(ODE, steps=50, spacing="leading"),
     replace(ODE, steps=20),
     replace(ODE, steps=20, spacing="trailing", solver="unipc"),
     *(replace(ODE, steps=steps, solver="dpm++") for steps in (5, 10, 20)),
