@@ -45,6 +45,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
         str(ROOT / "testset" / "cactus.png"), "-o", str(folder), "--preset", "fast",
         "--ckpt", str(CHECKPOINT), "--cfg", str(ROOT / "configs" / "demo.yaml"),
         "--device", "cpu", "--sample_num", "2", "--set", "grid.steps=60",
+        "--set", "texture_size=512", "--set", "film_size=256",
     ])  # fmt: skip
     return folder
 

@@ -20,7 +20,7 @@ from tests.conftest import ROOT, seeded_model
 from tests.ldm.training.training_tree import make_tree
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_views_baselines_and_the_model_without_its_volume_are_scored(tmp_path: Path, capsys):
     config = load_config(GenerateConfig, ROOT / "configs" / "demo.yaml").model
     torch.save({"state_dict": seeded_model(config).state_dict()}, tmp_path / "model.ckpt")

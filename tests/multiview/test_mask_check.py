@@ -109,7 +109,7 @@ def test_the_mask_is_found_in_a_copy_and_applied_at_full_size():
     assert found.convert("RGB").tobytes() == image.tobytes()
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_200_million_pixels_take_bounded_time_and_memory(tmp_path: Path):
     if not Path("/proc/self/status").exists():
         pytest.skip("needs Linux's /proc to measure the memory of a process")

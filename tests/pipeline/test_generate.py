@@ -450,7 +450,7 @@ def test_a_failed_estimate_names_the_image(run, no_estimate):
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_command_reads_every_input_once(count, small_checkpoint, tmp_path, estimate):
     """Each is opened once, though drafts, samples and ranking need it."""
     inputs = [tmp_path / name for name in ("cup.png", "robot.png")[:count]]

@@ -46,7 +46,7 @@ def test_good_objects_are_scored_and_broken_ones_reported(report: Path):
     assert without == {"broken", "unpredicted"} == {n for n in found if found[n]["errors"]}
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_the_single_commands_give_the_same_numbers(report: Path, capsys):
     import eval_mesh
     import eval_nvs

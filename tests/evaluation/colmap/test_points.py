@@ -86,6 +86,7 @@ def test_views_of_another_size_have_intrinsics_of_that_size(box, tmp_path, pycol
     assert np.median(box.distance(found)) < 0.006
 
 
+@pytest.mark.parametrize("engine", ["pycolmap"], indirect=True)
 def test_views_in_reversed_order_give_less_than_half_of_the_points(engine, box, tmp_path):
     true = count_points(box.views, tmp_path, engine, "sparse").count
     with project_folder(None) as folder:
@@ -94,7 +95,14 @@ def test_views_in_reversed_order_give_less_than_half_of_the_points(engine, box, 
 
 
 @needs_shared
-@pytest.mark.parametrize("name", ["alarm", "lion", "mario", "sofa", "teapot"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lion",
+        "sofa",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("alarm", "mario", "teapot")),
+    ],
+)
 def test_true_renders_of_scanned_objects_give_points(engine, name, tmp_path):
     views = read_views(SHARED / "data" / "gso" / name)
     assert count_points(views, tmp_path, engine, "sparse").count > 20
