@@ -32,6 +32,9 @@ def repair_model(path: Path, folder: Path) -> tuple[Path, list[str], str]:
     whole model; says why.
     """
     check_content(path, "a 3D model")
+    with path.open("rb") as stream:
+        if stream.read(4) == b"PK\3\4":
+            raise ValueError(f"{path}: is a zip archive, not a 3D model; unpack it")
     suffix = path.suffix.lower()
     try:
         if suffix in (".glb", ".gltf"):

@@ -68,8 +68,6 @@ def stand_in(head: bytes, what: str, advice: str = "") -> str:
         return f"the file is empty{advice}"
     if head.startswith(b"version https://git-lfs"):
         return f"is a git-lfs pointer of {len(head)} bytes, not {what}; 'git lfs pull' fetches it"
-    if head.startswith(b"PK\3\4") and what == "a 3D model":
-        return "is a zip archive, not a 3D model; unpack it"
     return f"is a web page, not {what}{advice}" if is_web_page(head) else ""
 
 

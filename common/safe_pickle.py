@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from common.files import stand_in
+from common.files import check_content
 
 _NUMBER_OR_TEXT = re.compile(r"[<>|=]?([biufcSUO])(\d{1,4})")
 
@@ -172,14 +172,13 @@ def read_pickle(path: Path) -> Any:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    with path.open("rb") as file:
-        head = file.read(512)
-    if what := stand_in(head, "a pickle"):
-        raise ValueError(f"{path}: {what}")
+    check_content(path, "a pickle", "")
     try:
         with path.open("rb") as file:
+            head = file.read(2)
+            file.seek(0)
             content = _ArraysOnly(file, encoding="bytes").load()
-        return _resolve(content, python2=head[:1] != b"\x80" or head[1:2] < b"\x03")
+        return _resolve(content, python2=head[:1] != b"\x80" or head[1:] < b"\x03")
     except pickle.UnpicklingError as error:
         raise ValueError(f"{path}: not a pickle that can be read safely: {error}") from error
     except KeyError as error:

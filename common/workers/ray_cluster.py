@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from typing import Any
 
 from common.cli import one_line
 from common.optional import import_optional
+from common.signals import keep_sigterm
 from common.workers.work import (
     RETRIES,
     MakeWork,
@@ -102,15 +102,13 @@ def run_on_ray(
     ray = import_optional("ray", "working on a cluster", "requirements/render.txt")
     search_path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
     variables = {"PYTHONPATH": search_path, "TQDM_DISABLE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    on_sigterm = signal.getsignal(signal.SIGTERM)
     without_dashboard = None if cluster.address else False
-    ray.init(
-        address=cluster.address,
-        runtime_env={"env_vars": variables},
-        include_dashboard=without_dashboard,
-    )
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler skips the clean-up
+    with keep_sigterm():  # Ray's own handler skips the clean-up
+        ray.init(
+            address=cluster.address,
+            runtime_env={"env_vars": variables},
+            include_dashboard=without_dashboard,
+        )
     try:
         machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         workers, cores, gpus = share(machines, cluster)
